@@ -1,0 +1,91 @@
+"""What every job's command line shares: exit codes, the JSON line, progress, lazy imports.
+
+This module imports nothing heavy, so that ``--help`` and a misspelt option answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from pipelines.errors import PlatformError
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a job's ``main`` and end the process with the documented exit code.
+
+    0 done, 1 anything else, 2 wrong usage or configuration, 3 source data missing or unreadable,
+    4 store incomplete or not matching (see :mod:`pipelines.errors`).
+    """
+    try:
+        sys.exit(main() or 0)
+    except PlatformError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Print one JSON object as the last line of standard output (NaN becomes null)."""
+    sys.stdout.flush()
+    print(json.dumps(_finite(result), sort_keys=False, default=str), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+@contextmanager
+def progress(title: str, unit: str = "") -> Iterator[Progress]:
+    """A progress bar on standard error; on a pipe, one line every ten seconds.
+
+    >>> with progress("converting", "shards") as report:   # doctest: +SKIP
+    ...     report(3, 17)
+    """
+    if not sys.stderr.isatty():
+        yield _lines(title, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(title: str, unit: str) -> Progress:
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 10.0 or (done == total and now - last > 2.0):
+            last = now
+            print(f"{title}: {done}/{total} {unit}".rstrip(), file=sys.stderr, flush=True)
+
+    return report

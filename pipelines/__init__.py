@@ -1,0 +1,1 @@
+"""Raw archives to sharded Zarr stores to training batches. Holds no model code."""

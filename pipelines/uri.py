@@ -1,0 +1,144 @@
+"""Places: every path of the platform is a URI (local, ``s3://``, ``gs://``) opened by fsspec.
+
+Credentials come from the standard environment only (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``,
+``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``); a URI that carries one is refused, so
+that none can reach an attribute or a log.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+from pipelines.errors import UsageError
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The filesystem that holds ``uri`` and the path inside it.
+
+    Raises
+    ------
+    UsageError
+        The URI carries credentials, or no driver for its scheme is installed.
+    """
+    parts = urlsplit(uri)
+    if parts.username or parts.password:
+        raise UsageError(
+            "a URI must not carry credentials",
+            where=f"{parts.scheme}://***@{parts.hostname}{parts.path}",
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment instead",
+        )
+    if is_local(uri):
+        return fsspec.filesystem("file"), local_path(uri)
+    try:
+        fs = fsspec.filesystem(parts.scheme)
+    except (ValueError, ImportError) as error:
+        raise UsageError(
+            f"no driver for '{parts.scheme}://'",
+            where=uri,
+            remedy=f"use a local path, s3:// or gs:// (install the extra it needs: {error})",
+        ) from None
+    return fs, f"{parts.netloc}{parts.path}".rstrip("/")
+
+
+def is_local(uri: str) -> bool:
+    """True for a plain path and for ``file://``."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """The absolute path of a local URI."""
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def absolute(uri: str) -> str:
+    """``uri`` in the one form that is written into records: absolute, without a trailing slash.
+
+    >>> absolute("s3://bucket/store/")
+    's3://bucket/store'
+    """
+    return local_path(uri) if is_local(uri) else uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` with further path parts.
+
+    >>> join("s3://bucket/store", "zarr.json")
+    's3://bucket/store/zarr.json'
+    """
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    """Whether an object or folder stands at ``uri``; asks the storage, never a cached listing."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    return fs.exists(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The object's bytes; ``FileNotFoundError`` where it is absent."""
+    fs, path = filesystem(uri)
+    return fs.cat_file(path)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write one object so that a reader sees the old bytes or the new ones, never a part.
+
+    Object stores publish an object when its upload ends; on a local disk the bytes go to a
+    temporary name beside it and are renamed.
+    """
+    fs, path = filesystem(uri)
+    if not is_local(uri):
+        fs.pipe_file(path, data)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    partial = f"{path}.{uuid.uuid4().hex}.partial"
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def delete(uri: str) -> None:
+    """Remove one object; nothing happens where it is absent."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm_file(path)
+
+
+def names(uri: str) -> list[str]:
+    """Sorted names directly below a folder; empty where the folder is absent."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    try:
+        entries: list[str] = fs.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    found = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    return sorted(name for name in found if name and not name.endswith(".partial"))
+
+
+def etag(info: dict[str, Any]) -> str:
+    """A version of an object from its fsspec ``info``: the store's ETag, else time and size.
+
+    Local files have no ETag: modification time in nanoseconds and size stand for it, as web servers
+    do it, so that planning never reads a whole archive.
+    """
+    for key in ("ETag", "etag", "md5Hash", "generation"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    if info.get("type") == "file" and "name" in info and os.path.exists(info["name"]):
+        stat = os.stat(info["name"])
+        return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
+    return f"{info.get('LastModified', info.get('mtime', ''))}-{info.get('size', 0):x}"

@@ -1,0 +1,41 @@
+"""Fixtures that every part of the tests shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Workers import torch and Ray from bytecode caches: starting one without them takes twice as long.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real sample archives and golden tensors beside the project."""
+    folder = Path(os.environ.get("GMG_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no folder of sample archives and golden tensors at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """One small Ray cluster for a test module, always shut down."""
+    import ray
+
+    ray.init(
+        num_cpus=4,
+        object_store_memory=200 * 1024**2,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,208 @@
+"""One optimisation step in plain PyTorch: schedule, precision, clipping, moving average, state.
+
+Everything that changes from step to step is a function of the step number, or lies in the state that
+:meth:`Optimisation.state_tensors` returns, so a run can stop after any step and go on exactly.
+
+Legend: b windows of this process, T frames, C channels, H W grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmg_model.errors import ConfigurationError
+from gmg_model.losses import create_loss
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """How the weights are fitted."""
+
+    total_steps: int
+    """steps of the whole training; the schedule's horizon"""
+    learning_rate: float = 3e-4
+    """peak learning rate"""
+    optimiser: str = "adam"
+    """adam or adamw"""
+    weight_decay: float = 0.0
+    """decoupled weight decay, adamw only"""
+    schedule: str = "onecycle"
+    """onecycle, cosine or constant"""
+    warmup: float = 0.05
+    """fraction of the steps until the peak (cosine); onecycle rises over 0.3 of them"""
+    gradient_clip: float = 1.0
+    """largest norm of the whole gradient; 0: off"""
+    loss: str = "l1+l2"
+    """name for gmg_model.losses.create_loss"""
+    precision: str = "fp32"
+    """fp32, bf16 (autocast) or fp64"""
+    ema: float = 0.0
+    """decay of the exponential moving average of the weights; 0: none is kept"""
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimiser", ("adam", "adamw")),
+            ("schedule", ("onecycle", "cosine", "constant")),
+            ("precision", ("fp32", "bf16", "fp64")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigurationError(
+                    f"{name} is '{getattr(self, name)}'; known: {', '.join(known)}"
+                )
+        if self.total_steps < 1 or self.learning_rate <= 0 or not 0 <= self.ema < 1:
+            raise ConfigurationError("total_steps >= 1, learning_rate > 0 and 0 <= ema < 1 required")
+        if self.weight_decay and self.optimiser == "adam":
+            raise ConfigurationError("weight_decay needs optimiser 'adamw'")
+
+
+def learning_rate(step: int, config: OptimisationConfig) -> float:
+    """The learning rate of ``step`` (0-based): a pure function, so a resume has nothing to restore.
+
+    ``onecycle`` (Smith & Topin 2018): cosine from 1/25 of the peak up over 0.3 of the steps, then down
+    to 1e-4 of the start. ``cosine``: linear warm-up, then cosine to zero.
+    """
+    fraction = min(step / config.total_steps, 1.0)
+
+    def cosine(start: float, end: float, part: float) -> float:
+        return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * part))
+
+    peak = config.learning_rate
+    if config.schedule == "constant":
+        return peak
+    if config.schedule == "onecycle":
+        rise = 0.3
+        if fraction < rise:
+            return cosine(peak / 25, peak, fraction / rise)
+        return cosine(peak, peak / 25e4, (fraction - rise) / (1 - rise))
+    if fraction < config.warmup:
+        return peak * (step + 1) / (config.warmup * config.total_steps + 1)
+    return cosine(peak, 0.0, (fraction - config.warmup) / (1 - config.warmup))
+
+
+class Optimisation:
+    """The optimiser of one model, with its precision and its moving average.
+
+    Parameters
+    ----------
+    model:
+        The bare model, on its device.
+    config:
+        How the weights are fitted.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimisationConfig):
+        self.model, self.config = model, config
+        self._loss = create_loss(config.loss)
+        kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
+        self._optimiser = kind(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._average: dict[str, Tensor] = {}
+        if config.ema:
+            self._average = {
+                name: value.detach().clone() for name, value in model.named_parameters()
+            }
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of the forward pass."""
+        if self.config.precision != "bf16":
+            return nullcontext()
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16)
+
+    def backward(
+        self,
+        forward: nn.Module,
+        frames_btchw: Tensor,
+        input_frames: int,
+        forced: Tensor | None,
+        weight: float,
+    ) -> Tensor:
+        """Add the gradient of ``weight * sum of the windows' losses``.
+
+        Parameters
+        ----------
+        forward:
+            The model, or its DistributedDataParallel wrapper.
+        frames_btchw:
+            Normalised frames (b, T, C, H, W), inputs and targets.
+        input_frames:
+            How many of the T are given.
+        forced:
+            (b, horizon - 1) in {0, 1}: 1 feeds the true frame (scheduled sampling).
+        weight:
+            1 / windows of the global batch, times the number of processes where gradients are
+            averaged over processes.
+
+        Returns
+        -------
+        Tensor
+            (b,) loss of each window over all T - 1 one-step outputs, detached, float64.
+        """
+        with self.autocast():
+            outputs_btchw = forward(frames_btchw, input_frames=input_frames, forced=forced)
+        losses_b = self._loss(outputs_btchw.to(frames_btchw.dtype), frames_btchw[:, 1:])
+        (losses_b.sum() * weight).backward()
+        return losses_b.detach().double()
+
+    def losses(self, predicted_btchw: Tensor, true_btchw: Tensor) -> Tensor:
+        """(b,) losses without gradient, for validation."""
+        with torch.no_grad():
+            return self._loss(predicted_btchw.to(true_btchw.dtype), true_btchw).double()
+
+    def update(self, step: int) -> float:
+        """Clip, step the optimiser and the average, clear the gradients.
+
+        Returns the norm of the whole gradient before clipping.
+        """
+        limit = self.config.gradient_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        if self._average:
+            # The usual ramp: early averages would else keep the random start for 1/(1-decay) steps.
+            decay = min(self.config.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, value in self.model.named_parameters():
+                    self._average[name].lerp_(value, 1 - decay)
+        return float(norm)
+
+    def evaluated_weights(self) -> dict[str, Tensor]:
+        """The state dict to validate and to forecast with: the average where one is kept."""
+        weights = {name: value.detach() for name, value in self.model.state_dict().items()}
+        return {**weights, **self._average}
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Optimiser and average as named tensors: ``optimiser/<parameter>/<moment>``, ``ema/...``."""
+        tensors = {f"ema/{name}": value for name, value in self._average.items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self._optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser/{name}/{key}"] = torch.as_tensor(value)
+        return tensors
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`state_tensors`."""
+        with torch.no_grad():
+            for name, value in self._average.items():
+                value.copy_(tensors[f"ema/{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for index, (name, _) in enumerate(self.model.named_parameters()):
+            prefix = f"optimiser/{name}/"
+            moments = {
+                key.removeprefix(prefix): value
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            }
+            if moments:
+                state[index] = moments
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,198 @@
+"""Checkpoints: weights and optimiser as safetensors, everything else as JSON. Nothing is unpickled.
+
+A checkpoint is a folder ``<run>/step_<n>``:
+
+``weights.safetensors``   the weights to forecast with (the moving average where one is kept)
+``training.safetensors``  the optimiser's moments, and the raw weights beside an average
+``checkpoint.json``       step, options, normalisation, fingerprint of the store's statistics, and the
+                          size and xxh3-128 checksum of the files beside it
+
+The folder is complete when ``checkpoint.json`` is there and the sizes that it names fit, whatever the
+order in which the storage received the files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import uri as places
+from pipelines.errors import StoreError
+from pipelines.normalisation import Normalisation
+from pipelines.windows import WindowSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT = 1
+RECORD = "checkpoint.json"
+WEIGHTS = "weights.safetensors"
+TRAINING = "training.safetensors"
+PREFIX = "step_"
+
+
+def directory_name(step: int) -> str:
+    """Name of a checkpoint's folder in its run.
+
+    >>> directory_name(1200)
+    'step_000001200'
+    """
+    return f"{PREFIX}{step:09d}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model, what it was trained on, and how its channels are normalised."""
+
+    uri: str
+    record: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimisation steps done."""
+        return self.record["step"]
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.record["epoch"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training that it belongs to had come to its last epoch."""
+        return self.record["finished"]
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The resolved options of the run."""
+        return self.record["options"]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the store, in the order of the model's channels."""
+        return tuple(self.record["variables"])
+
+    @property
+    def window(self) -> WindowSpec:
+        """Input frames, horizon and stride."""
+        return WindowSpec(**self.record["window"])
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Constants that the frames were normalised with."""
+        return Normalisation.from_json(self.record["normalisation"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the statistics of the store that it was trained on."""
+        return self.record["statistics_fingerprint"]
+
+    @property
+    def validation_loss(self) -> float:
+        """Loss of free-running forecasts on the validation split; NaN where none was measured."""
+        loss = self.record["validation_loss"]
+        return math.nan if loss is None else loss
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights to forecast with, checked against their checksum."""
+        return self._load(WEIGHTS)
+
+    @property
+    def training_tensors(self) -> dict[str, Tensor]:
+        """The optimiser's state, checked against its checksum."""
+        return self._load(TRAINING)
+
+    def model(self) -> nn.Module:
+        """The model with its weights, in evaluation mode, on the CPU."""
+        from gmg_model import create_model
+
+        choice = self.record["model"]
+        model = create_model(choice["name"], **choice["overrides"])
+        model.load_state_dict(self.tensors)
+        return model.eval()
+
+    def _load(self, name: str) -> dict[str, Tensor]:
+        import xxhash
+        from safetensors.torch import load
+
+        data = places.read_bytes(places.join(self.uri, name))
+        expected = self.record["files"][name]
+        if xxhash.xxh3_128_hexdigest(data) != expected["xxh3_128"]:
+            raise StoreError(
+                f"'{name}' is damaged: its checksum is not the one recorded",
+                where=self.uri,
+                remedy="delete this checkpoint's folder; the run then resumes from the one before",
+            )
+        return load(data)
+
+
+def write(
+    folder: Path,
+    record: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    training: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint's files into a local folder, the record last."""
+    import xxhash
+    from safetensors.torch import save
+
+    files = {}
+    for name, tensors in ((WEIGHTS, weights), (TRAINING, training)):
+        data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        (folder / name).write_bytes(data)
+        files[name] = {"bytes": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
+    text = json.dumps({"format": FORMAT, **record, "files": files}, indent=1)
+    (folder / RECORD).write_text(text)
+
+
+def read(uri: str) -> Checkpoint | None:
+    """The checkpoint in this folder, or None where it is absent or not completely there."""
+    try:
+        record = json.loads(places.read_bytes(places.join(uri, RECORD)))
+        fs, path = places.filesystem(uri)
+        for name, file in record["files"].items():
+            if fs.info(f"{path}/{name}")["size"] != file["bytes"]:
+                return None
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
+        return None
+    if record["format"] != FORMAT:
+        raise StoreError(
+            f"a checkpoint of format {record['format']}; this version reads format {FORMAT}",
+            where=uri,
+            remedy="use the version of the project that the record names",
+        )
+    return Checkpoint(places.absolute(uri), record)
+
+
+def list_checkpoints(run: str) -> list[Checkpoint]:
+    """The complete checkpoints of a run, by step."""
+    folders = [name for name in places.names(run) if name.startswith(PREFIX)]
+    found = (read(places.join(places.absolute(run), name)) for name in folders)
+    return sorted((item for item in found if item), key=lambda item: item.step)
+
+
+def load_checkpoint(uri: str) -> Checkpoint:
+    """One checkpoint: ``uri`` itself, or the best of a run (the latest where none was validated).
+
+    Raises
+    ------
+    StoreError
+        Nothing complete is there.
+    """
+    checkpoint = read(uri)
+    if checkpoint:
+        return checkpoint
+    found = list_checkpoints(uri)
+    if not found:
+        raise StoreError(
+            "no complete checkpoint here",
+            where=uri,
+            remedy="give the --run of a training job that has written one, or its step_... folder",
+        )
+    validated = [item for item in found if not math.isnan(item.validation_loss)]
+    return min(validated, key=lambda item: item.validation_loss) if validated else found[-1]

@@ -1,0 +1,254 @@
+"""Options of a training job, each with its unit, and the command line that sets them.
+
+A data set's YAML in ``jobs/configs`` gives the defaults, ``--config FILE.yaml`` and dotted options
+override them. Nothing here imports torch or Ray, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pipelines.errors import UsageError, nearest
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and its sizes; see ``gmg_model.create_model``."""
+
+    name: str = "gmg-s"
+    """registered name: gmg-s, gmg-m, gmg-l, ..."""
+    patch_size: int = 2
+    """pixels: side of the patches that become channels"""
+    hidden: tuple[int, ...] = (128, 128, 128, 128)
+    """channels of each stacked cell"""
+    filter_size: int = 5
+    """side of the recurrent convolutions' filters"""
+    attention_hidden: int = 64
+    """channels of the self-attention memory's queries and keys"""
+    compat: Literal["default", "official"] = "default"
+    """default: stable and repeatable; official: the published arithmetic"""
+    initial_states: Literal["zeros", "xavier"] = "zeros"
+    """recurrent states before the first frame"""
+    residual: bool = False
+    """predict the change from the last frame instead of the frame"""
+    circular: bool = False
+    """wrap the padding around in longitude (global grids)"""
+    checkpoint_steps: bool = False
+    """recompute each time step in the backward pass: less memory, about a third more time"""
+
+    def overrides(self) -> dict[str, Any]:
+        """Keyword arguments of ``gmg_model.create_model``, less the name and the frame's shape."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which windows of the store."""
+
+    variables: tuple[str, ...] = ()
+    """variables of the store that become channels; empty: all"""
+    input_frames: int = 12
+    """frames that the model is given"""
+    horizon: int = 12
+    """frames that it predicts"""
+    stride: int = 1
+    """frames between the starts of neighbouring windows"""
+    normalise: Literal["standardise", "minmax"] = "standardise"
+    """with the store's statistics of the train period"""
+    pool_mib: int = 256
+    """MiB of decoded frames held for shuffling, over all lanes"""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """One optimisation: see ``gmg_model.training``."""
+
+    epochs: int = 100
+    """passes over the train windows"""
+    global_batch: int = 16
+    """windows a step, over all workers; does not depend on their number"""
+    micro_batch: int = 0
+    """windows a forward pass on one worker; 0: all that the worker owns at once"""
+    optimiser: Literal["adam", "adamw"] = "adam"
+    """update rule"""
+    learning_rate: float = 3e-4
+    """peak learning rate"""
+    weight_decay: float = 0.0
+    """decoupled decay (adamw)"""
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    """learning rate against the fraction of training done"""
+    warmup: float = 0.05
+    """fraction of training until the peak learning rate (cosine; onecycle takes 0.3)"""
+    gradient_clip: float = 1.0
+    """largest norm of the whole gradient; 0: off"""
+    loss: str = "l1+l2"
+    """l1+l2, mse, l1, ...; over all one-step outputs"""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """bf16: autocast; fp64: for checks of exactness"""
+    ema: float = 0.0
+    """decay of the exponential moving average of the weights that is validated; 0: off"""
+    sampling: Literal["linear", "exponential", "none"] = "linear"
+    """scheduled sampling: how the probability of feeding the true frame falls"""
+    sampling_end: float = 0.8
+    """fraction of training after which the model runs free"""
+    seed: int = 0
+    """of the weights, the order of the windows and the scheduled sampling"""
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What is kept, and how faults are met."""
+
+    every_steps: int = 0
+    """steps between checkpoints, besides the one at each epoch's end; 0: none between"""
+    keep: int = 2
+    """how many checkpoints are kept, the best among them"""
+    max_failures: int = 3
+    """failures of workers or nodes survived before the run gives up"""
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """Free-running forecasts on the validation split."""
+
+    every_epochs: int = 1
+    """epochs between validations"""
+    windows: int = 256
+    """at most so many windows, evenly spaced over the split"""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One training run."""
+
+    store: str
+    """URI of the Zarr store that reprocess.py wrote"""
+    run: str
+    """URI of the run: configuration, history and checkpoints; the same URI resumes"""
+    workers: int = 1
+    """Ray Train workers, each one process (and one GPU with --use_gpu)"""
+    use_gpu: Literal["auto", "true", "false"] = "auto"
+    """auto: where the cluster has a GPU for every worker, or can start one"""
+    cpus_per_worker: int = 1
+    """CPU cores and torch threads of one worker"""
+    shared_paths: bool = False
+    """declare that local paths are the same file system on every node"""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
+    validation: ValidationOptions = field(default_factory=ValidationOptions)
+
+    def __post_init__(self) -> None:
+        positive = {
+            "workers": self.workers,
+            "cpus_per_worker": self.cpus_per_worker,
+            "data.input_frames": self.data.input_frames,
+            "data.horizon": self.data.horizon,
+            "data.stride": self.data.stride,
+            "training.epochs": self.training.epochs,
+            "training.global_batch": self.training.global_batch,
+            "checkpoints.keep": self.checkpoints.keep,
+            "validation.every_epochs": self.validation.every_epochs,
+        }
+        for key, value in positive.items():
+            if value < 1:
+                raise UsageError(f"--{key} must be at least 1, not {value}")
+        if self.workers > self.training.global_batch:
+            raise UsageError(
+                f"{self.workers} workers for a global batch of {self.training.global_batch}: "
+                "some would have no window in any step",
+                remedy=f"--workers {self.training.global_batch} or fewer, "
+                "or a larger --training.global_batch",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries and lists, for JSON and YAML."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainOptions:
+        """The inverse of :meth:`as_dict`."""
+        nested = {
+            "model": ModelOptions,
+            "data": DataOptions,
+            "training": TrainingOptions,
+            "checkpoints": CheckpointOptions,
+            "validation": ValidationOptions,
+        }
+        return cls(
+            **{
+                key: nested[key](**_tuples(value)) if key in nested else value
+                for key, value in values.items()
+            }
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def parse(default: str, description: str, arguments: list[str] | None = None) -> TrainOptions:
+    """The options from the command line.
+
+    Parameters
+    ----------
+    default:
+        Name of the YAML in ``jobs/configs`` that holds the data set's defaults.
+    description:
+        First lines of ``--help``.
+
+    Raises
+    ------
+    SystemExit
+        Code 2 with the nearest name where an option is unknown or a value does not fit.
+    """
+    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            super().error(_with_nearest(message, self), ex)
+
+    parser = Parser(
+        description=description, default_config_files=[str(CONFIGS / default)], env_prefix=None
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML of options; later options override it"
+    )
+    parser.add_class_arguments(TrainOptions)
+    namespace = parser.parse_args(arguments)
+    values = parser.dump(namespace, format="json", skip_validation=True)
+    import json
+
+    options = json.loads(values)
+    options.pop("config", None)
+    return TrainOptions.from_dict(options)
+
+
+def _with_nearest(message: str, parser: Any) -> str:
+    """Add the nearest known option to jsonargparse's message about an unknown one."""
+    known = [action.dest for action in parser._actions if action.dest != "help"]
+    found = (
+        re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
+        or re.search(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'", message)
+        or re.search(r"Option '([\w.]+)' is not accepted", message)
+    )
+    if not found:
+        return message
+    groups = found.groupdict()
+    name = f"{groups['group']}.{groups['key']}" if groups else found.group(1)
+    return f"{message}\n  {nearest(name, known)}"

@@ -1,0 +1,57 @@
+"""Scores of forecasts; the name of a protocol is the name of its conventions.
+
+>>> import numpy as np
+>>> truth = np.zeros((1, 2, 1, 8, 8))
+>>> score(truth + 0.5, truth, "strict")["bias"]
+0.5
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from gmg_model.metrics.openstl import OpenstlMetrics
+from gmg_model.metrics.radar import RadarMetrics
+from gmg_model.metrics.streaming import StreamingMetrics
+from gmg_model.metrics.strict import StrictMetrics
+from gmg_model.metrics.weather import WeatherMetrics
+
+__all__ = ["PROTOCOLS", "StreamingMetrics", "create_metrics", "score"]
+
+PROTOCOLS: dict[str, type[StreamingMetrics]] = {
+    "strict": StrictMetrics,
+    "openstl": OpenstlMetrics,
+    "weather": WeatherMetrics,
+    "radar": RadarMetrics,
+}
+
+
+def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics:
+    """An empty accumulator with ``update(pred, true)``, ``merge(other)`` and ``result()``.
+
+    Parameters
+    ----------
+    protocol:
+        ``strict`` (options data_min, data_max), ``openstl`` (thresholds, image), ``weather``
+        (latitude) or ``radar`` (thresholds, scales).
+
+    Raises
+    ------
+    ValueError
+        There is no such protocol, with the nearest name; or an option's value is impossible.
+    """
+    if protocol not in PROTOCOLS:
+        close = difflib.get_close_matches(protocol, PROTOCOLS, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(f"no protocol '{protocol}': {hint}known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol](**options)
+
+
+def score(
+    pred: Any, true: Any, protocol: str = "strict", climatology: Any = None, **options: Any
+) -> dict[str, float]:
+    """Scores over all lead times of forecasts ``pred`` against ``true``, (N, T, C, H, W) each."""
+    metrics = create_metrics(protocol, **options)
+    metrics.update(pred, true, climatology)
+    return metrics.result()["overall"]

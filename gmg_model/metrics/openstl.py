@@ -1,0 +1,95 @@
+"""Protocol ``openstl``: the conventions of GMG's Tables III to V (OpenSTL), named in each score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmg_model.metrics.ssim import Moments, ssim_map
+from gmg_model.metrics.streaming import FRAME_AXES, StreamingMetrics, Sums, by_lead, frames_in
+
+
+class OpenstlMetrics(StreamingMetrics):
+    """Scores comparable with the published tables; every score's name carries its convention.
+
+    - ``mse_pixel_sum``, ``mae_pixel_sum``: mean over windows and leads, SUM over C, H, W, on
+      unclipped predictions; ``rmse_pixel_sum`` the root of the former.
+    - ``*_spatial_norm``: the same divided by C * H * W, as the WeatherBench tables have it.
+    - ``psnr_frame_mean_clipped``: mean over frames of -10 log10(mse), predictions (not the truth)
+      clipped to [0, 1]; infinite where a frame is exact.
+    - ``ssim_uniform7_range2_clipped`` (what the tables print) and ``..._range1_...``: mean over all
+      whole 7 x 7 windows, sample covariance.
+    - ``csi_ge_X``, ``hits_ge_X``, ``misses_ge_X``, ``false_alarms_ge_X``: event = value >= X,
+      counts pooled over everything.
+
+    The protocol knows no missing pixels: a NaN in the truth makes the scores NaN.
+
+    Parameters
+    ----------
+    thresholds:
+        Event thresholds, in the units of the data.
+    image:
+        Whether the data lie in [0, 1], so that clipping, PSNR, SSIM and events mean something.
+        False (temperature in kelvin) leaves only the errors.
+    """
+
+    def __init__(self, thresholds: Sequence[float] = (0.3, 0.5, 0.7), image: bool = True):
+        super().__init__()
+        self.thresholds, self.image = tuple(thresholds), image
+
+    def options(self) -> Mapping[str, Any]:
+        return {"thresholds": self.thresholds, "image": self.image}
+
+    def batch_sums(
+        self,
+        pred: NDArray[np.float64],
+        true: NDArray[np.float64],
+        climatology: NDArray[np.float64] | None,
+    ) -> Sums:
+        error = pred - true
+        frames = frames_in(true)
+        sums = {
+            "frames": frames,
+            "pixels": frames * np.prod(true.shape[2:]),
+            "squared": by_lead(error * error),
+            "absolute": by_lead(np.abs(error)),
+        }
+        if not self.image:
+            return sums
+        clipped = np.clip(pred, 0.0, 1.0)
+        with np.errstate(divide="ignore"):
+            decibel = -10 * np.log10(((clipped - true) ** 2).mean(axis=FRAME_AXES))
+        sums["psnr"] = by_lead(decibel)
+        forecast, truth = Moments(clipped), Moments(true)
+        for data_range in (1, 2):
+            similarity = ssim_map(forecast, truth, float(data_range))
+            sums[f"ssim_{data_range}"] = by_lead(similarity)
+            sums["windows"] = frames * np.prod(similarity.shape[2:])
+        for threshold in self.thresholds:
+            forecast_event, event = clipped >= threshold, true >= threshold
+            sums[f"hits_ge_{threshold}"] = by_lead(forecast_event & event)
+            sums[f"misses_ge_{threshold}"] = by_lead(~forecast_event & event)
+            sums[f"false_alarms_ge_{threshold}"] = by_lead(forecast_event & ~event)
+        return sums
+
+    def scores(self, sums: Sums) -> Sums:
+        scores: Sums = {}
+        for suffix, count in (("pixel_sum", sums["frames"]), ("spatial_norm", sums["pixels"])):
+            scores[f"mse_{suffix}"] = sums["squared"] / count
+            scores[f"mae_{suffix}"] = sums["absolute"] / count
+            scores[f"rmse_{suffix}"] = np.sqrt(scores[f"mse_{suffix}"])
+        if not self.image:
+            return scores
+        scores["psnr_frame_mean_clipped"] = sums["psnr"] / sums["frames"]
+        for data_range in (2, 1):
+            name = f"ssim_uniform7_range{data_range}_clipped"
+            scores[name] = sums[f"ssim_{data_range}"] / sums["windows"]
+        for threshold in self.thresholds:
+            counts = [sums[f"{kind}_ge_{threshold}"] for kind in ("hits", "misses", "false_alarms")]
+            scores[f"csi_ge_{threshold}"] = counts[0] / (counts[0] + counts[1] + counts[2])
+            for kind, count in zip(("hits", "misses", "false_alarms"), counts, strict=True):
+                scores[f"{kind}_ge_{threshold}"] = count
+        return scores

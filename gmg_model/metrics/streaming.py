@@ -1,0 +1,123 @@
+"""What every protocol shares: sums per lead time, added batch by batch and part by part.
+
+Every score of the suite is a function of sums over frames or pixels: a protocol says which sums a
+batch contributes and how sums become scores. Sums of two parts of a test set add, so scores of
+shards, workers or batches merge into those of one pass, and the score over all leads comes from
+the sum of the sums of the leads.
+
+Array axes: N windows, T lead times, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sums = dict[str, NDArray[np.float64]]
+"""Named sums; in a batch and in an accumulator one value a lead time, shape (T,)."""
+
+FRAME_AXES = (-3, -2, -1)
+
+
+class StreamingMetrics(ABC):
+    """Scores of a stream of forecasts in float64, overall and per lead time."""
+
+    def __init__(self) -> None:
+        self._sums: Sums = {}
+
+    @abstractmethod
+    def batch_sums(
+        self,
+        pred: NDArray[np.float64],
+        true: NDArray[np.float64],
+        climatology: NDArray[np.float64] | None,
+    ) -> Sums:
+        """The sums of one batch: arrays (N, T, C, H, W) in, one (T,) array a name out."""
+
+    @abstractmethod
+    def scores(self, sums: Sums) -> Sums:
+        """Scores from sums, elementwise: the same for one lead time and for all together."""
+
+    def update(self, pred: Any, true: Any, climatology: Any = None) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        pred, true:
+            Arrays or tensors (N, T, C, H, W) in physical units; a pixel that is NaN in ``true`` is
+            missing.
+        climatology:
+            Climatology at the same valid times, broadcastable to ``true``; only protocol
+            ``weather`` uses it, for the anomaly correlation.
+
+        Raises
+        ------
+        ValueError
+            The shapes differ, or the number of lead times is not that of the batches before.
+        """
+        pred, true = as_float64(pred), as_float64(true)
+        if pred.shape != true.shape or true.ndim != 5:
+            raise ValueError(
+                f"forecast {pred.shape} and truth {true.shape} must be one shape (N, T, C, H, W)"
+            )
+        if true.shape[0] == 0:
+            return
+        if climatology is not None:
+            climatology = np.broadcast_to(as_float64(climatology), true.shape)
+        self._add(self.batch_sums(pred, true, climatology))
+
+    def merge(self, other: StreamingMetrics) -> None:
+        """Add what another accumulator of the same protocol and options has seen."""
+        if type(other) is not type(self) or other.options() != self.options():
+            raise ValueError(
+                f"cannot merge scores of {type(other).__name__} {other.options()} into "
+                f"{type(self).__name__} {self.options()}: use one protocol with one set of options"
+            )
+        self._add(other._sums)
+
+    def options(self) -> Mapping[str, Any]:
+        """The options that the scores depend on; two accumulators merge only if they are equal."""
+        return {}
+
+    def result(self) -> dict[str, Any]:
+        """``{"overall": {name: float}, "per_lead": {name: [float] * T}}``; nothing seen is NaN."""
+        if not self._sums:
+            return {"overall": {}, "per_lead": {}}
+        totals = {name: np.asarray(value.sum()) for name, value in self._sums.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            overall, per_lead = self.scores(totals), self.scores(self._sums)
+        return {
+            "overall": {name: float(value) for name, value in overall.items()},
+            "per_lead": {name: value.tolist() for name, value in per_lead.items()},
+        }
+
+    def _add(self, sums: Sums) -> None:
+        for name, value in sums.items():
+            seen = self._sums.get(name)
+            if seen is not None and seen.shape != value.shape:
+                raise ValueError(
+                    f"a batch of {value.shape[0]} lead times after batches of {seen.shape[0]}"
+                )
+            self._sums[name] = value.copy() if seen is None else seen + value
+
+
+def as_float64(values: Any) -> NDArray[np.float64]:
+    """An array or a tensor on any device as float64 on the host."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double()
+    return np.asarray(values, dtype=np.float64)
+
+
+def by_lead(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Sum over everything but the lead times: (N, T, ...) -> (T,)."""
+    axes = (0, *range(2, values.ndim))
+    return np.asarray(values.sum(axis=axes, dtype=np.float64), dtype=np.float64)
+
+
+def frames_in(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The number of frames per lead time, shape (T,)."""
+    return np.full(values.shape[1], values.shape[0], dtype=np.float64)

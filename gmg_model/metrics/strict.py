@@ -1,0 +1,96 @@
+"""Protocol ``strict``, the default: errors in physical units, means over the pixels that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmg_model.metrics.ssim import WINDOW, Moments, ssim_map, window_sum
+from gmg_model.metrics.streaming import FRAME_AXES, StreamingMetrics, Sums, by_lead
+
+# One rounding of float32 on a range of 1: a frame forecast without error counts as 144.5 dB, so
+# that empty frames do not make the mean infinite.
+SMALLEST_MSE = 2.0**-48
+
+
+class StrictMetrics(StreamingMetrics):
+    """Mean squared error, its root, mean absolute error and bias; SSIM and PSNR where scaled.
+
+    Pixels that are NaN in the truth are left out everywhere; a forecast that is NaN where the
+    truth exists makes the scores NaN, never better.
+
+    Parameters
+    ----------
+    data_min, data_max:
+        Extremes of the TRAIN period in the units of the data. Where both are given, frames are
+        scaled by them for ``ssim`` (uniform 7 x 7 window, sample covariance, whole windows only,
+        data range 1, unclipped) and ``psnr`` (mean over frames, dB).
+    """
+
+    def __init__(self, data_min: float | None = None, data_max: float | None = None):
+        super().__init__()
+        if (data_min is None) != (data_max is None):
+            raise ValueError("give data_min and data_max together, or neither")
+        if data_min is not None and data_max is not None and not data_max > data_min:
+            raise ValueError(f"data_max {data_max} must exceed data_min {data_min}")
+        self.data_min, self.data_max = data_min, data_max
+
+    def options(self) -> Mapping[str, Any]:
+        return {"data_min": self.data_min, "data_max": self.data_max}
+
+    def batch_sums(
+        self,
+        pred: NDArray[np.float64],
+        true: NDArray[np.float64],
+        climatology: NDArray[np.float64] | None,
+    ) -> Sums:
+        valid = ~np.isnan(true)
+        error = np.where(valid, pred - true, 0.0)
+        squared = error * error
+        sums = {
+            "pixels": by_lead(valid),
+            "squared": by_lead(squared),
+            "absolute": by_lead(np.abs(error)),
+            "signed": by_lead(error),
+        }
+        if self.data_min is None or self.data_max is None:
+            return sums
+        scale = self.data_max - self.data_min
+        pixels = valid.sum(axis=FRAME_AXES)
+        seen = pixels > 0
+        mse = squared.sum(axis=FRAME_AXES) / np.maximum(pixels, 1) / scale**2
+        decibel = -10 * np.log10(np.maximum(mse, SMALLEST_MSE))
+        sums |= {"frames": by_lead(seen), "psnr": by_lead(np.where(seen, decibel, 0.0))}
+        similarity, whole = _similarity(
+            (pred - self.data_min) / scale, (true - self.data_min) / scale, valid
+        )
+        sums |= {"windows": by_lead(whole), "ssim": by_lead(similarity)}
+        return sums
+
+    def scores(self, sums: Sums) -> Sums:
+        mse = sums["squared"] / sums["pixels"]
+        scores = {
+            "mse": mse,
+            "rmse": np.sqrt(mse),
+            "mae": sums["absolute"] / sums["pixels"],
+            "bias": sums["signed"] / sums["pixels"],
+        }
+        if "ssim" in sums:
+            scores["ssim"] = sums["ssim"] / sums["windows"]
+            scores["psnr"] = sums["psnr"] / sums["frames"]
+        return scores
+
+
+def _similarity(
+    pred: NDArray[np.float64], true: NDArray[np.float64], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """SSIM where all 49 pixels of a window exist, else 0, and where that is; data range 1."""
+    forecast, truth = (Moments(np.where(valid, values, 0.0)) for values in (pred, true))
+    similarity = ssim_map(forecast, truth, data_range=1.0)
+    if valid.all():
+        return similarity, np.ones_like(similarity, dtype=bool)
+    whole = window_sum(valid.astype(np.float64)) > WINDOW**2 - 0.5
+    return np.where(whole, similarity, 0.0), whole

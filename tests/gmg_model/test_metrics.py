@@ -1,0 +1,257 @@
+"""Scores: golden values, cases worked by hand, missing pixels, and parts that add up."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gmg_model.metrics import PROTOCOLS, create_metrics, score
+
+OPTIONS = {
+    "strict": {"data_min": 0.0, "data_max": 1.0},
+    "openstl": {},
+    "weather": {"latitude": np.linspace(-80, 80, 10)},
+    "radar": {"thresholds": (0.4, 0.6), "scales": (3,)},
+}
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """A forecast and its truth, (6, 3, 2, 10, 12), in [0, 1]."""
+    generator = np.random.default_rng(11)
+    true = generator.uniform(size=(6, 3, 2, 10, 12))
+    return true + 0.2 * generator.normal(size=true.shape), true
+
+
+def assert_same(first: dict, second: dict, rtol: float = 1e-12) -> None:
+    assert first.keys() == second.keys()
+    assert first
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], rtol=rtol, err_msg=name)
+
+
+def test_openstl_gives_the_golden_values(shared: Path):
+    arrays = np.load(shared / "fixtures" / "metrics.npz")
+    golden = json.loads((shared / "fixtures" / "metrics.json").read_text())
+
+    scores = score(arrays["pred"], arrays["true"], "openstl")
+
+    assert_same(scores, golden, rtol=1e-9)
+
+
+def test_tensors_score_as_arrays_do(pair):
+    pred, true = pair
+    assert_same(
+        score(torch.from_numpy(pred).requires_grad_(), torch.from_numpy(true), "openstl"),
+        score(pred, true, "openstl"),
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_parts_merged_in_any_order_equal_one_pass(protocol, pair):
+    pred, true = pair
+    climatology = np.full_like(true, 0.5)
+
+    def seen(part: slice):
+        metrics = create_metrics(protocol, **OPTIONS[protocol])
+        metrics.update(pred[part], true[part], climatology[part])
+        return metrics
+
+    whole = seen(slice(0, 6)).result()
+    for order in permutations((slice(0, 1), slice(1, 4), slice(4, 6))):
+        merged = create_metrics(protocol, **OPTIONS[protocol])
+        for part in order:
+            merged.merge(seen(part))
+        assert_same(merged.result()["overall"], whole["overall"])
+        assert_same(merged.result()["per_lead"], whole["per_lead"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_scores_of_a_lead_are_those_of_its_frames_alone(protocol, pair):
+    pred, true = pair
+    metrics = create_metrics(protocol, **OPTIONS[protocol])
+    metrics.update(pred, true)
+
+    per_lead = metrics.result()["per_lead"]
+
+    for lead in range(3):
+        alone = score(pred[:, [lead]], true[:, [lead]], protocol, **OPTIONS[protocol])
+        assert_same({name: values[lead] for name, values in per_lead.items()}, alone)
+
+
+def test_the_overall_error_pools_the_leads_before_the_root():
+    true = np.zeros((1, 2, 1, 8, 8))
+    pred = np.stack([np.full((1, 1, 8, 8), 3.0), np.full((1, 1, 8, 8), 4.0)], axis=1)
+    metrics = create_metrics("strict")
+    metrics.update(pred, true)
+
+    result = metrics.result()
+
+    assert result["per_lead"]["rmse"] == [3.0, 4.0]
+    assert result["overall"]["rmse"] == pytest.approx(math.sqrt(12.5))
+
+
+def test_strict_errors_by_hand():
+    true = np.array([0.0, 2.0, 4.0, np.nan]).reshape(1, 1, 1, 2, 2)
+    pred = np.array([1.0, 2.0, 1.0, 7.0]).reshape(1, 1, 1, 2, 2)
+
+    scores = score(pred, true)
+
+    assert scores["mse"] == pytest.approx(10 / 3)
+    assert scores["rmse"] == pytest.approx(math.sqrt(10 / 3))
+    assert scores["mae"] == pytest.approx(4 / 3)
+    assert scores["bias"] == pytest.approx(-2 / 3)
+
+
+def test_a_missing_pixel_takes_only_its_own_windows_out_of_the_similarity(pair):
+    pred, true = (x[:1, :1, :1] for x in pair)
+    holed = true.copy()
+    holed[..., 0, 0] = np.nan  # only the first of 4 x 6 whole windows contains the corner
+
+    scores = score(pred, holed, data_min=0, data_max=1)
+
+    shifted = [
+        score(pred[..., r : r + 7, c : c + 7], true[..., r : r + 7, c : c + 7], **OPTIONS["strict"])
+        for r in range(4)
+        for c in range(6)
+    ]
+    assert len(shifted) == 24
+    assert scores["ssim"] == pytest.approx(np.mean([s["ssim"] for s in shifted[1:]]))
+    everything = score(pred, true, data_min=0, data_max=1)["ssim"]
+    assert everything == pytest.approx(np.mean([s["ssim"] for s in shifted]))
+
+
+def test_a_forecast_that_is_nan_where_the_truth_exists_is_never_rewarded(pair):
+    pred, true = pair
+    broken = pred.copy()
+    broken[0, 0, 0, 5, 5] = np.nan
+    for protocol in ("strict", "openstl"):
+        scores = score(broken, true, protocol)
+        assert all(math.isnan(value) for name, value in scores.items() if "mse" in name)
+    weather = score(broken, true, "weather", climatology=true * 0.9, **OPTIONS["weather"])
+    assert math.isnan(weather["acc"])
+
+
+def test_frames_without_any_observation_change_nothing(pair):
+    pred, true = pair
+    unseen = np.concatenate([true, np.full_like(true[:1], np.nan)])
+    more = np.concatenate([pred, np.ones_like(pred[:1])])
+    for protocol in ("strict", "weather", "radar"):
+        options = OPTIONS[protocol]
+        assert_same(
+            score(more, unseen, protocol, **options), score(pred, true, protocol, **options)
+        )
+
+
+def test_similarity_does_not_depend_on_units(pair):
+    pred, true = pair
+    scaled = score(pred, true, data_min=0, data_max=1)
+    kelvin = score(250 + 60 * pred, 250 + 60 * true, data_min=250, data_max=310)
+    for name in ("ssim", "psnr"):
+        assert kelvin[name] == pytest.approx(scaled[name], rel=1e-9)
+    assert kelvin["rmse"] == pytest.approx(60 * scaled["rmse"])
+
+
+def test_an_exact_forecast_has_similarity_one_and_a_finite_psnr(pair):
+    scores = score(pair[1], pair[1], data_min=0, data_max=1)
+    assert scores["ssim"] == pytest.approx(1.0)
+    assert scores["psnr"] == pytest.approx(144.49, abs=0.01)
+
+
+def test_psnr_is_the_mean_over_frames():
+    true = np.zeros((2, 1, 1, 8, 8))
+    pred = np.stack([np.full((1, 1, 8, 8), 0.1), np.full((1, 1, 8, 8), 0.01)])
+    assert score(pred, true, data_min=0, data_max=1)["psnr"] == pytest.approx((20 + 40) / 2)
+
+
+def test_frames_smaller_than_the_window_have_errors_but_no_similarity():
+    scores = score(np.ones((1, 1, 1, 4, 9)), np.zeros((1, 1, 1, 4, 9)), data_min=0, data_max=1)
+    assert scores["mse"] == 1.0
+    assert math.isnan(scores["ssim"])
+
+
+def test_openstl_of_data_that_is_no_image_leaves_only_the_errors(pair):
+    scores = score(*pair, "openstl", image=False)
+    assert {name.rsplit("_", 2)[0] for name in scores} == {"mse", "mae", "rmse"}
+    assert scores["mse_pixel_sum"] == pytest.approx(scores["mse_spatial_norm"] * 2 * 10 * 12)
+
+
+def test_rows_weigh_with_the_cosine_of_their_latitude():
+    true = np.zeros((1, 1, 1, 2, 3))
+    pred = np.stack([np.full(3, 1.0), np.full(3, 4.0)])[None, None, None]
+
+    scores = score(pred, true, "weather", latitude=[0.0, 60.0])
+
+    assert scores["rmse_latitude"] == pytest.approx(math.sqrt((1 * 1 + 0.5 * 16) / 1.5))
+    assert scores["bias_latitude"] == pytest.approx((1 + 0.5 * 4) / 1.5)
+
+
+def test_anomaly_correlation_by_hand():
+    climatology = np.full((1, 1, 1, 1, 2), 10.0)
+    true = climatology + np.array([1.0, 2.0])
+    pred = climatology + np.array([2.0, 1.0])
+    scores = score(pred, true, "weather", climatology, latitude=[0.0])
+    assert scores["acc"] == pytest.approx(4 / 5)
+    assert score(true, true, "weather", climatology, latitude=[0.0])["acc"] == pytest.approx(1.0)
+    assert math.isnan(score(climatology, true, "weather", climatology, latitude=[0.0])["acc"])
+
+
+def test_event_scores_by_hand():
+    true = np.array([50.0, 50, 50, 0, 0, 0, 0, np.nan]).reshape(1, 1, 1, 2, 4)
+    pred = np.array([50.0, 50, 0, 50, 0, 0, 0, 50]).reshape(1, 1, 1, 2, 4)
+
+    scores = score(pred, true, "radar", thresholds=(40,))
+
+    assert scores["csi_40"] == pytest.approx(2 / 4)
+    assert scores["pod_40"] == pytest.approx(2 / 3)
+    assert scores["far_40"] == pytest.approx(1 / 3)
+    # 2 hits, 1 miss, 1 false alarm, 3 rejections: 2 (2*3 - 1*1) / (3*4 + 3*4)
+    assert scores["hss_40"] == pytest.approx(10 / 24)
+
+
+def test_event_scores_of_nothing_are_undefined():
+    scores = score(np.zeros((1, 1, 1, 8, 8)), np.zeros((1, 1, 1, 8, 8)), "radar", scales=(3,))
+    assert scores
+    assert all(math.isnan(value) for value in scores.values())
+
+
+def test_the_fractions_skill_score_forgives_a_displacement_below_its_scale():
+    true = np.zeros((1, 1, 1, 9, 9))
+    true[..., 4, 4] = 50
+    pred = np.roll(true, 1, axis=-1)
+
+    scores = score(pred, true, "radar", thresholds=(40,), scales=(1, 3, 5))
+
+    assert scores["fss_40_1px"] == pytest.approx(0.0)
+    # Of 3 + 3 squares with the event (x 3 rows) two columns agree: 1 - 2*3 / (2*3*3)
+    assert scores["fss_40_3px"] == pytest.approx(1 - 6 / 18)
+    assert scores["fss_40_3px"] < scores["fss_40_5px"] < 1
+
+
+def test_an_unknown_protocol_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="did you mean 'openstl'"):
+        create_metrics("openslt")
+
+
+def test_scores_of_different_options_do_not_merge(pair):
+    ranges = [create_metrics("strict", data_min=0, data_max=top) for top in (1, 2)]
+    with pytest.raises(ValueError, match="one set of options"):
+        ranges[0].merge(ranges[1])
+    with pytest.raises(ValueError, match="OpenstlMetrics"):
+        ranges[0].merge(create_metrics("openstl"))
+
+
+def test_shapes_that_do_not_match_are_refused(pair):
+    pred, true = pair
+    with pytest.raises(ValueError, match=r"\(6, 2, 2, 10, 12\)"):
+        score(pred[:, :2], true)
+    metrics = create_metrics()
+    metrics.update(pred, true)
+    with pytest.raises(ValueError, match="2 lead times after batches of 3"):
+        metrics.update(pred[:, :2], true[:, :2])

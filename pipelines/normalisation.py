@@ -1,0 +1,157 @@
+"""Per-channel constants of a store's train period, applied to frames and taken back.
+
+The constants come from the train period alone. A dimension named ``channel`` or ``member`` shares
+the constants of its variable, because its entries measure the same quantity on the same scale; any
+other extra dimension (a pressure level) has constants of its own per entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from pipelines.errors import StoreError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from pipelines.store import Store, VariableInfo
+
+Kind = Literal["standardise", "minmax"]
+
+POOLED_DIMS = ("channel", "member")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``(x - offset) / scale`` channel by channel, in float32."""
+
+    kind: Kind
+    """``standardise``: zero mean and unit variance on train; ``minmax``: [0, 1] on train."""
+    labels: tuple[str, ...]
+    """(C,) names of the channels, such as ``t2m`` or ``z[500]``."""
+    offset: tuple[float, ...]
+    """(C,) physical units."""
+    scale: tuple[float, ...]
+    """(C,) physical units, never 0."""
+
+    def apply(self, x_tchw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Normalise (..., C, H, W) physical values to float32; ``out`` may be ``x_tchw`` itself."""
+        offset, scale = self._columns()
+        result = np.subtract(x_tchw, offset, out=out, dtype=np.float32, casting="same_kind")
+        return np.multiply(result, np.float32(1) / scale, out=result)
+
+    def invert(self, x_tchw: np.ndarray) -> np.ndarray:
+        """Take (..., C, H, W) normalised values back to physical units, float32."""
+        offset, scale = self._columns()
+        result = np.multiply(x_tchw, scale, dtype=np.float32, casting="same_kind")
+        return np.add(result, offset, out=result)
+
+    def _columns(self) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(self.labels), 1, 1)
+        return (
+            np.asarray(self.offset, np.float32).reshape(shape),
+            np.asarray(self.scale, np.float32).reshape(shape),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON and checkpoints can hold."""
+        return {
+            "kind": self.kind,
+            "labels": list(self.labels),
+            "offset": list(self.offset),
+            "scale": list(self.scale),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Normalisation:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            record["kind"],
+            tuple(record["labels"]),
+            tuple(float(value) for value in record["offset"]),
+            tuple(float(value) for value in record["scale"]),
+        )
+
+    @classmethod
+    def from_store(cls, store: Store, variables: Sequence[str], kind: Kind) -> Normalisation:
+        """The constants of a store's train period for the channels of ``variables``, in order.
+
+        Raises
+        ------
+        UsageError
+            An unknown variable or kind.
+        StoreError
+            The train period holds no value of a variable.
+        """
+        if kind not in get_args(Kind):
+            raise UsageError(
+                f"unknown normalisation '{kind}'", remedy=nearest(kind, get_args(Kind))
+            )
+        labels: list[str] = []
+        offset: list[float] = []
+        scale: list[float] = []
+        for name in variables:
+            if name not in store.variables:
+                raise UsageError(
+                    f"no variable '{name}'", where=store.uri, remedy=nearest(name, store.variables)
+                )
+            info = store.variables[name]
+            for label, moments in zip(
+                info.channel_labels,
+                _channel_moments(info, store.statistics["variables"][name]),
+                strict=True,
+            ):
+                if not moments["count"]:
+                    raise StoreError(
+                        f"no value of '{label}' in the train period",
+                        where=f"{store.uri}, {' to '.join(store.statistics['period'])}",
+                        remedy="convert more of the archive, or name another train period with "
+                        "a splits file (--splits)",
+                    )
+                low, width = (
+                    (moments["mean"], moments["std"])
+                    if kind == "standardise"
+                    else (moments["min"], moments["max"] - moments["min"])
+                )
+                labels.append(label)
+                offset.append(float(low))
+                # A constant field normalises to 0 everywhere rather than to NaN.
+                scale.append(float(width) or 1.0)
+        return cls(kind, tuple(labels), tuple(offset), tuple(scale))
+
+
+def _channel_moments(info: VariableInfo, moments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Moments for each flattened channel, pooled over the dimensions that share constants."""
+    dims, sizes = info.dims[1:-2], info.shape[1:-2]
+    if all(dim in POOLED_DIMS for dim in dims):
+        return [moments] * math.prod(sizes)
+    indices = np.indices(sizes).reshape(len(sizes), -1).T
+    own = [i for i, dim in enumerate(dims) if dim not in POOLED_DIMS]
+    groups: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
+    keys = [tuple(int(index[i]) for i in own) for index in indices]
+    for key, channel in zip(keys, moments["channels"], strict=True):
+        groups.setdefault(key, []).append(channel)
+    pooled = {key: _pool(members) for key, members in groups.items()}
+    return [pooled[key] for key in keys]
+
+
+def _pool(members: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Moments of the union of disjoint sets of values."""
+    filled = [member for member in members if member["count"]]
+    if len(members) == 1 or not filled:
+        return members[0]
+    counts = np.array([member["count"] for member in filled], np.float64)
+    means = np.array([member["mean"] for member in filled], np.float64)
+    stds = np.array([member["std"] for member in filled], np.float64)
+    mean = float(np.average(means, weights=counts))
+    variance = float(np.average(stds**2 + (means - mean) ** 2, weights=counts))
+    return {
+        "count": int(counts.sum()),
+        "mean": mean,
+        "std": math.sqrt(variance),
+        "min": min(member["min"] for member in filled),
+        "max": max(member["max"] for member in filled),
+    }

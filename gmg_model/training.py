@@ -57,7 +57,9 @@ class OptimisationConfig:
                     f"{name} is '{getattr(self, name)}'; known: {', '.join(known)}"
                 )
         if self.total_steps < 1 or self.learning_rate <= 0 or not 0 <= self.ema < 1:
-            raise ConfigurationError("total_steps >= 1, learning_rate > 0 and 0 <= ema < 1 required")
+            raise ConfigurationError(
+                "total_steps >= 1, learning_rate > 0 and 0 <= ema < 1 required"
+            )
         if self.weight_decay and self.optimiser == "adam":
             raise ConfigurationError("weight_decay needs optimiser 'adamw'")
 

@@ -6,16 +6,20 @@ This module imports nothing heavy, so that ``--help`` and a misspelt option answ
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-from pipelines.errors import PlatformError
+from pipelines.errors import PlatformError, nearest
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
+
+class Progress(Protocol):
+    """Called with what is done, the total, and a few words of what is going on."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -71,21 +75,68 @@ def progress(title: str, unit: str = "") -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
+        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(title, total=None, note="")
+
+        def report(done: int, total: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield report
 
 
 def _lines(title: str, unit: str) -> Progress:
     last = time.monotonic()
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= 10.0 or (done == total and now - last > 2.0):
             last = now
-            print(f"{title}: {done}/{total} {unit}".rstrip(), file=sys.stderr, flush=True)
+            line = " ".join(part for part in (f"{title}: {done}/{total}", unit, note) if part)
+            print(line, file=sys.stderr, flush=True)
 
     return report
+
+
+def parser_class() -> type[Any]:
+    """The jobs' argument parser: keeps the description's lines, names the nearest option.
+
+    An abbreviated option is refused like a misspelt one: what a command means must not change when
+    an option is added.
+    """
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        pass
+
+    class Parser(ArgumentParser):
+        def __init__(self, *arguments: Any, **options: Any):
+            options = {"formatter_class": Formatter, "allow_abbrev": False, **options}
+            super().__init__(*arguments, **options)
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            known = [action.dest for action in self._actions if action.dest != "help"]
+            print(f"error: {_with_nearest(message, known)}", file=sys.stderr)
+            print(f"  all options: python jobs/{self.prog} --help", file=sys.stderr)
+            sys.exit(2)
+
+    return Parser
+
+
+def _with_nearest(message: str, known: list[str]) -> str:
+    """Add the nearest known option to jsonargparse's message about an unknown one."""
+    found = (
+        re.search(r"[Uu]nrecognized arguments: --(?P<key>[\w.]+)", message)
+        or re.search(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'", message)
+        or re.search(r"Option '(?P<key>[\w.]+)' is not accepted", message)
+    )
+    if not found:
+        return message
+    groups = found.groupdict()
+    name = f"{groups['group']}.{groups['key']}" if groups.get("group") else groups["key"]
+    return f"{message}; {nearest(name, known).split('known:')[0].strip() or 'see --help'}"

@@ -112,7 +112,11 @@ class Checkpoint:
         from gmg_model import create_model
 
         choice = self.record["model"]
-        model = create_model(choice["name"], **choice["overrides"])
+        overrides = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in choice["overrides"].items()
+        }
+        model = create_model(choice["name"], **overrides)
         model.load_state_dict(self.tensors)
         return model.eval()
 

@@ -7,12 +7,12 @@ override them. Nothing here imports torch or Ray, so that ``--help`` answers at 
 from __future__ import annotations
 
 import dataclasses
-import re
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from pipelines.errors import UsageError, nearest
+from pipelines.errors import UsageError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -215,40 +215,17 @@ def parse(default: str, description: str, arguments: list[str] | None = None) ->
     SystemExit
         Code 2 with the nearest name where an option is unknown or a value does not fit.
     """
-    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+    from jsonargparse import ActionConfigFile, set_parsing_settings
+
+    from jobs.command_line import parser_class
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-    class Parser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            super().error(_with_nearest(message, self), ex)
-
-    parser = Parser(
-        description=description, default_config_files=[str(CONFIGS / default)], env_prefix=None
-    )
+    parser = parser_class()(description=description, default_config_files=[str(CONFIGS / default)])
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML of options; later options override it"
     )
     parser.add_class_arguments(TrainOptions)
     namespace = parser.parse_args(arguments)
-    values = parser.dump(namespace, format="json", skip_validation=True)
-    import json
-
-    options = json.loads(values)
+    options = json.loads(parser.dump(namespace, format="json", skip_validation=True))
     options.pop("config", None)
     return TrainOptions.from_dict(options)
-
-
-def _with_nearest(message: str, parser: Any) -> str:
-    """Add the nearest known option to jsonargparse's message about an unknown one."""
-    known = [action.dest for action in parser._actions if action.dest != "help"]
-    found = (
-        re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
-        or re.search(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'", message)
-        or re.search(r"Option '([\w.]+)' is not accepted", message)
-    )
-    if not found:
-        return message
-    groups = found.groupdict()
-    name = f"{groups['group']}.{groups['key']}" if groups else found.group(1)
-    return f"{message}\n  {nearest(name, known)}"

@@ -1,0 +1,24 @@
+"""Train GMG-m on TaxiBJ (or BikeNYC) inflow and outflow: 4 half-hourly frames in, 4 out.
+
+    python jobs/reprocess.py convert --archive taxibj --source FOLDER --store STORE
+    python jobs/train_taxibj.py --store STORE --run RUN --workers 2
+    python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT
+
+The defaults are jobs/configs/taxibj.yaml; jobs/train_weatherbench.py tells the way through the code.
+"""
+
+from jobs.command_line import run
+from jobs.training.options import parse
+
+
+def main() -> None:
+    """Parse, train, say how it ended."""
+    options = parse(default="taxibj.yaml", description=__doc__)
+
+    from jobs.training.job import train
+
+    print(train(options).summary())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,178 @@
+"""A training run from its options to its last checkpoint: check, claim, fit."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.training import checkpoints, run
+from jobs.training.board import progress_board
+from jobs.training.cluster import Cluster, connect
+from jobs.training.options import TrainOptions
+from jobs.training.plan import TrainingPlan, make_plan
+from pipelines import lease
+from pipelines import uri as places
+from pipelines.errors import PlatformError, UsageError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run: str
+    step: int
+    epochs: int
+    validation_loss: float
+    already_finished: bool
+
+    def summary(self) -> str:
+        """One line for the terminal."""
+        if self.already_finished:
+            return f"nothing to do: {self.run} is finished ({self.epochs} epochs, step {self.step})"
+        score = (
+            "" if math.isnan(self.validation_loss) else f", validation {self.validation_loss:.4f}"
+        )
+        return f"trained {self.epochs} epochs, {self.step} steps{score}: {self.run}"
+
+
+def train(options: TrainOptions) -> Outcome:
+    """Train, or go on, until the last epoch is done.
+
+    Raises
+    ------
+    UsageError
+        The configuration, the folder of the run, or the cluster does not fit.
+    StoreError
+        The store is incomplete or not the one that the run began with.
+    BusyError
+        A live process holds the run.
+    PlatformError
+        The training failed more often than ``--checkpoints.max_failures`` allows.
+    """
+    plan = make_plan(options)
+    parameters = _check_model(plan)
+    with lease.hold(places.join(options.run, run.CLAIM), what="run"):
+        run.start_or_resume(options, plan.store.fingerprint)
+        finished = _finished(options)
+        if finished:
+            return finished
+        with connect(options) as cluster:
+            cluster.check_paths(options)
+            use_gpu = cluster.wants_gpu(options)
+            print(_headline(plan, parameters, cluster, use_gpu), file=sys.stderr)
+            _fit(plan, use_gpu)
+        last = checkpoints.list_checkpoints(options.run)[-1]
+        return Outcome(options.run, last.step, last.epoch, last.validation_loss, False)
+
+
+def _check_model(plan: TrainingPlan) -> int:
+    """Build the model without memory, so that a wrong option is refused before compute is spent.
+
+    Returns the number of its parameters.
+    """
+    import torch
+
+    from gmg_model import create_model
+    from gmg_model.errors import ConfigurationError
+    from gmg_model.losses import create_loss
+
+    try:
+        create_loss(plan.options.training.loss)
+        with torch.device("meta"):
+            model = create_model(plan.options.model.name, **plan.model_overrides)
+    except ConfigurationError as error:
+        raise UsageError(str(error), remedy="see --model.* and --training.* in --help") from None
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _finished(options: TrainOptions) -> Outcome | None:
+    found = checkpoints.list_checkpoints(options.run)
+    if not found or found[-1].epoch < options.training.epochs:
+        return None
+    last = found[-1]
+    return Outcome(options.run, last.step, last.epoch, last.validation_loss, True)
+
+
+def _headline(plan: TrainingPlan, parameters: int, cluster: Cluster, use_gpu: bool) -> str:
+    options = plan.options
+    return (
+        f"{options.model.name} ({parameters / 1e6:.3f} M parameters) on {plan.store.title}: "
+        f"{len(plan.train_starts)} train windows "
+        f"{plan.window.input_frames} -> {plan.window.horizon}, "
+        f"{len(plan.validation_starts)} validated, {plan.total_steps} steps of "
+        f"{options.training.global_batch} on {options.workers} "
+        f"{'GPU' if use_gpu else 'CPU'} worker(s), up to {cluster.nodes} node(s)"
+    )
+
+
+def _fit(plan: TrainingPlan, use_gpu: bool) -> None:
+    import ray.train
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from jobs.training.worker import train_worker
+
+    options = plan.options
+    storage, name = _storage(options.run)
+    with progress_board("training") as board:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={
+                "options": options.as_dict(),
+                "fingerprint": plan.store.fingerprint,
+                "board": board,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=options.workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": options.cpus_per_worker}
+                | ({"GPU": 1} if use_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=name,
+                failure_config=FailureConfig(max_failures=options.checkpoints.max_failures),
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=options.checkpoints.keep,
+                    checkpoint_score_attribute="validation_loss",
+                    checkpoint_score_order="min",
+                ),
+                **storage,
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _user_error(error, options) from error
+
+
+def _storage(run_uri: str) -> tuple[dict[str, Any], str]:
+    """Ray's storage settings for a run's URI, and the run's name in it."""
+    fs, path = places.filesystem(run_uri)
+    parent, _, name = path.rpartition("/")
+    if places.is_local(run_uri):
+        return {"storage_path": parent}, name
+    import pyarrow.fs
+
+    # pyarrow's own S3 driver ignores AWS_ENDPOINT_URL; fsspec's serves every S3-compatible server.
+    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
+    return {"storage_path": parent, "storage_filesystem": handler}, name
+
+
+def _user_error(error: Any, options: TrainOptions) -> PlatformError:
+    """The error of a worker that a user can act on, else a summary with the way to go on."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            for candidate in (cause, getattr(cause, "_base_exc", None)):
+                if isinstance(candidate, PlatformError):
+                    return candidate
+            cause = cause.__cause__
+    return PlatformError(
+        f"training failed more than {options.checkpoints.max_failures} times; the last failure: "
+        f"{str(error).strip().splitlines()[-1]}",
+        where=options.run,
+        remedy="mend the cause; the same command then resumes from the latest checkpoint",
+    )

@@ -1,0 +1,116 @@
+"""Everything that a training run can know before any compute is spent; the same on every worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jobs.training.options import TrainOptions
+from pipelines.errors import StoreError, UsageError, nearest
+from pipelines.normalisation import Normalisation
+from pipelines.order import OrderConfig
+from pipelines.store import Store, open_store
+from pipelines.windows import WindowSpec, split_starts
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A store, the windows drawn from it, and the model that they are for."""
+
+    options: TrainOptions
+    store: Store
+    variables: tuple[str, ...]
+    window: WindowSpec
+    train_starts: np.ndarray
+    """int64 (n,) first frames of the train windows"""
+    validation_starts: np.ndarray
+    """int64 (m,) first frames of the windows that are validated; may be empty"""
+    normalisation: Normalisation
+    order: OrderConfig
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimisation steps of one pass over the train windows; the last may be short."""
+        return -(-len(self.train_starts) // self.options.training.global_batch)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimisation steps of the whole training."""
+        return self.steps_per_epoch * self.options.training.epochs
+
+    @property
+    def model_overrides(self) -> dict[str, Any]:
+        """Keyword arguments for ``gmg_model.create_model``, the frame's shape (C, H, W) included."""
+        shape = (len(self.normalisation.labels), *self.store.spatial_shape)
+        return {"in_shape": shape, **self.options.model.overrides()}
+
+
+def make_plan(options: TrainOptions) -> TrainingPlan:
+    """Open the store and lay the training out.
+
+    Raises
+    ------
+    StoreError
+        The store is incomplete.
+    UsageError
+        It lacks a variable, or no window fits the train split.
+    """
+    store = open_store(options.store)
+    data, training = options.data, options.training
+    for name in data.variables:
+        if name not in store.variables:
+            raise UsageError(
+                f"the store has no variable '{name}'",
+                where=store.uri,
+                remedy=f"--data.variables: {nearest(name, store.variables)}",
+            )
+    variables = data.variables or tuple(store.variables)
+    window = WindowSpec(data.input_frames, data.horizon, data.stride)
+    train_starts = split_starts(store, "train", window)
+    if len(train_starts) < training.global_batch:
+        raise UsageError(
+            f"{len(train_starts)} train windows for a global batch of {training.global_batch}",
+            where=store.uri,
+            remedy=f"--training.global_batch {len(train_starts)} or smaller, or shorter windows",
+        )
+    return TrainingPlan(
+        options=options,
+        store=store,
+        variables=variables,
+        window=window,
+        train_starts=train_starts,
+        validation_starts=_validation_starts(store, window, options.validation.windows),
+        normalisation=Normalisation.from_store(store, variables, data.normalise),
+        order=OrderConfig.for_store(
+            store,
+            variables,
+            window,
+            global_batch=training.global_batch,
+            seed=training.seed,
+            pool_bytes=data.pool_mib * 2**20,
+        ),
+    )
+
+
+def _validation_starts(store: Store, window: WindowSpec, most: int) -> np.ndarray:
+    """At most ``most`` windows of the validation split, evenly spaced; none where none fits."""
+    if "validation" not in store.splits or most < 1:
+        return np.empty(0, np.int64)
+    try:
+        starts = split_starts(store, "validation", replace(window, stride=1))
+    except UsageError:
+        return np.empty(0, np.int64)
+    chosen = np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(np.int64)
+    return starts[np.unique(chosen)]
+
+
+def check_fingerprint(plan: TrainingPlan, fingerprint: str) -> None:
+    """Refuse a store whose statistics are not those that the run began with."""
+    if plan.store.fingerprint != fingerprint:
+        raise StoreError(
+            "the statistics of the store are not those that the run began with",
+            where=plan.store.uri,
+            remedy="train on the former splits (reprocess.py convert --splits), or start a new --run",
+        )

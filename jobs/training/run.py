@@ -1,0 +1,197 @@
+"""The folder of a run: what it was asked to do, whether it may go on, and its history.
+
+``<run>/run.json``       resolved options, versions, store fingerprint, git commit; written once
+``<run>/claim.json``     the lease of the process that trains it now
+``<run>/history/``       one JSON line a step, in a file per stretch between checkpoints
+``<run>/step_<n>/``      checkpoints (:mod:`jobs.training.checkpoints`)
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jobs.training.checkpoints import PREFIX
+from jobs.training.options import TrainOptions
+from pipelines import uri as places
+from pipelines.errors import UsageError
+
+RECORD = "run.json"
+CLAIM = "claim.json"
+MAY_DIFFER = (
+    "run",
+    "workers",
+    "use_gpu",
+    "cpus_per_worker",
+    "shared_paths",
+    "data.pool_mib",
+    "training.epochs",
+    "training.micro_batch",
+    "checkpoints.",
+    "validation.",
+)
+"""Options that a resumed run may be given anew: none changes what a step computes, but for the
+schedule, whose horizon follows the epochs."""
+
+
+def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
+    """Write the run's record, or check that this is the same run going on.
+
+    Parameters
+    ----------
+    options:
+        The resolved options.
+    fingerprint:
+        Of the statistics of the store.
+
+    Returns
+    -------
+    bool
+        True where the run existed.
+
+    Raises
+    ------
+    UsageError
+        The folder holds something else, another configuration or another store's run.
+    """
+    record_uri = places.join(options.run, RECORD)
+    try:
+        record = json.loads(places.read_bytes(record_uri))
+    except FileNotFoundError:
+        _refuse_foreign_folder(options.run)
+        _write_record(record_uri, options, fingerprint)
+        return False
+    differences = _differences(record["options"], options.as_dict())
+    if record["statistics_fingerprint"] != fingerprint:
+        differences.append(
+            "  statistics of the store: "
+            f"{record['statistics_fingerprint'][:12]} -> {fingerprint[:12]}"
+        )
+    if differences:
+        raise UsageError(
+            "this run was begun with another configuration (there -> here):\n"
+            + "\n".join(differences),
+            where=options.run,
+            remedy="give the options it was begun with, or another --run",
+        )
+    return True
+
+
+def _refuse_foreign_folder(run: str) -> None:
+    foreign = [name for name in places.names(run) if name != CLAIM]
+    if foreign:
+        raise UsageError(
+            f"the folder exists and is no run of this project (it holds {', '.join(foreign[:3])})",
+            where=run,
+            remedy="give --run a new or an empty folder",
+        )
+
+
+def _write_record(uri: str, options: TrainOptions, fingerprint: str) -> None:
+    record = {
+        "options": options.as_dict(),
+        "statistics_fingerprint": fingerprint,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    try:
+        places.write_bytes(uri, json.dumps(record, indent=1).encode())
+    except OSError as error:
+        raise UsageError(
+            f"--run cannot be written: {error}",
+            where=uri,
+            remedy="give a URI that you may write to",
+        ) from None
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Lines of the options that differ and must not."""
+    before, after = _flat(there), _flat(here)
+    return [
+        f"  {key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key) and not key.startswith(MAY_DIFFER)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    packages = ("torch", "ray", "zarr", "numpy", "xarray", "gmg-platform")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the code, with ``+changes`` where files differ from it; None outside git."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *command],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def write_history(run: str, steps: list[dict[str, Any]]) -> None:
+    """Write the steps since the last checkpoint; a repeated stretch writes the same name again."""
+    if steps:
+        text = "".join(json.dumps(step) + "\n" for step in steps)
+        name = f"{steps[0]['step']:09d}.jsonl"
+        places.write_bytes(places.join(run, "history", name), text.encode())
+
+
+def read_history(run: str) -> list[dict[str, Any]]:
+    """Every step's record once, by step: ``step``, ``epoch``, ``loss``, ``learning_rate``, ..."""
+    folder = places.join(run, "history")
+    steps: dict[int, dict[str, Any]] = {}
+    for name in places.names(folder):
+        for line in places.read_bytes(places.join(folder, name)).decode().splitlines():
+            record = json.loads(line)
+            steps[record["step"]] = record
+    return [steps[step] for step in sorted(steps)]
+
+
+def is_run(uri: str) -> bool:
+    """Whether a run's record is there."""
+    return places.exists(places.join(uri, RECORD))
+
+
+def run_of(checkpoint_uri: str) -> str:
+    """The run that a checkpoint's folder belongs to.
+
+    >>> run_of("s3://bucket/run/step_000000400")
+    's3://bucket/run'
+    """
+    parent, _, name = checkpoint_uri.rstrip("/").rpartition("/")
+    return parent if name.startswith(PREFIX) else checkpoint_uri

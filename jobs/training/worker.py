@@ -1,0 +1,338 @@
+"""What every Ray Train worker does: draw its lanes of each global batch, step, validate, checkpoint.
+
+The gradient of a step is that of the global batch whatever the number of workers: each weighs the
+losses of its lanes by 1 / (windows of the step), and a worker without a lane in a short last step
+joins the collectives with a gradient of zero. Order, schedule and scheduled sampling are functions of
+(seed, step, lane), so a checkpoint after any step resumes exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train.torch import get_device
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gmg_model import create_model
+from gmg_model.sampling import ScheduledSampling, forced_frames
+from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
+from jobs.training import checkpoints, run
+from jobs.training.options import TrainOptions
+from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
+from pipelines.errors import PlatformError
+from pipelines.order import rank_lanes
+from pipelines.stream import Batch, WindowStream, read_batches
+
+FLUSH_STEPS = 10
+"""Steps between two looks at the losses, so that a GPU is not waited for at every step."""
+NEWS_SECONDS = 0.5
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Entry of one worker: ``settings`` holds the options, the store's fingerprint and the board."""
+    options = TrainOptions.from_dict(settings["options"])
+    torch.set_num_threads(options.cpus_per_worker)
+    plan = make_plan(options)
+    check_fingerprint(plan, settings["fingerprint"])
+    worker = Worker(plan, settings["board"])
+    worker.resume()
+    while worker.epoch < options.training.epochs:
+        worker.train_epoch()
+
+
+class Worker:
+    """The state of one worker: model, optimiser, stream, and how far the training is."""
+
+    def __init__(self, plan: TrainingPlan, board: Any):
+        self.plan, self.options, self.board = plan, plan.options, board
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.device = get_device()
+        training = self.options.training
+
+        torch.manual_seed(training.seed)  # every worker draws the same first weights
+        self.model = create_model(self.options.model.name, **plan.model_overrides)
+        self.dtype = torch.float64 if training.precision == "fp64" else torch.float32
+        self.model.to(device=self.device, dtype=self.dtype)
+        self.optimisation = Optimisation(self.model, self._optimisation_config())
+        self.forward: nn.Module = self.model
+        if self.world > 1:
+            self.forward = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+
+        self.sampling = ScheduledSampling(kind=training.sampling, end=training.sampling_end)
+        self.stream = WindowStream(
+            store=plan.store,
+            variables=plan.variables,
+            spec=plan.window,
+            starts=plan.train_starts,
+            order=plan.order,
+            normalisation=plan.normalisation,
+            lanes=rank_lanes(training.global_batch, self.world, self.rank),
+        )
+        self.step, self.epoch = 0, 0
+        self.pending: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []
+        self.validation_loss: float | None = None
+        self.last_news = self.started = time.monotonic()
+        self.first_step = 0
+
+    def _optimisation_config(self) -> OptimisationConfig:
+        training = self.options.training
+        return OptimisationConfig(
+            total_steps=self.plan.total_steps,
+            learning_rate=training.learning_rate,
+            optimiser=training.optimiser,
+            weight_decay=training.weight_decay,
+            schedule=training.schedule,
+            warmup=training.warmup,
+            gradient_clip=training.gradient_clip,
+            loss=training.loss,
+            precision=training.precision,
+            ema=training.ema,
+        )
+
+    # --- one epoch -------------------------------------------------------------------------------
+
+    def train_epoch(self) -> None:
+        """Train from where the epoch stands to its end, validate, and write a checkpoint."""
+        first = self.step - self.epoch * self.plan.steps_per_epoch
+        every = self.options.checkpoints.every_steps
+        for batch in self.stream.epoch(self.epoch, first_step=first):
+            self.train_step(batch)
+            at_end = batch.step + 1 == self.plan.steps_per_epoch
+            if every and self.step % every == 0 and not at_end:
+                self.checkpoint()
+        self.epoch += 1
+        last = self.epoch == self.options.training.epochs
+        if last or self.epoch % self.options.validation.every_epochs == 0:
+            self.validation_loss = self.validate()
+        self.checkpoint()
+
+    def train_step(self, batch: Batch) -> None:
+        """One optimisation step on this worker's lanes of the global batch."""
+        windows = self._windows_of_step(batch.step)
+        weight = self.world / windows  # DistributedDataParallel averages over the workers
+        torch.manual_seed(self.options.training.seed * 1_000_003 + self.step)
+        losses = self._backward(batch, weight)
+        norm = self.optimisation.update(self.step)
+        total = losses.sum() / windows
+        if self.world > 1:
+            dist.all_reduce(total)
+        self.pending.append(
+            {
+                "step": self.step,
+                "epoch": self.epoch,
+                "loss": total,
+                "gradient_norm": norm,
+                "learning_rate": learning_rate(self.step, self.optimisation.config),
+                "starts": batch.starts.copy(),
+            }
+        )
+        self.step += 1
+        if self.step % FLUSH_STEPS == 0 or self.device.type == "cpu":
+            self.flush()
+
+    def _windows_of_step(self, step: int) -> int:
+        """Windows of the global batch: all lanes, or what is left for the epoch's last step."""
+        batch = self.options.training.global_batch
+        return min(batch, len(self.plan.train_starts) - step * batch)
+
+    def _backward(self, batch: Batch, weight: float) -> Tensor:
+        """Gradients of this worker's lanes, in micro-batches where they are asked for."""
+        if not len(batch.lanes):
+            # A worker without a lane: a window of zeros of no weight, so that no collective hangs.
+            c, h, w = self.plan.model_overrides["in_shape"]
+            frames_btchw = torch.zeros(
+                1, self.plan.window.frames, c, h, w, dtype=self.dtype, device=self.device
+            )
+            spec = self.plan.window
+            loss = self.optimisation.backward(
+                self.forward, frames_btchw, spec.input_frames, self._forced(np.zeros(1, int)), 0.0
+            )
+            return loss * 0
+        frames = torch.from_numpy(batch.frames_btchw)
+        size = self.options.training.micro_batch or len(frames)
+        losses = []
+        for first in range(0, len(frames), size):
+            part = slice(first, first + size)
+            frames_btchw = frames[part].to(self.device, self.dtype)
+            forced = self._forced(batch.lanes[part])
+            wrapped = isinstance(self.forward, DistributedDataParallel)
+            if wrapped and first + size < len(frames):
+                with self.forward.no_sync():  # gradients travel once, with the last part
+                    losses.append(self._part(frames_btchw, forced, weight))
+            else:
+                losses.append(self._part(frames_btchw, forced, weight))
+        return torch.cat(losses)
+
+    def _part(self, frames_btchw: Tensor, forced: Tensor, weight: float) -> Tensor:
+        spec = self.plan.window
+        return self.optimisation.backward(
+            self.forward, frames_btchw, spec.input_frames, forced, weight
+        )
+
+    def _forced(self, lanes: np.ndarray) -> Tensor:
+        """(b, horizon - 1) which true frames are fed, a function of (seed, step, lane)."""
+        probability = self.sampling.probability(self.step / self.plan.total_steps)
+        return forced_frames(
+            probability,
+            horizon=self.plan.window.horizon,
+            seed=self.options.training.seed,
+            step=self.step,
+            lanes=lanes,
+        ).to(self.device, self.dtype)
+
+    # --- what is seen of it ----------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Read the pending losses, refuse one that is not finite, and tell the driver.
+
+        Raises
+        ------
+        PlatformError
+            A loss is not a finite number; its step and windows are named.
+        """
+        for record in self.pending:
+            starts = record.pop("starts")
+            record["loss"] = float(record["loss"])
+            record["gradient_norm"] = float(record["gradient_norm"])
+            if not math.isfinite(record["loss"]):
+                times = ", ".join(str(self.plan.store.times[start]) for start in starts[:8])
+                raise PlatformError(
+                    f"the loss of step {record['step']} is {record['loss']}",
+                    where=f"{self.plan.store.uri}, windows that begin at {times}",
+                    remedy="resume with a smaller --training.learning_rate in a new --run, or with "
+                    "--training.precision fp32; reprocess.py verify checks the store",
+                )
+            self.history.append(record)
+        self.pending.clear()
+        now = time.monotonic()
+        if self.rank == 0 and self.history and now - self.last_news > NEWS_SECONDS:
+            self.last_news = now
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        done = self.step - self.first_step
+        elapsed = now - self.started
+        rate = done * self.options.training.global_batch / elapsed
+        waited = 100 * self.stream.wait_seconds / elapsed
+        note = (
+            f"epoch {self.epoch + 1}/{self.options.training.epochs} "
+            f"loss {self.history[-1]['loss']:.4f} {rate:.1f} windows/s data wait {waited:.1f} %"
+        )
+        self.board.write.remote({"step": self.step, "steps": self.plan.total_steps, "note": note})
+
+    def validate(self) -> float | None:
+        """Mean loss of free-running forecasts over the validation windows, all workers sharing them."""
+        starts = self.plan.validation_starts
+        if not len(starts):
+            return None
+        weights = self.optimisation.evaluated_weights()
+        spec = self.plan.window
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        mine = starts[self.rank :: self.world]
+        batch = max(1, self.options.training.global_batch // self.world)
+        batches = read_batches(self.plan.store, self.plan.variables, spec, mine, batch)
+        self.model.eval()
+        with torch.no_grad(), self.optimisation.autocast():
+            for _, physical_btchw in batches:
+                normalised = np.nan_to_num(self.plan.normalisation.apply(physical_btchw))
+                frames_btchw = torch.from_numpy(normalised).to(self.device, self.dtype)
+                given, true = frames_btchw.split([spec.input_frames, spec.horizon], dim=1)
+                forecast = torch.func.functional_call(self.model, weights, (given, spec.horizon))
+                total += self.optimisation.losses(forecast, true).sum()
+        self.model.train()
+        if self.world > 1:
+            dist.all_reduce(total)
+        return float(total) / len(starts)
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Write the history and report a checkpoint; the upload goes on behind the training."""
+        self.flush()
+        metrics = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": self.history[-1]["loss"] if self.history else math.nan,
+            # Ray keeps the checkpoints of the lowest score; one without a validation comes last.
+            "validation_loss": math.inf if self.validation_loss is None else self.validation_loss,
+        }
+        if self.rank != 0:
+            self.history.clear()
+            ray.train.report(metrics, checkpoint=None)
+            return
+        run.write_history(self.options.run, self.history)
+        self.history.clear()
+        folder = Path(tempfile.mkdtemp(prefix="checkpoint_"))
+        weights = self.optimisation.evaluated_weights()
+        training = self.optimisation.state_tensors()
+        if self.optimisation.config.ema:
+            raw = self.model.state_dict()
+            training |= {f"model/{name}": value for name, value in raw.items()}
+        checkpoints.write(folder, self._record(), weights, training)
+        ray.train.report(
+            metrics,
+            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
+            checkpoint_dir_name=checkpoints.directory_name(self.step),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def _record(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "steps_per_epoch": plan.steps_per_epoch,
+            "finished": self.epoch >= self.options.training.epochs,
+            "validation_loss": self.validation_loss,
+            "options": self.options.as_dict(),
+            "model": {"name": self.options.model.name, "overrides": plan.model_overrides},
+            "variables": list(plan.variables),
+            "window": {
+                "input_frames": plan.window.input_frames,
+                "horizon": plan.window.horizon,
+                "stride": plan.window.stride,
+            },
+            "normalisation": plan.normalisation.to_json(),
+            "statistics_fingerprint": plan.store.fingerprint,
+            "store": {
+                "uri": plan.store.uri,
+                "title": plan.store.title,
+                "train_period": list(plan.store.splits["train"]),
+                "cadence_seconds": int(plan.store.cadence / np.timedelta64(1, "s")),
+            },
+            "versions": run.versions(),
+        }
+
+    def resume(self) -> None:
+        """Take up the latest complete checkpoint of the run, the same one on every worker."""
+        found = checkpoints.list_checkpoints(self.options.run) if self.rank == 0 else []
+        uris = [found[-1].uri if found else None]
+        if self.world > 1:
+            dist.broadcast_object_list(uris, src=0, device=self.device)
+        if uris[0] is None:
+            return
+        checkpoint = checkpoints.load_checkpoint(uris[0])
+        training = checkpoint.training_tensors
+        raw = {
+            name.removeprefix("model/"): value
+            for name, value in training.items()
+            if name.startswith("model/")
+        }
+        self.model.load_state_dict(raw or checkpoint.tensors)
+        self.optimisation.load_state_tensors(training)
+        self.step = self.first_step = checkpoint.step
+        self.epoch = checkpoint.step // self.plan.steps_per_epoch
+        self.validation_loss = checkpoint.record["validation_loss"]
+        self.started = time.monotonic()

@@ -1,0 +1,31 @@
+"""Video prediction models in plain PyTorch: GMG and its relatives behind one interface.
+
+>>> import gmg_model
+>>> gmg_model.list_models()  # doctest: +ELLIPSIS
+(...'gmg-l', 'gmg-m', 'gmg-s'...)
+>>> model = gmg_model.create_model("gmg-s", channels=1, patch_size=2, hidden=32)
+>>> # model(frames_btchw, horizon=12) -> (B, 12, C, H, W)
+
+Importing this package loads no PyTorch; the first call does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gmg_model.registry import create_model, list_models, load_official
+
+__all__ = ["create_model", "list_models", "load_official"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'gmg_model' has no attribute {name!r}")
+    from gmg_model import registry
+
+    return getattr(registry, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

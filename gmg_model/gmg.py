@@ -1,0 +1,163 @@
+"""GMG: global focus and motion guided video prediction (the paper's Section III).
+
+Three sizes: GMG-L with the Global Focus Module and the self-attention memory, GMG-m without the
+memory, GMG-s with the simplified focus. Axes: b sample, c channel, h row, w column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers.attention_memory import AttentionKernels, AttentionMemory
+from gmg_model.layers.convolution import convolve, for_this_precision
+from gmg_model.layers.global_focus import (
+    GlobalFeatures,
+    MultiScaleFocus,
+    SimplifiedFocus,
+    fuse_global,
+)
+from gmg_model.layers.motion import DECAYS, OFFSETS, GrowthAndDecay, MotionFilter
+from gmg_model.layers.st_lstm import CellOutput, LSTMKernels, SpatioTemporalLSTM
+from gmg_model.stack import MotionStack, StackConfig
+
+FOCUS = ("full", "pooled")
+
+
+@dataclass(frozen=True)
+class GMGConfig(StackConfig):
+    """GMG's options. The defaults are the product; ``compat="official"`` is the published code."""
+
+    attention_hidden: int = 32
+    """Channels of queries and keys of the self-attention memory (ignored by GMG-m)."""
+    attention: bool = True
+    """Whether cells have the self-attention memory (GMG-L, GMG-s)."""
+    global_focus: bool = True
+    """Whether cells have the whole Global Focus Module; else its simplified form (GMG-s)."""
+    focus: str = "full"
+    """Eq. 5: the feature focus at ``"full"`` resolution or ``"pooled"``, one number a channel."""
+    decay: str = "unit"
+    """Eq. 15: ``"unit"``, ``"elapsed"``, ``"none"``, or the published code's ``"batch_index"``."""
+    offsets: str = "bounded"
+    """Eq. 16 and 18: ``"bounded"``, or ``"additive"`` as published, which can diverge."""
+    offset_scale: float = 1.0
+    """Cells of the stride-2 patch grid (2 * patch_size pixels) that an offset of 1 stands for."""
+    compat: str | None = None
+    """``"official"``: the arithmetic of the published code, for its checkpoints."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("focus", self.focus, FOCUS)
+        require_one_of("decay", self.decay, DECAYS)
+        require_one_of("offsets", self.offsets, OFFSETS)
+        if self.compat not in (None, "official"):
+            raise ConfigurationError(
+                f"compat={self.compat!r} is unknown: give 'official', or leave it out"
+            )
+        if not self.offset_scale > 0:
+            raise ConfigurationError(f"offset_scale={self.offset_scale} cells: give more than 0")
+        if self.attention and self.attention_hidden < 1:
+            raise ConfigurationError(
+                f"attention_hidden={self.attention_hidden}: give 1 or more, or use gmg-m"
+            )
+
+
+class CellKernels(NamedTuple):
+    """One GMG cell's weights for one rollout; ``x`` and its bias include the focus when fused."""
+
+    lstm: LSTMKernels
+    x_bias: Tensor | None
+    attention: AttentionKernels | None
+
+
+class GMGCell(SpatioTemporalLSTM):
+    """ST-LSTM, then the global focus, then the self-attention memory (Eq. 22-24)."""
+
+    def __init__(self, in_channels: int, config: GMGConfig):
+        hidden, circular = config.hidden, config.circular
+        super().__init__(in_channels, hidden, config.filter_size, circular=circular)
+        self.fused, self.pooled = config.fused, config.focus == "pooled"
+        # The focus kernels join conv_x where both have the same size.
+        self.one_convolution = self.fused and config.filter_size == 5
+        if config.global_focus:
+            self.conv_g = nn.Sequential(MultiScaleFocus(in_channels, hidden, circular=circular))
+            self.gate = nn.Sequential(nn.Conv2d(2 * hidden, hidden, 3, padding=1))
+            self.global_feature_extractor = GlobalFeatures(in_channels, hidden, circular=circular)
+        else:
+            self.conv_g = nn.Sequential(SimplifiedFocus(in_channels, hidden, circular=circular))
+            self.gate = None
+            self.global_feature_extractor = None
+        self.attention_layer = (
+            AttentionMemory(hidden, config.attention_hidden) if config.attention else None
+        )
+
+    def kernels(self) -> CellKernels:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The weights of one rollout, merged where that saves work."""
+        lstm, bias = self.lstm_kernels(), None
+        if self.one_convolution:
+            focus = cast(MultiScaleFocus | SimplifiedFocus, self.conv_g[0])
+            focus_weight, focus_bias = focus.merged()
+            both = torch.cat([self.conv_x.weight, focus_weight])
+            lstm = lstm._replace(x=for_this_precision(both))
+            if focus_bias is not None:
+                gates = focus_bias.new_zeros(7 * self.hidden)
+                bias = for_this_precision(torch.cat([gates, focus_bias]))
+        attention = None
+        if self.fused and self.attention_layer is not None:
+            attention = self.attention_layer.kernels()
+        return CellKernels(lstm, bias, attention)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x_bchw: Tensor, h_bchw: Tensor, c_bchw: Tensor, m_bchw: Tensor, kernels: CellKernels
+    ) -> CellOutput:
+        """One time step: X (B, in, h, w), H, C, M (B, hidden, h, w)."""
+        from_x = convolve(x_bchw, kernels.lstm.x, kernels.x_bias, circular=self.circular)
+        if self.one_convolution:
+            from_x, focus = from_x.split([7 * self.hidden, self.hidden], dim=1)
+        else:
+            focus = self.conv_g(x_bchw)
+        out = self.advance(from_x, h_bchw, c_bchw, m_bchw, kernels.lstm)
+        hidden, memory = out.hidden, out.memory
+        if self.gate is not None and self.global_feature_extractor is not None:
+            x_global = self.global_feature_extractor(x_bchw)
+            gate = cast(nn.Conv2d, self.gate[0])
+            hidden = fuse_global(hidden, x_global, gate, fused=self.fused, circular=self.circular)
+        hidden = hidden * (focus.mean((2, 3), keepdim=True) if self.pooled else focus)
+        if self.attention_layer is not None:
+            hidden, memory = self.attention_layer(hidden, memory, kernels.attention)
+        return CellOutput(hidden, out.output_gate, out.cell, memory)
+
+
+class GMG(MotionStack):
+    """``GMG(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``."""
+
+    config: GMGConfig
+
+    def __init__(self, config: GMGConfig):
+        bounded = config.offsets == "bounded"
+
+        def motion(channels: int) -> MotionFilter:
+            growth = GrowthAndDecay(
+                channels,
+                decay=config.decay,
+                bounded=bounded,
+                own_growth=config.compat == "official",
+            )
+            return MotionFilter(
+                channels,
+                offsets=config.offsets,
+                offset_scale=config.offset_scale,
+                growth=growth,
+                circular=config.circular,
+            )
+
+        super().__init__(
+            config,
+            make_cell=lambda in_channels: GMGCell(in_channels, config),
+            make_motion=motion,
+            refuse_odd_grids=config.compat == "official",
+        )

@@ -1,0 +1,1 @@
+"""Building blocks of the recurrent models, each the home of a few equations of the papers."""

@@ -1,0 +1,55 @@
+"""Convolutions that keep the size of the grid, with columns that may wrap around the globe."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def convolve(
+    x_bchw: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    circular: bool = False,
+) -> Tensor:
+    """Convolution with an odd kernel, zeros above and below and at the sides.
+
+    With ``circular`` the columns continue on the other side (longitude) in place of the zeros.
+    Shapes: x (B, I, H, W), weight (O, I, k, k), result (B, O, H / stride, W / stride).
+    """
+    rows, columns = weight.shape[-2] // 2, weight.shape[-1] // 2
+    if circular and columns:
+        x_bchw = F.pad(x_bchw, (columns, columns, 0, 0), mode="circular")
+        columns = 0
+    return F.conv2d(x_bchw, weight, bias, stride=stride, padding=(rows, columns))
+
+
+def upsample_twice(x_bchw: Tensor, deconvolution: nn.ConvTranspose2d, *, circular: bool) -> Tensor:
+    """A 4x4 transposed convolution of stride 2: (B, I, h, w) -> (B, O, 2h, 2w)."""
+    if not circular:
+        return deconvolution(x_bchw)
+    wrapped = F.pad(x_bchw, (1, 1, 0, 0), mode="circular")
+    # One column more on each side makes two more columns of output on each side: cropped as well.
+    return F.conv_transpose2d(
+        wrapped, deconvolution.weight, deconvolution.bias, stride=2, padding=(1, 3)
+    )
+
+
+def for_this_precision(weight: Tensor) -> Tensor:
+    """A weight as the convolutions of this rollout will read it.
+
+    Autocast keeps no cast of a weight that is itself a result (a fused one), so it would cast it
+    again at every time step.
+    """
+    kind = weight.device.type
+    if torch.is_autocast_enabled(kind) and weight.dtype == torch.float32:
+        return weight.to(torch.get_autocast_dtype(kind))
+    return weight
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision values as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,0 +1,114 @@
+"""The Global Focus Module (Eq. 1-6) and its simplified form (Eq. 20-21).
+
+Axes: b sample, c channel, h row, w column.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gmg_model.layers.convolution import at_least_float32, convolve
+
+SCALES = (1, 3, 5)
+
+
+class GlobalFeatures(nn.Module):
+    """Eq. 1-2: X (B, in, h, w) -> X_g (B, hidden): convolution, global average pool, linear."""
+
+    def __init__(self, in_channels: int, hidden: int, *, circular: bool = False):
+        super().__init__()
+        self.circular = circular
+        self.conv = nn.Conv2d(in_channels, hidden, 3, padding=1)
+        self.fc = nn.Linear(hidden, hidden)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        features = convolve(x_bchw, self.conv.weight, self.conv.bias, circular=self.circular)
+        pooled = at_least_float32(torch.relu(features)).mean((2, 3))
+        return torch.relu(self.fc(pooled))
+
+
+class MultiScaleFocus(nn.Module):
+    """Eq. 5: the sum of biased 1x1, 3x3 and 5x5 convolutions of X, (B, hidden, h, w)."""
+
+    def __init__(self, in_channels: int, hidden: int, *, circular: bool = False):
+        super().__init__()
+        self.circular = circular
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, hidden, size, padding=size // 2) for size in SCALES
+        )
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        parts = [
+            convolve(x_bchw, conv.weight, conv.bias, circular=self.circular)
+            for conv in self._scales()
+        ]
+        return torch.stack(parts).sum(0)
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """The one 5x5 kernel and bias that equal the three."""
+        scales = self._scales()
+        rims = [(SCALES[-1] - size) // 2 for size in SCALES]
+        weights = [F.pad(conv.weight, [rim] * 4) for conv, rim in zip(scales, rims, strict=True)]
+        biases = [conv.bias for conv in scales if conv.bias is not None]
+        return torch.stack(weights).sum(0), torch.stack(biases).sum(0)
+
+    def _scales(self) -> list[nn.Conv2d]:
+        return [cast(nn.Conv2d, conv) for conv in self.convs]
+
+
+class SimplifiedFocus(nn.Module):
+    """Eq. 20: one bias-free convolution of X (GMG-s), (B, hidden, h, w)."""
+
+    def __init__(
+        self, in_channels: int, hidden: int, filter_size: int = 5, *, circular: bool = False
+    ):
+        super().__init__()
+        self.circular = circular
+        self.conv = nn.Conv2d(
+            in_channels, hidden, filter_size, padding=filter_size // 2, bias=False
+        )
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        return convolve(x_bchw, self.conv.weight, circular=self.circular)
+
+    def merged(self) -> tuple[Tensor, None]:
+        """The kernel, and no bias."""
+        return self.conv.weight, None
+
+
+def fuse_global(
+    h_bchw: Tensor, x_global_bc: Tensor, gate: nn.Conv2d, *, fused: bool, circular: bool = False
+) -> Tensor:
+    """Eq. 3-4: mix H with the global features by a gate that sees both, (B, hidden, h, w).
+
+    ``fused`` convolves only H on the full grid: the part of a constant field has the same value
+    everywhere but at the rim, so convolving a grid of 3 x 3 cells yields all its values.
+    """
+    constant = x_global_bc[:, :, None, None]
+    if fused:
+        hidden = h_bchw.shape[1]
+        of_h, of_constant = gate.weight.split(hidden, dim=1)
+        sums = convolve(h_bchw, of_h, gate.bias, circular=circular)
+        small = convolve(constant.expand(-1, -1, 3, 3), of_constant, circular=circular)
+        sums = sums + _spread(small, *h_bchw.shape[-2:])
+    else:
+        field = constant.expand_as(h_bchw)
+        sums = convolve(
+            torch.cat([h_bchw, field], dim=1), gate.weight, gate.bias, circular=circular
+        )
+    share = torch.sigmoid(sums)
+    return h_bchw * share + constant * (1 - share)
+
+
+def _spread(small_bc33: Tensor, height: int, width: int) -> Tensor:
+    """Corners, edges and interior of a 3 x 3 grid at their places in a larger one."""
+    device = small_bc33.device
+    rows = torch.ones(height, dtype=torch.long, device=device)
+    rows[0], rows[-1] = 0, 2
+    columns = torch.ones(width, dtype=torch.long, device=device)
+    columns[0], columns[-1] = 0, 2
+    return small_bc33.index_select(2, rows).index_select(3, columns)

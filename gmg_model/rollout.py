@@ -1,0 +1,188 @@
+"""The rollout every recurrent model shares: observed frames in, then its own outputs.
+
+A model of this package describes one time step, ``(patch frame, state) -> (patch output, state)``;
+this module turns that into forecasts of any horizon and into the one-step outputs that training
+scores. Axes: b sample, t frame, c channel, h row, w column.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gmg_model.errors import ConfigurationError
+from gmg_model.patches import GridPadding, patchify, unpatchify
+
+
+class RecurrentForecaster(nn.Module, ABC):
+    """A model that forecasts by feeding itself.
+
+    Parameters
+    ----------
+    patch_size:
+        Side of the square patches that are folded into channels, in pixels.
+    padding:
+        How grids that do not divide are padded; outputs are cropped back.
+    residual:
+        Whether the network's output is the change from the frame it was fed.
+    checkpoint_steps:
+        Whether training recomputes each time step in the backward pass in place of keeping its
+        activations: about a third more time, memory of one step in place of all.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        patch_size: int,
+        padding: GridPadding,
+        residual: bool = False,
+        checkpoint_steps: bool = False,
+    ):
+        super().__init__()
+        self.channels, self.patch_size, self.padding = channels, patch_size, padding
+        self.residual, self.checkpoint_steps = residual, checkpoint_steps
+
+    @abstractmethod
+    def initial_state(self, patches_bchw: Tensor, generator: torch.Generator | None = None) -> Any:
+        """The state before the first frame, for a batch like ``patches_bchw``."""
+
+    @abstractmethod
+    def step(self, patches_bchw: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One time step: a patch frame (B, p*p*C, h, w) and a state to the next of both."""
+
+    def forward(
+        self,
+        frames: Tensor,
+        horizon: int | None = None,
+        *,
+        input_frames: int | None = None,
+        forced: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Forecast ``horizon`` frames after ``frames``; or, with ``input_frames``, train.
+
+        Two calls share this method because a DistributedDataParallel wrapper synchronises
+        gradients only for calls of `forward`:
+
+        * ``model(frames, horizon)``: frames (B, T, C, H, W) -> (B, horizon, C, H, W), running on
+          its own outputs after the T observed frames.
+        * ``model(frames, input_frames=n, forced=f)``: what `one_step_outputs` returns.
+
+        Parameters
+        ----------
+        generator:
+            Source of random initial states, where the model has them.
+
+        Raises
+        ------
+        ConfigurationError
+            If neither or both of horizon and input_frames are given, or a size does not fit.
+        """
+        if (horizon is None) == (input_frames is None):
+            raise ConfigurationError(
+                "give either a horizon (forecast) or input_frames (one-step outputs), not "
+                f"horizon={horizon} and input_frames={input_frames}"
+            )
+        if input_frames is not None:
+            return self.one_step_outputs(frames, input_frames, forced, generator=generator)
+        if forced is not None:
+            raise ConfigurationError("forced frames belong to training: give input_frames as well")
+        assert horizon is not None
+        if horizon < 1:
+            raise ConfigurationError(f"horizon={horizon} frames: give 1 or more")
+        observed = frames.shape[1]
+        return self._roll(frames, observed, observed + horizon - 1, None, observed - 1, generator)
+
+    def one_step_outputs(
+        self,
+        frames: Tensor,
+        input_frames: int,
+        forced: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
+
+        Output t is the model's estimate of frame t + 1. The first ``input_frames`` frames are fed
+        as they are; after them the model's own outputs, except where ``forced`` is 1.
+
+        Parameters
+        ----------
+        frames:
+            A whole window, input frames and horizon.
+        input_frames:
+            Frames of the window that are observed, from 1 to T - 1.
+        forced:
+            (B, T - input_frames - 1), 1 where the true frame is fed in place of the output and 0
+            elsewhere; column j belongs to frame ``input_frames + j``. None: all 0.
+        """
+        self._check_frames(frames)
+        batch, total = frames.shape[:2]
+        if not 1 <= input_frames < total:
+            raise ConfigurationError(
+                f"input_frames={input_frames} of a window of {total} frames: give 1 to {total - 1}"
+            )
+        wanted = (batch, total - input_frames - 1)
+        if forced is not None and forced.shape != wanted:
+            raise ConfigurationError(
+                f"forced has shape {tuple(forced.shape)}; {batch} windows with "
+                f"{total - input_frames} frames to forecast want {wanted}"
+            )
+        return self._roll(frames, input_frames, total - 1, forced, 0, generator)
+
+    def _roll(
+        self,
+        frames: Tensor,
+        observed: int,
+        steps: int,
+        forced: Tensor | None,
+        first_kept: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Run ``steps`` time steps and return the outputs from step ``first_kept`` on."""
+        self._check_frames(frames)
+        height, width = frames.shape[-2:]
+        fed_length = observed if forced is None else min(frames.shape[1], steps)
+        patches = patchify(self.padding.pad(frames[:, :fed_length]), self.patch_size)
+        state = self.initial_state(patches[:, 0], generator)
+        outputs: list[Tensor] = []
+        output = patches[:, 0]
+        for t in range(steps):
+            if t < observed:
+                fed = patches[:, t]
+            elif forced is None:
+                fed = output
+            else:
+                true = forced[:, t - observed].to(output.dtype).view(-1, 1, 1, 1)
+                fed = true * patches[:, t] + (1 - true) * output
+            output, state = self._one_step(fed, state)
+            if t >= first_kept:
+                outputs.append(output)
+        frames_out = unpatchify(torch.stack(outputs, dim=1), self.patch_size)
+        return frames_out[..., :height, :width]
+
+    def _one_step(self, fed: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if self.checkpoint_steps and self.training and torch.is_grad_enabled():
+            change, state = checkpoint(self.step, fed, state, use_reentrant=False)
+        else:
+            change, state = self.step(fed, state)
+        # Outputs are fed back and scored: they keep the precision of the frames under autocast.
+        change = change.to(fed.dtype)
+        return (fed + change if self.residual else change), state
+
+    def _check_frames(self, frames: Tensor) -> None:
+        if frames.ndim != 5 or frames.shape[1] < 1:
+            raise ConfigurationError(
+                f"frames have shape {tuple(frames.shape)}; give (batch, frames, channels, height, "
+                "width)"
+            )
+        if frames.shape[2] != self.channels:
+            raise ConfigurationError(
+                f"frames have {frames.shape[2]} channels (shape {tuple(frames.shape)}) and the "
+                f"model was made with channels={self.channels}"
+            )

@@ -1,0 +1,208 @@
+"""Recurrent cells in a stack, with a motion module between cells and the highway past them.
+
+GMG and MotionRNN are this stack with different cells and different momentum. Axes: b sample,
+c channel, h row, w column of the patch grid, n offset channel on the grid of stride 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers.convolution import convolve, upsample_twice
+from gmg_model.layers.motion import MotionFilter
+from gmg_model.layers.warp import TAPS
+from gmg_model.patches import GridPadding
+from gmg_model.rollout import RecurrentForecaster
+
+INITIAL_STATES = ("zeros", "xavier")
+RECURRENT = ("post", "pre")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """The sizes and the running of a stack of cells."""
+
+    channels: int = 1
+    """Variables in a frame."""
+    patch_size: int = 4
+    """Side of the patches folded into channels, in pixels."""
+    hidden: int = 128
+    """Channels of H, C and M in every cell; a multiple of 4."""
+    layers: int = 4
+    """Cells in the stack; a motion module follows each but the last."""
+    filter_size: int = 5
+    """Side of the cells' kernels, in cells of the patch grid, odd."""
+    initial_states: str = "zeros"
+    """``"zeros"``, or ``"xavier"``: drawn anew at each rollout from an explicit generator."""
+    initial_seed: int = 0
+    """Seed of the Xavier states of a call that passes no generator."""
+    residual: bool = False
+    """Whether the network predicts the change from the last frame fed."""
+    circular: bool = False
+    """Whether columns wrap around the globe: in every convolution, in the warp and in padding."""
+    checkpoint_steps: bool = False
+    """Whether training recomputes each time step in the backward pass to save memory."""
+    fused: bool = True
+    """Whether convolutions that read the same tensor run as one; equal to rounding."""
+
+    def __post_init__(self) -> None:
+        for option in ("channels", "patch_size", "hidden", "layers", "filter_size"):
+            value = getattr(self, option)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{option}={value!r}: give a whole number from 1")
+        if self.hidden % 4:
+            raise ConfigurationError(
+                f"hidden={self.hidden}: the motion module works on hidden / 4 channels; give a "
+                "multiple of 4"
+            )
+        if self.filter_size % 2 == 0:
+            raise ConfigurationError(f"filter_size={self.filter_size}: give an odd number of cells")
+        require_one_of("initial_states", self.initial_states, INITIAL_STATES)
+
+
+class StackState(NamedTuple):
+    """The recurrent state of a stack; tuples hold one tensor a cell or a motion module."""
+
+    hidden: tuple[Tensor, ...]
+    """H, recurrent input of each cell (B, hidden, h, w)."""
+    cell: tuple[Tensor, ...]
+    """C (B, hidden, h, w)."""
+    memory: Tensor
+    """M, from the last cell to the first cell of the next step (B, hidden, h, w)."""
+    filters: tuple[Tensor, ...]
+    """F, offsets (B, 18, h/2, w/2), in cells of that grid before ``offset_scale``."""
+    momenta: tuple[Tensor, ...]
+    """D, the trend of F, same shape."""
+    step: int
+    """Frames fed so far."""
+    kernels: tuple[Any, ...]
+    """Constant through a rollout: the convolution weights as each cell's step reads them."""
+
+
+class MotionStack(RecurrentForecaster):
+    """Cells joined by motion modules (Eq. 19, 22, 25) and the highway.
+
+    Parameters
+    ----------
+    config:
+        Sizes and running.
+    make_cell:
+        ``make_cell(in_channels) -> cell``; a cell has ``kernels()`` and
+        ``cell(X, H, C, M, kernels) -> CellOutput``.
+    make_motion:
+        ``make_motion(channels) -> MotionFilter``.
+    recurrent:
+        ``"post"``: a cell's recurrent H is the state after its motion module (Eq. 22 and the
+        published code); ``"pre"``: before it (the text of the MotionRNN paper).
+    refuse_odd_grids:
+        Whether grids that need padding are refused.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        make_cell: Callable[[int], nn.Module],
+        make_motion: Callable[[int], MotionFilter],
+        *,
+        recurrent: str = "post",
+        refuse_odd_grids: bool = False,
+    ):
+        require_one_of("recurrent", recurrent, RECURRENT)
+        super().__init__(
+            channels=config.channels,
+            patch_size=config.patch_size,
+            padding=GridPadding(2 * config.patch_size, config.circular, refuse_odd_grids),
+            residual=config.residual,
+            checkpoint_steps=config.checkpoint_steps,
+        )
+        self.config, self.recurrent = config, recurrent
+        hidden, quarter, layers = config.hidden, config.hidden // 4, config.layers
+        patch_channels = config.patch_size**2 * config.channels
+        self.cell_list = nn.ModuleList(
+            make_cell(patch_channels if i == 0 else hidden) for i in range(layers)
+        )
+        between = range(layers - 1)
+        self.enc_list = nn.ModuleList(nn.Conv2d(hidden, quarter, 5, 2, 2) for _ in between)
+        self.motion_list = nn.ModuleList(make_motion(quarter) for _ in between)
+        self.dec_list = nn.ModuleList(nn.ConvTranspose2d(quarter, hidden, 4, 2, 1) for _ in between)
+        self.gate_list = nn.ModuleList(nn.Conv2d(2 * hidden, hidden, 5, padding=2) for _ in between)
+        self.conv_last = nn.Conv2d(hidden, patch_channels, 1, bias=False)
+        self.conv_first_v = nn.Conv2d(patch_channels, hidden, 1, bias=False)
+
+    def initial_state(
+        self, patches_bchw: Tensor, generator: torch.Generator | None = None
+    ) -> StackState:
+        """Zeros, or Xavier-normal draws (in the order H, C, M, F, D) from ``generator``."""
+        config = self.config
+        batch, _, height, width = patches_bchw.shape
+        if config.initial_states == "xavier" and generator is None:
+            generator = torch.Generator(patches_bchw.device).manual_seed(config.initial_seed)
+
+        def start(channels: int, scale: int) -> Tensor:
+            state = patches_bchw.new_zeros(batch, channels, height // scale, width // scale)
+            if config.initial_states == "xavier":
+                nn.init.xavier_normal_(state, generator=generator)
+            return state
+
+        cells, between = range(config.layers), range(config.layers - 1)
+        return StackState(
+            hidden=tuple(start(config.hidden, 1) for _ in cells),
+            cell=tuple(start(config.hidden, 1) for _ in cells),
+            memory=start(config.hidden, 1),
+            filters=tuple(start(2 * TAPS, 2) for _ in between),
+            momenta=tuple(start(2 * TAPS, 2) for _ in between),
+            step=0,
+            kernels=tuple(cell.kernels() for cell in self._cells()),
+        )
+
+    def step(self, patches_bchw: Tensor, state: StackState) -> tuple[Tensor, StackState]:
+        """One time step of all cells."""
+        hidden, cell_states = list(state.hidden), list(state.cell)
+        filters, momenta = list(state.filters), list(state.momenta)
+        memory = state.memory
+        x = patches_bchw
+        highway = self.conv_first_v(patches_bchw)
+        for i, cell in enumerate(self._cells()):
+            out = cell(x, hidden[i], cell_states[i], memory, state.kernels[i])
+            cell_states[i], memory = out.cell, out.memory
+            highway = out.hidden + (1 - out.output_gate) * highway
+            x = highway
+            if i < len(self.motion_list):
+                x, filters[i], momenta[i] = self._move(i, x, filters[i], momenta[i], state.step)
+            hidden[i] = x if self.recurrent == "post" else highway
+        after = StackState(
+            tuple(hidden),
+            tuple(cell_states),
+            memory,
+            tuple(filters),
+            tuple(momenta),
+            state.step + 1,
+            state.kernels,
+        )
+        return self.conv_last(x), after
+
+    def _move(
+        self, i: int, h_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The motion module after cell i: X, F and D."""
+        circular = self.config.circular
+        encode: Any = self.enc_list[i]
+        decode: Any = self.dec_list[i]
+        gate: Any = self.gate_list[i]
+        encoded = convolve(h_bchw, encode.weight, encode.bias, stride=2, circular=circular)
+        warped, filter_bnhw, momentum_bnhw = self.motion_list[i](
+            encoded, filter_bnhw, momentum_bnhw, step
+        )
+        decoded = upsample_twice(warped, decode, circular=circular)
+        both = torch.cat([decoded, h_bchw], dim=1)
+        share = torch.sigmoid(convolve(both, gate.weight, gate.bias, circular=circular))
+        return share * decoded + (1 - share) * h_bchw, filter_bnhw, momentum_bnhw
+
+    def _cells(self) -> Sequence[Any]:
+        return list(self.cell_list)

@@ -1,0 +1,149 @@
+"""Runs of frames out of a store, as float32 with the variables' extra dimensions as channels."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.errors import PlatformError, StoreError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import zarr
+
+    from pipelines.normalisation import Normalisation
+    from pipelines.store import Store
+
+# Frames that are normalised at a time: small enough to stay in a core's cache.
+_BLOCK_BYTES = 512 * 1024
+
+
+class FrameReader:
+    """Reads frames of one store; safe to use from several threads.
+
+    Parameters
+    ----------
+    variables:
+        Names in channel order; a variable with extra dimensions gives one channel an entry.
+    normalisation:
+        Applied to what is read, NaN becoming 0. None: physical units, NaN kept.
+    """
+
+    def __init__(
+        self, store: Store, variables: Sequence[str], normalisation: Normalisation | None = None
+    ):
+        for name in variables:
+            if name not in store.variables:
+                raise UsageError(
+                    f"no variable '{name}'", where=store.uri, remedy=nearest(name, store.variables)
+                )
+        self.store, self.variables, self.normalisation = store, tuple(variables), normalisation
+        self._arrays = [open_array(store, name) for name in variables]
+        shapes = {array.shape[-2:] for array in self._arrays}
+        if len(shapes) != 1:
+            raise UsageError(
+                f"the variables do not share one grid: {', '.join(map(str, sorted(shapes)))}",
+                where=store.uri,
+                remedy="choose variables of one grid, or convert them to one (--grid)",
+            )
+        self._channels = [int(np.prod(array.shape[1:-2])) for array in self._arrays]
+        height, width = shapes.pop()
+        self.frame_shape: tuple[int, int, int] = (sum(self._channels), height, width)
+        """(C, H, W)."""
+        if normalisation is not None and len(normalisation.labels) != self.frame_shape[0]:
+            raise UsageError(
+                f"the normalisation has {len(normalisation.labels)} channels "
+                f"({', '.join(normalisation.labels)}) and the variables {self.frame_shape[0]}",
+                where=store.uri,
+                remedy="name the variables that the model was trained on, in their order",
+            )
+        self.chunk_frames = max(store.variables[name].chunk_frames for name in variables)
+        """Frames in a chunk."""
+        self.frame_bytes = int(np.prod(self.frame_shape)) * 4
+        """Bytes of a frame of all channels in float32."""
+
+    def read(self, first: int, last: int, out_tchw: np.ndarray) -> None:
+        """Read frames [first, last) into ``out_tchw``, (last - first, C, H, W) float32.
+
+        Raises
+        ------
+        StoreError
+            A chunk cannot be read, or frames that the store calls available hold nothing.
+        """
+        channel = 0
+        for name, array, channels in zip(self.variables, self._arrays, self._channels, strict=True):
+            part = out_tchw[:, channel : channel + channels]
+            try:
+                _read_into(array, first, last, part)
+            except PlatformError:
+                raise
+            except Exception as error:
+                raise StoreError(
+                    f"cannot read '{name}': {type(error).__name__}: {error}",
+                    where=self._where(name, first, last),
+                    remedy="convert again with --verify to find and rewrite damaged shards",
+                ) from error
+            channel += channels
+        if self.normalisation is not None:
+            self._normalise(first, out_tchw, self.normalisation)
+
+    def _normalise(self, first: int, x_tchw: np.ndarray, normalisation: Normalisation) -> None:
+        block = max(_BLOCK_BYTES // self.frame_bytes, 1)
+        for begin in range(0, len(x_tchw), block):
+            part = x_tchw[begin : begin + block]
+            normalisation.apply(part, out=part)
+            # A sum is NaN where any value is, and costs less than a mask of all of them.
+            if np.isnan(part.sum()):
+                missing = np.isnan(part)
+                self._refuse_empty(first + begin, missing)
+                part[missing] = 0.0
+
+    def _refuse_empty(self, first: int, missing: np.ndarray) -> None:
+        """A lost shard reads as fill values; without this check it would train on zeros."""
+        empty = missing.all(axis=(1, 2, 3))
+        lost = np.flatnonzero(empty & (self.store.available[first : first + len(empty)] == 0))
+        if len(lost):
+            frame = first + int(lost[0])
+            raise StoreError(
+                f"{len(lost)} frames that the store calls available hold no value",
+                where=self._where(", ".join(self.variables), frame, first + int(lost[-1]) + 1),
+                remedy="convert again with --verify to find and rewrite lost shards",
+            )
+
+    def _where(self, name: str, first: int, last: int) -> str:
+        return f"{self.store.uri}, {name}, frames {first} to {last - 1} ({self.store.times[first]})"
+
+
+def open_array(store: Store, name: str) -> zarr.Array[Any]:
+    """The variable's array, decoded by the compiled ``zarrs`` pipeline where that serves it."""
+    import zarr
+
+    if importlib.util.find_spec("zarrs") is None:
+        return store.array(name)
+    # The pipeline is chosen when an array is opened; nothing else in the process changes.
+    with (
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message=".*unsupported by ZarrsCodecPipeline.*")
+        try:
+            return store.array(name)
+        except (TypeError, ValueError, NotImplementedError):
+            pass
+    return store.array(name)
+
+
+def _read_into(array: zarr.Array[Any], first: int, last: int, out_tchw: np.ndarray) -> None:
+    from zarr.core.buffer import default_buffer_prototype
+
+    shape = (last - first, *array.shape[1:])
+    selection = (slice(first, last),)
+    if out_tchw.flags.c_contiguous and array.dtype == out_tchw.dtype:
+        # The decoder writes into the caller's memory: no fresh pages, no second copy.
+        target = default_buffer_prototype().nd_buffer.from_ndarray_like(out_tchw.reshape(shape))
+        array.get_basic_selection(selection, out=target)
+    else:
+        out_tchw[...] = np.asarray(array[selection]).reshape(out_tchw.shape)

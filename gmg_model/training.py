@@ -1,7 +1,7 @@
 """One optimisation step in plain PyTorch: schedule, precision, clipping, moving average, state.
 
-Everything that changes from step to step is a function of the step number, or lies in the state that
-:meth:`Optimisation.state_tensors` returns, so a run can stop after any step and go on exactly.
+Everything that changes from step to step is a function of the step number, or lies in the state
+that :meth:`Optimisation.state_tensors` returns, so a run can stop after any step and go on exactly.
 
 Legend: b windows of this process, T frames, C channels, H W grid.
 """
@@ -67,8 +67,8 @@ class OptimisationConfig:
 def learning_rate(step: int, config: OptimisationConfig) -> float:
     """The learning rate of ``step`` (0-based): a pure function, so a resume has nothing to restore.
 
-    ``onecycle`` (Smith & Topin 2018): cosine from 1/25 of the peak up over 0.3 of the steps, then down
-    to 1e-4 of the start. ``cosine``: linear warm-up, then cosine to zero.
+    ``onecycle`` (Smith & Topin 2018): cosine from 1/25 of the peak up over 0.3 of the steps, then
+    down to 1e-4 of the start. ``cosine``: linear warm-up, then cosine to zero.
     """
     fraction = min(step / config.total_steps, 1.0)
 
@@ -184,7 +184,7 @@ class Optimisation:
         return {**weights, **self._average}
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Optimiser and average as named tensors: ``optimiser/<parameter>/<moment>``, ``ema/...``."""
+        """Optimiser and average by name: ``optimiser/<parameter>/<moment>``, ``ema/...``."""
         tensors = {f"ema/{name}": value for name, value in self._average.items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self._optimiser.state.get(parameter, {}).items():

@@ -4,7 +4,8 @@
     python jobs/train_taxibj.py --store STORE --run RUN --workers 2
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT
 
-The defaults are jobs/configs/taxibj.yaml; jobs/train_weatherbench.py tells the way through the code.
+The defaults are jobs/configs/taxibj.yaml; the way through the code stands in
+jobs/train_weatherbench.py.
 """
 
 from jobs.command_line import run

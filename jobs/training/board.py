@@ -32,14 +32,14 @@ def progress_board(title: str) -> Iterator[Any]:
     """A board whose news are shown as a progress bar while the block runs."""
     import ray
 
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
     ended = threading.Event()
     with progress(title, "steps") as report:
 
         def show() -> None:
             while not ended.wait(POLL_SECONDS):
                 try:
-                    news = ray.get(board.read.remote(), timeout=5)
+                    news: Any = ray.get(board.read.remote(), timeout=5)
                 except ray.exceptions.RayError:
                     continue
                 if news:

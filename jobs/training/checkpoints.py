@@ -4,11 +4,11 @@ A checkpoint is a folder ``<run>/step_<n>``:
 
 ``weights.safetensors``   the weights to forecast with (the moving average where one is kept)
 ``training.safetensors``  the optimiser's moments, and the raw weights beside an average
-``checkpoint.json``       step, options, normalisation, fingerprint of the store's statistics, and the
-                          size and xxh3-128 checksum of the files beside it
+``checkpoint.json``       step, options, normalisation, fingerprint of the store's statistics, and
+                          the size and xxh3-128 checksum of the files beside it
 
-The folder is complete when ``checkpoint.json`` is there and the sizes that it names fit, whatever the
-order in which the storage received the files.
+The folder is complete when ``checkpoint.json`` is there and the sizes that it names fit, whatever
+the order in which the storage received the files.
 """
 
 from __future__ import annotations

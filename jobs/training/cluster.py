@@ -36,7 +36,7 @@ class Cluster:
         import ray
         from ray._private.state import state
 
-        now: dict[str, float] = ray.cluster_resources()
+        now: dict[str, float] = dict(ray.cluster_resources())
         alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         config: Any = state.get_cluster_config()
         scaled = state.get_max_resources_from_cluster_config() or {}

@@ -58,11 +58,13 @@ class DataOptions:
     horizon: int = 12
     """frames that it predicts"""
     stride: int = 1
-    """frames between the starts of neighbouring windows"""
+    """steps of the store's cadence from one frame of a window to the next"""
+    every: int = 1
+    """train on every n-th window only: less overlap, shorter epochs"""
     normalise: Literal["standardise", "minmax"] = "standardise"
     """with the store's statistics of the train period"""
-    pool_mib: int = 256
-    """MiB of decoded frames held for shuffling, over all lanes"""
+    pool_mib: int = 64
+    """MiB of decoded frames held for shuffling, over all lanes of the global batch"""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ class TrainOptions:
             "data.input_frames": self.data.input_frames,
             "data.horizon": self.data.horizon,
             "data.stride": self.data.stride,
+            "data.every": self.data.every,
+            "data.pool_mib": self.data.pool_mib,
             "training.epochs": self.training.epochs,
             "training.global_batch": self.training.global_batch,
             "checkpoints.keep": self.checkpoints.keep,

@@ -1,8 +1,8 @@
-"""Everything that a training run can know before any compute is spent; the same on every worker."""
+"""What a training run can know before any compute is spent; the same on every worker."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class TrainingPlan:
 
     @property
     def model_overrides(self) -> dict[str, Any]:
-        """Keyword arguments for ``gmg_model.create_model``, the frame's shape (C, H, W) included."""
+        """Arguments of ``gmg_model.create_model``, the frame's shape (C, H, W) included."""
         shape = (len(self.normalisation.labels), *self.store.spatial_shape)
         return {"in_shape": shape, **self.options.model.overrides()}
 
@@ -68,7 +68,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
             )
     variables = data.variables or tuple(store.variables)
     window = WindowSpec(data.input_frames, data.horizon, data.stride)
-    train_starts = split_starts(store, "train", window)
+    train_starts = split_starts(store, "train", window)[:: data.every]
     if len(train_starts) < training.global_batch:
         raise UsageError(
             f"{len(train_starts)} train windows for a global batch of {training.global_batch}",
@@ -83,13 +83,10 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
         train_starts=train_starts,
         validation_starts=_validation_starts(store, window, options.validation.windows),
         normalisation=Normalisation.from_store(store, variables, data.normalise),
-        order=OrderConfig.for_store(
-            store,
-            variables,
-            window,
+        order=OrderConfig(
             global_batch=training.global_batch,
             seed=training.seed,
-            pool_bytes=data.pool_mib * 2**20,
+            pool_bytes=data.pool_mib * 2**20 // training.global_batch,
         ),
     )
 
@@ -99,7 +96,7 @@ def _validation_starts(store: Store, window: WindowSpec, most: int) -> np.ndarra
     if "validation" not in store.splits or most < 1:
         return np.empty(0, np.int64)
     try:
-        starts = split_starts(store, "validation", replace(window, stride=1))
+        starts = split_starts(store, "validation", window)
     except UsageError:
         return np.empty(0, np.int64)
     chosen = np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(np.int64)
@@ -112,5 +109,5 @@ def check_fingerprint(plan: TrainingPlan, fingerprint: str) -> None:
         raise StoreError(
             "the statistics of the store are not those that the run began with",
             where=plan.store.uri,
-            remedy="train on the former splits (reprocess.py convert --splits), or start a new --run",
+            remedy="restore the former splits (reprocess.py convert --splits), or take a new --run",
         )

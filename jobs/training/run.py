@@ -30,7 +30,6 @@ MAY_DIFFER = (
     "use_gpu",
     "cpus_per_worker",
     "shared_paths",
-    "data.pool_mib",
     "training.epochs",
     "training.micro_batch",
     "checkpoints.",

@@ -1,9 +1,9 @@
-"""What every Ray Train worker does: draw its lanes of each global batch, step, validate, checkpoint.
+"""What every Ray Train worker does: draw its lanes of each batch, step, validate, checkpoint.
 
 The gradient of a step is that of the global batch whatever the number of workers: each weighs the
 losses of its lanes by 1 / (windows of the step), and a worker without a lane in a short last step
-joins the collectives with a gradient of zero. Order, schedule and scheduled sampling are functions of
-(seed, step, lane), so a checkpoint after any step resumes exactly.
+joins the collectives with a gradient of zero. Order, schedule and scheduled sampling are functions
+of (seed, step, lane), so a checkpoint after any step resumes exactly.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NEWS_SECONDS = 0.5
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Entry of one worker: ``settings`` holds the options, the store's fingerprint and the board."""
+    """Entry of a worker; ``settings``: options, the store's fingerprint, the board."""
     options = TrainOptions.from_dict(settings["options"])
     torch.set_num_threads(options.cpus_per_worker)
     plan = make_plan(options)
@@ -232,7 +232,7 @@ class Worker:
         self.board.write.remote({"step": self.step, "steps": self.plan.total_steps, "note": note})
 
     def validate(self) -> float | None:
-        """Mean loss of free-running forecasts over the validation windows, all workers sharing them."""
+        """Mean loss of free-running forecasts over the validation windows, on all workers."""
         starts = self.plan.validation_starts
         if not len(starts):
             return None

@@ -41,14 +41,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def print_json(result: dict[str, Any]) -> None:
     """Print one JSON object as the last line of standard output (NaN becomes null)."""
     sys.stdout.flush()
-    print(json.dumps(_finite(result), sort_keys=False, default=str), flush=True)
+    print(json.dumps(finite(result), sort_keys=False, default=str), flush=True)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """``value`` as JSON can hold it: scalars of NumPy as Python's, NaN and infinities as null."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):

@@ -1,0 +1,98 @@
+"""Which windows exist: inside the period, between the gaps, at any stride."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import UsageError
+from pipelines.windows import WindowSpec, longest_run, window_starts
+
+HOUR = np.timedelta64(1, "h")
+
+
+def hours(count: int) -> np.ndarray:
+    return (np.datetime64("2020-01-01T00") + np.arange(count) * HOUR).astype("datetime64[ns]")
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 2**32),
+    st.integers(0, 5),
+)
+def test_windows_are_exactly_those_that_touch_no_gap(
+    frames: int, input_frames: int, horizon: int, stride: int, seed: int, embargo: int
+):
+    rng = np.random.default_rng(seed)
+    spec = WindowSpec(input_frames, horizon, stride)
+    times = hours(2 * frames)[np.sort(rng.permutation(2 * frames)[:frames])]
+    if rng.random() < 0.5:
+        times = hours(frames)
+    available = (rng.random(frames) < 0.15).astype("u1")
+    period = times[frames // 6], times[-1 - frames // 6]
+    found = window_starts(times, available, HOUR, spec, *period, embargo_frames=embargo)
+
+    allowed = np.flatnonzero((times >= period[0]) & (times <= period[1]))[embargo:]
+    expected = []
+    for start in range(frames - spec.span + 1):
+        touched = start + np.arange(spec.frames) * stride
+        run = times[start : start + spec.span]
+        if (
+            set(range(start, start + spec.span)) <= set(allowed)
+            and not available[touched].any()
+            and (np.diff(run) == HOUR).all()
+        ):
+            expected.append(start)
+    assert found.tolist() == expected
+
+
+def test_a_window_between_missing_frames_is_kept_where_its_stride_steps_over_them():
+    available = np.array([0, 1, 0, 1, 0], "u1")
+    strided = window_starts(hours(5), available, HOUR, WindowSpec(2, 1, stride=2))
+    assert strided.tolist() == [0]
+    assert not len(window_starts(hours(5), available, HOUR, WindowSpec(2, 1)))
+
+
+def test_the_period_includes_its_first_and_last_frame():
+    starts = window_starts(
+        hours(24), np.zeros(24, "u1"), HOUR, WindowSpec(1, 1), "2020-01-01T05", "2020-01-01T08"
+    )
+    assert starts.tolist() == [5, 6, 7]
+
+
+def test_a_series_shorter_than_a_window_has_none():
+    assert not len(window_starts(hours(3), np.zeros(3, "u1"), HOUR, WindowSpec(2, 2)))
+    assert not len(window_starts(hours(0), np.zeros(0, "u1"), HOUR, WindowSpec(2, 2)))
+
+
+def test_six_years_of_hours_give_the_windows_of_the_protocol():
+    times = np.arange("2010-01-01T00", "2016-01-01T00", dtype="datetime64[h]")
+    every = window_starts(
+        times.astype("datetime64[ns]"), np.zeros(len(times), "u1"), HOUR, WindowSpec(12, 12)
+    )
+    assert len(every) == 52_561
+
+
+@pytest.mark.parametrize(
+    ("available", "expected"),
+    [([0, 0, 0], 3), ([1, 1, 1], 0), ([1, 0, 0, 1, 0], 2), ([0], 1), ([], 0)],
+)
+def test_the_longest_run_counts_frames_without_a_gap(available: list[int], expected: int):
+    flags = np.array(available, "u1")
+    assert longest_run(hours(len(flags)), flags, HOUR) == expected
+
+
+def test_a_jump_in_time_ends_a_run():
+    times = np.concatenate([hours(4), hours(10)[7:]])
+    assert longest_run(times, np.zeros(7, "u1"), HOUR) == 4
+
+
+@pytest.mark.parametrize("field", ["input_frames", "horizon", "stride"])
+def test_empty_windows_are_refused(field: str):
+    with pytest.raises(UsageError, match=f"{field} must be at least 1"):
+        WindowSpec(**{"input_frames": 2, "horizon": 2, field: 0})

@@ -39,3 +39,31 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def traffic_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small complete store: 480 hourly frames of in- and outflow on 16 x 8 cells."""
+    from tests.archives_made_here import write_traffic
+    from tests.training_runs import job
+
+    folder = tmp_path_factory.mktemp("traffic")
+    write_traffic(folder / "archive")
+    store = str(folder / "store.zarr")
+    done = job(
+        "reprocess.py",
+        *("convert", "--archive", "taxibj", "--source", str(folder / "archive"), "--store", store),
+        *("--splits", str(_three_parts(folder)), "--chunk_frames", "32"),
+    )
+    assert done.returncode == 0, done.stderr
+    return store
+
+
+def _three_parts(folder: Path) -> Path:
+    splits = folder / "splits.yaml"
+    splits.write_text(
+        "train: ['2014-04-01 00', '2014-04-10 00']\n"
+        "validation: ['2014-04-11 00', '2014-04-14 00']\n"
+        "test: ['2014-04-15 00', '2014-04-20 23']\n"
+    )
+    return splits

@@ -1,12 +1,7 @@
-"""The Ray cluster that a training job runs on: connect to it, or start a small one here.
-
-``RAY_ADDRESS`` decides: ``ray job submit`` sets it, ``RAY_ADDRESS=auto`` takes the cluster of this
-machine; without it a local one is started for the job and ended with it.
-"""
+"""What the Ray cluster offers a training job: GPUs, room for the workers, shared paths."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +11,7 @@ from typing import Any
 from jobs.training.options import TrainOptions
 from pipelines import uri as places
 from pipelines.errors import UsageError
-
-LOCAL_OBJECT_STORE = 256 * 1024**2
-"""Bytes: training passes no field values through it, so a local cluster needs little."""
+from pipelines.ray_session import ray_session
 
 
 @dataclass(frozen=True)
@@ -94,31 +87,8 @@ class Cluster:
 @contextmanager
 def connect(options: TrainOptions) -> Iterator[Cluster]:
     """Connect to the cluster of ``RAY_ADDRESS``, or start one here and end it afterwards."""
-    # Where bytecode is not cached, every Ray process compiles torch and Ray anew: 3 s each.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A report waits for the controller's next look; its default of 2 s would stall each checkpoint.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    # Workers without a GPU must not lose sight of the node's devices in later tasks.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import logging
-
-    import ray
-
-    if ray.is_initialized():
+    needed = options.workers * options.cpus_per_worker
+    with ray_session(max(os.cpu_count() or 1, needed)):
         yield Cluster.describe()
-        return
-    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-    else:
-        cpus = max(os.cpu_count() or 1, math.ceil(options.workers * options.cpus_per_worker))
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            object_store_memory=LOCAL_OBJECT_STORE,
-            **quiet,
-        )
-    try:
-        yield Cluster.describe()
-    finally:
-        ray.shutdown()

@@ -53,7 +53,7 @@ def train(options: TrainOptions) -> Outcome:
     """
     plan = make_plan(options)
     parameters = _check_model(plan)
-    with lease.hold(places.join(options.run, run.CLAIM), what="run"):
+    with lease.hold(options.run):
         run.start_or_resume(options, plan.store.fingerprint)
         finished = _finished(options)
         if finished:

@@ -1,7 +1,7 @@
 """The folder of a run: what it was asked to do, whether it may go on, and its history.
 
 ``<run>/run.json``       resolved options, versions, store fingerprint, git commit; written once
-``<run>/claim.json``     the lease of the process that trains it now
+``<run>/.ledger/``       the lease of the process that trains it now
 ``<run>/history/``       one JSON line a step, in a file per stretch between checkpoints
 ``<run>/step_<n>/``      checkpoints (:mod:`jobs.training.checkpoints`)
 """
@@ -21,9 +21,9 @@ from jobs.training.checkpoints import PREFIX
 from jobs.training.options import TrainOptions
 from pipelines import uri as places
 from pipelines.errors import UsageError
+from pipelines.ledger import FOLDER as LEASE_FOLDER
 
 RECORD = "run.json"
-CLAIM = "claim.json"
 MAY_DIFFER = (
     "run",
     "workers",
@@ -83,7 +83,7 @@ def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
 
 
 def _refuse_foreign_folder(run: str) -> None:
-    foreign = [name for name in places.names(run) if name != CLAIM]
+    foreign = [name for name in places.names(run) if name != LEASE_FOLDER]
     if foreign:
         raise UsageError(
             f"the folder exists and is no run of this project (it holds {', '.join(foreign[:3])})",

@@ -309,7 +309,7 @@ class Worker:
             "store": {
                 "uri": plan.store.uri,
                 "title": plan.store.title,
-                "train_period": list(plan.store.splits["train"]),
+                "train_period": plan.store.attributes["splits"]["train"],
                 "cadence_seconds": int(plan.store.cadence / np.timedelta64(1, "s")),
             },
             "versions": run.versions(),

@@ -1,0 +1,119 @@
+"""The command line of the training jobs: defaults from Table I, nearest names, quick answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.training.options import ModelOptions, TrainOptions, parse
+from pipelines.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = ["--store", "store.zarr", "--run", "run"]
+
+
+def test_the_defaults_are_table_1_of_the_paper() -> None:
+    weather = parse("weatherbench.yaml", "", REQUIRED)
+    assert weather.model.name == "gmg-s"
+    assert weather.model.hidden == (128, 128, 128, 128)
+    assert (weather.model.patch_size, weather.model.attention_hidden) == (2, 64)
+    assert (weather.data.input_frames, weather.data.horizon) == (12, 12)
+    assert (weather.training.epochs, weather.training.global_batch) == (100, 16)
+    traffic = parse("taxibj.yaml", "", REQUIRED)
+    assert traffic.model.name == "gmg-m"
+    assert (traffic.data.input_frames, traffic.data.horizon) == (4, 4)
+    assert traffic.data.normalise == "minmax"
+    assert traffic.training.epochs == 200
+
+
+def test_a_yaml_overrides_the_defaults_and_the_command_line_overrides_both(tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text("model: {hidden: [8, 8, 8, 8]}\ntraining: {epochs: 3, seed: 5}\n")
+    options = parse(
+        "weatherbench.yaml", "", [*REQUIRED, "--config", str(config), "--training.epochs", "7"]
+    )
+    assert options.model.hidden == (8, 8, 8, 8)
+    assert (options.training.epochs, options.training.seed) == (7, 5)
+    assert options.training.global_batch == 16
+
+
+def test_options_survive_the_way_through_json() -> None:
+    options = parse("taxibj.yaml", "", [*REQUIRED, "--model.hidden", "[4,4]", "--workers", "2"])
+    assert TrainOptions.from_dict(options.as_dict()) == options
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        (["--training.epoch", "3"], "training.epochs"),
+        (["--trainin.epochs", "3"], "training.epochs"),
+        (["--model.nam", "gmg-s"], "model.name"),
+        (["--worker", "3"], "workers"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest_name(
+    argument: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parse("weatherbench.yaml", "", [*REQUIRED, *argument])
+    assert refused.value.code == 2
+    assert f"did you mean '{hint}'" in capsys.readouterr().err
+
+
+def test_an_unknown_key_in_a_yaml_is_refused_with_the_nearest_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("training: {epoch: 3}\n")
+    with pytest.raises(SystemExit) as refused:
+        parse("weatherbench.yaml", "", [*REQUIRED, "--config", str(config)])
+    assert refused.value.code == 2
+    assert "training.epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"workers": 0}, {"workers": 17}, {"cpus_per_worker": 0}],
+)
+def test_numbers_that_cannot_work_are_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        TrainOptions(store="a", run="b", **changes)
+
+
+def test_every_model_option_is_one_that_every_gmg_model_accepts() -> None:
+    from gmg_model import create_model
+
+    overrides = ModelOptions(hidden=(8, 8, 8, 8)).overrides()
+    for name in ("gmg-s", "gmg-m", "gmg-l"):
+        create_model(name, in_shape=(1, 16, 16), **overrides)
+
+
+def test_every_shipped_yaml_holds_known_options_only() -> None:
+    known = {field.name for field in dataclasses.fields(TrainOptions)}
+    configs = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+    assert configs
+    for path in configs:
+        assert set(yaml.safe_load(path.read_text())) <= known
+        parse(path.name, "", REQUIRED)
+
+
+@pytest.mark.parametrize("script", ["train_weatherbench.py", "train_taxibj.py"])
+def test_help_and_usage_errors_import_neither_torch_nor_ray(script: str) -> None:
+    probe = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{script}', *sys.argv[1:]]\n"
+        "try:\n"
+        f"    runpy.run_path('{ROOT / 'jobs' / script}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    print(end.code, sorted({'torch', 'ray', 'zarr', 'xarray'} & set(sys.modules)))\n"
+    )
+    for arguments, code in ((["--help"], 0), (["--sotre", "x"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", probe, *arguments], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == f"{code} []"

@@ -1,0 +1,116 @@
+"""Training end to end on Ray Train: history, checkpoints, resume, any number of workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.training import checkpoints
+from jobs.training.job import train
+from jobs.training.options import TrainingOptions, TrainOptions
+from jobs.training.plan import make_plan
+from tests.training_runs import losses, small_options
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def two_workers(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
+    """A finished run of two epochs on two workers."""
+    options = small_options(traffic_store, str(tmp_path_factory.mktemp("runs") / "two"))
+    train(options)
+    return options
+
+
+def test_a_run_leaves_one_loss_a_step_and_learns(two_workers: TrainOptions) -> None:
+    curve = losses(two_workers.run)
+    assert len(curve) == make_plan(two_workers).total_steps
+    assert all(math.isfinite(loss) for loss in curve)
+    assert np.mean(curve[-10:]) < 0.7 * np.mean(curve[:10])
+
+
+def test_the_last_checkpoint_forecasts_as_it_was_validated(two_workers: TrainOptions) -> None:
+    import torch
+
+    from gmg_model.losses import create_loss
+    from pipelines.stream import read_batches
+
+    plan = make_plan(two_workers)
+    last = checkpoints.list_checkpoints(two_workers.run)[-1]
+    assert last.finished
+    assert last.variables == ("flow",)
+    assert last.fingerprint == plan.store.fingerprint
+    model, total = last.model(), 0.0
+    batches = read_batches(plan.store, plan.variables, plan.window, plan.validation_starts, 7)
+    for _, frames in batches:
+        frames_btchw = torch.from_numpy(last.normalisation.apply(frames))
+        given, true = frames_btchw.split([plan.window.input_frames, plan.window.horizon], dim=1)
+        with torch.no_grad():
+            total += float(create_loss("l1+l2")(model(given, plan.window.horizon), true).sum())
+    assert total / len(plan.validation_starts) == pytest.approx(last.validation_loss, rel=1e-5)
+
+
+def test_the_same_command_again_is_a_no_op_that_says_so(two_workers: TrainOptions) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(two_workers.run).rglob("*.safetensors")}
+    outcome = train(two_workers)
+    assert outcome.already_finished
+    assert "nothing to do" in outcome.summary()
+    after = {path: path.stat().st_mtime_ns for path in Path(two_workers.run).rglob("*.safetensors")}
+    assert before == after
+
+
+def test_one_worker_with_micro_batches_gives_the_same_curve_in_double_precision(
+    two_workers: TrainOptions, tmp_path: Path
+) -> None:
+    double = dataclasses.replace(two_workers.training, precision="fp64", epochs=1)
+    curves = []
+    for workers, micro in ((2, 0), (1, 4)):
+        training = dataclasses.replace(double, micro_batch=micro)
+        options = dataclasses.replace(
+            two_workers, run=str(tmp_path / f"{workers}"), workers=workers, training=training
+        )
+        train(options)
+        curves.append(losses(options.run))
+    assert len(curves[0]) > 20
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-9)
+
+
+def test_more_epochs_go_on_from_the_last_checkpoint(traffic_store: str, tmp_path: Path) -> None:
+    training = TrainingOptions(epochs=1, global_batch=9, schedule="constant", sampling="none")
+    options = small_options(traffic_store, str(tmp_path / "run"), workers=1, training=training)
+    train(options)
+    first = losses(options.run)
+    longer = dataclasses.replace(options, training=dataclasses.replace(training, epochs=2))
+    outcome = train(longer)
+    curve = losses(options.run)
+    assert outcome.epochs == 2
+    assert len(curve) == 2 * len(first)
+    assert curve[: len(first)] == first
+
+
+def test_bf16_with_a_moving_average_trains_and_resumes(traffic_store: str, tmp_path: Path) -> None:
+    training = TrainingOptions(
+        epochs=1,
+        global_batch=9,
+        precision="bf16",
+        ema=0.99,
+        optimiser="adamw",
+        weight_decay=0.01,
+        schedule="cosine",
+        learning_rate=3e-3,
+    )
+    options = small_options(traffic_store, str(tmp_path / "run"), workers=1, training=training)
+    train(options)
+    last = checkpoints.list_checkpoints(options.run)[-1]
+    raw = {k.removeprefix("model/"): v for k, v in last.training_tensors.items() if "model/" in k}
+    averaged = last.tensors
+    assert set(raw) == set(averaged)
+    assert any(not raw[name].equal(averaged[name]) for name in raw)
+    longer = dataclasses.replace(options, training=dataclasses.replace(training, epochs=2))
+    train(longer)
+    curve = losses(options.run)
+    assert np.mean(curve[-10:]) < np.mean(curve[:10])

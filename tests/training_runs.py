@@ -1,0 +1,89 @@
+"""Small training runs for tests: options, one store, and the processes that belong to a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from jobs.training import checkpoints, run
+from jobs.training.options import (
+    CheckpointOptions,
+    DataOptions,
+    ModelOptions,
+    TrainingOptions,
+    TrainOptions,
+    ValidationOptions,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
+    """A GMG-s of a few thousand weights: 2 epochs of 24 steps of 9 windows, the last step short."""
+    values: dict[str, Any] = {
+        "store": store,
+        "run": run_uri,
+        "workers": 2,
+        "use_gpu": "false",
+        "model": ModelOptions(hidden=(8, 8), patch_size=2, filter_size=3, attention_hidden=4),
+        "data": DataOptions(input_frames=3, horizon=3, normalise="minmax", pool_mib=1),
+        "training": TrainingOptions(epochs=2, global_batch=9, learning_rate=3e-3, seed=3),
+        "checkpoints": CheckpointOptions(every_steps=6, keep=20),
+        "validation": ValidationOptions(windows=20),
+    }
+    return TrainOptions(**{**values, **changes})
+
+
+def job(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python jobs/...`` as a user would, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, f"jobs/{arguments[0]}", *arguments[1:]],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def losses(run_uri: str) -> list[float]:
+    """The loss of every step."""
+    records = run.read_history(run_uri)
+    assert [record["step"] for record in records] == list(range(len(records)))
+    return [record["loss"] for record in records]
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    """Wait for a condition; fail naming it."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.05)
+
+
+def has_checkpoint(run_uri: str, step: int) -> bool:
+    """Whether a complete checkpoint of this step or a later one is there."""
+    found = checkpoints.list_checkpoints(run_uri)
+    return bool(found) and found[-1].step >= step
+
+
+def kill_one_training_worker(root: psutil.Process) -> int:
+    """``kill -9`` one Ray Train worker among the descendants of ``root``; returns its pid."""
+    workers = [
+        process
+        for process in root.children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline() if process.is_running() else [])
+    ]
+    assert workers, "no training worker runs"
+    os.kill(workers[0].pid, signal.SIGKILL)
+    return workers[0].pid

@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
+from gmg_model.errors import ConfigurationError, nearest
 from gmg_model.metrics.openstl import OpenstlMetrics
 from gmg_model.metrics.radar import RadarMetrics
 from gmg_model.metrics.streaming import StreamingMetrics
@@ -38,13 +38,11 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         There is no such protocol, with the nearest name; or an option's value is impossible.
     """
     if protocol not in PROTOCOLS:
-        close = difflib.get_close_matches(protocol, PROTOCOLS, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"no protocol '{protocol}': {hint}known: {', '.join(PROTOCOLS)}")
+        raise ConfigurationError(f"no protocol '{protocol}': {nearest(protocol, PROTOCOLS)}")
     return PROTOCOLS[protocol](**options)
 
 

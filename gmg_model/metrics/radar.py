@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gmg_model.errors import ConfigurationError
 from gmg_model.metrics.streaming import StreamingMetrics, Sums, by_lead
 
 
@@ -34,10 +35,12 @@ class RadarMetrics(StreamingMetrics):
         super().__init__()
         self.thresholds, self.scales = tuple(thresholds), tuple(scales)
         if not self.thresholds:
-            raise ValueError("give at least one threshold")
+            raise ConfigurationError("give at least one threshold")
         for scale in self.scales:
             if scale < 1 or scale % 2 == 0:
-                raise ValueError(f"a scale of FSS must be an odd number of pixels, not {scale}")
+                raise ConfigurationError(
+                    f"a scale of FSS must be an odd number of pixels, not {scale}"
+                )
 
     def options(self) -> Mapping[str, Any]:
         return {"thresholds": self.thresholds, "scales": self.scales}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gmg_model.errors import ConfigurationError
 from gmg_model.metrics.ssim import WINDOW, Moments, ssim_map, window_sum
 from gmg_model.metrics.streaming import FRAME_AXES, StreamingMetrics, Sums, by_lead
 
@@ -33,9 +34,9 @@ class StrictMetrics(StreamingMetrics):
     def __init__(self, data_min: float | None = None, data_max: float | None = None):
         super().__init__()
         if (data_min is None) != (data_max is None):
-            raise ValueError("give data_min and data_max together, or neither")
+            raise ConfigurationError("give data_min and data_max together, or neither")
         if data_min is not None and data_max is not None and not data_max > data_min:
-            raise ValueError(f"data_max {data_max} must exceed data_min {data_min}")
+            raise ConfigurationError(f"data_max {data_max} must exceed data_min {data_min}")
         self.data_min, self.data_max = data_min, data_max
 
     def options(self) -> Mapping[str, Any]:

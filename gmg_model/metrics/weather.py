@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gmg_model.errors import ConfigurationError
 from gmg_model.metrics.streaming import (
     FRAME_AXES,
     StreamingMetrics,
@@ -39,7 +40,9 @@ class WeatherMetrics(StreamingMetrics):
         super().__init__()
         self.latitude = as_float64(latitude)
         if self.latitude.ndim != 1 or not (np.abs(self.latitude) <= 90.0 + 1e-6).all():
-            raise ValueError("latitude must hold one value in degrees, -90 to 90, for each row")
+            raise ConfigurationError(
+                "latitude must hold one value in degrees, -90 to 90, for each row"
+            )
         # A pole's cosine is 6e-17, not 0, and may round below it.
         self._weight_h1 = np.maximum(np.cos(np.deg2rad(self.latitude)), 0.0)[:, None]
 

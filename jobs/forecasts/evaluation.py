@@ -1,0 +1,327 @@
+"""Score a model, persistence and climatology on the windows of one split, in one pass.
+
+Legend: B windows of a batch, T lead times, C channels, H W grid. Scores are kept apart for every
+group of channels that shares a quantity and a unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gmg_model.metrics import StreamingMetrics, create_metrics
+from jobs.forecasts.baselines import Forecast, climatological, persistence
+from jobs.forecasts.matching import refuse_leak
+from pipelines.climatology import climatology
+from pipelines.errors import UsageError
+from pipelines.normalisation import POOLED_DIMS, Normalisation
+from pipelines.stream import read_batches
+from pipelines.windows import WindowSpec, split_starts
+
+if TYPE_CHECKING:
+    from pipelines.store import Store
+
+MODEL, PERSISTENCE, CLIMATOLOGY = "model", "persistence", "climatology"
+FORECASTS = (MODEL, PERSISTENCE, CLIMATOLOGY)
+RADAR_DBZ = (30, 40, 50)
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels of one quantity in one unit, scored together."""
+
+    label: str
+    """a variable, or one level of it"""
+    long_name: str
+    """for people"""
+    units: str
+    """physical units, as in the store"""
+    channels: slice
+    """of the model's channels"""
+    data_min: float
+    """smallest value of the train period"""
+    data_max: float
+    """largest value of the train period"""
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """Scores of one group: ``protocols[protocol][forecast]`` as ``metrics.result()`` gives them."""
+
+    group: ChannelGroup
+    protocols: dict[str, dict[str, dict[str, Any]]]
+
+    def strict(self, forecast: str, name: str) -> float:
+        """One score over all lead times under protocol ``strict``."""
+        return self.protocols["strict"][forecast]["overall"][name]
+
+    def strict_per_lead(self, forecast: str, name: str) -> list[float]:
+        """One score for each lead time under protocol ``strict``."""
+        return self.protocols["strict"][forecast]["per_lead"][name]
+
+    def skill(self, reference: str) -> dict[str, Any]:
+        """Murphy's skill score of the model, ``1 - MSE / MSE(reference)``: 1 exact, 0 no better."""
+        mse, beside = (np.array(self.strict_per_lead(f, "mse")) for f in (MODEL, reference))
+        total, total_beside = (self.strict(f, "mse") for f in (MODEL, reference))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            overall = 1 - np.float64(total) / np.float64(total_beside)
+            return {"overall": float(overall), "per_lead": (1 - mse / beside).tolist()}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window in physical units, for the eye."""
+
+    rank: str
+    """best, median or worst of the windows scored"""
+    valid_times: np.ndarray
+    """(T,) datetime64"""
+    truth_tchw: np.ndarray
+    forecast_tchw: np.ndarray
+    rmse: float
+    """of the whole window, in standard deviations (or ranges, for min-max) of the train period"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was scored, on what, and how well."""
+
+    split: str
+    period: tuple[str, str]
+    windows_scored: int
+    windows_available: int
+    lead_seconds: tuple[int, ...]
+    """lead times, seconds after the last input frame"""
+    climatology: str
+    """definition of the climatology"""
+    openstl_scale: str
+    """the scale that protocol openstl was computed on"""
+    scores: tuple[GroupScores, ...]
+    examples: tuple[Example, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the maps."""
+        return {
+            "split": self.split,
+            "period": list(self.period),
+            "windows": {"scored": self.windows_scored, "available": self.windows_available},
+            "lead_seconds": list(self.lead_seconds),
+            "climatology": self.climatology,
+            "skill": "1 - MSE / MSE(reference), protocol strict",
+            "openstl_scale": self.openstl_scale,
+            "variables": {
+                item.group.label: {
+                    "long_name": item.group.long_name,
+                    "units": item.group.units,
+                    "train_range": [item.group.data_min, item.group.data_max],
+                    "protocols": item.protocols,
+                    "skill": {beside: item.skill(beside) for beside in FORECASTS[1:]},
+                }
+                for item in self.scores
+            },
+            "examples": [
+                {
+                    "rank": item.rank,
+                    "first_valid_time": str(item.valid_times[0].astype("datetime64[s]")),
+                    "rmse_normalised": item.rmse,
+                }
+                for item in self.examples
+            ],
+        }
+
+
+def evaluate(
+    store: Store,
+    forecast: Forecast,
+    *,
+    variables: tuple[str, ...],
+    window: WindowSpec,
+    normalisation: Normalisation,
+    split: str = "test",
+    max_windows: int | None = None,
+    batch_size: int = 16,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Score ``forecast`` and both baselines on a split.
+
+    Parameters
+    ----------
+    forecast:
+        (frames_btchw, horizon) -> (B, horizon, C, H, W), both normalised; see ``baselines``.
+    max_windows:
+        Score so many, evenly spaced over the split; None: all.
+    report:
+        Called with (windows done, windows in all) after every batch.
+
+    Raises
+    ------
+    StoreError
+        The statistics have seen the split.
+    UsageError
+        There is no such split, or no window fits in it.
+    """
+    if batch_size < 1 or (max_windows is not None and max_windows < 1):
+        raise UsageError("batch_size and max_windows must be at least 1")
+    refuse_leak(store, split)
+    available = split_starts(store, split, window)
+    starts = evenly_spaced(available, max_windows)
+    known = climatology(store, variables)
+    groups = channel_groups(store, variables)
+    metrics = [_accumulators(store, group, normalisation.kind) for group in groups]
+    reader = _Reader(store, forecast, variables, window, normalisation)
+    errors = np.zeros(len(starts))
+    done = 0
+    for batch, (seen, truth, model) in reader.batches(starts, batch_size):
+        times = reader.valid_times(batch)
+        typical = climatological(known, normalisation, times)
+        still = normalisation.invert(persistence(seen, window.horizon))
+        for group, protocols in zip(groups, metrics, strict=True):
+            part = (slice(None), slice(None), group.channels)
+            for name, values in zip(FORECASTS, (model, still, typical), strict=True):
+                _update(protocols, name, group, values[part], truth[part], typical[part])
+        errors[done : done + len(batch)] = _window_errors(model, truth, normalisation)
+        done += len(batch)
+        report(done, len(starts))
+    first, last = store.attributes["splits"][split]
+    seconds = int(store.cadence / np.timedelta64(1, "s")) * window.stride
+    return Evaluation(
+        split=split,
+        period=(first, last),
+        windows_scored=len(starts),
+        windows_available=len(available),
+        lead_seconds=tuple(seconds * lead for lead in range(1, window.horizon + 1)),
+        climatology=known.definition,
+        openstl_scale=OPENSTL_SCALES[normalisation.kind],
+        scores=tuple(
+            GroupScores(group, {p: {f: m.result() for f, m in by.items()} for p, by in own.items()})
+            for group, own in zip(groups, metrics, strict=True)
+        ),
+        examples=_examples(reader, starts, errors),
+    )
+
+
+def evenly_spaced(starts: np.ndarray, most: int | None) -> np.ndarray:
+    """At most ``most`` of the windows, the first and the last among them, in order.
+
+    >>> evenly_spaced(np.arange(10), 4)
+    array([0, 3, 6, 9])
+    """
+    if most is None or most >= len(starts):
+        return starts
+    return starts[np.round(np.linspace(0, len(starts) - 1, most)).astype(np.int64)]
+
+
+def channel_groups(store: Store, variables: tuple[str, ...]) -> list[ChannelGroup]:
+    """The groups of channels that are scored together: a variable, or each level of it."""
+    groups: list[ChannelGroup] = []
+    begin = 0
+    for name in variables:
+        info = store.variables[name]
+        span = Normalisation.from_store(store, (name,), "minmax")
+        whole = all(dim in POOLED_DIMS for dim in info.dims[1:-2])
+        size = len(span.labels) if whole else 1
+        for index in range(0, len(span.labels), size):
+            low, width = span.offset[index], span.scale[index]
+            groups.append(
+                ChannelGroup(
+                    label=name if whole else span.labels[index],
+                    long_name=info.long_name or name,
+                    units=info.units or "1",
+                    channels=slice(begin, begin + size),
+                    data_min=low,
+                    data_max=low + width,
+                )
+            )
+            begin += size
+    return groups
+
+
+OPENSTL_SCALES = {
+    "minmax": "scaled to [0, 1] with the extremes of the train period",
+    "standardise": "physical units; no PSNR, SSIM or CSI, which this protocol defines on [0, 1]",
+}
+
+
+def _accumulators(
+    store: Store, group: ChannelGroup, kind: str
+) -> dict[str, dict[str, StreamingMetrics]]:
+    options: dict[str, dict[str, Any]] = {
+        "strict": {"data_min": group.data_min, "data_max": group.data_max},
+        "openstl": {"image": kind == "minmax"},
+    }
+    if "latitude" in store.coordinates:
+        options["weather"] = {"latitude": store.coordinates["latitude"]}
+    if group.units.lower() == "dbz":
+        options["radar"] = {"thresholds": RADAR_DBZ, "scales": (5,)}
+    return {
+        protocol: {name: create_metrics(protocol, **chosen) for name in FORECASTS}
+        for protocol, chosen in options.items()
+    }
+
+
+def _update(
+    protocols: dict[str, dict[str, StreamingMetrics]],
+    name: str,
+    group: ChannelGroup,
+    pred: np.ndarray,
+    true: np.ndarray,
+    typical: np.ndarray,
+) -> None:
+    for protocol, by_forecast in protocols.items():
+        metrics = by_forecast[name]
+        if protocol == "openstl" and metrics.options()["image"]:
+            width = group.data_max - group.data_min
+            scaled = ((x.astype(np.float64) - group.data_min) / width for x in (pred, true))
+            metrics.update(*scaled)
+        else:
+            metrics.update(pred, true, typical)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Windows of a store with the model's forecasts, as normalised inputs and physical outputs."""
+
+    store: Store
+    forecast: Forecast
+    variables: tuple[str, ...]
+    window: WindowSpec
+    normalisation: Normalisation
+
+    def batches(self, starts: np.ndarray, size: int):
+        """Yields (starts, (inputs normalised, truth physical, forecast physical))."""
+        n = self.window.input_frames
+        for batch, frames in read_batches(self.store, self.variables, self.window, starts, size):
+            seen = np.nan_to_num(self.normalisation.apply(frames[:, :n]), copy=False)
+            outputs = self.normalisation.invert(self.forecast(seen, self.window.horizon))
+            yield batch, (seen, frames[:, n:], outputs)
+
+    def valid_times(self, starts: np.ndarray) -> np.ndarray:
+        """(B, T) datetime64 of the frames that are forecast."""
+        leads = np.arange(self.window.input_frames, self.window.frames) * self.window.stride
+        return self.store.times[starts[:, None] + leads]
+
+
+def _window_errors(model: np.ndarray, truth: np.ndarray, constants: Normalisation) -> np.ndarray:
+    """Root mean squared error of each window over all that exists, in normalised units."""
+    scale = np.asarray(constants.scale).reshape(-1, 1, 1)
+    valid = ~np.isnan(truth)
+    squared = np.where(valid, (model - truth) / scale, 0.0) ** 2
+    axes = tuple(range(1, truth.ndim))
+    return np.sqrt(squared.sum(axis=axes) / np.maximum(valid.sum(axis=axes), 1))
+
+
+def _examples(reader: _Reader, starts: np.ndarray, errors: np.ndarray) -> tuple[Example, ...]:
+    """The best, the median and the worst window, forecast once more."""
+    order = np.argsort(errors, kind="stable")
+    ranks = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
+    examples = []
+    for rank, index in ranks.items():
+        one = starts[index : index + 1]
+        _, (_, truth, outputs) = next(iter(reader.batches(one, 1)))
+        examples.append(
+            Example(rank, reader.valid_times(one)[0], truth[0], outputs[0], float(errors[index]))
+        )
+    return tuple(examples)

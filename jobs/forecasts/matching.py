@@ -1,0 +1,96 @@
+"""Whether a checkpoint may be scored on a split of a store: refusals before any work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.errors import StoreError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from jobs.training.checkpoints import Checkpoint
+    from pipelines.store import Store
+
+
+def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
+    """Refuse a store that is not the one that the checkpoint was trained on.
+
+    Raises
+    ------
+    StoreError
+        Variables, channels, grid or statistics differ; the error names both sides.
+    """
+    missing = [name for name in checkpoint.variables if name not in store.variables]
+    if missing:
+        raise _mismatch(
+            checkpoint,
+            store,
+            f"the checkpoint forecasts {', '.join(checkpoint.variables)}",
+            f"the store holds {', '.join(store.variables)}",
+        )
+    labels = tuple(
+        label for name in checkpoint.variables for label in store.variables[name].channel_labels
+    )
+    if labels != checkpoint.normalisation.labels:
+        raise _mismatch(
+            checkpoint,
+            store,
+            f"the checkpoint's channels are {', '.join(checkpoint.normalisation.labels)}",
+            f"the store's are {', '.join(labels)}",
+        )
+    trained_on = tuple(checkpoint.record["model"]["overrides"]["in_shape"])[-2:]
+    grids = {tuple(store.variables[name].shape[-2:]) for name in checkpoint.variables}
+    if grids != {trained_on}:
+        raise _mismatch(
+            checkpoint,
+            store,
+            f"the checkpoint forecasts a grid of {_grid(trained_on)}",
+            f"the store's is {', '.join(_grid(grid) for grid in sorted(grids))}",
+        )
+    if checkpoint.fingerprint != store.fingerprint:
+        raise _mismatch(
+            checkpoint,
+            store,
+            f"the checkpoint was trained with statistics {checkpoint.fingerprint[:12]}",
+            f"the store has {store.fingerprint[:12]}",
+        )
+
+
+def refuse_leak(store: Store, split: str) -> None:
+    """Refuse a split that the statistics, and so the model's normalisation, have seen.
+
+    Raises
+    ------
+    UsageError
+        There is no such split.
+    StoreError
+        The period of the statistics touches the split's; the error names both.
+    """
+    if split not in store.splits:
+        raise UsageError(
+            f"there is no split '{split}'", where=store.uri, remedy=nearest(split, store.splits)
+        )
+    seen, scored = store.statistics["period"], store.attributes["splits"][split]
+    seen_first, seen_last = (np.datetime64(time, "s") for time in seen)
+    first, last = (np.datetime64(time, "s") for time in scored)
+    if seen_first <= last and first <= seen_last:
+        raise StoreError(
+            f"scores of split '{split}' would not be honest: its period {' to '.join(scored)} "
+            f"touches {' to '.join(seen)}, which the statistics were taken from",
+            where=store.uri,
+            remedy="score a split outside the train period (--split test), or convert with splits "
+            "that do not overlap (--splits)",
+        )
+
+
+def _mismatch(checkpoint: Checkpoint, store: Store, ours: str, theirs: str) -> StoreError:
+    return StoreError(
+        f"{ours}, and {theirs}",
+        where=f"{checkpoint.uri} and {store.uri}",
+        remedy="give the store that the checkpoint was trained on, or train on this one",
+    )
+
+
+def _grid(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(size) for size in shape)

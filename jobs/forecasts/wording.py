@@ -1,0 +1,131 @@
+"""How numbers and times are put to people: lead times, scores, a summary of few lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from jobs.forecasts.evaluation import CLIMATOLOGY, FORECASTS, PERSISTENCE, Evaluation, GroupScores
+
+HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
+"""The score that a protocol's summary prints."""
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def lead_unit(lead_seconds: Sequence[int]) -> tuple[str, int]:
+    """The unit to give lead times in, and its seconds.
+
+    >>> lead_unit([3600, 7200]), lead_unit([360, 720]), lead_unit([86400, 4 * 86400])
+    (('h', 3600), ('min', 60), ('days', 86400))
+    """
+    if all(lead % DAY == 0 for lead in lead_seconds) and max(lead_seconds) > 2 * DAY:
+        return "days", DAY
+    if all(lead % HOUR == 0 for lead in lead_seconds) or max(lead_seconds) > 6 * HOUR:
+        return "h", HOUR
+    return "min", MINUTE
+
+
+def lead_labels(lead_seconds: Sequence[int]) -> list[str]:
+    """One label a lead time.
+
+    >>> lead_labels([1800, 3600])
+    ['+30 min', '+60 min']
+    """
+    unit, seconds = lead_unit(lead_seconds)
+    return [f"+{lead / seconds:g} {unit}" for lead in lead_seconds]
+
+
+def several(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``range(count)``, evenly spaced from the first to the last.
+
+    >>> several(12, 4), several(2, 4), several(1, 3)
+    ([0, 4, 7, 11], [0, 1], [0])
+    """
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A score in ``digits`` significant digits.
+
+    >>> number(0.012345), number(-1234.5), number(float("nan")), number(0.0)
+    ('0.0123', '-1234', 'none', '0')
+    """
+    if math.isnan(value):
+        return "none"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:.{max(0, places)}f}" if -4 < places < 12 else f"{value:.{digits - 1}e}"
+
+
+def column(values: Sequence[float], beside: float | None = None) -> list[str]:
+    """Scores of one kind with the same decimals: four digits for the largest of them.
+
+    ``beside`` is a score that they are to be read beside, which rules where it is larger.
+
+    >>> column([12.3456, 0.5, float("nan")]), column([0.00012], beside=3.1)
+    (['12.35', '0.50', 'none'], ['0.000'])
+    """
+    sizes = [abs(value) for value in (*values, beside or 0.0) if math.isfinite(value) and value]
+    decimals = max(0, 3 - math.floor(math.log10(max(sizes)))) if sizes else 0
+    if decimals > 6:
+        return [number(value, 4) for value in values]
+    return [f"{value:.{decimals}f}" if math.isfinite(value) else number(value) for value in values]
+
+
+def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
+    """Error of the model and of both baselines, overall and at several leads, a line each.
+
+    Variables that are scored apart have their lines one after another.
+    """
+    labels = lead_labels(evaluation.lead_seconds)
+    chosen = several(len(labels), 4)
+    lines = [f"{evaluation.split}: {windows(evaluation)}, {' to '.join(evaluation.period)}"]
+    for item in evaluation.scores:
+        units = headline_units(evaluation, item, protocol)
+        header = "".join(f"{labels[lead]:>10}" for lead in chosen)
+        lines.append(f"{item.group.label}, RMSE in {units}{'':<4}{'overall':>10}{header}")
+        width = len(lines[-1]) - 10 * (1 + len(chosen))
+        for forecast in FORECASTS:
+            result = item.protocols[protocol][forecast]
+            name = HEADLINES[protocol]
+            values = [result["overall"][name], *(result["per_lead"][name][i] for i in chosen)]
+            lines.append(
+                f"{'  ' + forecast:<{width}}" + "".join(f"{number(v):>10}" for v in values)
+            )
+        lines.append(f"  {verdict(item)}")
+    lines.append(f"climatology: {evaluation.climatology}")
+    return lines
+
+
+def headline_units(evaluation: Evaluation, item: GroupScores, protocol: str) -> str:
+    """The units of the headline score."""
+    image = "psnr_frame_mean_clipped" in item.protocols["openstl"][FORECASTS[0]]["overall"]
+    return "train ranges" if protocol == "openstl" and image else item.group.units
+
+
+def windows(evaluation: Evaluation) -> str:
+    """How many windows were scored, of how many."""
+    scored, available = evaluation.windows_scored, evaluation.windows_available
+    if scored == available:
+        return f"all {available:,} windows"
+    return f"{scored:,} of {available:,} windows, evenly spaced"
+
+
+def verdict(item: GroupScores) -> str:
+    """Whether the model beats its baselines, in words and in skill.
+
+    Skill is 1 - MSE / MSE(reference) over all lead times.
+    """
+    parts = []
+    for reference in (PERSISTENCE, CLIMATOLOGY):
+        skill = item.skill(reference)["overall"]
+        word = "no better or worse than" if skill == 0 or math.isnan(skill) else None
+        word = word or ("better than" if skill > 0 else "WORSE than")
+        parts.append(f"{word} {reference} (skill {number(skill)})")
+    return " and ".join(parts)

@@ -1,0 +1,60 @@
+"""A checkpoint is scored only on the store that it was trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.forecasts.matching import refuse_mismatch
+from jobs.training.checkpoints import Checkpoint
+from pipelines.errors import StoreError
+from pipelines.normalisation import Normalisation
+from pipelines.store import Store
+from tests.jobs.forecasts.stores import weather
+
+
+def trained_on(store: Store, **changes: Any) -> Checkpoint:
+    variables = tuple(store.variables)
+    normalisation = Normalisation.from_store(store, variables, "standardise")
+    record = {
+        "variables": list(variables),
+        "normalisation": normalisation.to_json(),
+        "statistics_fingerprint": store.fingerprint,
+        "model": {"name": "gmg-s", "overrides": {"in_shape": [1, *store.spatial_shape]}},
+    }
+    return Checkpoint("/runs/one/step_000000040", record | changes)
+
+
+def test_the_store_that_it_was_trained_on_is_accepted(make_store):
+    store = make_store()
+    refuse_mismatch(trained_on(store), store)
+
+
+def test_other_statistics_are_refused_naming_both(make_store):
+    store, other = make_store(), make_store(weather(seed=5), name="other.zarr")
+    with pytest.raises(StoreError) as refused:
+        refuse_mismatch(trained_on(store), other)
+    assert refused.value.exit_code == 4
+    assert store.fingerprint[:12] in str(refused.value)
+    assert other.fingerprint[:12] in str(refused.value)
+    assert "/runs/one/step_000000040" in str(refused.value)
+
+
+def test_another_grid_is_refused_naming_both(make_store):
+    store, coarse = make_store(), make_store(weather()[:, ::2, ::2], name="coarse.zarr")
+    with pytest.raises(StoreError, match=r"12 x 16, and the store's is 6 x 8"):
+        refuse_mismatch(trained_on(store), coarse)
+
+
+def test_a_variable_that_the_store_lacks_is_refused_naming_both(make_store):
+    store = make_store()
+    with pytest.raises(StoreError, match="forecasts tp, and the store holds t2m"):
+        refuse_mismatch(trained_on(store, variables=["tp"]), store)
+
+
+def test_other_channels_of_the_same_variable_are_refused(make_store):
+    store = make_store()
+    other = {"kind": "standardise", "labels": ["t2m[0]"], "offset": [0.0], "scale": [1.0]}
+    with pytest.raises(StoreError, match=r"t2m\[0\], and the store's are t2m"):
+        refuse_mismatch(trained_on(store, normalisation=other), store)

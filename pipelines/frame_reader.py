@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pipelines.errors import PlatformError, StoreError, UsageError, nearest
+from pipelines.errors import PlatformError, StoreError, UsageError
 
 if TYPE_CHECKING:
     import zarr
@@ -36,10 +36,7 @@ class FrameReader:
         self, store: Store, variables: Sequence[str], normalisation: Normalisation | None = None
     ):
         for name in variables:
-            if name not in store.variables:
-                raise UsageError(
-                    f"no variable '{name}'", where=store.uri, remedy=nearest(name, store.variables)
-                )
+            store.variable(name)
         self.store, self.variables, self.normalisation = store, tuple(variables), normalisation
         self._arrays = [open_array(store, name) for name in variables]
         shapes = {array.shape[-2:] for array in self._arrays}
@@ -84,7 +81,7 @@ class FrameReader:
                 raise StoreError(
                     f"cannot read '{name}': {type(error).__name__}: {error}",
                     where=self._where(name, first, last),
-                    remedy="convert again with --verify to find and rewrite damaged shards",
+                    remedy="run the command that converted it again, with --repair",
                 ) from error
             channel += channels
         if self.normalisation is not None:
@@ -103,18 +100,20 @@ class FrameReader:
 
     def _refuse_empty(self, first: int, missing: np.ndarray) -> None:
         """A lost shard reads as fill values; without this check it would train on zeros."""
-        empty = missing.all(axis=(1, 2, 3))
-        lost = np.flatnonzero(empty & (self.store.available[first : first + len(empty)] == 0))
+        empty = missing.reshape(len(missing), -1).all(axis=1)
+        usable = self.store.available[first : first + len(missing)] == 0
+        lost = np.flatnonzero(empty & usable)
         if len(lost):
             frame = first + int(lost[0])
             raise StoreError(
                 f"{len(lost)} frames that the store calls available hold no value",
                 where=self._where(", ".join(self.variables), frame, first + int(lost[-1]) + 1),
-                remedy="convert again with --verify to find and rewrite lost shards",
+                remedy="run the command that converted it again, with --repair",
             )
 
     def _where(self, name: str, first: int, last: int) -> str:
-        return f"{self.store.uri}, {name}, frames {first} to {last - 1} ({self.store.times[first]})"
+        begin = self.store.times[first].astype("datetime64[s]")
+        return f"{self.store.uri}, {name}, frames {first} to {last - 1} (from {begin})"
 
 
 def open_array(store: Store, name: str) -> zarr.Array[Any]:
@@ -137,13 +136,14 @@ def open_array(store: Store, name: str) -> zarr.Array[Any]:
 
 
 def _read_into(array: zarr.Array[Any], first: int, last: int, out_tchw: np.ndarray) -> None:
-    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.buffer import NDArrayLike, default_buffer_prototype
 
     shape = (last - first, *array.shape[1:])
     selection = (slice(first, last),)
     if out_tchw.flags.c_contiguous and array.dtype == out_tchw.dtype:
         # The decoder writes into the caller's memory: no fresh pages, no second copy.
-        target = default_buffer_prototype().nd_buffer.from_ndarray_like(out_tchw.reshape(shape))
+        memory = cast(NDArrayLike, out_tchw.reshape(shape))
+        target = default_buffer_prototype().nd_buffer.from_ndarray_like(memory)
         array.get_basic_selection(selection, out=target)
     else:
         out_tchw[...] = np.asarray(array[selection]).reshape(out_tchw.shape)

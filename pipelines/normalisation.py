@@ -94,11 +94,7 @@ class Normalisation:
         offset: list[float] = []
         scale: list[float] = []
         for name in variables:
-            if name not in store.variables:
-                raise UsageError(
-                    f"no variable '{name}'", where=store.uri, remedy=nearest(name, store.variables)
-                )
-            info = store.variables[name]
+            info = store.variable(name)
             for label, moments in zip(
                 info.channel_labels,
                 _channel_moments(info, store.statistics["variables"][name]),

@@ -163,7 +163,7 @@ def _no_window(store: Store, split: str, spec: WindowSpec, embargo: int) -> Usag
         f"no window fits in split '{split}': a window spans {spec.span} frames "
         f"({spec.input_frames} + {spec.horizon} at stride {spec.stride}) and the longest run "
         f"without a gap has {run}",
-        where=f"{store.uri}, {first} to {last}"
+        where=f"{store.uri}, {first.astype('datetime64[s]')} to {last.astype('datetime64[s]')}"
         + (f", the first {embargo} frames left out as an embargo" if embargo else ""),
         remedy="lower input_frames, horizon or stride, convert more of the archive, "
         "or give the split a longer period with a splits file (--splits)",
@@ -171,4 +171,4 @@ def _no_window(store: Store, split: str, spec: WindowSpec, embargo: int) -> Usag
 
 
 def _instant(time: np.datetime64 | str) -> np.datetime64:
-    return np.datetime64(time, "ns")
+    return np.datetime64(time).astype("datetime64[ns]")

@@ -198,8 +198,9 @@ class _Climate:
             denominator = np.convolve([1.0, -keep[0]], [1.0, -keep[1]])
             impulse = np.zeros(int(12 * family.memory_hours))
             impulse[0] = 1.0
-            gain = np.sqrt(2.0 * np.sum(lfilter([1.0], denominator, impulse) ** 2))
-            slow = lfilter([1.0 / gain], denominator, noise[:, head:tail], axis=0)
+            response = np.asarray(lfilter([1.0], denominator, impulse))
+            gain = np.sqrt(2.0 * np.sum(response**2))
+            slow = np.asarray(lfilter([1.0 / gain], denominator, noise[:, head:tail], axis=0))
             turn = np.exp(-1j * np.deg2rad(days[:, None] * family.degrees_per_day * wavenumbers))
             result[:, head:tail] = slow * turn
             head = tail

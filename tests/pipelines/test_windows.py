@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UsageError
-from pipelines.windows import WindowSpec, longest_run, window_starts
+from pipelines.store import Store
+from pipelines.windows import WindowSpec, longest_run, split_starts, window_starts
 
 HOUR = np.timedelta64(1, "h")
 
@@ -96,3 +100,66 @@ def test_a_jump_in_time_ends_a_run():
 def test_empty_windows_are_refused(field: str):
     with pytest.raises(UsageError, match=f"{field} must be at least 1"):
         WindowSpec(**{"input_frames": 2, "horizon": 2, field: 0})
+
+
+SPLITS = {
+    "train": ("2015-01-01T00", "2015-01-01T19"),
+    "validation": ("2015-01-01T20", "2015-01-02T05"),
+    "test": ("2015-01-02T06", "2015-01-02T15"),
+}
+
+
+def day_and_a_half(
+    folder: Path, write_store: Callable[..., Store], missing: tuple[int, ...] = (), **options
+) -> Store:
+    available = np.zeros(40, "u1")
+    available[list(missing)] = 1
+    values = np.ones((40, 2, 2), "f4")
+    return write_store(folder / "s", {"t2m": values}, available=available, splits=SPLITS, **options)
+
+
+def test_the_windows_of_a_split_lie_inside_it(tmp_path: Path, write_store: Callable[..., Store]):
+    store = day_and_a_half(tmp_path, write_store, missing=(15,))
+    spec = WindowSpec(2, 2)
+    assert split_starts(store, "train", spec).tolist() == [*range(12), 16]
+    assert split_starts(store, "validation", spec).tolist() == list(range(20, 27))
+    assert split_starts(store, "test", spec).tolist() == list(range(30, 37))
+
+
+def test_splits_by_fraction_keep_a_window_clear_of_the_split_before(
+    tmp_path: Path, write_store: Callable[..., Store]
+):
+    store = day_and_a_half(tmp_path, write_store, embargo=True)
+    spec = WindowSpec(2, 2)
+    assert split_starts(store, "train", spec).tolist() == list(range(17))
+    assert split_starts(store, "validation", spec).tolist() == list(range(23, 27))
+    assert split_starts(store, "test", spec).tolist() == list(range(33, 37))
+
+
+def test_the_papers_count_two_windows_less(tmp_path: Path, write_store: Callable[..., Store]):
+    store = day_and_a_half(tmp_path, write_store)
+    frames, spec = 20, WindowSpec(3, 4)
+    # Last input frames in range(input_frames - 1, N - horizon - 1) with N = frames - 1.
+    counted = range(spec.input_frames - 1, frames - 1 - spec.horizon - 1)
+    starts = split_starts(store, "train", spec, counting="openstl")
+    assert (starts + spec.input_frames - 1).tolist() == list(counted)
+
+
+def test_a_split_without_a_window_names_its_longest_run_and_what_to_change(
+    tmp_path: Path, write_store: Callable[..., Store]
+):
+    store = day_and_a_half(tmp_path, write_store, missing=(24,))
+    with pytest.raises(UsageError) as caught:
+        split_starts(store, "validation", WindowSpec(4, 4))
+    message = str(caught.value)
+    assert "split 'validation'" in message
+    assert "spans 8 frames" in message
+    assert "longest run without a gap has 5" in message
+    assert "--splits" in message
+
+
+def test_a_misspelt_split_is_refused_with_the_nearest(
+    tmp_path: Path, write_store: Callable[..., Store]
+):
+    with pytest.raises(UsageError, match="did you mean 'train'"):
+        split_starts(day_and_a_half(tmp_path, write_store), "trian", WindowSpec(1, 1))

@@ -1,0 +1,87 @@
+"""Options of ``reprocess``. Imports nothing heavy, so that ``--help`` and typing errors are quick."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pipelines.archives import NAMES
+from pipelines.errors import nearest
+
+_EXIT_CODES = """\
+exit codes: 0 done (also with nothing to do), 1 anything else (the store is held by another
+process), 2 wrong usage, 3 source data missing or unreadable, 4 store incomplete or not matching"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses abbreviations and names the nearest option or value for a misspelt one."""
+
+    def __init__(self, **options):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, epilog=_EXIT_CODES, **options)
+
+    def options(self) -> list[str]:
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            known = re.findall(r"[\w-]+", choice[2])
+            message = f"{message.split(': invalid', 1)[0]}: unknown '{choice[1]}', "
+            message += nearest(choice[1], known)
+        self.print_usage(sys.stderr)
+        self.exit(2, f"error: {message}\n")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options as given; ends the process with code 2 where they are wrong."""
+    parser = _Parser(prog="reprocess.py", description="Raw archive to sharded Zarr store.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    _add_conversion(verbs.add_parser("plan", help="say what convert would do; writes nothing"))
+    convert = verbs.add_parser("convert", help="create, resume, append and fill gaps")
+    _add_conversion(convert)
+    _add_running(convert)
+    inspect = verbs.add_parser("inspect", help="say what a store holds")
+    verify = verbs.add_parser("verify", help="compare a store with its ledger and its sources")
+    for verb in (inspect, verify):
+        verb.add_argument("--store", required=True, metavar="URI")
+    verify.add_argument("--source", metavar="URI", help="also compare the archive's files")
+    for verb in verbs.choices.values():
+        verb.add_argument("--json", action="store_true", help="end with one line of JSON")
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        verb = verbs.choices[known.verb]
+        hint = nearest(unknown[0].split("=")[0], verb.options())
+        verb.error(f"unknown argument '{unknown[0]}': {hint}")
+    return known
+
+
+def _add_conversion(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--archive", required=True, choices=NAMES, help="kind of archive")
+    verb.add_argument(
+        "--source", required=True, metavar="URI", help="folder, glob or one file; local, s3, gs"
+    )
+    verb.add_argument("--store", required=True, metavar="URI", help="the Zarr store")
+    verb.add_argument("--variables", nargs="+", metavar="NAME", help="default: all")
+    verb.add_argument("--splits", metavar="FILE", help='YAML such as  train: ["2010", "2015"]')
+    verb.add_argument("--chunk_frames", type=int, metavar="N", help="default: up to 64")
+    verb.add_argument("--shard_frames", type=int, metavar="N", help="default: up to 4096")
+    verb.add_argument(
+        "--slots_per_day", type=int, metavar="N", help="taxibj: 48 or 24; default: as found"
+    )
+
+
+def _add_running(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--repair", action="store_true", help="also convert damaged shards anew (see verify)"
+    )
+    verb.add_argument("--workers", type=int, metavar="N", help="shards at once; default: one a CPU")
+    verb.add_argument(
+        "--shared_filesystem",
+        choices=("true", "false"),
+        default="false",
+        help="local paths are the same on every node of the cluster",
+    )

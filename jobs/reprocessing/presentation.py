@@ -1,0 +1,184 @@
+"""Plans, reports and descriptions as text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.convert import ConversionReport
+    from pipelines.verification import Verification
+
+_SHOWN_GAPS = 8
+_SHOWN_PROBLEMS = 40
+
+
+def show_plan(plan: dict[str, Any]) -> str:
+    """What convert would do."""
+    rows = [
+        ("title", plan["title"] + (" (synthetic)" if plan["synthetic"] else "")),
+        ("files", f"{plan['files']} ({size(plan['files_bytes'])})"),
+        *_period_rows(plan),
+        ("frames", f"{plan['frames']} every {duration(plan['cadence_seconds'])}"),
+    ]
+    for name, v in plan["variables"].items():
+        rows.append((name, _variable_line(v)))
+    rows += [
+        ("chunk, shard", f"{plan['chunk_frames']} and {plan['shard_frames']} frames"),
+        ("shards", f"{plan['shards']}, of which {plan['shards_due']} to write"),
+        ("bytes raw", size(plan["bytes_raw"])),
+        *_split_rows(plan),
+        *_gap_rows(plan["gaps"]),
+        *(("note", note) for note in plan["notes"]),
+    ]
+    return table(rows)
+
+
+def show_report(report: ConversionReport) -> str:
+    """What convert did."""
+    if not report.changed:
+        lines = [f"nothing to do: {report.store} holds all {report.frames} frames of the source"]
+        return "\n".join([*lines, *report.notes])
+    rate = report.bytes_converted / 1e6 / max(report.seconds_converting, 1e-9)
+    rows = [
+        ("store", report.store),
+        ("frames", f"{report.frames}, {report.missing_frames} missing in {report.gaps} gaps"),
+        ("shards", f"{report.shards_written} written, {report.shards_skipped} as they were"),
+        ("bytes", f"{size(report.bytes_raw)} raw, {size(report.bytes_stored)} stored"),
+        (
+            "seconds",
+            f"{report.seconds:.1f} (reading headers {report.seconds_indexing:.1f}, starting Ray "
+            f"{report.seconds_starting:.1f}, converting {report.seconds_converting:.1f}: "
+            f"{rate:.0f} MB/s)",
+        ),
+        *(("note", note) for note in report.notes),
+    ]
+    text = table(rows)
+    if report.statistics_changed:
+        text += (
+            "\nThe train period's statistics changed: checkpoints trained on the old ones will be "
+            "refused.\nTo keep the splits fixed while an archive grows, give them with --splits."
+        )
+    return text
+
+
+def show_store(description: dict[str, Any]) -> str:
+    """What a store holds."""
+    grid = " x ".join(
+        f"{dim} {g['size']}"
+        + (f" ({g['from_to'][0]:g} to {g['from_to'][1]:g})" if g["from_to"] else "")
+        for dim, g in description["grid"].items()
+    )
+    title = description["title"] + (" (synthetic)" if description["synthetic"] else "")
+    rows = [
+        ("store", description["store"]),
+        ("title", f"{title}, archive {description['archive']}"),
+        ("grid", grid),
+        *_period_rows({"periods": [description["period"]]}),
+        (
+            "frames",
+            f"{description['frames']} every {duration(description['cadence_seconds'])}, "
+            f"{description['frames_available']} usable",
+        ),
+    ]
+    statistics = description["statistics"]["variables"]
+    for name, v in description["variables"].items():
+        s = statistics[name]
+        rows.append((name, _variable_line(v)))
+        rows.append(
+            (
+                "",
+                f"{v['shards']} shards of {v['shard_frames']} frames, chunks of "
+                f"{v['chunk_frames']}, {size(v['bytes_stored'])} of {size(v['bytes_raw'])}",
+            )
+        )
+        rows.append(
+            (
+                "",
+                f"train: mean {s['mean']:.6g}, std {s['std']:.6g}, "
+                f"{s['min']:.6g} to {s['max']:.6g}, {s['nan_count']} values missing",
+            )
+        )
+    provenance = description["provenance"]
+    rows += [
+        ("objects", f"{description['objects']} ({size(description['bytes'])})"),
+        *_split_rows(description),
+        *_gap_rows(description["gaps"]),
+        ("statistics", description["statistics_fingerprint"]),
+        ("source", f"{provenance['source']} ({len(provenance['files'])} files)"),
+        ("written", f"{provenance['updated_at']} by {provenance['owner']}"),
+    ]
+    return table(rows)
+
+
+def show_verification(found: Verification) -> str:
+    """What is wrong with a store."""
+    if found.ok:
+        return f"{found.store}: {found.objects} objects ({size(found.bytes)}) are as recorded"
+    lines = [f"{found.store}: {len(found.problems) + len(found.source_problems)} problems"]
+    for title, problems in (("store", found.problems), ("source", found.source_problems)):
+        for problem in problems[:_SHOWN_PROBLEMS]:
+            frames = f" ({problem.frames})" if problem.frames else ""
+            lines.append(f"  {title}: {problem.kind} {problem.place}{frames}")
+        if len(problems) > _SHOWN_PROBLEMS:
+            lines.append(f"  {title}: and {len(problems) - _SHOWN_PROBLEMS} more")
+    return "\n".join([*lines, f"to mend it: {found.remedy}"])
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Two columns, the first padded."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def size(count: float) -> str:
+    """Bytes for people.
+
+    >>> size(1_500_000)
+    '1.5 MB'
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: int) -> str:
+    """A cadence for people.
+
+    >>> duration(3600), duration(1800)
+    ('1 h', '30 min')
+    """
+    for unit, scale in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds % scale == 0:
+            return f"{seconds // scale} {unit}"
+    return f"{seconds} s"
+
+
+def _variable_line(variable: dict[str, Any]) -> str:
+    shape = ", ".join(
+        f"{dim} {n}" for dim, n in zip(variable["dims"], variable["shape"], strict=True)
+    )
+    unit = f" [{variable['units']}]" if variable["units"] else ""
+    return f"{variable['long_name']}{unit} ({shape})"
+
+
+def _period_rows(content: dict[str, Any]) -> list[tuple[str, str]]:
+    return [("period", f"{first} to {last}") for first, last in content["periods"]]
+
+
+def _split_rows(content: dict[str, Any]) -> list[tuple[str, str]]:
+    origin = content["splits_origin"]
+    return [
+        (name, f"{first} to {last} ({origin})") for name, (first, last) in content["splits"].items()
+    ]
+
+
+def _gap_rows(gaps: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    rows = [
+        ("gap", f"{g['first']} to {g['last']}, {g['frames']} frames, {g['why']}")
+        for g in gaps[:_SHOWN_GAPS]
+    ]
+    if len(gaps) > _SHOWN_GAPS:
+        frames = sum(g["frames"] for g in gaps[_SHOWN_GAPS:])
+        rows.append(("", f"and {len(gaps) - _SHOWN_GAPS} more gaps with {frames} frames"))
+    return rows or [("gaps", "none")]

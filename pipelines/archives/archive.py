@@ -1,0 +1,129 @@
+"""The nouns of an archive: its files, what each file holds, and how a run of frames is decoded.
+
+Times are int64 seconds since 1970-01-01 UTC everywhere in planning; a frame is one time of one
+variable, ``(*extra, y, x)`` with the extra dimensions (level, member, channel) that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of an archive, as it stood when it was planned."""
+
+    uri: str
+    size: int
+    """bytes"""
+    etag: str
+    """version of the content: an object store's ETag, or time and size of a local file"""
+
+    @property
+    def name(self) -> str:
+        """The last part of the URI."""
+        return self.uri.rsplit("/", 1)[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"uri": self.uri, "size": self.size, "etag": self.etag}
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user may have to say about files that do not say it themselves."""
+
+    slots_per_day: int | None = None
+    """TaxiBJ layout: slots of one day (48 half-hourly, 24 hourly); found from the slots if None"""
+
+
+@dataclass(frozen=True, eq=False)
+class FileVariable:
+    """One variable as one file holds it."""
+
+    name: str
+    times: np.ndarray
+    """int64 (n,): seconds since 1970-01-01, in the file's own order"""
+    dims: tuple[str, ...]
+    """dimensions after time in the store's names, the last two the grid: (level, latitude, ...)"""
+    shape: tuple[int, ...]
+    """lengths of ``dims``"""
+    coordinates: Mapping[str, np.ndarray]
+    """values along those dims that have any"""
+    attributes: Mapping[str, Any]
+    """the file's own attributes of the variable"""
+    resolution: float = 0.0
+    """step between neighbouring packed values, in the variable's unit; 0 where not packed"""
+
+
+@dataclass(frozen=True, eq=False)
+class FileContents:
+    """What one file holds."""
+
+    file: SourceFile
+    variables: tuple[FileVariable, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    cadence_seconds: int | None = None
+    """time between frames where the layout defines it; None: found from the times"""
+
+
+@dataclass(frozen=True, eq=False)
+class VariableIndex:
+    """Where every frame of one variable lies: frame i is ``positions[i]`` of ``files[i]``."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    coordinates: Mapping[str, np.ndarray]
+    attributes: Mapping[str, Any]
+    times: np.ndarray
+    """int64 (n,): strictly increasing"""
+    files: np.ndarray
+    """int32 (n,): index into the archive's files"""
+    positions: np.ndarray
+    """int64 (n,): index along that file's time axis"""
+
+
+@dataclass(frozen=True, eq=False)
+class ArchiveIndex:
+    """What a whole archive holds."""
+
+    archive: str
+    title: str
+    files: tuple[SourceFile, ...]
+    variables: tuple[VariableIndex, ...]
+    cadence_seconds: int
+    periods: tuple[tuple[int, int], ...]
+    """first and last time of each period; inside one the time axis is regular"""
+    synthetic: bool = False
+    notes: tuple[str, ...] = ()
+    """what a user should know: repeats that were dropped, variables without time"""
+
+
+Splits = dict[str, tuple[int, int]]
+"""split -> first and last time, inclusive, seconds since 1970-01-01"""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """How one kind of archive is read.
+
+    ``describe(path, file, options)`` reads headers only. ``decode(path, file, variable, positions)``
+    returns float32 ``(n, *extra, y, x)``, missing pixels NaN; ``path`` is local: remote files are
+    fetched first. ``protocol_splits(times)`` gives the splits of the papers, or None where the
+    times do not allow them. Both readers raise SourceError naming the file.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    """endings of the files that belong to it, lower case"""
+    describe: Callable[[str, SourceFile, ReadOptions], FileContents]
+    decode: Callable[[str, SourceFile, str, np.ndarray], np.ndarray]
+    protocol_splits: Callable[[np.ndarray], Splits | None]
+    separate_periods: bool = False
+    """each file is a period of its own; otherwise all files are one period"""

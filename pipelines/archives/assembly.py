@@ -1,0 +1,304 @@
+"""Many files to one index: grids agree, times are regular, overlaps agree, gaps stay gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.archives.archive import (
+    Archive,
+    ArchiveIndex,
+    FileContents,
+    FileVariable,
+    ReadOptions,
+    SourceFile,
+    VariableIndex,
+)
+from pipelines.archives.files import find_files, reading
+from pipelines.errors import SourceError, UsageError, nearest
+
+Progress = Callable[[int, int], None]
+
+_COMPARED_FRAMES = 64
+"""frames of an overlap that are compared at a time"""
+
+
+def index_archive(
+    archive: Archive,
+    source: str,
+    *,
+    variables: Sequence[str] | None = None,
+    options: ReadOptions | None = None,
+    progress: Progress = lambda done, total: None,
+) -> ArchiveIndex:
+    """What the archive at ``source`` holds: reads every file's header, and the frames of overlaps.
+
+    Parameters
+    ----------
+    variables:
+        The variables to keep, in this order; all of them if None.
+
+    Raises
+    ------
+    SourceError
+        A file is missing, unreadable or truncated; grids or units differ; a time axis is
+        irregular; two files differ about one time.
+    UsageError
+        A variable that the archive does not have.
+    """
+    files = find_files(source, archive.suffixes, archive.name)
+    contents = []
+    for done, file in enumerate(files):
+        progress(done, len(files))
+        with reading(file) as path:
+            contents.append(archive.describe(path, file, options or ReadOptions()))
+    progress(len(files), len(files))
+    return assemble(archive, contents, variables)
+
+
+def assemble(
+    archive: Archive, contents: Sequence[FileContents], variables: Sequence[str] | None = None
+) -> ArchiveIndex:
+    """One index of the described files; reads frames only where files overlap in time."""
+    files = tuple(content.file for content in contents)
+    names = _chosen(contents, variables)
+    notes: list[str] = []
+    indexed = tuple(_merge(archive, contents, name, notes) for name in names)
+    periods = _periods(archive, contents, names, indexed)
+    cadence = _cadence(contents, indexed)
+    _check_regular(indexed, files, periods, cadence)
+    attributes: Mapping[str, Any] = contents[0].attributes
+    return ArchiveIndex(
+        archive=archive.name,
+        title=str(attributes.get("title", archive.title)),
+        files=files,
+        variables=indexed,
+        cadence_seconds=cadence,
+        periods=periods,
+        synthetic=any(_is_true(content.attributes.get("synthetic")) for content in contents),
+        notes=tuple(notes),
+    )
+
+
+def iso(seconds: int) -> str:
+    """A time as it stands in messages and attributes.
+
+    >>> iso(1262304000)
+    '2010-01-01T00:00:00'
+    """
+    return str(np.datetime64(int(seconds), "s"))
+
+
+def _is_true(value: Any) -> bool:
+    if isinstance(value, (bytes, str)):
+        text = value.decode() if isinstance(value, bytes) else value
+        return text.strip().lower() in ("true", "yes", "1")
+    return bool(value) if value is not None else False
+
+
+def _chosen(contents: Sequence[FileContents], asked: Sequence[str] | None) -> tuple[str, ...]:
+    known = list(dict.fromkeys(v.name for content in contents for v in content.variables))
+    if not known:
+        raise SourceError(
+            "no file holds a variable with time, latitude/longitude or y/x",
+            where=contents[0].file.uri,
+            remedy="check that the archive is the right one for these files",
+        )
+    for name in asked or ():
+        if name not in known:
+            raise UsageError(
+                f"the archive has no variable '{name}'",
+                where=contents[0].file.uri,
+                remedy=nearest(name, known),
+            )
+    return tuple(dict.fromkeys(asked)) if asked else tuple(known)
+
+
+def _merge(
+    archive: Archive, contents: Sequence[FileContents], name: str, notes: list[str]
+) -> VariableIndex:
+    parts = [
+        (number, content, variable)
+        for number, content in enumerate(contents)
+        for variable in content.variables
+        if variable.name == name
+    ]
+    _check_same_grid([(content.file, variable) for _, content, variable in parts])
+    times = np.concatenate([variable.times for _, _, variable in parts])
+    files = np.concatenate([np.full(len(v.times), n, np.int32) for n, _, v in parts])
+    positions = np.concatenate([np.arange(len(v.times), dtype=np.int64) for _, _, v in parts])
+    order = np.lexsort((positions, files, times))
+    times, files, positions = times[order], files[order], positions[order]
+    first = np.ones(len(times), bool)
+    first[1:] = times[1:] != times[:-1]
+    if not first.all():
+        variables = {number: variable for number, _, variable in parts}
+        _check_equal(archive, contents, variables, name, times, files, positions, first)
+        dropped = int((~first).sum())
+        notes.append(f"{name}: {dropped} repeated frames with equal values are kept once")
+    variable = parts[0][2]
+    return VariableIndex(
+        name=name,
+        dims=variable.dims,
+        shape=variable.shape,
+        coordinates=variable.coordinates,
+        attributes=variable.attributes,
+        times=times[first],
+        files=files[first],
+        positions=positions[first],
+    )
+
+
+def _check_same_grid(parts: Sequence[tuple[SourceFile, FileVariable]]) -> None:
+    reference_file, reference = parts[0]
+    for file, variable in parts[1:]:
+        difference = _difference(reference, variable)
+        if difference:
+            raise SourceError(
+                f"two files hold '{variable.name}' differently: {difference}",
+                where=f"{reference_file.uri} and {file.uri}",
+                remedy="convert them to stores of their own, or leave one out of the source",
+            )
+
+
+def _difference(first: FileVariable, other: FileVariable) -> str | None:
+    if first.dims != other.dims or first.shape != other.shape:
+        sizes = [
+            ", ".join(f"{dim} {size}" for dim, size in zip(v.dims, v.shape, strict=True))
+            for v in (first, other)
+        ]
+        return f"its dimensions are ({sizes[0]}) and ({sizes[1]})"
+    for dim, values in first.coordinates.items():
+        others = other.coordinates.get(dim)
+        if others is not None and not _same_values(values, others):
+            at = int(np.flatnonzero(~_close(values, others))[0])
+            return f"{dim} at index {at} is {values[at]} and {others[at]}"
+    units = [str(v.attributes.get("units", "")) for v in (first, other)]
+    return f"its units are '{units[0]}' and '{units[1]}'" if units[0] != units[1] else None
+
+
+def _same_values(values: np.ndarray, others: np.ndarray) -> bool:
+    return bool(np.all(_close(values, others)))
+
+
+def _close(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    if not np.issubdtype(values.dtype, np.number):
+        return values == others
+    # Neighbouring files may carry the same grid in float32 and float64.
+    return np.isclose(values.astype(float), others.astype(float), rtol=1e-6, atol=1e-6)
+
+
+def _check_equal(
+    archive: Archive,
+    contents: Sequence[FileContents],
+    variables: Mapping[int, FileVariable],
+    name: str,
+    times: np.ndarray,
+    files: np.ndarray,
+    positions: np.ndarray,
+    first: np.ndarray,
+) -> None:
+    """Repeated times must hold equal values, up to the packing of the files that they lie in."""
+    repeats = np.flatnonzero(~first)
+    originals = np.flatnonzero(first)[np.cumsum(first) - 1][repeats]
+    pairs = np.stack([files[originals], files[repeats]], axis=1)
+    # Pair by pair of files, in the order of time inside a pair: each file is decoded in runs.
+    for one, two in sorted(set(map(tuple, pairs.tolist()))):
+        chosen = np.flatnonzero((pairs[:, 0] == one) & (pairs[:, 1] == two))
+        tolerance = 0.5 * (variables[one].resolution + variables[two].resolution) * (1 + 1e-3)
+        for begin in range(0, len(chosen), _COMPARED_FRAMES):
+            run = chosen[begin : begin + _COMPARED_FRAMES]
+            left = _frames(archive, contents[one].file, name, positions[originals[run]])
+            right = _frames(archive, contents[two].file, name, positions[repeats[run]])
+            same = np.isclose(left, right, rtol=1e-6 if tolerance else 0, atol=tolerance)
+            same |= np.isnan(left) & np.isnan(right)
+            wrong = np.flatnonzero(~same.reshape(len(run), -1).all(axis=1))
+            if len(wrong):
+                _raise_conflict(
+                    name, contents[one].file, contents[two].file, int(times[repeats[run[wrong[0]]]])
+                )
+
+
+def _frames(archive: Archive, file: SourceFile, name: str, positions: np.ndarray) -> np.ndarray:
+    with reading(file) as path:
+        return archive.decode(path, file, name, positions)
+
+
+def _raise_conflict(name: str, one: SourceFile, two: SourceFile, time: int) -> None:
+    where = one.uri if one == two else f"{one.uri} and {two.uri}"
+    subject = "one file holds a time twice" if one == two else "two files overlap in time"
+    raise SourceError(
+        f"{subject} with different values: '{name}' at {iso(time)}",
+        where=where,
+        remedy="leave one of them out of the source, or repair it",
+    )
+
+
+def _periods(
+    archive: Archive,
+    contents: Sequence[FileContents],
+    names: Iterable[str],
+    indexed: Sequence[VariableIndex],
+) -> tuple[tuple[int, int], ...]:
+    if not archive.separate_periods:
+        first = min(int(variable.times[0]) for variable in indexed)
+        last = max(int(variable.times[-1]) for variable in indexed)
+        return ((first, last),)
+    kept = set(names)
+    spans = []
+    for content in contents:
+        times = [v.times for v in content.variables if v.name in kept]
+        if times:
+            spans.append((min(int(t.min()) for t in times), max(int(t.max()) for t in times)))
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def _cadence(contents: Sequence[FileContents], indexed: Sequence[VariableIndex]) -> int:
+    declared = {c.cadence_seconds for c in contents if c.cadence_seconds is not None}
+    if len(declared) > 1:
+        slow = [c for c in contents if c.cadence_seconds == max(declared)][0]
+        fast = [c for c in contents if c.cadence_seconds == min(declared)][0]
+        raise SourceError(
+            f"two files have different cadences: {max(declared)} s and {min(declared)} s",
+            where=f"{slow.file.uri} and {fast.file.uri}",
+            remedy="convert them to stores of their own, or give --slots_per_day",
+        )
+    if declared:
+        return declared.pop()
+    times = np.unique(np.concatenate([variable.times for variable in indexed]))
+    if len(times) < 2:
+        raise SourceError(
+            "the archive holds one frame only, which has no cadence",
+            where=contents[0].file.uri,
+            remedy="give the folder of all files",
+        )
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return int(steps[np.argmax(counts)])
+
+
+def _check_regular(
+    indexed: Sequence[VariableIndex],
+    files: Sequence[SourceFile],
+    periods: Sequence[tuple[int, int]],
+    cadence: int,
+) -> None:
+    starts = np.array([first for first, _ in periods])
+    for variable in indexed:
+        origin = starts[np.searchsorted(starts, variable.times, side="right") - 1]
+        wrong = np.flatnonzero((variable.times - origin) % cadence)
+        if len(wrong):
+            at = int(wrong[0])
+            raise SourceError(
+                f"the time axis of '{variable.name}' is irregular: {iso(int(variable.times[at]))} "
+                f"does not lie on the steps of {cadence} s from {iso(int(origin[at]))}",
+                where=files[int(variable.files[at])].uri,
+                remedy="leave the file out of the source, or convert it to a store of its own",
+            )

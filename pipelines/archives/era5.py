@@ -1,0 +1,63 @@
+"""ERA5 as the Climate Data Store delivers it: GRIB or NetCDF, one file a month or year.
+
+Hersbach et al. (2020), doi:10.1002/qj.3803. What a file is, is told by its first bytes: downloads
+are often named wrongly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.archives.archive import (
+    Archive,
+    FileContents,
+    ReadOptions,
+    SourceFile,
+    Splits,
+)
+from pipelines.errors import SourceError
+
+_NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
+_GRIB = b"GRIB"
+
+
+def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
+    """What one file holds, whichever its format."""
+    return _reader(path, file).describe(path, file, options)
+
+
+def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) -> np.ndarray:
+    """Frames at ``positions``, float32 (n, *extra, latitude, longitude)."""
+    return _reader(path, file).decode(path, file, variable, positions)
+
+
+def protocol_splits(times: np.ndarray) -> Splits | None:
+    """ERA5 has no protocol of its own: splits are by fraction or from a file."""
+    return None
+
+
+def _reader(path: str, file: SourceFile):
+    from pipelines.archives import grib, netcdf
+
+    with open(path, "rb") as content:
+        magic = content.read(4)
+    if magic == _GRIB:
+        return grib
+    if magic in _NETCDF:
+        return netcdf
+    what = "is empty" if not magic else f"is neither GRIB nor NetCDF (it begins with {magic!r})"
+    raise SourceError(
+        f"a source file {what}",
+        where=f"{file.uri} ({file.size} bytes)",
+        remedy="fetch it again, or leave it out of the source",
+    )
+
+
+ARCHIVE = Archive(
+    name="era5",
+    title="ERA5",
+    suffixes=(".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".nc", ".nc4"),
+    describe=describe,
+    decode=decode,
+    protocol_splits=protocol_splits,
+)

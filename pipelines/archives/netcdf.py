@@ -1,0 +1,169 @@
+"""NetCDF 3 and 4, read by xarray: packing of each file's own, `time` or `valid_time`."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.archives import coordinates
+from pipelines.archives.archive import FileContents, FileVariable, ReadOptions, SourceFile
+from pipelines.errors import SourceError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_OPEN_FILES = 4
+_opened: OrderedDict[tuple[str, str, bool], Any] = OrderedDict()
+_lock = threading.Lock()
+
+
+def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
+    """The variables of one file that have a time axis and a grid; reads headers and coordinates."""
+    dataset = _open(path, file, decoded=False)
+    time = next((name for name in coordinates.TIME if name in dataset.dims), None)
+    if time is None:
+        raise SourceError(
+            "a NetCDF file has no time dimension",
+            where=file.uri,
+            remedy=f"its dimensions are {', '.join(map(str, dataset.dims))}; "
+            f"the time dimension must be called {' or '.join(coordinates.TIME)}",
+        )
+    times = _times(dataset, time, file)
+    variables = tuple(
+        _variable(dataset, str(name), times, dims)
+        for name, array in dataset.data_vars.items()
+        if time in array.dims
+        and np.issubdtype(array.dtype, np.number)
+        and (dims := coordinates.ordered(tuple(map(str, array.dims)), (time,)))
+    )
+    return FileContents(file, variables, dict(dataset.attrs))
+
+
+def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) -> np.ndarray:
+    """Frames at ``positions`` of the file's time axis, float32 (n, *extra, y, x)."""
+    array = _open(path, file, decoded=False)[variable]
+    if not _is_plain(array):
+        array = _open(path, file, decoded=True)[variable]
+    time = next(name for name in coordinates.TIME if name in array.dims)
+    order = coordinates.ordered(tuple(map(str, array.dims)), (time,)) or ()
+    selection, rest = covering(positions)
+    try:
+        values = array.isel({time: selection}).transpose(time, *order).values
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        raise SourceError(
+            f"frames of '{variable}' cannot be decoded: {error}",
+            where=f"{file.uri}, frames {positions.min()} to {positions.max()}",
+            remedy="the file is damaged: fetch it again and run the same command",
+        ) from None
+    frames = values if rest is None else values[rest]
+    return np.ascontiguousarray(frames, dtype=np.float32)
+
+
+def covering(positions: np.ndarray) -> tuple[slice, np.ndarray | None]:
+    """A slice that covers ``positions``, and what to take from it (None: all of it, in order).
+
+    >>> covering(np.array([3, 4, 5]))
+    (slice(3, 6, None), None)
+    """
+    first, last = int(positions.min()), int(positions.max())
+    if len(positions) == last - first + 1 and np.all(np.diff(positions) == 1):
+        return slice(first, last + 1), None
+    return slice(first, last + 1), positions - first
+
+
+def _open(path: str, file: SourceFile, *, decoded: bool) -> xr.Dataset:
+    """An open dataset, kept for the next run of frames out of the same file."""
+    import xarray as xr
+
+    key = (path, file.etag, decoded)
+    with _lock:
+        if key in _opened:
+            _opened.move_to_end(key)
+            return _opened[key]
+        try:
+            dataset = xr.open_dataset(
+                path,
+                engine="netcdf4",
+                decode_times=False,
+                mask_and_scale=decoded,
+                decode_coords=False,
+                cache=False,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SourceError(
+                f"a NetCDF file cannot be opened, it is truncated or no NetCDF: {error}",
+                where=f"{file.uri} ({file.size} bytes)",
+                remedy="fetch it again, or leave it out of the source",
+            ) from None
+        _opened[key] = dataset
+        while len(_opened) > _OPEN_FILES:
+            _opened.popitem(last=False)[1].close()
+        return dataset
+
+
+def _is_plain(array: xr.DataArray) -> bool:
+    """True where stored numbers are the values: float32, not packed, nothing but NaN missing."""
+    attributes = array.attrs
+    missing = [attributes.get("_FillValue"), attributes.get("missing_value")]
+    return (
+        array.dtype == np.float32
+        and "scale_factor" not in attributes
+        and "add_offset" not in attributes
+        and all(value is None or np.all(np.isnan(value)) for value in missing)
+    )
+
+
+def _variable(
+    dataset: xr.Dataset, name: str, times: np.ndarray, dims: tuple[str, ...]
+) -> FileVariable:
+    array = dataset[name]
+    scale = array.attrs.get("scale_factor", 0.0) if array.dtype.kind in "iu" else 0.0
+    return FileVariable(
+        name=name,
+        times=times,
+        dims=tuple(coordinates.store_dim(dim) for dim in dims),
+        shape=tuple(dataset.sizes[dim] for dim in dims),
+        coordinates={
+            coordinates.store_dim(dim): dataset[dim].values for dim in dims if dim in dataset.coords
+        },
+        attributes=dict(array.attrs),
+        resolution=abs(float(scale)),
+    )
+
+
+def _times(dataset: xr.Dataset, time: str, file: SourceFile) -> np.ndarray:
+    import xarray as xr
+
+    if dataset.sizes[time] == 0:
+        raise SourceError(
+            "a NetCDF file holds no time step",
+            where=file.uri,
+            remedy="fetch it again, or leave it out of the source",
+        )
+    try:
+        values = xr.decode_cf(dataset[[time]])[time].values
+        return as_seconds(values)
+    except (ValueError, TypeError, OverflowError, KeyError) as error:
+        raise SourceError(
+            f"the time axis cannot be decoded: {error}",
+            where=f"{file.uri}, '{time}' in {dataset[time].attrs.get('units', 'no units')!r}",
+            remedy="times must be in the Gregorian calendar with CF units such as "
+            "'hours since 1900-01-01'",
+        ) from None
+
+
+def as_seconds(values: np.ndarray) -> np.ndarray:
+    """datetime64 to int64 seconds since 1970-01-01, rounded to the nearest second.
+
+    Raises
+    ------
+    TypeError
+        The values are no datetimes (another calendar, or no units).
+    """
+    if not np.issubdtype(values.dtype, np.datetime64):
+        raise TypeError("not in the Gregorian calendar, or without units")
+    nanoseconds = values.astype("datetime64[ns]").astype(np.int64)
+    return (nanoseconds + 500_000_000) // 1_000_000_000

@@ -1,0 +1,268 @@
+"""Archive to store on Ray Data: create, resume, append and filling of gaps are one operation.
+
+The order of writing is what makes it safe to stop anywhere: a shard in one write, then its ledger
+record; when all shards stand, flags and coordinates; the root with its consolidated metadata last.
+A reader of the store sees the metadata of before or of after, and shards that fit both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipelines import uri as places
+from pipelines.archives import load_archive
+from pipelines.archives.archive import ReadOptions
+from pipelines.archives.assembly import index_archive
+from pipelines.errors import PlatformError
+from pipelines.lease import Lease, hold
+from pipelines.ledger import Ledger, ShardRecord
+from pipelines.plan import ConversionOptions, Plan, ShardTask, make_plan
+from pipelines.ray_session import check_reachable, ray_session
+from pipelines.resume import check_continues, due_tasks, remember_options, summarise
+from pipelines.shard_task import Destination, checksum, convert_shard, utc_now
+from pipelines.writable import check_writable, sweep_partial
+
+Progress = Callable[[int, int], None]
+_Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """One conversion."""
+
+    archive: str
+    source: str
+    store: str
+    options: ConversionOptions = field(default_factory=ConversionOptions)
+    repair: bool = False
+    """also convert anew every shard whose bytes do not have the recorded checksum"""
+    workers: int | None = None
+    """shards in the works at once; None: one a CPU. Bounds the memory: workers x a few shards"""
+    shared_filesystem: bool = False
+    """local paths are the same on every node of the cluster"""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did."""
+
+    store: str
+    frames: int
+    shards: int
+    shards_written: int
+    shards_skipped: int
+    gaps: int
+    """runs of frames that some variable lacks"""
+    missing_frames: int
+    bytes_raw: int
+    """of all values as float32"""
+    bytes_stored: int
+    """of all shards"""
+    bytes_converted: int
+    """of the values that this run converted, as float32"""
+    seconds: float
+    seconds_indexing: float
+    seconds_starting: float
+    """until Ray was there"""
+    seconds_converting: float
+    changed: bool
+    """False: everything was there, nothing was written"""
+    statistics_changed: bool
+    """True: an existing store got other statistics, and checkpoints of the old ones are refused"""
+    notes: tuple[str, ...]
+
+
+def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b: None) -> Plan:
+    """The plan of a request, checked against what stands at the store; writes nothing."""
+    archive = load_archive(request.archive)
+    summary = Ledger(request.store).read_plan()
+    options = remember_options(summary, request.archive, request.options, request.store)
+    index = index_archive(
+        archive,
+        request.source,
+        variables=options.variables,
+        options=ReadOptions(slots_per_day=options.slots_per_day),
+        progress=progress,
+    )
+    times = np.unique(np.concatenate([variable.times for variable in index.variables]))
+    plan = make_plan(index, options, archive.protocol_splits(times))
+    check_continues(summary, plan, request.store)
+    return plan
+
+
+def convert(
+    request: ConversionRequest,
+    progress: Progress = lambda done, total: None,
+    say: _Say = lambda line: None,
+) -> ConversionReport:
+    """Bring the store at ``request.store`` up to the source.
+
+    Raises
+    ------
+    UsageError, SourceError, StoreError, BusyError
+        As the modules of planning, reading and the lease say; what stands at the store stays.
+    """
+    began = time.monotonic()
+    check_writable(request.store)
+    plan = plan_conversion(request)
+    indexed = time.monotonic()
+    with hold(request.store, say) as lease:
+        sweep_partial(request.store)
+        due, records = due_tasks(plan, request.store)
+        if request.repair:
+            due, records = _with_damaged(plan, request.store, due, records)
+        ledger = Ledger(request.store)
+        before = ledger.read_plan()
+        summary = summarise(plan, request.source, lease.owner, utc_now())
+        started = converted = time.monotonic()
+        if due:
+            objects = (before or {}).get("objects", {})
+            ledger.write_plan(summary | {"objects": objects, "state": "converting"})
+            with ray_session(request.workers):
+                started = time.monotonic()
+                used = {"--store": request.store, "--source": request.source}
+                check_reachable(used, request.shared_filesystem)
+                progress(0, len(due))
+                for done, record in enumerate(_on_ray(due, request, lease.owner), start=1):
+                    records[record.variable, record.shard] = record
+                    progress(done, len(due))
+                converted = time.monotonic()
+        changed, new_statistics = _finish(plan, records, summary, lease, request)
+    gaps = plan.gaps()
+    return ConversionReport(
+        store=places.absolute(request.store),
+        frames=len(plan.times),
+        shards=len(plan.tasks),
+        shards_written=len(due),
+        shards_skipped=len(plan.tasks) - len(due),
+        gaps=len(gaps),
+        missing_frames=sum(frames for _, _, frames in gaps),
+        bytes_raw=plan.raw_bytes,
+        bytes_stored=sum(record.bytes for record in records.values()),
+        bytes_converted=sum((t.stop - t.start) * t.layout.frame_bytes for t in due),
+        seconds=time.monotonic() - began,
+        seconds_indexing=indexed - began,
+        seconds_starting=started - indexed,
+        seconds_converting=converted - started,
+        changed=bool(due) or changed,
+        statistics_changed=new_statistics,
+        notes=plan.index.notes,
+    )
+
+
+def _on_ray(
+    tasks: Sequence[ShardTask], request: ConversionRequest, owner: str
+) -> Iterator[ShardRecord]:
+    """Records as they come: one Ray Data row a shard, decoded and written inside its task."""
+    import ray
+    from ray.data import DataContext, TaskPoolStrategy
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    destination = Destination(places.absolute(request.store), request.archive, owner)
+    common = ray.put((list(tasks), destination))
+
+    def work(row: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
+        planned, where = ray.get(common)
+        try:
+            return {"record": convert_shard(planned[row["task"]], where).to_bytes(), "error": b""}
+        except PlatformError as error:
+            return {"record": b"", "error": pickle.dumps(error)}
+        except Exception as error:
+            place = f"{planned[row['task']].layout.object_name(planned[row['task']].shard)}"
+            wrapped = PlatformError(
+                f"a shard could not be converted: {type(error).__name__}: {error}",
+                where=f"{where.store}/{place}",
+                remedy="run the same command again: it resumes",
+            )
+            return {"record": b"", "error": pickle.dumps(wrapped)}
+
+    rows = ray.data.from_items(
+        [{"task": number} for number in range(len(tasks))], override_num_blocks=len(tasks)
+    )
+    pool = TaskPoolStrategy(size=request.workers)
+    for row in rows.map(work, num_cpus=1, compute=pool).iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
+        yield ShardRecord.from_bytes(row["record"])
+
+
+def _with_damaged(
+    plan: Plan,
+    store: str,
+    due: list[ShardTask],
+    records: dict[tuple[str, int], ShardRecord],
+) -> tuple[list[ShardTask], dict[tuple[str, int], ShardRecord]]:
+    """Adds the shards whose bytes are not the recorded ones."""
+    kept = dict(records)
+    for place, record in records.items():
+        data = places.read_bytes(places.join(store, *record.object_name.split("/")))
+        if checksum(data) != record.checksum:
+            del kept[place]
+    tasks = [task for task in plan.tasks if (task.layout.name, task.shard) not in kept]
+    return tasks, kept
+
+
+def _finish(
+    plan: Plan,
+    records: dict[tuple[str, int], ShardRecord],
+    summary: dict[str, Any],
+    lease: Lease,
+    request: ConversionRequest,
+) -> tuple[bool, bool]:
+    """Write what is not shards, the root last; whether anything changed, and the statistics."""
+    from pipelines.documents import ROOT, compose
+
+    moments = {
+        layout.name: np.concatenate(
+            [records[layout.name, shard].moments for shard in range(layout.shards)]
+        )
+        for layout in plan.layouts
+    }
+    objects = compose(plan, moments)
+    store = request.store
+    old = {name: _read_or_none(places.join(store, *name.split("/"))) for name in objects}
+    changed = [name for name, content in objects.items() if old[name] != content]
+    ledger = Ledger(store)
+    sums = {name: checksum(content) for name, content in objects.items()}
+    complete = summary | {"objects": sums, "state": "complete"}
+    lease.check()
+    for name in changed:
+        if name != ROOT:
+            places.write_bytes(places.join(store, *name.split("/")), objects[name])
+    if _differs(ledger.read_plan(), complete):
+        ledger.write_plan(complete)
+    if ROOT not in changed:
+        return bool(changed), False
+    places.write_bytes(places.join(store, ROOT), objects[ROOT])
+    before = old[ROOT]
+    if before is None:
+        return True, False
+    key = "statistics_fingerprint"
+    was, now = (json.loads(content)["attributes"].get(key) for content in (before, objects[ROOT]))
+    return True, was != now
+
+
+def _differs(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
+    personal = {"owner", "updated_at"}
+    return before is None or any(
+        before.get(key) != value for key, value in after.items() if key not in personal
+    )
+
+
+def _read_or_none(uri: str) -> bytes | None:
+    try:
+        return places.read_bytes(uri)
+    except FileNotFoundError:
+        return None

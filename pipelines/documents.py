@@ -1,0 +1,200 @@
+"""Everything of a store but its shards: coordinates, flags and metadata, as objects in memory.
+
+They are composed here, all at once, and written by :mod:`pipelines.convert` when every shard
+stands: arrays first, the root with its consolidated metadata last.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from pipelines import cf
+from pipelines.archives.assembly import iso
+from pipelines.plan import CONVERTER_VERSION, Plan, VariableLayout
+from pipelines.shard import COMPRESSION
+from pipelines.statistics import COUNT, MAX, MIN, NANS, describe_period, fingerprint
+
+ROOT = "zarr.json"
+GROWING_CHUNK = 65_536
+"""frames a chunk of the arrays along time only; fixed, so that an append rewrites few objects"""
+
+
+def compose(plan: Plan, moments: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """The objects of a finished store by name, without shards; ``zarr.json`` is the last.
+
+    Parameters
+    ----------
+    moments:
+        variable -> float64 (frames, channels, 6), in plan order.
+    """
+    memory = MemoryStore()
+    root = zarr.create_group(memory, zarr_format=3)
+    flags = frame_flags(plan, moments)
+    _along_time(root, "time", plan.times, cf.TIME)
+    _along_time(root, "available", flags, cf.AVAILABLE)
+    _along_time(root, "missing_fraction", missing_fraction(plan, moments), cf.MISSING_FRACTION)
+    for dim, values in _coordinates(plan).items():
+        _write_coordinate(root, dim, values)
+    for variable, layout in zip(plan.index.variables, plan.layouts, strict=True):
+        attributes = cf.variable_attributes(variable.name, variable.attributes)
+        _declare(root, layout, attributes)
+    objects = {name: _bytes(memory, name) for name in _names(memory) if name != ROOT}
+    attributes = _root_attributes(plan, moments, flags)
+    objects[ROOT] = _root_document(objects, attributes)
+    return objects
+
+
+def frame_flags(plan: Plan, moments: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The ``available`` flag of every frame: uint8 (frames,).
+
+    A frame is missing where the source lacks it, or holds no value at all, for a variable that has
+    values elsewhere; it is out of range where a value lies outside the limits that the source
+    declares, or is infinite.
+    """
+    flags = np.full(len(plan.times), cf.OK, np.uint8)
+    for variable in plan.index.variables:
+        table = moments[variable.name]
+        counts = table[..., COUNT].sum(axis=1)
+        low, high = cf.valid_range(cf.variable_attributes(variable.name, variable.attributes))
+        with np.errstate(invalid="ignore"):
+            outside = ((table[..., MIN] < low) | (table[..., MAX] > high)).any(axis=1)
+        flags[outside] = cf.OUT_OF_RANGE
+        absent = ~plan.held[variable.name]
+        if counts.any():
+            absent = absent | (counts == 0)
+        flags[absent] = cf.MISSING_IN_SOURCE
+    return flags
+
+
+def missing_fraction(plan: Plan, moments: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The largest fraction over the variables of pixels without a value: float32 (frames,)."""
+    fractions = [
+        moments[layout.name][..., NANS].sum(axis=1) / (layout.channels * layout.pixels)
+        for layout in plan.layouts
+    ]
+    return np.max(fractions, axis=0).astype(np.float32)
+
+
+def _root_attributes(
+    plan: Plan, moments: Mapping[str, np.ndarray], flags: np.ndarray
+) -> dict[str, Any]:
+    splits = {name: [iso(a), iso(b)] for name, (a, b) in plan.splits.splits.items()}
+    first, last = plan.splits.splits["train"]
+    frames = (plan.times >= first) & (plan.times <= last) & (flags == cf.OK)
+    layered = {layout.name for layout in plan.layouts if len(layout.frame_shape) > 2}
+    statistics = describe_period(moments, layered, frames, "train", splits["train"])
+    return {
+        "Conventions": cf.CONVENTIONS,
+        "title": plan.index.title,
+        "archive": plan.index.archive,
+        "converter_version": CONVERTER_VERSION,
+        "cadence_seconds": plan.index.cadence_seconds,
+        "synthetic": plan.index.synthetic,
+        "splits": splits,
+        "splits_origin": plan.splits.origin,
+        "splits_embargo": plan.splits.embargo,
+        "statistics": statistics,
+        "statistics_fingerprint": fingerprint(statistics),
+        "configuration": plan.configuration(),
+    }
+
+
+def _root_document(objects: Mapping[str, bytes], attributes: Mapping[str, Any]) -> bytes:
+    metadata = {
+        name.removesuffix("/zarr.json"): json.loads(content)
+        for name, content in sorted(objects.items())
+        if name.endswith("/zarr.json")
+    }
+    document = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": attributes,
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": metadata,
+        },
+    }
+    return json.dumps(document, indent=2, allow_nan=False).encode()
+
+
+def _coordinates(plan: Plan) -> dict[str, np.ndarray]:
+    coordinates: dict[str, np.ndarray] = {}
+    for variable in plan.index.variables:
+        for dim, values in variable.coordinates.items():
+            coordinates.setdefault(dim, np.asarray(values))
+    return coordinates
+
+
+def _declare(root: zarr.Group, layout: VariableLayout, attributes: Mapping[str, Any]) -> None:
+    root.create_array(
+        layout.name,
+        shape=(layout.frames, *layout.frame_shape),
+        chunks=(layout.chunk_frames, *layout.frame_shape),
+        shards=(layout.shard_frames, *layout.frame_shape),
+        dtype="float32",
+        fill_value=np.nan,
+        dimension_names=("time", *layout.dims),
+        compressors=[BloscCodec(typesize=4, **COMPRESSION)],  # pyright: ignore[reportArgumentType]
+        attributes=dict(attributes),
+    )
+
+
+def _along_time(
+    root: zarr.Group, name: str, values: np.ndarray, attributes: Mapping[str, Any]
+) -> None:
+    array = root.create_array(
+        name,
+        shape=values.shape,
+        chunks=(GROWING_CHUNK,),
+        dtype=values.dtype,
+        fill_value=np.nan if values.dtype.kind == "f" else 0,
+        dimension_names=("time",),
+        compressors=[ZstdCodec(level=3)],
+        attributes=dict(attributes),
+        config={"write_empty_chunks": True},
+    )
+    array[:] = values
+
+
+def _write_coordinate(root: zarr.Group, dim: str, values: np.ndarray) -> None:
+    if values.dtype.kind in "OSU":
+        values = values.astype(np.dtypes.StringDType())
+    with warnings.catch_warnings():
+        # Zarr calls variable-length strings unspecified; every reader of version 3 has them.
+        warnings.simplefilter("ignore")
+        array = root.create_array(
+            dim,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=values.dtype,
+            dimension_names=(dim,),
+            compressors=None,
+            attributes=cf.coordinate_attributes(dim),
+            config={"write_empty_chunks": True},
+        )
+        array[:] = values
+
+
+def _names(memory: MemoryStore) -> list[str]:
+    async def collect() -> list[str]:
+        return [name async for name in memory.list()]
+
+    return sorted(sync(collect()))
+
+
+def _bytes(memory: MemoryStore, name: str) -> bytes:
+    buffer = sync(memory.get(name, default_buffer_prototype()))
+    if buffer is None:
+        raise KeyError(name)
+    return buffer.to_bytes()

@@ -1,0 +1,140 @@
+"""What a store holds, in one plain dictionary: grid, period, variables, gaps, splits, provenance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipelines import cf
+from pipelines.archives.assembly import iso
+from pipelines.ledger import Ledger
+from pipelines.plan import Plan, missing_runs
+from pipelines.resume import due_tasks, object_sizes
+from pipelines.store import Store, open_store
+
+_MEANINGS = cf.AVAILABLE["flag_meanings"].split()
+
+
+def inspect(uri: str) -> dict[str, Any]:
+    """A description of the store at ``uri``; StoreError where there is none."""
+    store = open_store(uri)
+    summary = Ledger(store.uri).read_plan() or {}
+    sizes = object_sizes(store.uri, "")
+    stored = {name: size for name, size in sizes.items() if not name.startswith(".ledger/")}
+    return {
+        "store": store.uri,
+        "title": store.title,
+        "archive": store.attributes["archive"],
+        "synthetic": store.synthetic,
+        "period": [_iso(store.times[0]), _iso(store.times[-1])],
+        "cadence_seconds": int(store.cadence / np.timedelta64(1, "s")),
+        "frames": len(store.times),
+        "frames_available": int((store.available == cf.OK).sum()),
+        "grid": _grid(store),
+        "variables": {name: _variable(store, name, stored) for name in store.variables},
+        "objects": len(stored),
+        "bytes": sum(stored.values()),
+        "gaps": _gaps(store),
+        "splits": store.attributes["splits"],
+        "splits_origin": store.attributes["splits_origin"],
+        "splits_embargo": store.attributes["splits_embargo"],
+        "statistics": store.statistics,
+        "statistics_fingerprint": store.fingerprint,
+        "configuration": store.attributes["configuration"],
+        "provenance": {
+            "source": summary.get("source"),
+            "files": summary.get("sources", []),
+            "converter_version": store.attributes["converter_version"],
+            "owner": summary.get("owner"),
+            "updated_at": summary.get("updated_at"),
+        },
+    }
+
+
+def _grid(store: Store) -> dict[str, Any]:
+    first = next(iter(store.variables.values()))
+    grid: dict[str, Any] = {}
+    for dim, size in zip(first.dims[-2:], first.shape[-2:], strict=True):
+        values = store.coordinates.get(dim)
+        ends = [float(values[0]), float(values[-1])] if values is not None else None
+        grid[dim] = {"size": size, "from_to": ends}
+    return grid
+
+
+def _variable(store: Store, name: str, sizes: dict[str, int]) -> dict[str, Any]:
+    variable = store.variables[name]
+    shards = [size for place, size in sizes.items() if place.startswith(f"{name}/c/")]
+    return {
+        "long_name": variable.long_name,
+        "units": variable.units,
+        "dims": list(variable.dims),
+        "shape": list(variable.shape),
+        "channels": list(variable.channel_labels),
+        "chunk_frames": variable.chunk_frames,
+        "shard_frames": variable.shard_frames,
+        "shards": len(shards),
+        "bytes_raw": 4 * int(np.prod(variable.shape)),
+        "bytes_stored": sum(shards),
+    }
+
+
+def _gaps(store: Store) -> list[dict[str, Any]]:
+    seconds = store.times.astype("datetime64[s]").astype(np.int64)
+    gaps = []
+    for flag in range(1, len(_MEANINGS)):
+        for first, last, frames in missing_runs(seconds, store.available == flag):
+            gaps.append(
+                {
+                    "first": _iso(np.datetime64(first, "s")),
+                    "last": _iso(np.datetime64(last, "s")),
+                    "frames": frames,
+                    "why": _MEANINGS[flag],
+                }
+            )
+    return sorted(gaps, key=lambda gap: gap["first"])
+
+
+def _iso(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[s]"))
+
+
+def describe_plan(plan: Plan, store: str) -> dict[str, Any]:
+    """What converting ``plan`` to ``store`` would do, in one plain dictionary."""
+    due, _ = due_tasks(plan, store)
+    variables = {}
+    for variable, layout in zip(plan.index.variables, plan.layouts, strict=True):
+        attributes = cf.variable_attributes(variable.name, variable.attributes)
+        variables[variable.name] = {
+            "long_name": attributes.get("long_name", variable.name),
+            "units": str(attributes.get("units", "")),
+            "dims": ["time", *layout.dims],
+            "shape": [layout.frames, *layout.frame_shape],
+            "shards": layout.shards,
+            "missing_frames": int((~plan.held[variable.name]).sum()),
+        }
+    return {
+        "archive": plan.index.archive,
+        "title": plan.index.title,
+        "synthetic": plan.index.synthetic,
+        "store": store,
+        "files": len(plan.index.files),
+        "files_bytes": sum(file.size for file in plan.index.files),
+        "periods": [[iso(first), iso(last)] for first, last in plan.index.periods],
+        "cadence_seconds": plan.index.cadence_seconds,
+        "frames": len(plan.times),
+        "variables": variables,
+        "chunk_frames": plan.options.chunk_frames,
+        "shard_frames": plan.options.shard_frames,
+        "shards": len(plan.tasks),
+        "shards_due": len(due),
+        "bytes_raw": plan.raw_bytes,
+        "splits": {name: [iso(a), iso(b)] for name, (a, b) in plan.splits.splits.items()},
+        "splits_origin": plan.splits.origin,
+        "splits_embargo": plan.splits.embargo,
+        "gaps": [
+            {"first": iso(a), "last": iso(b), "frames": n, "why": _MEANINGS[cf.MISSING_IN_SOURCE]}
+            for a, b, n in plan.gaps()
+        ],
+        "notes": list(plan.index.notes),
+    }

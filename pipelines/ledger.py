@@ -1,0 +1,127 @@
+"""The shard ledger: one record an output shard, written after the shard.
+
+Resume, append, filling of gaps, statistics and verification are queries of these records. They lie
+under ``<store>/.ledger/<variable>/<shard>.json``, out of sight of Zarr readers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines import uri as places
+from pipelines.errors import StoreError
+
+FOLDER = ".ledger"
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ShardRecord:
+    """What is known of one shard that was written."""
+
+    variable: str
+    shard: int
+    start: int
+    stop: int
+    """frames of the time axis, half open"""
+    key: str
+    """:attr:`pipelines.plan.ShardTask.key` at the time of writing"""
+    object_name: str
+    bytes: int
+    checksum: str
+    """xxh3-128 of the object's bytes, in hexadecimal"""
+    sources: tuple[dict[str, Any], ...]
+    """uri, size and etag of every file that was read"""
+    moments: np.ndarray
+    """float64 (stop - start, channels, 6), see :mod:`pipelines.statistics`"""
+    converter_version: str
+    owner: str
+    """user, host and process that wrote it"""
+    written_at: str
+    """UTC"""
+
+    def to_bytes(self) -> bytes:
+        """The record as JSON."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.dumps(data | {"moments": _pack(self.moments)}, indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ShardRecord:
+        """The inverse of :meth:`to_bytes`; ValueError where it is no record."""
+        content = json.loads(data)
+        try:
+            content["moments"] = _unpack(content["moments"])
+            content["sources"] = tuple(content["sources"])
+            return cls(**content)
+        except (TypeError, KeyError, zlib.error) as error:
+            raise ValueError(f"no ledger record: {error}") from None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of one store."""
+
+    store: str
+
+    def read(self, variable: str, shards: Iterable[int]) -> dict[int, ShardRecord]:
+        """The records that exist, by shard; a damaged record counts as absent."""
+        fs, folder = places.filesystem(places.join(self.store, FOLDER, variable))
+        fs.invalidate_cache()
+        paths = {f"{folder}/{shard:06d}.json": shard for shard in shards}
+        if not paths:
+            return {}
+        found: Mapping[str, Any] = fs.cat(list(paths), on_error="return")
+        records = {}
+        for path, content in found.items():
+            if isinstance(content, FileNotFoundError):
+                continue
+            if isinstance(content, Exception):
+                raise content
+            try:
+                records[paths[path]] = ShardRecord.from_bytes(content)
+            except ValueError:
+                continue
+        return records
+
+    def commit(self, record: ShardRecord) -> None:
+        """Write one record; its shard must already stand."""
+        name = f"{record.shard:06d}.json"
+        places.write_bytes(
+            places.join(self.store, FOLDER, record.variable, name), record.to_bytes()
+        )
+
+    def read_plan(self) -> dict[str, Any] | None:
+        """The summary of the last plan; None where no conversion was begun."""
+        try:
+            return json.loads(places.read_bytes(places.join(self.store, FOLDER, PLAN)))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise StoreError(
+                "the plan summary of the store is damaged",
+                where=places.join(self.store, FOLDER, PLAN),
+                remedy="remove the store and convert again",
+            ) from None
+
+    def write_plan(self, summary: Mapping[str, Any]) -> None:
+        """Replace the summary of the plan."""
+        places.write_bytes(
+            places.join(self.store, FOLDER, PLAN), json.dumps(summary, indent=1).encode()
+        )
+
+
+def _pack(moments: np.ndarray) -> dict[str, Any]:
+    data = zlib.compress(np.ascontiguousarray(moments, "<f8").tobytes(), 1)
+    return {"shape": list(moments.shape), "zlib_float64": base64.b64encode(data).decode()}
+
+
+def _unpack(packed: Mapping[str, Any]) -> np.ndarray:
+    data = zlib.decompress(base64.b64decode(packed["zlib_float64"]))
+    return np.frombuffer(data, "<f8").reshape(packed["shape"])

@@ -1,0 +1,71 @@
+"""A Ray to work in: the one that runs already, the cluster that is asked for, or a small own one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipelines import uri as places
+from pipelines.errors import UsageError
+
+_OBJECT_STORE_BYTES = 128 * 1024**2
+"""field values never pass through the object store: records of shards need little"""
+
+
+@contextmanager
+def ray_session(workers: int | None = None) -> Iterator[None]:
+    """Ray for the length of the block.
+
+    An initialised Ray is used and left running. Otherwise ``RAY_ADDRESS`` says which cluster to
+    join (``ray job submit`` sets it), and without it a local Ray with ``workers`` CPUs (all of the
+    machine's if None) starts and is shut down again.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=workers or os.cpu_count(),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            **quiet,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_reachable(places_used: dict[str, str], shared_filesystem: bool) -> None:
+    """UsageError where workers on other hosts cannot see a local path.
+
+    Parameters
+    ----------
+    places_used:
+        option -> URI.
+    shared_filesystem:
+        The user says that local paths are the same on every node.
+    """
+    import ray
+
+    hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(hosts) < 2 or shared_filesystem:
+        return
+    for option, place in places_used.items():
+        if places.is_local(place):
+            raise UsageError(
+                f"{option} is a local path, but the cluster has {len(hosts)} hosts",
+                where=place,
+                remedy="give an s3:// or gs:// place, or --shared_filesystem true where every node "
+                "mounts the same path",
+            )

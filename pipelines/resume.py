@@ -1,0 +1,183 @@
+"""What an earlier run left behind: which options it used, whether this run continues it, what is due.
+
+A store remembers its options: those that are not given again are taken from it, and those that are
+given differently are refused. The store is a pure function of (source, options), so a continuation
+has to reproduce every frame that the store already holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipelines import uri as places
+from pipelines.archives.assembly import iso
+from pipelines.errors import SourceError, StoreError
+from pipelines.ledger import Ledger, ShardRecord
+from pipelines.plan import ConversionOptions, Plan, ShardTask, as_runs, from_runs
+
+_FIXED = ("variables", "chunk_frames", "shard_frames", "slots_per_day")
+
+
+def remember_options(
+    summary: Mapping[str, Any] | None, archive: str, options: ConversionOptions, store: str
+) -> ConversionOptions:
+    """``options`` with the store's own where nothing was asked.
+
+    Raises
+    ------
+    StoreError
+        Another archive wrote the store, or an option differs from the store's.
+    """
+    if summary is None:
+        return options
+    if summary["archive"] != archive:
+        raise StoreError(
+            f"the store was written by archive '{summary['archive']}', not '{archive}'",
+            where=store,
+            remedy=f"give --archive {summary['archive']}, or another --store",
+        )
+    kept = dict(summary["configuration"])
+    kept["variables"] = tuple(kept["variables"])
+    if kept["splits"] is not None:
+        kept["splits"] = {name: tuple(bounds) for name, bounds in kept["splits"].items()}
+    differing = []
+    for name in _FIXED:
+        asked = getattr(options, name)
+        if asked is None:
+            options = replace(options, **{name: kept[name]})
+        elif asked != kept[name]:
+            differing.append(f"{name}: the store has {_shown(kept[name])}, asked {_shown(asked)}")
+    if differing:
+        raise StoreError(
+            f"the store was made with other options ({'; '.join(differing)})",
+            where=store,
+            remedy="leave these options out to continue it, or give another --store",
+        )
+    return options if options.splits is not None else replace(options, splits=kept["splits"])
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
+    """The plan summary that is kept in the ledger."""
+    return {
+        "archive": plan.index.archive,
+        "source": places.absolute(source),
+        "configuration": plan.configuration(),
+        "cadence_seconds": plan.index.cadence_seconds,
+        "frames": len(plan.times),
+        "first_time": iso(int(plan.times[0])),
+        "last_time": iso(int(plan.times[-1])),
+        "times_sha256": _digest(plan.times),
+        "grid_sha256": grid_digest(plan),
+        "missing": {name: as_runs(np.flatnonzero(~held)) for name, held in plan.held.items()},
+        "sources": [file.to_json() for file in plan.index.files],
+        "owner": owner,
+        "updated_at": now,
+    }
+
+
+def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -> None:
+    """Whether ``plan`` reproduces what the store holds and only adds to it.
+
+    Raises
+    ------
+    StoreError
+        Another grid, another cadence, or a source that begins elsewhere or ends earlier.
+    SourceError
+        Frames that the store holds are gone from the source.
+    """
+    if summary is None:
+        return
+    if summary["grid_sha256"] != grid_digest(plan):
+        raise StoreError(
+            "the source's grid is not the store's",
+            where=store,
+            remedy="convert this source to another --store",
+        )
+    old = summary["frames"]
+    if len(plan.times) < old or _digest(plan.times[:old]) != summary["times_sha256"]:
+        raise StoreError(
+            f"the source does not continue the store: it covers {iso(int(plan.times[0]))} to "
+            f"{iso(int(plan.times[-1]))} every {plan.index.cadence_seconds} s, the store "
+            f"{summary['first_time']} to {summary['last_time']} every "
+            f"{summary['cadence_seconds']} s",
+            where=store,
+            remedy="give the whole archive as --source (a store grows at its end only), "
+            "or another --store",
+        )
+    for name, runs in summary["missing"].items():
+        was_missing = np.zeros(old, bool)
+        was_missing[from_runs(runs)] = True
+        lost = np.flatnonzero(~was_missing & ~plan.held[name][:old])
+        if len(lost):
+            present = {file.name for file in plan.index.files}
+            gone = [s["uri"] for s in summary["sources"] if s["uri"].split("/")[-1] not in present]
+            raise SourceError(
+                f"{len(lost)} frames of '{name}' that the store holds are gone from the source, "
+                f"the first at {iso(int(plan.times[lost[0]]))}",
+                where=", ".join(gone) or summary["source"],
+                remedy="put the files back and run again, or convert to another --store",
+            )
+
+
+def due_tasks(plan: Plan, store: str) -> tuple[list[ShardTask], dict[tuple[str, int], ShardRecord]]:
+    """The tasks that are still to be done, and the records of those that are not.
+
+    A shard is done where its record has the task's key and its object has the recorded size.
+    """
+    ledger = Ledger(store)
+    records: dict[tuple[str, int], ShardRecord] = {}
+    for layout in plan.layouts:
+        sizes = object_sizes(store, layout.name)
+        for shard, record in ledger.read(layout.name, range(layout.shards)).items():
+            if sizes.get(record.object_name) == record.bytes:
+                records[layout.name, shard] = record
+    due = []
+    for task in plan.tasks:
+        place = (task.layout.name, task.shard)
+        if place not in records or records[place].key != task.key:
+            records.pop(place, None)
+            due.append(task)
+    return due, records
+
+
+def object_sizes(store: str, variable: str) -> dict[str, int]:
+    """Name and size of every object under one variable; unfinished uploads are left out."""
+    fs, root = places.filesystem(store)
+    fs.invalidate_cache()
+    folder = f"{root}/{variable}"
+    try:
+        found: dict[str, dict[str, Any]] = fs.find(folder, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {
+        path[len(root) :].lstrip("/"): int(info["size"])
+        for path, info in found.items()
+        if not path.endswith(".partial")
+    }
+
+
+def grid_digest(plan: Plan) -> str:
+    """sha256 of dimensions and coordinates of every variable."""
+    digest = hashlib.sha256()
+    for variable in plan.index.variables:
+        digest.update(repr((variable.name, variable.dims, variable.shape)).encode())
+        for dim, values in sorted(variable.coordinates.items()):
+            numeric = np.issubdtype(values.dtype, np.number)
+            digest.update(dim.encode())
+            digest.update(
+                repr(np.round(values.astype(float), 5) + 0.0 if numeric else values).encode()
+            )
+    return digest.hexdigest()
+
+
+def _digest(times: np.ndarray) -> str:
+    return hashlib.sha256(times.astype("<i8").tobytes()).hexdigest()

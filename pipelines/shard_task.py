@@ -1,0 +1,113 @@
+"""What a worker does with one row of the plan: decode, encode, publish, record.
+
+Field values live here only: the driver gets back the ledger record.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines import uri as places
+from pipelines.archives import load_archive
+from pipelines.archives.files import reading
+from pipelines.ledger import Ledger, ShardRecord
+from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask
+from pipelines.shard import ShardEncoder
+from pipelines.statistics import frame_moments
+
+_RUN_BYTES = 8 * 1024**2
+"""bytes of float32 frames that are decoded at a time"""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where shards go and who writes them."""
+
+    store: str
+    archive: str
+    owner: str
+
+
+def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
+    """Make one shard, publish it in one write, and commit its record to the ledger.
+
+    Raises
+    ------
+    SourceError
+        A file is missing, changed or cannot be decoded; nothing was published.
+    """
+    layout = task.layout
+    encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
+    moments = []
+    for frames in _frames(task, destination.archive):
+        moments.append(frame_moments(frames))
+        encoder.add(frames)
+    data = encoder.finish()
+    object_name = layout.object_name(task.shard)
+    places.write_bytes(places.join(destination.store, *object_name.split("/")), data)
+    sources = {segment.file.uri: segment.file.to_json() for segment in task.segments}
+    record = ShardRecord(
+        variable=layout.name,
+        shard=task.shard,
+        start=task.start,
+        stop=task.stop,
+        key=task.key,
+        object_name=object_name,
+        bytes=len(data),
+        checksum=checksum(data),
+        sources=tuple(sources.values()),
+        moments=np.concatenate(moments),
+        converter_version=CONVERTER_VERSION,
+        owner=destination.owner,
+        written_at=utc_now(),
+    )
+    Ledger(destination.store).commit(record)
+    return record
+
+
+def checksum(data: bytes) -> str:
+    """xxh3-128 in hexadecimal."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def utc_now() -> str:
+    """The time now, for records only."""
+    return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat("T", "seconds")
+
+
+def _frames(task: ShardTask, archive: str) -> Iterator[np.ndarray]:
+    """The shard's frames in order of time, in runs; NaN where the source has none."""
+    layout = task.layout
+    run = max(1, _RUN_BYTES // layout.frame_bytes)
+    done = 0
+    for segment in _interleaved(task.segments):
+        yield from _missing(task, done, int(segment.offset[0]))
+        done = int(segment.offset[0])
+        with reading(segment.file) as path:
+            decode = load_archive(archive).decode
+            for begin in range(0, len(segment.positions), run):
+                positions = segment.positions[begin : begin + run]
+                yield decode(path, segment.file, layout.name, positions)
+        done += len(segment.positions)
+    yield from _missing(task, done, task.stop - task.start)
+
+
+def _interleaved(segments: tuple[Segment, ...]) -> Iterator[Segment]:
+    """Segments cut at their own gaps, so that each is one run of the shard."""
+    for segment in segments:
+        cuts = np.flatnonzero(np.diff(segment.offset) != 1) + 1
+        for part in np.split(np.arange(len(segment.offset)), cuts):
+            yield Segment(segment.file, segment.offset[part], segment.positions[part])
+
+
+def _missing(task: ShardTask, first: int, end: int) -> Iterator[np.ndarray]:
+    run = max(1, _RUN_BYTES // task.layout.frame_bytes)
+    for begin in range(first, end, run):
+        yield np.full((min(run, end - begin), *task.layout.frame_shape), np.nan, np.float32)

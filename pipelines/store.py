@@ -1,0 +1,227 @@
+"""Open, check and describe a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines import uri as places
+from pipelines.errors import StoreError, UsageError, nearest
+from pipelines.ledger import Ledger
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+
+_NOT_VARIABLES = ("time", "available", "missing_fraction")
+
+
+@dataclass(frozen=True)
+class VariableInfo:
+    """One physical variable of a store."""
+
+    name: str
+    dims: tuple[str, ...]
+    """``(time, [level, member, channel ...], y, x)``"""
+    shape: tuple[int, ...]
+    chunk_frames: int
+    shard_frames: int
+    units: str
+    long_name: str
+    channel_labels: tuple[str, ...]
+    """one label per extra index, flattened: ``(t2m,)`` or ``(z[850], z[500])``"""
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A complete store, as its consolidated metadata describes it. Can be pickled."""
+
+    uri: str
+    attributes: Mapping[str, Any]
+    times: np.ndarray
+    """datetime64[ns] (T,)"""
+    available: np.ndarray
+    """uint8 (T,): 0 where the frame can be used"""
+    cadence: np.timedelta64
+    """time between frames inside a period"""
+    variables: Mapping[str, VariableInfo]
+    coordinates: Mapping[str, np.ndarray]
+    """values by dimension, without time"""
+
+    @property
+    def title(self) -> str:
+        """What the archive calls itself."""
+        return str(self.attributes["title"])
+
+    @property
+    def synthetic(self) -> bool:
+        """True where the source says that its data are made, not observed."""
+        return bool(self.attributes["synthetic"])
+
+    @property
+    def splits(self) -> dict[str, tuple[np.datetime64, np.datetime64]]:
+        """split -> first and last time, inclusive."""
+        return {
+            name: (np.datetime64(first, "ns"), np.datetime64(last, "ns"))
+            for name, (first, last) in self.attributes["splits"].items()
+        }
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Statistics of the train period: ``split``, ``period`` and ``variables``."""
+        return self.attributes["statistics"]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the statistics."""
+        return self.attributes["statistics_fingerprint"]
+
+    @property
+    def spatial_shape(self) -> tuple[int, int]:
+        """(H, W) of every variable."""
+        height, width = next(iter(self.variables.values())).shape[-2:]
+        return height, width
+
+    def variable(self, name: str) -> VariableInfo:
+        """One variable; UsageError with the nearest name where there is none."""
+        if name not in self.variables:
+            raise UsageError(
+                f"the store has no variable '{name}'",
+                where=self.uri,
+                remedy=nearest(name, self.variables),
+            )
+        return self.variables[name]
+
+    def array(self, name: str) -> zarr.Array:
+        """A variable's array ``(T, *extra, H, W)``, read only."""
+        self.variable(name)
+        array = _open_group(self.uri)[name]
+        return array  # pyright: ignore[reportReturnType]
+
+    def dataset(self) -> xr.Dataset:
+        """The store as xarray sees it, lazily."""
+        import xarray as xr
+
+        return xr.open_zarr(self.uri, consolidated=True, chunks=None)
+
+
+def open_store(uri: str) -> Store:
+    """Open the store at ``uri``.
+
+    Raises
+    ------
+    StoreError
+        There is no store, its conversion did not end, or it is none that ``reprocess`` wrote.
+    """
+    uri = places.absolute(uri)
+    try:
+        root = json.loads(places.read_bytes(places.join(uri, "zarr.json")))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise _absent(uri) from None
+    except ValueError:
+        raise StoreError(
+            "the store's metadata is damaged",
+            where=places.join(uri, "zarr.json"),
+            remedy=_convert_command(uri, " --repair"),
+        ) from None
+    metadata = (root.get("consolidated_metadata") or {}).get("metadata")
+    attributes = root.get("attributes", {})
+    if not metadata or "statistics_fingerprint" not in attributes:
+        raise StoreError(
+            "this is no store of this platform, or its conversion did not end",
+            where=uri,
+            remedy=_convert_command(uri),
+        )
+    group = _open_group(uri)
+    one_dimensional = {
+        name: np.asarray(group[name][:])  # pyright: ignore[reportIndexIssue]
+        for name, array in metadata.items()
+        if len(array["shape"]) == 1
+    }
+    coordinates = {k: v for k, v in one_dimensional.items() if k not in _NOT_VARIABLES}
+    variables = {
+        name: _variable(name, array, coordinates)
+        for name, array in metadata.items()
+        if array["node_type"] == "array" and len(array["shape"]) >= 3
+    }
+    order = attributes["configuration"]["variables"]
+    return Store(
+        uri=uri,
+        attributes=attributes,
+        times=one_dimensional["time"].astype("datetime64[s]").astype("datetime64[ns]"),
+        available=one_dimensional["available"],
+        cadence=np.timedelta64(attributes["cadence_seconds"], "s"),
+        variables={name: variables[name] for name in order},
+        coordinates=coordinates,
+    )
+
+
+def _open_group(uri: str) -> zarr.Group:
+    import zarr
+
+    if places.is_local(uri):
+        place: Any = zarr.storage.LocalStore(places.local_path(uri), read_only=True)
+    else:
+        place = zarr.storage.FsspecStore.from_url(uri, read_only=True)
+    return zarr.open_group(place, mode="r", zarr_format=3, use_consolidated=True)
+
+
+def _variable(
+    name: str, array: Mapping[str, Any], coordinates: Mapping[str, np.ndarray]
+) -> VariableInfo:
+    dims, shape = tuple(array["dimension_names"]), tuple(array["shape"])
+    sharding = array["codecs"][0]["configuration"]
+    return VariableInfo(
+        name=name,
+        dims=dims,
+        shape=shape,
+        chunk_frames=sharding["chunk_shape"][0],
+        shard_frames=array["chunk_grid"]["configuration"]["chunk_shape"][0],
+        units=str(array["attributes"].get("units", "")),
+        long_name=str(array["attributes"].get("long_name", name)),
+        channel_labels=_labels(name, dims[1:-2], shape[1:-2], coordinates),
+    )
+
+
+def _labels(
+    name: str,
+    dims: tuple[str, ...],
+    sizes: tuple[int, ...],
+    coordinates: Mapping[str, np.ndarray],
+) -> tuple[str, ...]:
+    if not dims:
+        return (name,)
+    axes = [
+        [_text(value) for value in coordinates.get(dim, np.arange(size))]
+        for dim, size in zip(dims, sizes, strict=True)
+    ]
+    return tuple(f"{name}[{', '.join(index)}]" for index in product(*axes))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
+
+
+def _absent(uri: str) -> StoreError:
+    begun = places.exists(places.join(uri, ".ledger"))
+    what = "the conversion of this store did not end" if begun else "there is no store"
+    return StoreError(what, where=uri, remedy=_convert_command(uri))
+
+
+def _convert_command(uri: str, more: str = "") -> str:
+    summary = None
+    try:
+        summary = Ledger(uri).read_plan()
+    except (StoreError, OSError):
+        pass
+    archive = summary["archive"] if summary else "ARCHIVE"
+    source = summary["source"] if summary else "SOURCE"
+    return (
+        f"python jobs/reprocess.py convert --archive {archive} --source {source} "
+        f"--store {uri}{more}"
+    )

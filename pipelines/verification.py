@@ -1,0 +1,159 @@
+"""A store against its ledger, and the sources against what was read: what is wrong, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines import uri as places
+from pipelines.archives import load_archive
+from pipelines.archives.files import find_files
+from pipelines.errors import StoreError
+from pipelines.ledger import FOLDER, Ledger, ShardRecord
+from pipelines.resume import object_sizes
+from pipelines.shard_task import checksum
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as recorded."""
+
+    kind: str
+    """missing, altered, extra or unrecorded (of the store); missing, changed or new (of a source)"""
+    place: str
+    """object in the store, or source file"""
+    frames: str = ""
+    """which frames of which variable it holds"""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify` found."""
+
+    store: str
+    objects: int
+    bytes: int
+    problems: tuple[Problem, ...]
+    source_problems: tuple[Problem, ...]
+    """sources that are not as they were when the store was made"""
+    remedy: str
+    """the command that mends it; empty where nothing is wrong"""
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems and not self.source_problems
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return asdict(self) | {"ok": self.ok}
+
+
+def verify(
+    store: str, source: str | None = None, progress: Progress = lambda done, total: None
+) -> Verification:
+    """Read every object of the store and compare it with the ledger.
+
+    Parameters
+    ----------
+    source:
+        Also compare the archive's files with the versions that were read.
+
+    Raises
+    ------
+    StoreError
+        Nothing was ever converted at ``store``.
+    """
+    ledger = Ledger(store)
+    summary = ledger.read_plan()
+    if summary is None:
+        raise StoreError(
+            "there is no store with a ledger",
+            where=store,
+            remedy="make it with  python jobs/reprocess.py convert --archive ARCHIVE --source "
+            f"SOURCE --store {store}",
+        )
+    names: list[str] = summary["configuration"]["variables"]
+    shard_frames: int = summary["configuration"]["shard_frames"]
+    shards = -(-summary["frames"] // shard_frames)
+    expected = dict(summary.get("objects", {}))
+    labels: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name in names:
+        records = ledger.read(name, range(shards))
+        for shard in range(shards):
+            label = f"{name}, frames {shard * shard_frames} to "
+            label += str(min((shard + 1) * shard_frames, summary["frames"]) - 1)
+            if shard not in records:
+                problems.append(Problem("unrecorded", f"{FOLDER}/{name}/{shard:06d}.json", label))
+                continue
+            record: ShardRecord = records[shard]
+            expected[record.object_name] = record.checksum
+            labels[record.object_name] = label
+    present = object_sizes(store, "")
+    total_bytes = 0
+    for done, (name, sum_recorded) in enumerate(sorted(expected.items())):
+        progress(done, len(expected))
+        data = _read_or_none(places.join(store, *name.split("/")))
+        if data is None:
+            problems.append(Problem("missing", name, labels.get(name, "")))
+            continue
+        total_bytes += len(data)
+        if checksum(data) != sum_recorded:
+            problems.append(Problem("altered", name, labels.get(name, "")))
+    progress(len(expected), len(expected))
+    unrecorded = {p.frames for p in problems if p.kind == "unrecorded"}
+    problems.extend(
+        Problem("extra", name)
+        for name in sorted(present)
+        if name not in expected and not name.startswith(f"{FOLDER}/")
+    )
+    if summary.get("state") != "complete" and not unrecorded:
+        problems.append(Problem("missing", "zarr.json", "the conversion did not end"))
+    sources = tuple(_source_problems(summary, source)) if source else ()
+    return Verification(
+        store=places.absolute(store),
+        objects=len(expected),
+        bytes=total_bytes,
+        problems=tuple(problems),
+        source_problems=sources,
+        remedy=_remedy(store, summary, source, problems, sources),
+    )
+
+
+def _source_problems(summary: dict[str, Any], source: str) -> Iterable[Problem]:
+    archive = load_archive(summary["archive"])
+    found = {f.name: f for f in find_files(source, archive.suffixes, archive.name)}
+    recorded = {entry["uri"].rsplit("/", 1)[-1]: entry for entry in summary["sources"]}
+    for name, entry in recorded.items():
+        if name not in found:
+            yield Problem("missing", entry["uri"])
+        elif (found[name].size, found[name].etag) != (entry["size"], entry["etag"]):
+            yield Problem("changed", found[name].uri)
+    yield from (Problem("new", found[name].uri) for name in sorted(found.keys() - recorded.keys()))
+
+
+def _remedy(
+    store: str,
+    summary: dict[str, Any],
+    source: str | None,
+    problems: list[Problem],
+    sources: tuple[Problem, ...],
+) -> str:
+    if not problems and not sources:
+        return ""
+    return (
+        f"python jobs/reprocess.py convert --archive {summary['archive']} "
+        f"--source {source or summary['source']} --store {store}"
+        + (" --repair" if problems else "")
+    )
+
+
+def _read_or_none(uri: str) -> bytes | None:
+    try:
+        return places.read_bytes(uri)
+    except FileNotFoundError:
+        return None

@@ -24,7 +24,6 @@ def evaluate(
     protocol: Literal["strict", "openstl"] = "strict",
     max_windows: int | None = None,
     batch_size: int = 16,
-    threads: int | None = None,
     json: bool = False,
 ) -> None:
     """Score, write the report and print a summary.
@@ -37,7 +36,6 @@ def evaluate(
         protocol: conventions of the summary and of the page's first table; the JSON holds both.
         max_windows: score so many windows, evenly spaced over the split; by default all.
         batch_size: windows in one forward pass.
-        threads: torch threads; by default torch's own choice.
         json: print one JSON object on standard output instead of the summary.
     """
     from jobs.forecasts.evaluation import evaluate as score_windows
@@ -54,7 +52,7 @@ def evaluate(
     with progress("scoring", "windows") as show:
         evaluation = score_windows(
             opened,
-            forecast_with(trained.model(), threads),
+            forecast_with(trained.model()),
             variables=trained.variables,
             window=trained.window,
             normalisation=trained.normalisation,
@@ -74,7 +72,10 @@ def evaluate(
 def main() -> None:
     """Parse and evaluate."""
     parser = parser_class()(description=__doc__)
-    parser.add_function_arguments(evaluate)
+    parser.add_function_arguments(evaluate, skip={"json"})
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the summary"
+    )
     options = parser.parse_args()
     evaluate(**vars(options))
 

@@ -46,12 +46,15 @@ def _sample(sum_of_products: Field, product_of_means: Field) -> Field:
 
 def _run_of_seven(values: Field, axis: int) -> Field:
     # 7 = 4 + 2 + 1: four additions, and no running sum whose error would drift along the row.
-    x = np.moveaxis(values, axis, -1)
-    size = max(x.shape[-1] - WINDOW + 1, 0)
-    if size == 0:
-        return np.moveaxis(x[..., :0], -1, axis)
-    pairs = x[..., :-1] + x[..., 1:]
-    fours = pairs[..., :-2] + pairs[..., 2:]
-    total = fours[..., :size] + pairs[..., 4 : 4 + size]
-    total += x[..., 6 : 6 + size]
-    return np.moveaxis(total, -1, axis)
+    def shifted(x: Field, first: int, stop: int) -> Field:
+        return x[..., first:stop] if axis == -1 else x[..., first:stop, :]
+
+    length = values.shape[axis]
+    size = length - WINDOW + 1
+    if size <= 0:
+        return shifted(values, 0, 0)
+    pairs = shifted(values, 0, length - 1) + shifted(values, 1, length)
+    fours = shifted(pairs, 0, length - 3) + shifted(pairs, 2, length - 1)
+    total = shifted(fours, 0, size) + shifted(pairs, 4, 4 + size)
+    total += shifted(values, 6, 6 + size)
+    return total

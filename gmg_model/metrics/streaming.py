@@ -59,16 +59,24 @@ class StreamingMetrics(ABC):
         ValueError
             The shapes differ, or the number of lead times is not that of the batches before.
         """
-        pred, true = as_float64(pred), as_float64(true)
+        pred, true = on_host(pred), on_host(true)
         if pred.shape != true.shape or true.ndim != 5:
             raise ValueError(
                 f"forecast {pred.shape} and truth {true.shape} must be one shape (N, T, C, H, W)"
             )
-        if true.shape[0] == 0:
-            return
         if climatology is not None:
-            climatology = np.broadcast_to(as_float64(climatology), true.shape)
-        self._add(self.batch_sums(pred, true, climatology))
+            climatology = np.broadcast_to(on_host(climatology), true.shape)
+        # A window at a time: it stays in the processor's cache, and the sums do not depend on how
+        # the windows were batched.
+        for n in range(len(true)):
+            one = slice(n, n + 1)
+            self._add(
+                self.batch_sums(
+                    as_float64(pred[one]),
+                    as_float64(true[one]),
+                    None if climatology is None else as_float64(climatology[one]),
+                )
+            )
 
     def merge(self, other: StreamingMetrics) -> None:
         """Add what another accumulator of the same protocol and options has seen."""
@@ -105,11 +113,18 @@ class StreamingMetrics(ABC):
             self._sums[name] = value.copy() if seen is None else seen + value
 
 
-def as_float64(values: Any) -> NDArray[np.float64]:
-    """An array or a tensor on any device as float64 on the host."""
+def on_host(values: Any) -> NDArray[Any]:
+    """An array, or a tensor of any device and precision, as an array."""
     if hasattr(values, "detach"):
-        values = values.detach().cpu().double()
-    return np.asarray(values, dtype=np.float64)
+        values = values.detach().cpu()
+        # NumPy has no bfloat16.
+        values = values.float() if values.itemsize < 4 else values
+    return np.asarray(values)
+
+
+def as_float64(values: Any) -> NDArray[np.float64]:
+    """An array or a tensor in double precision."""
+    return np.asarray(on_host(values), dtype=np.float64)
 
 
 def by_lead(values: NDArray[Any]) -> NDArray[np.float64]:

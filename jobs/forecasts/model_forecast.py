@@ -9,18 +9,14 @@ from torch import nn
 from jobs.forecasts.baselines import Forecast
 
 
-def forecast_with(model: nn.Module, threads: int | None = None) -> Forecast:
+def forecast_with(model: nn.Module) -> Forecast:
     """Free-running forecasts of ``model`` in float32, without gradients.
 
     Parameters
     ----------
     model:
         ``model(frames_btchw, horizon) -> (B, horizon, C, H, W)``.
-    threads:
-        CPU threads of torch; None: torch's own choice.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).float().eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_the_scores_are_those_of_the_frames_in_the_store(make_store):
     inputs = frames(store, starts, range(4))
     mean, std = (store.statistics["variables"]["t2m"][key] for key in ("mean", "std"))
 
-    evaluation = run(store, forecast_with(Drift(), threads=1))
+    evaluation = run(store, forecast_with(Drift()))
 
     rolled = [np.roll((inputs[:, -1] - mean) / std, lead, -1) * 0.9**lead for lead in range(3)]
     expected = score(np.stack(rolled, 1) * std + mean, truth)
@@ -86,15 +87,10 @@ def test_the_scores_are_those_of_the_frames_in_the_store(make_store):
     )
 
 
-def test_neither_batches_nor_their_size_change_the_scores(make_store):
+def test_the_size_of_the_batches_changes_no_digit(make_store):
     store = make_store()
-    first, second = (run(store, batch_size=size).scores[0] for size in (1, 50))
-    for protocol, by_forecast in first.protocols.items():
-        for forecast in FORECASTS:
-            other = second.protocols[protocol][forecast]["overall"]
-            assert other
-            for name, value in by_forecast[forecast]["overall"].items():
-                assert other[name] == pytest.approx(value, rel=1e-9, nan_ok=True)
+    first, second = (run(store, batch_size=size).scores[0].protocols for size in (1, 50))
+    assert json.dumps(first) == json.dumps(second)
 
 
 def test_an_exact_forecast_has_skill_one_and_no_error(make_store):

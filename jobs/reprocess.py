@@ -67,7 +67,7 @@ def verify(arguments: argparse.Namespace) -> int:
     from pipelines.verification import verify as check
 
     with progress("verifying", "objects") as report:
-        found = check(arguments.store, arguments.source, report)
+        found = check(arguments.store, arguments.source or None, report)
     print(show_verification(found))
     if arguments.json:
         print_json(found.to_json())
@@ -93,7 +93,7 @@ def _request(arguments: argparse.Namespace):
         options=options,
         repair=getattr(arguments, "repair", False),
         workers=getattr(arguments, "workers", None),
-        shared_filesystem=getattr(arguments, "shared_filesystem", "false") == "true",
+        shared_paths=getattr(arguments, "shared_paths", "false") == "true",
     )
 
 

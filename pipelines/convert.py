@@ -46,7 +46,7 @@ class ConversionRequest:
     """also convert anew every shard whose bytes do not have the recorded checksum"""
     workers: int | None = None
     """shards in the works at once; None: one a CPU. Bounds the memory: workers x a few shards"""
-    shared_filesystem: bool = False
+    shared_paths: bool = False
     """local paths are the same on every node of the cluster"""
 
 
@@ -129,7 +129,7 @@ def convert(
             with ray_session(request.workers):
                 started = time.monotonic()
                 used = {"--store": request.store, "--source": request.source}
-                check_reachable(used, request.shared_filesystem)
+                check_reachable(used, request.shared_paths)
                 progress(0, len(due))
                 for done, record in enumerate(_on_ray(due, request, lease.owner), start=1):
                     records[record.variable, record.shard] = record

@@ -180,7 +180,7 @@ def _write_coordinate(root: zarr.Group, dim: str, values: np.ndarray) -> None:
             dtype=values.dtype,
             dimension_names=(dim,),
             compressors=None,
-            attributes=cf.coordinate_attributes(dim),
+            attributes=dict(cf.coordinate_attributes(dim)),
             config={"write_empty_chunks": True},
         )
         array[:] = values

@@ -1,4 +1,4 @@
-"""What a store holds, in one plain dictionary: grid, period, variables, gaps, splits, provenance."""
+"""What a store holds, or a plan would make, in one plain dictionary."""
 
 from __future__ import annotations
 

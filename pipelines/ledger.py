@@ -77,7 +77,7 @@ class Ledger:
         paths = {f"{folder}/{shard:06d}.json": shard for shard in shards}
         if not paths:
             return {}
-        found: Mapping[str, Any] = fs.cat(list(paths), on_error="return")
+        found: Any = fs.cat(list(paths), on_error="return")
         records = {}
         for path, content in found.items():
             if isinstance(content, FileNotFoundError):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -180,12 +180,17 @@ def make_plan(
 ) -> Plan:
     """The plan of a whole archive; the same index and options give the same plan."""
     times = time_axis(index)
-    resolved = resolve_options(index, options)
-    assert_frames = resolved.chunk_frames, resolved.shard_frames
+    chunk_frames, shard_frames = resolve_frames(index, options)
+    resolved = replace(
+        options,
+        variables=tuple(variable.name for variable in index.variables),
+        chunk_frames=chunk_frames,
+        shard_frames=shard_frames,
+    )
     layouts, tasks, held = [], [], {}
     for variable in index.variables:
         layout = VariableLayout(
-            variable.name, variable.dims, variable.shape, len(times), *assert_frames
+            variable.name, variable.dims, variable.shape, len(times), chunk_frames, shard_frames
         )
         layouts.append(layout)
         rows = np.searchsorted(times, variable.times)
@@ -202,8 +207,8 @@ def time_axis(index: ArchiveIndex) -> np.ndarray:
     return np.concatenate([np.arange(a, b + 1, step, dtype=np.int64) for a, b in index.periods])
 
 
-def resolve_options(index: ArchiveIndex, options: ConversionOptions) -> ConversionOptions:
-    """Options with every default filled in; none depends on how many frames there are."""
+def resolve_frames(index: ArchiveIndex, options: ConversionOptions) -> tuple[int, int]:
+    """Frames a chunk and a shard, the same for every variable and for any length of the archive."""
     frame_bytes = max(4 * math.prod(variable.shape) for variable in index.variables)
     chunk, shard = options.chunk_frames, options.shard_frames
     if chunk is None:
@@ -212,13 +217,7 @@ def resolve_options(index: ArchiveIndex, options: ConversionOptions) -> Conversi
     if shard is None:
         frames = min(MAX_SHARD_FRAMES, MAX_SHARD_BYTES // frame_bytes)
         shard = max(1, frames // chunk) * chunk
-    return ConversionOptions(
-        variables=tuple(variable.name for variable in index.variables),
-        chunk_frames=chunk,
-        shard_frames=shard,
-        splits=options.splits,
-        slots_per_day=options.slots_per_day,
-    )
+    return chunk, shard
 
 
 def missing_runs(times: np.ndarray, missing: np.ndarray) -> list[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""A Ray to work in: the one that runs already, the cluster that is asked for, or a small own one."""
+"""A Ray to work in: the one that runs already, a cluster that is named, or a small own one."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ def ray_session(workers: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def check_reachable(places_used: dict[str, str], shared_filesystem: bool) -> None:
+def check_reachable(places_used: dict[str, str], shared_paths: bool) -> None:
     """UsageError where workers on other hosts cannot see a local path.
 
     Parameters
     ----------
     places_used:
         option -> URI.
-    shared_filesystem:
+    shared_paths:
         The user says that local paths are the same on every node.
     """
     import ray
 
     hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(hosts) < 2 or shared_filesystem:
+    if len(hosts) < 2 or shared_paths:
         return
     for option, place in places_used.items():
         if places.is_local(place):
             raise UsageError(
                 f"{option} is a local path, but the cluster has {len(hosts)} hosts",
                 where=place,
-                remedy="give an s3:// or gs:// place, or --shared_filesystem true where every node "
+                remedy="give an s3:// or gs:// place, or --shared_paths true where every node "
                 "mounts the same path",
             )

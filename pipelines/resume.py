@@ -1,4 +1,4 @@
-"""What an earlier run left behind: which options it used, whether this run continues it, what is due.
+"""What an earlier run left behind: its options, whether this run continues it, what is due.
 
 A store remembers its options: those that are not given again are taken from it, and those that are
 given differently are refused. The store is a pure function of (source, options), so a continuation
@@ -155,7 +155,7 @@ def object_sizes(store: str, variable: str) -> dict[str, int]:
     fs.invalidate_cache()
     folder = f"{root}/{variable}"
     try:
-        found: dict[str, dict[str, Any]] = fs.find(folder, detail=True)
+        found = dict(fs.find(folder, detail=True))
     except FileNotFoundError:
         return {}
     return {
@@ -173,9 +173,9 @@ def grid_digest(plan: Plan) -> str:
         for dim, values in sorted(variable.coordinates.items()):
             numeric = np.issubdtype(values.dtype, np.number)
             digest.update(dim.encode())
-            digest.update(
-                repr(np.round(values.astype(float), 5) + 0.0 if numeric else values).encode()
-            )
+            # Adding zero makes one of the two zeros of floating point.
+            shown = np.round(values.astype(float), 5) + 0.0 if numeric else values
+            digest.update(repr(shown.tolist()).encode())
     return digest.hexdigest()
 
 

@@ -26,7 +26,7 @@ class ShardEncoder:
     """
 
     def __init__(self, frame_shape: tuple[int, ...], chunk_frames: int, shard_frames: int):
-        from numcodecs import blosc
+        from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]
 
         blosc.use_threads = False
         self._codec = blosc.Blosc(

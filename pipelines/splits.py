@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def splits_between(times: np.ndarray, bounds: Bounds) -> Splits:
             )
         splits[name] = (int(inside[0]), int(inside[-1]))
     ordered = sorted(splits.items(), key=lambda item: item[1])
-    for (one, (_, last)), (two, (first, _)) in zip(ordered, ordered[1:], strict=False):
+    for (one, (_, last)), (two, (first, _)) in pairwise(ordered):
         if first <= last:
             raise UsageError(
                 f"the splits '{one}' and '{two}' overlap at {iso(first)}",
@@ -128,19 +129,16 @@ _EXAMPLE = 'write for example  train: ["2010", "2015"]  validation: ["2016", "20
 
 
 def _bounds(name: str, value: Any, uri: str) -> tuple[str, str]:
-    import pandas as pd
-
     if not isinstance(value, list) or len(value) != 2:
         raise UsageError(
             f"the split '{name}' is no pair of dates: {value!r}", where=uri, remedy=_EXAMPLE
         )
     try:
-        first, last = (pd.Period(str(date)) for date in value)
+        begin, end = _ends(str(value[0]))[0], _ends(str(value[1]))[1]
     except ValueError as error:
         raise UsageError(
             f"the split '{name}' has a date that is none: {error}", where=uri, remedy=_EXAMPLE
         ) from None
-    begin, end = first.start_time.floor("s"), last.end_time.floor("s")
     if begin > end:
         raise UsageError(
             f"the split '{name}' ends before it begins: {value[0]} to {value[1]}",
@@ -148,3 +146,13 @@ def _bounds(name: str, value: Any, uri: str) -> tuple[str, str]:
             remedy="write the earlier date first",
         )
     return begin.strftime("%Y-%m-%dT%H:%M:%S"), end.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _ends(date: str) -> tuple[Any, Any]:
+    """First and last second of the period that a date stands for; ValueError where it is none."""
+    import pandas as pd
+
+    period = pd.Period(date)
+    if not isinstance(period, pd.Period):
+        raise ValueError(f"no date: {date!r}")
+    return period.start_time.floor("s"), period.end_time.floor("s")

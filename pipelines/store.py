@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,8 +101,7 @@ class Store:
     def array(self, name: str) -> zarr.Array:
         """A variable's array ``(T, *extra, H, W)``, read only."""
         self.variable(name)
-        array = _open_group(self.uri)[name]
-        return array  # pyright: ignore[reportReturnType]
+        return _open_group(self.uri)[name]  # pyright: ignore[reportReturnType]
 
     def dataset(self) -> xr.Dataset:
         """The store as xarray sees it, lazily."""
@@ -139,7 +139,7 @@ def open_store(uri: str) -> Store:
         )
     group = _open_group(uri)
     one_dimensional = {
-        name: np.asarray(group[name][:])  # pyright: ignore[reportIndexIssue]
+        name: np.asarray(group[name])
         for name, array in metadata.items()
         if len(array["shape"]) == 1
     }
@@ -163,6 +163,7 @@ def open_store(uri: str) -> Store:
 
 def _open_group(uri: str) -> zarr.Group:
     import zarr
+    import zarr.storage
 
     if places.is_local(uri):
         place: Any = zarr.storage.LocalStore(places.local_path(uri), read_only=True)
@@ -215,10 +216,8 @@ def _absent(uri: str) -> StoreError:
 
 def _convert_command(uri: str, more: str = "") -> str:
     summary = None
-    try:
+    with contextlib.suppress(StoreError, OSError):
         summary = Ledger(uri).read_plan()
-    except (StoreError, OSError):
-        pass
     archive = summary["archive"] if summary else "ARCHIVE"
     source = summary["source"] if summary else "SOURCE"
     return (

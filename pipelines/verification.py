@@ -1,4 +1,4 @@
-"""A store against its ledger, and the sources against what was read: what is wrong, and what mends it."""
+"""A store against its ledger, and its sources against what was read; what mends either."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Problem:
     """One thing that is not as recorded."""
 
     kind: str
-    """missing, altered, extra or unrecorded (of the store); missing, changed or new (of a source)"""
+    """of the store: missing, altered, extra or unrecorded; of a source: missing, changed or new"""
     place: str
     """object in the store, or source file"""
     frames: str = ""

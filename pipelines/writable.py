@@ -1,4 +1,4 @@
-"""Whether a store's place can be written, asked before any work; and what a killed run left there."""
+"""Whether a store's place can be written, asked before any work; what a killed run left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of ``reprocess``. Imports nothing heavy, so that ``--help`` and typing errors are quick."""
+"""Options of ``reprocess``. Imports nothing heavy: ``--help`` and typing errors are quick."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NoReturn
 from pipelines.archives import NAMES
 from pipelines.errors import nearest
 
+_REQUIRED = ("archive", "source", "store")
 _EXIT_CODES = """\
 exit codes: 0 done (also with nothing to do), 1 anything else (the store is held by another
 process), 2 wrong usage, 3 source data missing or unreadable, 4 store incomplete or not matching"""
@@ -47,24 +48,36 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     inspect = verbs.add_parser("inspect", help="say what a store holds")
     verify = verbs.add_parser("verify", help="compare a store with its ledger and its sources")
     for verb in (inspect, verify):
-        verb.add_argument("--store", required=True, metavar="URI")
-    verify.add_argument("--source", metavar="URI", help="also compare the archive's files")
+        verb.add_argument("--store", metavar="URI")
+    verify.add_argument(
+        "--source", metavar="URI", default="", help="also compare the archive's files"
+    )
     for verb in verbs.choices.values():
         verb.add_argument("--json", action="store_true", help="end with one line of JSON")
     known, unknown = parser.parse_known_args(arguments)
+    verb = verbs.choices[known.verb]
     if unknown:
-        verb = verbs.choices[known.verb]
-        hint = nearest(unknown[0].split("=")[0], verb.options())
-        verb.error(f"unknown argument '{unknown[0]}': {hint}")
+        verb.error(_about(unknown[0], verb))
+    # Asked for here and not by argparse, which would complain of them before a misspelt one.
+    missing = [f"--{name}" for name in _REQUIRED if getattr(known, name, "") is None]
+    if missing:
+        verb.error(f"give {', '.join(missing)}")
     return known
 
 
+def _about(unknown: str, verb: _Parser) -> str:
+    if not unknown.startswith("-"):
+        return (
+            f"unexpected '{unknown}': put a glob into quotes, as in --source 'folder/*.nc', so "
+            "that the shell leaves it whole"
+        )
+    return f"unknown option '{unknown}': {nearest(unknown.split('=')[0], verb.options())}"
+
+
 def _add_conversion(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--archive", required=True, choices=NAMES, help="kind of archive")
-    verb.add_argument(
-        "--source", required=True, metavar="URI", help="folder, glob or one file; local, s3, gs"
-    )
-    verb.add_argument("--store", required=True, metavar="URI", help="the Zarr store")
+    verb.add_argument("--archive", choices=NAMES, help="kind of archive")
+    verb.add_argument("--source", metavar="URI", help="folder, glob or one file; local, s3, gs")
+    verb.add_argument("--store", metavar="URI", help="the Zarr store")
     verb.add_argument("--variables", nargs="+", metavar="NAME", help="default: all")
     verb.add_argument("--splits", metavar="FILE", help='YAML such as  train: ["2010", "2015"]')
     verb.add_argument("--chunk_frames", type=int, metavar="N", help="default: up to 64")
@@ -80,7 +93,7 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--workers", type=int, metavar="N", help="shards at once; default: one a CPU")
     verb.add_argument(
-        "--shared_filesystem",
+        "--shared_paths",
         choices=("true", "false"),
         default="false",
         help="local paths are the same on every node of the cluster",

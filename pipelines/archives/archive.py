@@ -112,7 +112,7 @@ Splits = dict[str, tuple[int, int]]
 class Archive:
     """How one kind of archive is read.
 
-    ``describe(path, file, options)`` reads headers only. ``decode(path, file, variable, positions)``
+    ``describe(path, file, options)`` reads headers. ``decode(path, file, variable, positions)``
     returns float32 ``(n, *extra, y, x)``, missing pixels NaN; ``path`` is local: remote files are
     fetched first. ``protocol_splits(times)`` gives the splits of the papers, or None where the
     times do not allow them. Both readers raise SourceError naming the file.

@@ -264,8 +264,8 @@ def _periods(
 def _cadence(contents: Sequence[FileContents], indexed: Sequence[VariableIndex]) -> int:
     declared = {c.cadence_seconds for c in contents if c.cadence_seconds is not None}
     if len(declared) > 1:
-        slow = [c for c in contents if c.cadence_seconds == max(declared)][0]
-        fast = [c for c in contents if c.cadence_seconds == min(declared)][0]
+        slow = next(c for c in contents if c.cadence_seconds == max(declared))
+        fast = next(c for c in contents if c.cadence_seconds == min(declared))
         raise SourceError(
             f"two files have different cadences: {max(declared)} s and {min(declared)} s",
             where=f"{slow.file.uri} and {fast.file.uri}",

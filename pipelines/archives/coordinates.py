@@ -1,4 +1,4 @@
-"""Names of dimensions: what archives call time, levels, members and the grid, and what stores do."""
+"""Names of dimensions: what archives call time, levels, members and grid, and what stores do."""
 
 from __future__ import annotations
 

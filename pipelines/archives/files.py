@@ -29,8 +29,8 @@ def find_files(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[So
     remedy = f"archive '{archive}' reads files ending in {endings}: give their folder, or one file"
     try:
         if any(sign in path for sign in "*?["):
-            entries: list[dict[str, Any]] = list(fs.glob(path, detail=True).values())
-            found = [entry for entry in entries if entry["type"] == "file"]
+            entries: Any = fs.glob(path, detail=True)
+            found = [entry for entry in entries.values() if entry["type"] == "file"]
         elif fs.isfile(path):
             found = [fs.info(path)]
         elif fs.isdir(path):

@@ -71,7 +71,7 @@ def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) ->
     selection, rest = covering(positions)
     try:
         with h5py.File(path, "r") as content:
-            values = content["data"][selection]  # pyright: ignore[reportIndexIssue]
+            values = np.asarray(content["data"][selection])  # pyright: ignore
     except (OSError, KeyError) as error:
         raise SourceError(
             f"frames of '{variable}' cannot be decoded: {error}",

@@ -1,8 +1,8 @@
 """Places: every path of the platform is a URI (local, ``s3://``, ``gs://``) opened by fsspec.
 
 Credentials come from the standard environment only (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``,
-``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``); a URI that carries one is refused, so
-that none can reach an attribute or a log.
+``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``); a URI that carries one is refused,
+so that none can reach an attribute or a log.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def exists(uri: str) -> bool:
 def read_bytes(uri: str) -> bytes:
     """The object's bytes; ``FileNotFoundError`` where it is absent."""
     fs, path = filesystem(uri)
-    return fs.cat_file(path)
+    content = fs.cat_file(path)
+    return content.encode() if isinstance(content, str) else content
 
 
 def write_bytes(uri: str, data: bytes) -> None:

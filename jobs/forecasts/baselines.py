@@ -7,23 +7,14 @@ a missing pixel is the train mean or minimum), climatology frames of the train p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
+from pipelines.climatology import Climatology
 from pipelines.normalisation import Normalisation
 
 Forecast = Callable[[np.ndarray, int], np.ndarray]
 """(frames_btchw, horizon) -> (B, horizon, C, H, W), both normalised float32."""
-
-
-class Climatology(Protocol):
-    """The part of ``pipelines.climatology.Climatology`` that a forecast needs."""
-
-    @property
-    def definition(self) -> str: ...
-
-    def at(self, times: np.ndarray) -> np.ndarray: ...
 
 
 def persistence(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:

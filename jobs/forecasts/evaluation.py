@@ -15,7 +15,17 @@ import numpy as np
 from gmg_model.metrics import StreamingMetrics, create_metrics
 from jobs.forecasts.baselines import Forecast, climatological, persistence
 from jobs.forecasts.matching import refuse_leak
-from pipelines.climatology import climatology
+from jobs.forecasts.scores import (
+    CLIMATOLOGY,
+    FORECASTS,
+    MODEL,
+    PERSISTENCE,
+    ChannelGroup,
+    Evaluation,
+    Example,
+    GroupScores,
+)
+from pipelines.climatology import Climatology, climatology
 from pipelines.errors import UsageError
 from pipelines.normalisation import POOLED_DIMS, Normalisation
 from pipelines.stream import read_batches
@@ -24,113 +34,13 @@ from pipelines.windows import WindowSpec, split_starts
 if TYPE_CHECKING:
     from pipelines.store import Store
 
-MODEL, PERSISTENCE, CLIMATOLOGY = "model", "persistence", "climatology"
-FORECASTS = (MODEL, PERSISTENCE, CLIMATOLOGY)
 RADAR_DBZ = (30, 40, 50)
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels of one quantity in one unit, scored together."""
-
-    label: str
-    """a variable, or one level of it"""
-    long_name: str
-    """for people"""
-    units: str
-    """physical units, as in the store"""
-    channels: slice
-    """of the model's channels"""
-    data_min: float
-    """smallest value of the train period"""
-    data_max: float
-    """largest value of the train period"""
-
-
-@dataclass(frozen=True)
-class GroupScores:
-    """Scores of one group: ``protocols[protocol][forecast]`` as ``metrics.result()`` gives them."""
-
-    group: ChannelGroup
-    protocols: dict[str, dict[str, dict[str, Any]]]
-
-    def strict(self, forecast: str, name: str) -> float:
-        """One score over all lead times under protocol ``strict``."""
-        return self.protocols["strict"][forecast]["overall"][name]
-
-    def strict_per_lead(self, forecast: str, name: str) -> list[float]:
-        """One score for each lead time under protocol ``strict``."""
-        return self.protocols["strict"][forecast]["per_lead"][name]
-
-    def skill(self, reference: str) -> dict[str, Any]:
-        """Murphy's skill score of the model, ``1 - MSE / MSE(reference)``: 1 exact, 0 no better."""
-        mse, beside = (np.array(self.strict_per_lead(f, "mse")) for f in (MODEL, reference))
-        total, total_beside = (self.strict(f, "mse") for f in (MODEL, reference))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            overall = 1 - np.float64(total) / np.float64(total_beside)
-            return {"overall": float(overall), "per_lead": (1 - mse / beside).tolist()}
-
-
-@dataclass(frozen=True)
-class Example:
-    """One window in physical units, for the eye."""
-
-    rank: str
-    """best, median or worst of the windows scored"""
-    valid_times: np.ndarray
-    """(T,) datetime64"""
-    truth_tchw: np.ndarray
-    forecast_tchw: np.ndarray
-    rmse: float
-    """of the whole window, in standard deviations (or ranges, for min-max) of the train period"""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was scored, on what, and how well."""
-
-    split: str
-    period: tuple[str, str]
-    windows_scored: int
-    windows_available: int
-    lead_seconds: tuple[int, ...]
-    """lead times, seconds after the last input frame"""
-    climatology: str
-    """definition of the climatology"""
-    openstl_scale: str
-    """the scale that protocol openstl was computed on"""
-    scores: tuple[GroupScores, ...]
-    examples: tuple[Example, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the maps."""
-        return {
-            "split": self.split,
-            "period": list(self.period),
-            "windows": {"scored": self.windows_scored, "available": self.windows_available},
-            "lead_seconds": list(self.lead_seconds),
-            "climatology": self.climatology,
-            "skill": "1 - MSE / MSE(reference), protocol strict",
-            "openstl_scale": self.openstl_scale,
-            "variables": {
-                item.group.label: {
-                    "long_name": item.group.long_name,
-                    "units": item.group.units,
-                    "train_range": [item.group.data_min, item.group.data_max],
-                    "protocols": item.protocols,
-                    "skill": {beside: item.skill(beside) for beside in FORECASTS[1:]},
-                }
-                for item in self.scores
-            },
-            "examples": [
-                {
-                    "rank": item.rank,
-                    "first_valid_time": str(item.valid_times[0].astype("datetime64[s]")),
-                    "rmse_normalised": item.rmse,
-                }
-                for item in self.examples
-            ],
-        }
+"""Thresholds of protocol radar, where the units are dBZ."""
+OPENSTL_SCALES = {
+    "minmax": "scaled to [0, 1] with the extremes of the train period",
+    "standardise": "physical units; no PSNR, SSIM or CSI, which this protocol defines on [0, 1]",
+}
+"""Protocol openstl scores what its own de-normalisation gives, by kind of normalisation."""
 
 
 def evaluate(
@@ -168,20 +78,23 @@ def evaluate(
     refuse_leak(store, split)
     available = split_starts(store, split, window)
     starts = evenly_spaced(available, max_windows)
-    known = climatology(store, variables)
+    known, definition = _climatology(store, variables)
+    forecasts = (MODEL, PERSISTENCE) if known is None else FORECASTS
     groups = channel_groups(store, variables)
-    metrics = [_accumulators(store, group, normalisation.kind) for group in groups]
+    metrics = [_accumulators(store, group, normalisation.kind, forecasts) for group in groups]
     reader = _Reader(store, forecast, variables, window, normalisation)
     errors = np.zeros(len(starts))
     done = 0
     for batch, (seen, truth, model) in reader.batches(starts, batch_size):
-        times = reader.valid_times(batch)
-        typical = climatological(known, normalisation, times)
-        still = normalisation.invert(persistence(seen, window.horizon))
+        fields = {
+            MODEL: model,
+            PERSISTENCE: normalisation.invert(persistence(seen, window.horizon)),
+        }
+        if known is not None:
+            fields[CLIMATOLOGY] = climatological(known, normalisation, reader.valid_times(batch))
         for group, protocols in zip(groups, metrics, strict=True):
-            part = (slice(None), slice(None), group.channels)
-            for name, values in zip(FORECASTS, (model, still, typical), strict=True):
-                _update(protocols, name, group, values[part], truth[part], typical[part])
+            own = {name: values[:, :, group.channels] for name, values in fields.items()}
+            _update(protocols, group, own, truth[:, :, group.channels])
         errors[done : done + len(batch)] = _window_errors(model, truth, normalisation)
         done += len(batch)
         report(done, len(starts))
@@ -193,7 +106,7 @@ def evaluate(
         windows_scored=len(starts),
         windows_available=len(available),
         lead_seconds=tuple(seconds * lead for lead in range(1, window.horizon + 1)),
-        climatology=known.definition,
+        climatology=definition,
         openstl_scale=OPENSTL_SCALES[normalisation.kind],
         scores=tuple(
             GroupScores(group, {p: {f: m.result() for f, m in by.items()} for p, by in own.items()})
@@ -239,14 +152,17 @@ def channel_groups(store: Store, variables: tuple[str, ...]) -> list[ChannelGrou
     return groups
 
 
-OPENSTL_SCALES = {
-    "minmax": "scaled to [0, 1] with the extremes of the train period",
-    "standardise": "physical units; no PSNR, SSIM or CSI, which this protocol defines on [0, 1]",
-}
+def _climatology(store: Store, variables: tuple[str, ...]) -> tuple[Climatology | None, str]:
+    """The climatology of the train period and its definition, or None and why there is none."""
+    try:
+        known = climatology(store, variables)
+    except UsageError as error:
+        return None, f"none: {error.what}"
+    return known, known.definition
 
 
 def _accumulators(
-    store: Store, group: ChannelGroup, kind: str
+    store: Store, group: ChannelGroup, kind: str, forecasts: tuple[str, ...]
 ) -> dict[str, dict[str, StreamingMetrics]]:
     options: dict[str, dict[str, Any]] = {
         "strict": {"data_min": group.data_min, "data_max": group.data_max},
@@ -257,27 +173,30 @@ def _accumulators(
     if group.units.lower() == "dbz":
         options["radar"] = {"thresholds": RADAR_DBZ, "scales": (5,)}
     return {
-        protocol: {name: create_metrics(protocol, **chosen) for name in FORECASTS}
+        protocol: {name: create_metrics(protocol, **chosen) for name in forecasts}
         for protocol, chosen in options.items()
     }
 
 
 def _update(
     protocols: dict[str, dict[str, StreamingMetrics]],
-    name: str,
     group: ChannelGroup,
-    pred: np.ndarray,
-    true: np.ndarray,
-    typical: np.ndarray,
+    fields: dict[str, np.ndarray],
+    truth: np.ndarray,
 ) -> None:
+    """Add one batch (B, T, C, H, W) of one group to every protocol and forecast."""
+    typical = fields.get(CLIMATOLOGY)
     for protocol, by_forecast in protocols.items():
-        metrics = by_forecast[name]
-        if protocol == "openstl" and metrics.options()["image"]:
-            width = group.data_max - group.data_min
-            scaled = ((x.astype(np.float64) - group.data_min) / width for x in (pred, true))
-            metrics.update(*scaled)
-        else:
-            metrics.update(pred, true, typical)
+        for name, metrics in by_forecast.items():
+            if protocol == "openstl" and metrics.options()["image"]:
+                metrics.update(_on_range(fields[name], group), _on_range(truth, group))
+            else:
+                metrics.update(fields[name], truth, typical)
+
+
+def _on_range(values: np.ndarray, group: ChannelGroup) -> np.ndarray:
+    """Physical values on [0, 1] of the train period, in double precision."""
+    return (values.astype(np.float64) - group.data_min) / (group.data_max - group.data_min)
 
 
 @dataclass(frozen=True)

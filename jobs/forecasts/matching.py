@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,9 +40,9 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
             f"the checkpoint's channels are {', '.join(checkpoint.normalisation.labels)}",
             f"the store's are {', '.join(labels)}",
         )
-    trained_on = tuple(checkpoint.record["model"]["overrides"]["in_shape"])[-2:]
+    trained_on = checkpoint.record.get("grid")
     grids = {tuple(store.variables[name].shape[-2:]) for name in checkpoint.variables}
-    if grids != {trained_on}:
+    if trained_on is not None and grids != {tuple(trained_on)}:
         raise _mismatch(
             checkpoint,
             store,
@@ -92,5 +93,5 @@ def _mismatch(checkpoint: Checkpoint, store: Store, ours: str, theirs: str) -> S
     )
 
 
-def _grid(shape: tuple[int, ...]) -> str:
+def _grid(shape: Sequence[int]) -> str:
     return " x ".join(str(size) for size in shape)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.command_line import finite
 from jobs.forecasts import figures, wording
-from jobs.forecasts.evaluation import FORECASTS, MODEL, Evaluation, Example, GroupScores
+from jobs.forecasts.scores import MODEL, Evaluation, Example, GroupScores
 from pipelines import uri as places
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def render(evaluation: Evaluation, provenance: Provenance, store: Store, protoco
 
 
 def _group(evaluation: Evaluation, item: GroupScores, protocol: str) -> dict[str, Any]:
-    skills = {reference: item.skill(reference) for reference in FORECASTS[1:]}
+    skills = {reference: item.skill(reference) for reference in item.baselines}
     ordered = [protocol, *(name for name in item.protocols if name != protocol)]
     return {
         "label": item.group.label,
@@ -156,13 +156,13 @@ def _group(evaluation: Evaluation, item: GroupScores, protocol: str) -> dict[str
 
 def _table(protocol: str, item: GroupScores, openstl_scale: str) -> dict[str, Any]:
     """One protocol's scores over all lead times: a row a forecast, the best in bold."""
-    scores = {name: item.protocols[protocol][name]["overall"] for name in FORECASTS}
+    scores = {name: item.protocols[protocol][name]["overall"] for name in item.forecasts}
     columns = []
     for name in scores[MODEL]:
         heading, units, better = _column(name)
         if not heading:
             continue
-        values = [scores[forecast][name] for forecast in FORECASTS]
+        values = [scores[forecast][name] for forecast in item.forecasts]
         units = _units(item) if units == "units" else units
         columns.append(
             {
@@ -178,7 +178,7 @@ def _table(protocol: str, item: GroupScores, openstl_scale: str) -> dict[str, An
         "protocol": protocol,
         "note": notes.get(protocol, ""),
         "columns": columns,
-        "rows": FORECASTS,
+        "rows": item.forecasts,
     }
 
 
@@ -212,7 +212,7 @@ def _by_lead(
     labels = wording.lead_labels(evaluation.lead_seconds)
     rows = [
         (f"{name}, RMSE", [item.strict_per_lead(name, "rmse")[lead] for lead in chosen])
-        for name in FORECASTS
+        for name in item.forecasts
     ]
     rows += [
         (f"skill over {name}", [skill["per_lead"][lead] for lead in chosen])
@@ -230,15 +230,15 @@ def _charts(
     unit, seconds = wording.lead_unit(evaluation.lead_seconds)
     x = [lead / seconds for lead in evaluation.lead_seconds]
     lead, units = f"lead time ({unit})", f" ({_units(item)})" if _units(item) else ""
-    rmse = {name: item.strict_per_lead(name, "rmse") for name in FORECASTS}
-    bias = {name: item.strict_per_lead(name, "bias") for name in FORECASTS}
+    rmse = {name: item.strict_per_lead(name, "rmse") for name in item.forecasts}
+    bias = {name: item.strict_per_lead(name, "bias") for name in item.forecasts}
     skill = {f"vs {name}": values["per_lead"] for name, values in skills.items()}
     charts = [
         figures.curves("Error (RMSE)", x, rmse, lead, f"RMSE{units}", "floor"),
         figures.curves("Skill: above zero beats the baseline", x, skill, lead, "skill", "line"),
         figures.curves("Bias (forecast - truth)", x, bias, lead, f"bias{units}", "line"),
     ]
-    ssim = {name: item.strict_per_lead(name, "ssim") for name in FORECASTS}
+    ssim = {name: item.strict_per_lead(name, "ssim") for name in item.forecasts}
     if not np.isnan(list(ssim.values())).all():
         charts.append(figures.curves("Structural similarity (SSIM)", x, ssim, lead, "SSIM", "none"))
     return charts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from jobs.forecasts.evaluation import CLIMATOLOGY, FORECASTS, PERSISTENCE, Evaluation, GroupScores
+from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
 
 HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
 """The score that a protocol's summary prints."""
@@ -91,7 +91,7 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
         header = "".join(f"{labels[lead]:>10}" for lead in chosen)
         lines.append(f"{item.group.label}, RMSE in {units}{'':<4}{'overall':>10}{header}")
         width = len(lines[-1]) - 10 * (1 + len(chosen))
-        for forecast in FORECASTS:
+        for forecast in item.forecasts:
             result = item.protocols[protocol][forecast]
             name = HEADLINES[protocol]
             values = [result["overall"][name], *(result["per_lead"][name][i] for i in chosen)]
@@ -105,7 +105,7 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
 
 def headline_units(evaluation: Evaluation, item: GroupScores, protocol: str) -> str:
     """The units of the headline score."""
-    image = "psnr_frame_mean_clipped" in item.protocols["openstl"][FORECASTS[0]]["overall"]
+    image = "psnr_frame_mean_clipped" in item.protocols["openstl"][MODEL]["overall"]
     return "train ranges" if protocol == "openstl" and image else item.group.units
 
 
@@ -123,7 +123,7 @@ def verdict(item: GroupScores) -> str:
     Skill is 1 - MSE / MSE(reference) over all lead times.
     """
     parts = []
-    for reference in (PERSISTENCE, CLIMATOLOGY):
+    for reference in item.baselines:
         skill = item.skill(reference)["overall"]
         word = "no better or worse than" if skill == 0 or math.isnan(skill) else None
         word = word or ("better than" if skill > 0 else "WORSE than")

@@ -35,6 +35,7 @@ def run(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         "variables": list(plan.variables),
         "window": {"input_frames": 3, "horizon": 3, "stride": 1},
         "normalisation": plan.normalisation.to_json(),
+        "grid": list(plan.store.spatial_shape),
         "statistics_fingerprint": plan.store.fingerprint,
     }
     target = folder / checkpoints.directory_name(12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ def write_store(
     splits: dict[str, tuple[str, str]] | None = None,
     statistics_period: tuple[str, str] | None = None,
     synthetic: bool = True,
+    cadence_seconds: int = 3600,
 ) -> Store:
     """A complete store of ``t2m`` (time, latitude, longitude) or ``flow`` (time, channel, y, x)."""
     splits = splits or SPLITS
-    times = np.datetime64("2019-01-01", "s") + np.arange(len(values)) * np.timedelta64(1, "h")
+    times = np.datetime64("2019-01-01", "s") + np.arange(len(values)) * np.timedelta64(
+        cadence_seconds, "s"
+    )
     period = statistics_period or splits["train"]
     traffic = values.ndim == 4
     name, dims = (
@@ -97,7 +101,7 @@ def write_store(
             "title": "A travelling wave",
             "archive": "taxibj" if traffic else "weatherbench",
             "converter_version": "0.1.0",
-            "cadence_seconds": 3600,
+            "cadence_seconds": cadence_seconds,
             "synthetic": synthetic,
             "splits": {split: list(bounds) for split, bounds in splits.items()},
             "splits_origin": "file",
@@ -107,7 +111,9 @@ def write_store(
             "configuration": {"variables": [name]},
         }
     )
-    zarr.consolidate_metadata(root.store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Zarr 3 has not standardised consolidated metadata yet.
+        zarr.consolidate_metadata(root.store)
     return open_store(str(uri))
 
 

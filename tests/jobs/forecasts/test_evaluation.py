@@ -12,8 +12,9 @@ from torch import nn
 
 from gmg_model.metrics import score
 from jobs.forecasts.baselines import persistence
-from jobs.forecasts.evaluation import FORECASTS, Evaluation, evaluate, evenly_spaced
+from jobs.forecasts.evaluation import evaluate, evenly_spaced
 from jobs.forecasts.model_forecast import forecast_with
+from jobs.forecasts.scores import FORECASTS, Evaluation
 from pipelines.climatology import climatology
 from pipelines.errors import StoreError, UsageError
 from pipelines.normalisation import Normalisation
@@ -191,6 +192,18 @@ def test_the_examples_are_the_best_the_median_and_the_worst_window(make_store):
     for example in evaluation.examples:
         own = np.sqrt(((example.forecast_tchw - example.truth_tchw) ** 2).mean()) / std
         assert example.rmse == pytest.approx(float(own), rel=1e-4)
+
+
+def test_where_no_time_of_day_repeats_there_is_no_climatology_and_the_reason_is_told(make_store):
+    splits = {
+        "train": ("2019-01-01T00:00:00", "2019-01-08T00:00:00"),
+        "test": ("2019-01-08T01:00:00", "2019-01-09T00:00:00"),
+    }
+    evaluation = run(make_store(splits=splits, cadence_seconds=2580))
+    assert evaluation.climatology.startswith("none: a cadence of 2580 s")
+    (scores,) = evaluation.scores
+    assert scores.forecasts == ("model", "persistence")
+    assert evaluation.to_json()["variables"]["t2m"]["skill"].keys() == {"persistence"}
 
 
 def test_pixels_missing_in_the_truth_are_left_out_for_every_forecast(make_store):

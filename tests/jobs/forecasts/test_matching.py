@@ -21,7 +21,7 @@ def trained_on(store: Store, **changes: Any) -> Checkpoint:
         "variables": list(variables),
         "normalisation": normalisation.to_json(),
         "statistics_fingerprint": store.fingerprint,
-        "model": {"name": "gmg-s", "overrides": {"in_shape": [1, *store.spatial_shape]}},
+        "grid": list(store.spatial_shape),
     }
     return Checkpoint("/runs/one/step_000000040", record | changes)
 

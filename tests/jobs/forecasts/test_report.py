@@ -136,6 +136,21 @@ def test_a_run_without_history_has_no_training_curve(made):
     assert "Training loss" not in other_page(made, history=())
 
 
+def test_without_a_climatology_the_page_has_persistence_alone_and_says_why(made):
+    protocols = {
+        protocol: {name: by[name] for name in ("model", "persistence")}
+        for protocol, by in made.evaluation.scores[0].protocols.items()
+    }
+    scores = (dataclasses.replace(made.evaluation.scores[0], protocols=protocols),)
+    evaluation = dataclasses.replace(
+        made.evaluation, scores=scores, climatology="none: no day repeats", examples=()
+    )
+    text = " ".join(Loads(render(evaluation, made.provenance, made.store, "strict")).text)
+    assert "none: no day repeats" in text
+    assert "Skill over persistence" in text
+    assert "Skill over climatology" not in text
+
+
 def test_page_and_json_are_written_into_a_folder(made, tmp_path):
     folder = tmp_path / "new" / "folder"
     page, record = written(made, str(folder))

@@ -1,0 +1,128 @@
+"""What an evaluation finds: scores of every group of channels, and windows to look at.
+
+Legend: T lead times, C channels, H W grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MODEL, PERSISTENCE, CLIMATOLOGY = "model", "persistence", "climatology"
+FORECASTS = (MODEL, PERSISTENCE, CLIMATOLOGY)
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels of one quantity in one unit, scored together."""
+
+    label: str
+    """a variable, or one level of it"""
+    long_name: str
+    """for people"""
+    units: str
+    """physical units, as in the store"""
+    channels: slice
+    """of the model's channels"""
+    data_min: float
+    """smallest value of the train period"""
+    data_max: float
+    """largest value of the train period"""
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """Scores of one group: ``protocols[protocol][forecast]`` as ``metrics.result()`` gives them."""
+
+    group: ChannelGroup
+    protocols: dict[str, dict[str, dict[str, Any]]]
+
+    @property
+    def forecasts(self) -> tuple[str, ...]:
+        """What was scored: the model first, then its baselines."""
+        return tuple(self.protocols["strict"])
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """What the model is compared with."""
+        return self.forecasts[1:]
+
+    def strict(self, forecast: str, name: str) -> float:
+        """One score over all lead times under protocol ``strict``."""
+        return self.protocols["strict"][forecast]["overall"][name]
+
+    def strict_per_lead(self, forecast: str, name: str) -> list[float]:
+        """One score for each lead time under protocol ``strict``."""
+        return self.protocols["strict"][forecast]["per_lead"][name]
+
+    def skill(self, reference: str) -> dict[str, Any]:
+        """Murphy's skill score of the model, ``1 - MSE / MSE(reference)``: 1 exact, 0 no better."""
+        mse, beside = (np.array(self.strict_per_lead(f, "mse")) for f in (MODEL, reference))
+        total, total_beside = (self.strict(f, "mse") for f in (MODEL, reference))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            overall = 1 - np.float64(total) / np.float64(total_beside)
+            return {"overall": float(overall), "per_lead": (1 - mse / beside).tolist()}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window in physical units, for the eye."""
+
+    rank: str
+    """best, median or worst of the windows scored"""
+    valid_times: np.ndarray
+    """(T,) datetime64"""
+    truth_tchw: np.ndarray
+    forecast_tchw: np.ndarray
+    rmse: float
+    """of the whole window, in standard deviations (or ranges, for min-max) of the train period"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was scored, on what, and how well."""
+
+    split: str
+    period: tuple[str, str]
+    windows_scored: int
+    windows_available: int
+    lead_seconds: tuple[int, ...]
+    """lead times, seconds after the last input frame"""
+    climatology: str
+    """definition of the climatology, or why there is none"""
+    openstl_scale: str
+    """the scale that protocol openstl was computed on"""
+    scores: tuple[GroupScores, ...]
+    examples: tuple[Example, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the maps."""
+        return {
+            "split": self.split,
+            "period": list(self.period),
+            "windows": {"scored": self.windows_scored, "available": self.windows_available},
+            "lead_seconds": list(self.lead_seconds),
+            "climatology": self.climatology,
+            "skill": "1 - MSE / MSE(reference), protocol strict",
+            "openstl_scale": self.openstl_scale,
+            "variables": {
+                item.group.label: {
+                    "long_name": item.group.long_name,
+                    "units": item.group.units,
+                    "train_range": [item.group.data_min, item.group.data_max],
+                    "protocols": item.protocols,
+                    "skill": {beside: item.skill(beside) for beside in item.baselines},
+                }
+                for item in self.scores
+            },
+            "examples": [
+                {
+                    "rank": item.rank,
+                    "first_valid_time": str(item.valid_times[0].astype("datetime64[s]")),
+                    "rmse_normalised": item.rmse,
+                }
+                for item in self.examples
+            ],
+        }

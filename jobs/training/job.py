@@ -162,7 +162,7 @@ def _storage(run_uri: str) -> tuple[dict[str, Any], str]:
 
 def _user_error(error: Any, options: TrainOptions) -> PlatformError:
     """The error of a worker that a user can act on, else a summary with the way to go on."""
-    failures = getattr(error, "worker_failures", {})
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         cause: BaseException | None = failure
         while cause is not None:

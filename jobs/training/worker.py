@@ -9,6 +9,7 @@ of (seed, step, lane), so a checkpoint after any step resumes exactly.
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -81,7 +82,6 @@ class Worker:
         self.step, self.epoch = 0, 0
         self.pending: list[dict[str, Any]] = []
         self.history: list[dict[str, Any]] = []
-        self.validation_loss: float | None = None
         self.last_news = self.started = time.monotonic()
         self.first_step = 0
 
@@ -113,9 +113,8 @@ class Worker:
                 self.checkpoint()
         self.epoch += 1
         last = self.epoch == self.options.training.epochs
-        if last or self.epoch % self.options.validation.every_epochs == 0:
-            self.validation_loss = self.validate()
-        self.checkpoint()
+        due = last or self.epoch % self.options.validation.every_epochs == 0
+        self.checkpoint(self.validate() if due else None)
 
     def train_step(self, batch: Batch) -> None:
         """One optimisation step on this worker's lanes of the global batch."""
@@ -226,7 +225,7 @@ class Worker:
         rate = done * self.options.training.global_batch / elapsed
         waited = 100 * self.stream.wait_seconds / elapsed
         note = (
-            f"epoch {self.epoch + 1}/{self.options.training.epochs} "
+            f"epoch {self.history[-1]['epoch'] + 1}/{self.options.training.epochs} "
             f"loss {self.history[-1]['loss']:.4f} {rate:.1f} windows/s data wait {waited:.1f} %"
         )
         self.board.write.remote({"step": self.step, "steps": self.plan.total_steps, "note": note})
@@ -257,15 +256,16 @@ class Worker:
 
     # --- checkpoints -----------------------------------------------------------------------------
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, validation_loss: float | None = None) -> None:
         """Write the history and report a checkpoint; the upload goes on behind the training."""
         self.flush()
         metrics = {
             "step": self.step,
             "epoch": self.epoch,
             "loss": self.history[-1]["loss"] if self.history else math.nan,
-            # Ray keeps the checkpoints of the lowest score; one without a validation comes last.
-            "validation_loss": math.inf if self.validation_loss is None else self.validation_loss,
+            # Ray keeps the lowest; one that was not validated comes last, by a number that survives
+            # JSON, as infinity does not.
+            "validation_loss": sys.float_info.max if validation_loss is None else validation_loss,
         }
         if self.rank != 0:
             self.history.clear()
@@ -279,7 +279,7 @@ class Worker:
         if self.optimisation.config.ema:
             raw = self.model.state_dict()
             training |= {f"model/{name}": value for name, value in raw.items()}
-        checkpoints.write(folder, self._record(), weights, training)
+        checkpoints.write(folder, self._record(validation_loss), weights, training)
         ray.train.report(
             metrics,
             checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
@@ -288,14 +288,14 @@ class Worker:
             delete_local_checkpoint_after_upload=True,
         )
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self, validation_loss: float | None) -> dict[str, Any]:
         plan = self.plan
         return {
             "step": self.step,
             "epoch": self.epoch,
             "steps_per_epoch": plan.steps_per_epoch,
             "finished": self.epoch >= self.options.training.epochs,
-            "validation_loss": self.validation_loss,
+            "validation_loss": validation_loss,
             "options": self.options.as_dict(),
             "model": {"name": self.options.model.name, "overrides": plan.model_overrides},
             "variables": list(plan.variables),
@@ -334,5 +334,4 @@ class Worker:
         self.optimisation.load_state_tensors(training)
         self.step = self.first_step = checkpoint.step
         self.epoch = checkpoint.step // self.plan.steps_per_epoch
-        self.validation_loss = checkpoint.record["validation_loss"]
         self.started = time.monotonic()

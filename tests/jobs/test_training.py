@@ -55,7 +55,9 @@ def test_the_last_checkpoint_forecasts_as_it_was_validated(two_workers: TrainOpt
 
 
 def test_the_same_command_again_is_a_no_op_that_says_so(two_workers: TrainOptions) -> None:
-    before = {path: path.stat().st_mtime_ns for path in Path(two_workers.run).rglob("*.safetensors")}
+    before = {
+        path: path.stat().st_mtime_ns for path in Path(two_workers.run).rglob("*.safetensors")
+    }
     outcome = train(two_workers)
     assert outcome.already_finished
     assert "nothing to do" in outcome.summary()

@@ -88,9 +88,19 @@ class AttentionMemory(nn.Module):
 
 
 def attend(q_bcs: Tensor, k_bcs: Tensor, v_bcs: Tensor) -> Tensor:
-    """Unscaled attention over positions: (B, a, S), (B, a, S), (B, C, S) -> (B, C, S)."""
-    q, k, v = (x.transpose(1, 2) for x in (q_bcs, k_bcs, v_bcs))
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2)
+    """Unscaled attention over positions: (B, a, S), (B, a, S), (B, C, S) -> (B, C, S).
+
+    On a GPU the fused kernel, which never holds the S x S weights. On a CPU that kernel wants one
+    width for queries and values and costs a third more than two products around a softmax.
+    """
+    q, v = q_bcs.transpose(1, 2), v_bcs.transpose(1, 2)
+    if q.is_cuda:
+        mixed = F.scaled_dot_product_attention(q, k_bcs.transpose(1, 2), v, scale=1.0)
+        return mixed.transpose(1, 2)
+    logits = torch.bmm(q.contiguous(), k_bcs)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    weights = logits.softmax(-1, dtype=wide).to(logits.dtype)
+    return torch.bmm(weights, v.to(weights.dtype)).transpose(1, 2)
 
 
 def _update(gates_bchw: Tensor, m_bchw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,91 @@
+"""Small models whose motion path is awake, and the golden tensors of the published arithmetic."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gmg_model
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Such small tensors gain nothing from a second thread, and on a busy machine threads that wait
+    # for each other make a test of two seconds last a minute.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def awaken_motion(model: nn.Module) -> None:
+    """Give the offset recurrence weights: at their initial zeros no test would see it."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            parts = name.split(".")
+            if "motion_list" in parts and parts[-2] in ("update", "reset", "output", "warp_gate"):
+                weight.add_(torch.randn(weight.shape, generator=generator) * 0.3)
+
+
+@pytest.fixture
+def small() -> Callable[..., Any]:
+    """``small(name, **overrides)``: a model of a few thousand weights, reproducible, awake."""
+
+    def make(name: str = "gmg-l", **overrides: Any) -> Any:
+        torch.manual_seed(7)
+        options: dict[str, Any] = {"hidden": 8, "patch_size": 2}
+        if name.startswith("gmg"):
+            options["attention_hidden"] = 4
+        model = gmg_model.create_model(name, **(options | overrides))
+        awaken_motion(model)
+        return model
+
+    return make
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One file of golden tensors."""
+
+    options: dict[str, Any]
+    weights: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+
+    @property
+    def frames(self) -> Tensor:
+        return self.tensors["frames"]
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Callable[[str], Golden]:
+    """``golden(name)``: weights, frames and outputs that the published arithmetic gave."""
+    from safetensors import safe_open
+
+    def load(name: str) -> Golden:
+        with safe_open(shared / "fixtures" / f"{name}.safetensors", "pt") as file:
+            options = {k: _literal(v) for k, v in file.metadata().items()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        weights = {
+            key.removeprefix("weights."): value
+            for key, value in tensors.items()
+            if key.startswith("weights.")
+        }
+        return Golden(options, weights, tensors)
+
+    return load
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

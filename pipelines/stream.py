@@ -45,6 +45,10 @@ class Transport(Protocol):
         """What fills the pools of an epoch, from the one that ``first_step`` draws from."""
         ...
 
+    def close(self) -> None:
+        """Called when the epoch ends or is left, after the last load."""
+        ...
+
 
 class DirectTransport:
     """Reads the store in the worker's own process."""
@@ -57,8 +61,11 @@ class DirectTransport:
     def loader(self, epoch: int, first_step: int) -> Load:
         return self._load
 
+    def close(self) -> None:
+        """Nothing to end: reads end with the threads that make them."""
+
     def _load(self, pool: Pool, out_tchw: np.ndarray) -> None:
-        load_pool(self._reader, pool, out_tchw)
+        load_pool(self._reader, pool.pieces, out_tchw)
 
 
 class WindowStream:
@@ -177,6 +184,7 @@ class WindowStream:
         """End the epoch that is being served, if any, and its threads."""
         if self._assembly is not None:
             self._assembly.close()
+            self._transport.close()
             self._waited += self._assembly.wait_seconds
             self._assembly = None
 
@@ -186,10 +194,10 @@ def frame_layout(reader: FrameReader, spec: WindowSpec) -> FrameLayout:
     return FrameLayout(reader.chunk_frames, spec.span, reader.frame_bytes)
 
 
-def load_pool(reader: FrameReader, pool: Pool, out_tchw: np.ndarray) -> None:
-    """Read the pieces of a pool end to end into (pool.frames, C, H, W) float32."""
+def load_pool(reader: FrameReader, pieces: Sequence[tuple[int, int]], out_tchw: np.ndarray) -> None:
+    """Read runs of frames [first, last) end to end into (frames, C, H, W) float32."""
     head = 0
-    for first, last in pool.pieces:
+    for first, last in pieces:
         reader.read(first, last, out_tchw[head : head + last - first])
         head += last - first
 

@@ -78,7 +78,7 @@ def test_the_dataset_of_a_shard_gives_the_batches_of_the_direct_reader(
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_train_workers_draw_the_planned_batches_from_their_shards(store: Store, tmp_path: Path):
     import ray.train
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from pipelines.transport_ray import SlabDataConfig
 
@@ -95,7 +95,7 @@ def test_two_train_workers_draw_the_planned_batches_from_their_shards(store: Sto
                 frames=batch.frames_btchw,
             )
 
-    TorchTrainer(
+    DataParallelTrainer(
         loop,
         scaling_config=ray.train.ScalingConfig(num_workers=2),
         run_config=ray.train.RunConfig(name="slabs", storage_path=f"{place}/run"),

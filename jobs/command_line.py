@@ -89,13 +89,13 @@ def progress(title: str, unit: str = "") -> Iterator[Progress]:
 
 
 def _lines(title: str, unit: str) -> Progress:
-    last = time.monotonic()
+    last, shown = time.monotonic(), -1
 
     def report(done: int, total: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal last, shown
         now = time.monotonic()
-        if now - last >= 10.0 or (done == total and now - last > 2.0):
-            last = now
+        if done != shown and (now - last >= 10.0 or (done == total and now - last > 2.0)):
+            last, shown = now, done
             line = " ".join(part for part in (f"{title}: {done}/{total}", unit, note) if part)
             print(line, file=sys.stderr, flush=True)
 

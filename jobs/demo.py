@@ -1,10 +1,11 @@
-"""The whole main street on a made archive: make it, reprocess, train on two workers, evaluate.
+"""The whole main job on a made archive: make it, reprocess, train on two workers, evaluate.
 
     make demo            (or: python jobs/demo.py --folder build/demo)
 
 Every step is the command that a user would type, printed before it runs. The archive is synthetic
 and says so; it has the files and the layout of WeatherBench's 2 m temperature, so the same commands
-work on the real one. A second run takes up where the first stopped.
+work on the real one. In the middle of the training one worker is killed, as a spot instance would
+be, and the run goes on from its checkpoint. A second run takes up where the first stopped.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from jobs.command_line import parser_class, run
+from jobs.command_line import parser_class, progress, run
 from pipelines.errors import PlatformError
 
 JOBS = Path(__file__).resolve().parent
@@ -25,12 +28,13 @@ validation: ["2016", "2016"]
 test: ["2017", "2017"]
 """
 TRAINING = (
-    *("--model.hidden", "[32,32,32,32]", "--model.residual", "true", "--model.circular", "true"),
-    *("--data.input_frames", "6", "--data.horizon", "6", "--data.every", "12"),
+    *("--model.hidden", "[32,32]", "--model.patch_size", "4"),
+    *("--model.residual", "true", "--model.circular", "true"),
+    *("--data.input_frames", "6", "--data.horizon", "6", "--data.every", "6"),
     *("--training.epochs", "2", "--training.learning_rate", "2e-3"),
-    *("--validation.windows", "64"),
+    *("--checkpoints.every_steps", "60", "--validation.windows", "128"),
 )
-"""A small GMG-s, every twelfth window: minutes instead of days; real settings are in configs/."""
+"""A small GMG-s on every sixth window: minutes instead of days; real settings are in configs/."""
 
 
 def main() -> None:
@@ -41,11 +45,7 @@ def main() -> None:
     archive, store, report = folder / "archive", folder / "store.zarr", folder / "report.html"
 
     step("1/4  a synthetic archive in WeatherBench's layout")
-    from jobs.command_line import progress
-    from pipelines.archives.synthetic import write_weatherbench
-
-    with progress("writing", "years") as report_progress:
-        write_weatherbench(str(archive), years=YEARS, seed=0, progress=report_progress)
+    write_archive(archive)
 
     step("2/4  raw archive -> Zarr store")
     splits = folder / "splits.yaml"
@@ -58,11 +58,12 @@ def main() -> None:
         *("--store", str(store), "--splits", str(splits)),
     )
 
-    step("3/4  two-worker DDP training")
+    step("3/4  two-worker DDP training, one worker killed on the way")
     run_uri = str(folder / "run")
     job(
         "train_weatherbench.py",
         *("--store", str(store), "--run", run_uri, "--workers", "2", *TRAINING),
+        meanwhile=lambda training: kill_a_worker(training, run_uri),
     )
 
     step("4/4  scores against persistence and climatology")
@@ -74,12 +75,25 @@ def main() -> None:
     print(f"\nThe page: {report.resolve()}")
 
 
+def write_archive(archive: Path) -> None:
+    """One file a year; a file that is there from an earlier run is kept."""
+    from pipelines.archives.synthetic import write_weatherbench
+
+    with progress("writing", "years") as report:
+        for done, year in enumerate(YEARS, start=1):
+            if not list(archive.glob(f"*/*_{year}_*.nc")):
+                write_weatherbench(archive, [year])
+            report(done, len(YEARS))
+
+
 def step(title: str) -> None:
     """Announce a step."""
     print(f"\n== {title}", flush=True)
 
 
-def job(script: str, *arguments: str) -> None:
+def job(
+    script: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None
+) -> None:
     """Run one job as a user would, in a process of its own.
 
     Raises
@@ -89,11 +103,37 @@ def job(script: str, *arguments: str) -> None:
     """
     command = [sys.executable, str(JOBS / script), *arguments]
     print(f"$ python jobs/{script} {shlex.join(arguments)}", flush=True)
-    code = subprocess.run(command, check=False).returncode
+    process = subprocess.Popen(command)
+    if meanwhile:
+        meanwhile(process)
+    code = process.wait()
     if code:
         raise PlatformError(
             f"jobs/{script} ended with code {code}", remedy="see its message above, then run again"
         )
+
+
+def kill_a_worker(training: subprocess.Popen[bytes], run_uri: str) -> None:
+    """``kill -9`` one training worker once the run's first checkpoint is there."""
+    import psutil
+
+    from jobs.training.checkpoints import list_checkpoints
+
+    if list_checkpoints(run_uri):
+        return  # a run that is resumed, or done, has shown it already
+    while training.poll() is None and not list_checkpoints(run_uri):
+        time.sleep(0.5)
+    family = psutil.Process(training.pid).children(recursive=True) if not training.poll() else []
+    for process in family:
+        if "RayTrainWorker" in process.name():
+            step_done = list_checkpoints(run_uri)[-1].step
+            print(
+                f"   kill -9 {process.pid}: a training worker dies after the checkpoint of step "
+                f"{step_done}; Ray Train starts a new group, which resumes from there",
+                flush=True,
+            )
+            process.kill()
+            return
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ def evaluate(
         batch_size: windows in one forward pass.
         json: print one JSON object on standard output instead of the summary.
     """
+    from jobs.forecasts.destination import refuse_unwritable
     from jobs.forecasts.evaluation import evaluate as score_windows
-    from jobs.forecasts.matching import refuse_mismatch
+    from jobs.forecasts.matching import refuse_leak, refuse_mismatch
     from jobs.forecasts.model_forecast import forecast_with
     from jobs.forecasts.report import Provenance, write_report
     from jobs.forecasts.wording import summary
@@ -49,6 +50,8 @@ def evaluate(
 
     opened, trained = open_store(store), load_checkpoint(checkpoint)
     refuse_mismatch(trained, opened)
+    refuse_leak(opened, split)
+    refuse_unwritable(report)
     with progress("scoring", "windows") as show:
         evaluation = score_windows(
             opened,

@@ -95,7 +95,7 @@ def training_curve(steps: Sequence[int], losses: Sequence[float], chosen: int) -
         label = f"mean of {width} steps" if width > 1 else "each step"
         axes.plot(steps[width - 1 :], smooth, color="#0072B2", linewidth=1.8, label=label)
         axes.axvline(chosen, color="#000000", linewidth=1, linestyle="--", label="this checkpoint")
-        if (values > 0).all():
+        if 0 < 10 * values.min() < values.max():
             axes.set_yscale("log")
         axes.set(xlabel="optimisation step", ylabel="training loss (normalised units)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)

@@ -12,6 +12,7 @@ import numpy as np
 
 from jobs.command_line import finite
 from jobs.forecasts import figures, wording
+from jobs.forecasts.destination import destinations
 from jobs.forecasts.scores import MODEL, Evaluation, Example, GroupScores
 from pipelines import uri as places
 
@@ -85,20 +86,6 @@ class Provenance:
     def to_json(self) -> dict[str, Any]:
         """Everything but the history."""
         return {key: value for key, value in vars(self).items() if key != "history"}
-
-
-def destinations(report: str) -> tuple[str, str]:
-    """URIs of the page and of the JSON beside it.
-
-    >>> destinations("s3://bucket/scores/day1.html")
-    ('s3://bucket/scores/day1.html', 's3://bucket/scores/day1.json')
-    >>> destinations("s3://bucket/scores")
-    ('s3://bucket/scores/report.html', 's3://bucket/scores/evaluation.json')
-    """
-    report = report.rstrip("/")
-    if report.endswith(".html"):
-        return report, report.removesuffix(".html") + ".json"
-    return places.join(report, "report.html"), places.join(report, "evaluation.json")
 
 
 def write_report(

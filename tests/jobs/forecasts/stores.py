@@ -38,6 +38,7 @@ def write_store(
     statistics_period: tuple[str, str] | None = None,
     synthetic: bool = True,
     cadence_seconds: int = 3600,
+    units: str = "K",
 ) -> Store:
     """A complete store of ``t2m`` (time, latitude, longitude) or ``flow`` (time, channel, y, x)."""
     splits = splits or SPLITS
@@ -65,7 +66,10 @@ def write_store(
         dtype="float32",
         fill_value=np.nan,
         dimension_names=dims,
-        attributes={"units": "1" if traffic else "K", "long_name": "traffic" if traffic else name},
+        attributes={
+            "units": "1" if traffic else units,
+            "long_name": "traffic" if traffic else name,
+        },
     )
     array[:] = values
     coordinates: dict[str, np.ndarray] = {

@@ -240,6 +240,20 @@ def test_channels_of_one_quantity_are_scored_together_on_the_scale_of_the_tables
     assert "weather" not in scores.protocols
 
 
+def test_reflectivity_is_also_scored_by_events(make_store):
+    store = make_store(weather() - 240, units="dBZ")
+    starts = split_starts(store, "test", WINDOW)
+    truth, last = (frames(store, starts, r) for r in (range(4, 7), range(3, 4)))
+    expected = score(np.repeat(last, 3, axis=1), truth, "radar", scales=(5,))
+
+    (scores,) = run(store).scores
+
+    found = scores.protocols["radar"]["persistence"]["overall"]
+    assert found["csi_40"] == pytest.approx(expected["csi_40"], rel=1e-4)
+    assert 0 < found["csi_40"] < 1
+    assert found.keys() == expected.keys()
+
+
 def test_a_model_whose_forecast_is_nan_does_not_score_better_for_it(make_store):
     def broken(seen: np.ndarray, horizon: int) -> np.ndarray:
         outputs = persistence(seen, horizon)

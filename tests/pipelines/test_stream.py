@@ -143,6 +143,23 @@ def test_an_epoch_resumes_at_a_step_with_the_same_batches(store: Store, step: in
         np.testing.assert_array_equal(again[3], once[3])
 
 
+@pytest.mark.parametrize(("before", "after", "killed"), [(1, 3, 5), (4, 2, 11), (6, 1, 1)])
+def test_another_number_of_workers_goes_on_where_a_killed_run_stopped(
+    store: Store, before: int, after: int, killed: int
+):
+    def starts_by_step(world: int, first: int, last: int | None) -> list[list[int]]:
+        shares = [
+            drawn(stream_of(store, rank_lanes(6, world, rank)), 4, first)[:last]
+            for rank in range(world)
+        ]
+        return [
+            [start for part in parts for start in part[2]] for parts in zip(*shares, strict=True)
+        ]
+
+    whole = starts_by_step(1, 0, None)
+    assert starts_by_step(before, 0, killed) + starts_by_step(after, killed, None) == whole
+
+
 def test_resuming_reads_no_frames_of_finished_pools(store: Store):
     reads: list[int] = []
 

@@ -127,15 +127,12 @@ def _map(
         rows, columns = (float(np.ptp(x)) or 1.0 for x in (grid.rows, grid.columns))
         height = float(np.clip(4.0 * rows / columns, 0.8, 6.0))
         figure, axes = _figure(4.7, height + 1.25)
-        axes.set_facecolor("#ffffff")
+        # Missing pixels are transparent and show the hatching.
+        axes.patch.set(facecolor="#ffffff", edgecolor="#999999", hatch="////", linewidth=0)
         image = axes.pcolormesh(
             grid.columns, grid.rows, values_hw, cmap=colours, vmin=low, vmax=high, shading="nearest"
         )
-        missing = np.isnan(values_hw)
-        if missing.any():
-            hatched = np.ma.masked_array(np.ones_like(values_hw), mask=~missing)
-            axes.pcolor(grid.columns, grid.rows, hatched, hatch="////", alpha=0, shading="nearest")
-        if contours and min(values_hw.shape) >= 2 and not missing.all():
+        if contours and min(values_hw.shape) >= 2 and not np.isnan(values_hw).all():
             _signed_contours(axes, grid, values_hw, high)
         axes.set(xlabel=grid.column_label, ylabel=grid.row_label, aspect="equal")
         if grid.degrees:

@@ -130,7 +130,7 @@ def _group(evaluation: Evaluation, item: GroupScores, protocol: str) -> dict[str
         "verdict": wording.verdict(item),
         "better": all(skill["overall"] > 0 for skill in skills.values()),
         "model_rmse": wording.number(item.strict(MODEL, "rmse")),
-        "skills": {name: wording.number(skill["overall"]) for name, skill in skills.items()},
+        "skills": {name: wording.skill_number(skill["overall"]) for name, skill in skills.items()},
         "tables": [
             table
             for name in ordered
@@ -197,18 +197,16 @@ def _by_lead(
 ) -> dict[str, Any]:
     chosen = wording.several(len(evaluation.lead_seconds), TABLE_LEADS)
     labels = wording.lead_labels(evaluation.lead_seconds)
+    rmse = {name: item.strict_per_lead(name, "rmse") for name in item.forecasts}
     rows = [
-        (f"{name}, RMSE", [item.strict_per_lead(name, "rmse")[lead] for lead in chosen])
-        for name in item.forecasts
+        (f"{name}, RMSE", [wording.number(values[lead]) for lead in chosen])
+        for name, values in rmse.items()
     ]
     rows += [
-        (f"skill over {name}", [skill["per_lead"][lead] for lead in chosen])
+        (f"skill over {name}", [wording.skill_number(skill["per_lead"][lead]) for lead in chosen])
         for name, skill in skills.items()
     ]
-    return {
-        "leads": [labels[lead] for lead in chosen],
-        "rows": [(name, [wording.number(v) for v in values]) for name, values in rows],
-    }
+    return {"leads": [labels[lead] for lead in chosen], "rows": rows}
 
 
 def _charts(

@@ -63,6 +63,15 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{max(0, places)}f}" if -4 < places < 12 else f"{value:.{digits - 1}e}"
 
 
+def skill_number(value: float) -> str:
+    """A skill score in three decimals.
+
+    >>> skill_number(0.45678), skill_number(-4e-8), skill_number(float("nan"))
+    ('0.457', '0.000', 'none')
+    """
+    return "none" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
+
+
 def column(values: Sequence[float], beside: float | None = None) -> list[str]:
     """Scores of one kind with the same decimals: four digits for the largest of them.
 
@@ -125,7 +134,7 @@ def verdict(item: GroupScores) -> str:
     parts = []
     for reference in item.baselines:
         skill = item.skill(reference)["overall"]
-        word = "no better or worse than" if skill == 0 or math.isnan(skill) else None
-        word = word or ("better than" if skill > 0 else "WORSE than")
-        parts.append(f"{word} {reference} (skill {number(skill)})")
+        words = "as good as" if math.isnan(skill) or round(skill, 3) == 0 else "WORSE than"
+        words = "better than" if round(skill, 3) > 0 else words
+        parts.append(f"{words} {reference} (skill {skill_number(skill)})")
     return " and ".join(parts)

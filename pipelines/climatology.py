@@ -29,8 +29,6 @@ _DAYS_OF_YEAR = 366
 _TWO_YEARS = 2 * 365 * _DAY
 _WEEKLY_ARCHIVES = ("taxibj",)
 _BLOCK_BYTES = 32 * 2**20
-# Days from 1970-01-01, a Thursday, back to a Monday.
-_MONDAY = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +118,7 @@ def _bins(times: np.ndarray, cycle: Cycle, slot: int) -> np.ndarray:
     if cycle == "day":
         return slot_of_day
     if cycle == "week":
-        return (seconds + _MONDAY * _DAY) % (7 * _DAY) // slot
+        return seconds % (7 * _DAY) // slot  # weeks from Thursday to Wednesday, as 1970 began
     return _day_of_leap_year(times) * (_DAY // slot) + slot_of_day
 
 

@@ -325,8 +325,11 @@ def test_evaluation_reads_each_chunk_about_once(store: Store, monkeypatch: pytes
         original(self, first, last, out)
 
     monkeypatch.setattr(module.FrameReader, "read", counted)
-    starts = split_starts(store, "train", SPEC)
-    assert sum(len(chosen) for chosen, _ in read_batches(store, ("t2m",), SPEC, starts, 8)) == len(
-        starts
-    )
-    assert sum(last - first for first, last in read) == FRAMES
+    spec = WindowSpec(6, 7)  # longer than a chunk
+    starts = split_starts(store, "train", spec)
+    batches = read_batches(store, ("t2m",), spec, starts, 8)
+    assert sum(len(chosen) for chosen, _ in batches) == len(starts)
+    chunk = store.variable("t2m").chunk_frames
+    decoded = sum(-(-last // chunk) - first // chunk for first, last in read)
+    assert len(read) > 3
+    assert decoded == -(-FRAMES // chunk)

@@ -299,6 +299,7 @@ class Worker:
             "options": self.options.as_dict(),
             "model": {"name": self.options.model.name, "overrides": plan.model_overrides},
             "variables": list(plan.variables),
+            "grid": list(plan.store.spatial_shape),
             "window": {
                 "input_frames": plan.window.input_frames,
                 "horizon": plan.window.horizon,

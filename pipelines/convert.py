@@ -26,6 +26,7 @@ from pipelines.lease import Lease, hold
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import ConversionOptions, Plan, ShardTask, make_plan
 from pipelines.ray_session import check_reachable, ray_session
+from pipelines.repair import damaged, remove_strays
 from pipelines.resume import check_continues, due_tasks, remember_options, summarise
 from pipelines.shard_task import Destination, checksum, convert_shard, utc_now
 from pipelines.writable import check_writable, sweep_partial
@@ -117,8 +118,12 @@ def convert(
     with hold(request.store, say) as lease:
         sweep_partial(request.store)
         due, records = due_tasks(plan, request.store)
+        removed: list[str] = []
         if request.repair:
-            due, records = _with_damaged(plan, request.store, due, records)
+            removed = remove_strays(plan, request.store)
+            for place in damaged(request.store, records):
+                del records[place]
+            due = [task for task in plan.tasks if (task.layout.name, task.shard) not in records]
         ledger = Ledger(request.store)
         before = ledger.read_plan()
         summary = summarise(plan, request.source, lease.owner, utc_now())
@@ -152,7 +157,7 @@ def convert(
         seconds_indexing=indexed - began,
         seconds_starting=started - indexed,
         seconds_converting=converted - started,
-        changed=bool(due) or changed,
+        changed=bool(due or removed) or changed,
         statistics_changed=new_statistics,
         notes=plan.index.notes,
     )
@@ -196,22 +201,6 @@ def _on_ray(
         if row["error"]:
             raise pickle.loads(row["error"])
         yield ShardRecord.from_bytes(row["record"])
-
-
-def _with_damaged(
-    plan: Plan,
-    store: str,
-    due: list[ShardTask],
-    records: dict[tuple[str, int], ShardRecord],
-) -> tuple[list[ShardTask], dict[tuple[str, int], ShardRecord]]:
-    """Adds the shards whose bytes are not the recorded ones."""
-    kept = dict(records)
-    for place, record in records.items():
-        data = places.read_bytes(places.join(store, *record.object_name.split("/")))
-        if checksum(data) != record.checksum:
-            del kept[place]
-    tasks = [task for task in plan.tasks if (task.layout.name, task.shard) not in kept]
-    return tasks, kept
 
 
 def _finish(

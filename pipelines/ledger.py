@@ -93,9 +93,8 @@ class Ledger:
     def commit(self, record: ShardRecord) -> None:
         """Write one record; its shard must already stand."""
         name = f"{record.shard:06d}.json"
-        places.write_bytes(
-            places.join(self.store, FOLDER, record.variable, name), record.to_bytes()
-        )
+        place = places.join(self.store, FOLDER, record.variable, name)
+        places.write_bytes(place, record.to_bytes(), durable=False)
 
     def read_plan(self) -> dict[str, Any] | None:
         """The summary of the last plan; None where no conversion was begun."""

@@ -1,7 +1,8 @@
 """The archives that ``reprocess`` reads: one module an archive, imported when it is asked for.
 
 Adding one: write a module that defines ``ARCHIVE`` (an :class:`pipelines.archives.archive.Archive`:
-how its files are found, described and decoded, and which splits its papers use) and name it here.
+which files belong to it, how they are described and decoded, and which splits its papers use) and
+name it here.
 """
 
 from __future__ import annotations

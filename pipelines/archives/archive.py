@@ -7,6 +7,7 @@ variable, ``(*extra, y, x)`` with the extra dimensions (level, member, channel) 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +105,9 @@ class ArchiveIndex:
     """what a user should know: repeats that were dropped, variables without time"""
 
 
+Decode = Callable[[str, np.ndarray], np.ndarray]
+"""variable and positions -> float32 (n, *extra, y, x)"""
+
 Splits = dict[str, tuple[int, int]]
 """split -> first and last time, inclusive, seconds since 1970-01-01"""
 
@@ -112,10 +116,11 @@ Splits = dict[str, tuple[int, int]]
 class Archive:
     """How one kind of archive is read.
 
-    ``describe(path, file, options)`` reads headers. ``decode(path, file, variable, positions)``
-    returns float32 ``(n, *extra, y, x)``, missing pixels NaN; ``path`` is local: remote files are
-    fetched first. ``protocol_splits(times)`` gives the splits of the papers, or None where the
-    times do not allow them. Both readers raise SourceError naming the file.
+    ``describe(path, file, options)`` reads headers. ``decoder(path, file)`` is a context that keeps
+    the file open and gives ``decode(variable, positions)``, which returns float32 ``(n, *extra, y,
+    x)``, missing pixels NaN. ``path`` is local: remote files are fetched first. Both raise
+    SourceError naming the file. ``protocol_splits(times)`` gives the splits of the papers, or None
+    where the times do not allow them.
     """
 
     name: str
@@ -123,7 +128,7 @@ class Archive:
     suffixes: tuple[str, ...]
     """endings of the files that belong to it, lower case"""
     describe: Callable[[str, SourceFile, ReadOptions], FileContents]
-    decode: Callable[[str, SourceFile, str, np.ndarray], np.ndarray]
+    decoder: Callable[[str, SourceFile], AbstractContextManager[Decode]]
     protocol_splits: Callable[[np.ndarray], Splits | None]
     separate_periods: bool = False
     """each file is a period of its own; otherwise all files are one period"""

@@ -222,8 +222,8 @@ def _check_equal(
 
 
 def _frames(archive: Archive, file: SourceFile, name: str, positions: np.ndarray) -> np.ndarray:
-    with reading(file) as path:
-        return archive.decode(path, file, name, positions)
+    with reading(file) as path, archive.decoder(path, file) as decode:
+        return decode(name, positions)
 
 
 def _raise_conflict(name: str, one: SourceFile, two: SourceFile, time: int) -> None:

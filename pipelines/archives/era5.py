@@ -6,10 +6,13 @@ are often named wrongly.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 
 from pipelines.archives.archive import (
     Archive,
+    Decode,
     FileContents,
     ReadOptions,
     SourceFile,
@@ -26,9 +29,9 @@ def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
     return _reader(path, file).describe(path, file, options)
 
 
-def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) -> np.ndarray:
-    """Frames at ``positions``, float32 (n, *extra, latitude, longitude)."""
-    return _reader(path, file).decode(path, file, variable, positions)
+def decoder(path: str, file: SourceFile) -> AbstractContextManager[Decode]:
+    """Decodes runs of frames, whichever the format."""
+    return _reader(path, file).decoder(path, file)
 
 
 def protocol_splits(times: np.ndarray) -> Splits | None:
@@ -58,6 +61,6 @@ ARCHIVE = Archive(
     title="ERA5",
     suffixes=(".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".nc", ".nc4"),
     describe=describe,
-    decode=decode,
+    decoder=decoder,
     protocol_splits=protocol_splits,
 )

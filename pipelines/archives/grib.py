@@ -11,21 +11,29 @@ import logging
 import threading
 import warnings
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.archives import coordinates
-from pipelines.archives.archive import FileContents, FileVariable, ReadOptions, SourceFile
+from pipelines.archives.archive import (
+    Decode,
+    FileContents,
+    FileVariable,
+    ReadOptions,
+    SourceFile,
+)
 from pipelines.archives.netcdf import as_seconds
 from pipelines.errors import SourceError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_OPEN_FILES = 4
+_KEPT_SCANS = 4
 _TIME = ("time", "step")
-_opened: OrderedDict[tuple[str, str], dict[str, xr.DataArray]] = OrderedDict()
+_scans: OrderedDict[tuple[str, str], dict[str, xr.DataArray]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -39,9 +47,16 @@ def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
     return FileContents(file, tuple(variables))
 
 
-def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) -> np.ndarray:
-    """Frames at ``positions`` of the file's valid times, float32 (n, *extra, y, x)."""
-    array = _open(path, file)[variable]
+@contextmanager
+def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
+    """Decodes runs of frames; positions count the file's valid times."""
+    arrays = _open(path, file)
+    yield lambda variable, positions: _frames(variable, arrays[variable], positions, file)
+
+
+def _frames(
+    variable: str, array: xr.DataArray, positions: np.ndarray, file: SourceFile
+) -> np.ndarray:
     dims = coordinates.ordered(tuple(map(str, array.dims)), _TIME) or ()
     axes = [dim for dim in _TIME if dim in array.dims]
     sizes = [array.sizes[dim] for dim in axes]
@@ -62,16 +77,16 @@ def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) ->
 
 
 def _open(path: str, file: SourceFile) -> dict[str, xr.DataArray]:
-    """The file's variables by name, kept for the next run of frames out of the same file."""
+    """The file's variables by name; the scan is kept, for it takes longer than a shard."""
     key = (path, file.etag)
     with _lock:
-        if key not in _opened:
+        if key not in _scans:
             _check_complete(path, file)
-            _opened[key] = _named(_datasets(path, file))
-            while len(_opened) > _OPEN_FILES:
-                _opened.popitem(last=False)
-        _opened.move_to_end(key)
-        return _opened[key]
+            _scans[key] = _named(_datasets(path, file))
+            while len(_scans) > _KEPT_SCANS:
+                _scans.popitem(last=False)
+        _scans.move_to_end(key)
+        return _scans[key]
 
 
 def _datasets(path: str, file: SourceFile) -> list[xr.Dataset]:

@@ -2,51 +2,68 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.archives import coordinates
-from pipelines.archives.archive import FileContents, FileVariable, ReadOptions, SourceFile
+from pipelines.archives.archive import (
+    Decode,
+    FileContents,
+    FileVariable,
+    ReadOptions,
+    SourceFile,
+)
+from pipelines.archives.netcdf_classic import needed_bytes
 from pipelines.errors import SourceError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_OPEN_FILES = 4
-_opened: OrderedDict[tuple[str, str, bool], Any] = OrderedDict()
-_lock = threading.Lock()
-
 
 def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
     """The variables of one file that have a time axis and a grid; reads headers and coordinates."""
-    dataset = _open(path, file, decoded=False)
-    time = next((name for name in coordinates.TIME if name in dataset.dims), None)
-    if time is None:
-        raise SourceError(
-            "a NetCDF file has no time dimension",
-            where=file.uri,
-            remedy=f"its dimensions are {', '.join(map(str, dataset.dims))}; "
-            f"the time dimension must be called {' or '.join(coordinates.TIME)}",
+    _check_complete(path, file)
+    with _open(path, file, decoded=False) as dataset:
+        time = next((name for name in coordinates.TIME if name in dataset.dims), None)
+        if time is None:
+            raise SourceError(
+                "a NetCDF file has no time dimension",
+                where=file.uri,
+                remedy=f"its dimensions are {', '.join(map(str, dataset.dims))}; "
+                f"the time dimension must be called {' or '.join(coordinates.TIME)}",
+            )
+        times = _times(dataset, time, file)
+        variables = tuple(
+            _variable(dataset, str(name), times, dims)
+            for name, array in dataset.data_vars.items()
+            if time in array.dims
+            and np.issubdtype(array.dtype, np.number)
+            and (dims := coordinates.ordered(tuple(map(str, array.dims)), (time,)))
         )
-    times = _times(dataset, time, file)
-    variables = tuple(
-        _variable(dataset, str(name), times, dims)
-        for name, array in dataset.data_vars.items()
-        if time in array.dims
-        and np.issubdtype(array.dtype, np.number)
-        and (dims := coordinates.ordered(tuple(map(str, array.dims)), (time,)))
-    )
-    return FileContents(file, variables, dict(dataset.attrs))
+        return FileContents(file, variables, dict(dataset.attrs))
 
 
-def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) -> np.ndarray:
-    """Frames at ``positions`` of the file's time axis, float32 (n, *extra, y, x)."""
-    array = _open(path, file, decoded=False)[variable]
-    if not _is_plain(array):
-        array = _open(path, file, decoded=True)[variable]
+@contextmanager
+def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
+    """Decodes runs of frames while the block keeps the file open."""
+    with ExitStack() as opened:
+        raw = opened.enter_context(_open(path, file, decoded=False))
+        arrays: dict[str, xr.DataArray] = {}
+
+        def decode(variable: str, positions: np.ndarray) -> np.ndarray:
+            if variable not in arrays:
+                plain = is_plain(raw[variable])
+                dataset = raw if plain else opened.enter_context(_open(path, file, decoded=True))
+                arrays[variable] = dataset[variable]
+            return _frames(arrays[variable], positions, file)
+
+        yield decode
+
+
+def _frames(array: xr.DataArray, positions: np.ndarray, file: SourceFile) -> np.ndarray:
     time = next(name for name in coordinates.TIME if name in array.dims)
     order = coordinates.ordered(tuple(map(str, array.dims)), (time,)) or ()
     selection, rest = covering(positions)
@@ -54,7 +71,7 @@ def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) ->
         values = array.isel({time: selection}).transpose(time, *order).values
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         raise SourceError(
-            f"frames of '{variable}' cannot be decoded: {error}",
+            f"frames of '{array.name}' cannot be decoded: {error}",
             where=f"{file.uri}, frames {positions.min()} to {positions.max()}",
             remedy="the file is damaged: fetch it again and run the same command",
         ) from None
@@ -74,37 +91,41 @@ def covering(positions: np.ndarray) -> tuple[slice, np.ndarray | None]:
     return slice(first, last + 1), positions - first
 
 
+def _check_complete(path: str, file: SourceFile) -> None:
+    """A classic file that was cut off would be read as zeros; NetCDF 4 notices it by itself."""
+    try:
+        needed = needed_bytes(path)
+    except (ValueError, IndexError) as error:
+        raise _unreadable(file, str(error)) from None
+    if needed is not None and file.size < needed:
+        raise _unreadable(file, f"it should have {needed} bytes")
+
+
+def _unreadable(file: SourceFile, reason: str) -> SourceError:
+    return SourceError(
+        f"a NetCDF file cannot be opened, it is truncated or no NetCDF: {reason}",
+        where=f"{file.uri} ({file.size} bytes)",
+        remedy="fetch it again, or leave it out of the source",
+    )
+
+
 def _open(path: str, file: SourceFile, *, decoded: bool) -> xr.Dataset:
-    """An open dataset, kept for the next run of frames out of the same file."""
     import xarray as xr
 
-    key = (path, file.etag, decoded)
-    with _lock:
-        if key in _opened:
-            _opened.move_to_end(key)
-            return _opened[key]
-        try:
-            dataset = xr.open_dataset(
-                path,
-                engine="netcdf4",
-                decode_times=False,
-                mask_and_scale=decoded,
-                decode_coords=False,
-                cache=False,
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise SourceError(
-                f"a NetCDF file cannot be opened, it is truncated or no NetCDF: {error}",
-                where=f"{file.uri} ({file.size} bytes)",
-                remedy="fetch it again, or leave it out of the source",
-            ) from None
-        _opened[key] = dataset
-        while len(_opened) > _OPEN_FILES:
-            _opened.popitem(last=False)[1].close()
-        return dataset
+    try:
+        return xr.open_dataset(
+            path,
+            engine="netcdf4",
+            decode_times=False,
+            mask_and_scale=decoded,
+            decode_coords=False,
+            cache=False,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(file, str(error)) from None
 
 
-def _is_plain(array: xr.DataArray) -> bool:
+def is_plain(array: xr.DataArray) -> bool:
     """True where stored numbers are the values: float32, not packed, nothing but NaN missing."""
     attributes = array.attrs
     missing = [attributes.get("_FillValue"), attributes.get("missing_value")]

@@ -8,11 +8,15 @@ Times are the city's own clock.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from pipelines.archives.archive import (
     Archive,
+    Decode,
     FileContents,
     FileVariable,
     ReadOptions,
@@ -64,17 +68,22 @@ def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
     return FileContents(file, (flow,), attributes, cadence_seconds=86_400 // per_day)
 
 
-def decode(path: str, file: SourceFile, variable: str, positions: np.ndarray) -> np.ndarray:
-    """Frames at ``positions``, float32 (n, 2, y, x)."""
+@contextmanager
+def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
+    """Decodes runs of frames, float32 (n, 2, y, x), while the block keeps the file open."""
     import h5py
 
+    with h5py.File(path, "r") as content:
+        yield lambda variable, positions: _frames(content["data"], positions, file)
+
+
+def _frames(data: Any, positions: np.ndarray, file: SourceFile) -> np.ndarray:
     selection, rest = covering(positions)
     try:
-        with h5py.File(path, "r") as content:
-            values = np.asarray(content["data"][selection])  # pyright: ignore
-    except (OSError, KeyError) as error:
+        values = np.asarray(data[selection])
+    except OSError as error:
         raise SourceError(
-            f"frames of '{variable}' cannot be decoded: {error}",
+            f"frames of 'flow' cannot be decoded: {error}",
             where=f"{file.uri}, frames {positions.min()} to {positions.max()}",
             remedy="the file is damaged: fetch it again and run the same command",
         ) from None
@@ -125,7 +134,7 @@ ARCHIVE = Archive(
     title="TaxiBJ layout: inflow and outflow of a city's cells",
     suffixes=(".h5", ".hdf5"),
     describe=describe,
-    decode=decode,
+    decoder=decoder,
     protocol_splits=protocol_splits,
     separate_periods=True,
 )

@@ -32,6 +32,6 @@ ARCHIVE = Archive(
     title="WeatherBench, 5.625 degrees",
     suffixes=(".nc",),
     describe=netcdf.describe,
-    decode=netcdf.decode,
+    decoder=netcdf.decoder,
     protocol_splits=protocol_splits,
 )

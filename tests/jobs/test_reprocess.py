@@ -1,0 +1,185 @@
+"""The command line of reprocess: verbs, exit codes, the line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from pipelines.store import open_store
+from tests.pipelines.small_archives import write_days
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def job(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "jobs" / "reprocess.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> dict:
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a/ (three days, one missing) and s/, its store."""
+    folder = tmp_path_factory.mktemp("job")
+    write_days(folder / "a", 1, 2, 4)
+    done = job(*convert(folder), "--shard_frames", 24, "--json")
+    assert done.returncode == 0, done.stderr
+    report = last_line(done)
+    assert report["frames"] == 96
+    assert (report["shards_written"], report["shards_skipped"], report["gaps"]) == (4, 0, 1)
+    assert report["bytes_stored"] > 0
+    assert report["seconds"] > 0
+    return folder
+
+
+def convert(folder: Path, verb: str = "convert") -> list[object]:
+    return [verb, "--archive", "weatherbench", "--source", folder / "a", "--store", folder / "s"]
+
+
+def test_a_second_convert_says_that_there_is_nothing_to_do(folder: Path):
+    done = job(*convert(folder), "--json")
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    assert last_line(done)["changed"] is False
+
+
+def test_plan_says_what_would_be_done_and_writes_nothing(folder: Path, tmp_path: Path):
+    store = tmp_path / "new"
+    arguments = ["plan", "--archive", "weatherbench", "--source", folder / "a", "--store", store]
+    done = job(*arguments, "--variables", "t2m", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = last_line(done)
+    assert (plan["frames"], plan["shards_due"]) == (96, 1)
+    assert plan["gaps"][0] == {
+        "first": "2010-01-03T00:00:00",
+        "last": "2010-01-03T23:00:00",
+        "frames": 24,
+        "why": "missing_in_source",
+    }
+    assert not store.exists()
+
+
+def test_inspect_describes_the_store(folder: Path):
+    done = job("inspect", "--store", folder / "s", "--json")
+    assert done.returncode == 0, done.stderr
+    description = last_line(done)
+    assert (description["frames"], description["frames_available"]) == (96, 72)
+    assert description["variables"]["t2m"]["shards"] == 4
+    assert description["splits_origin"] == "fraction"
+    assert description["statistics_fingerprint"] == open_store(str(folder / "s")).fingerprint
+    assert [file["uri"] for file in description["provenance"]["files"]] == [
+        str(path) for path in sorted((folder / "a").iterdir())
+    ]
+    assert "(synthetic)" in done.stdout
+    assert "2010-01-03T00:00:00 to 2010-01-03T23:00:00" in done.stdout
+
+
+def test_verify_ends_with_4_and_the_command_that_mends(folder: Path, tmp_path: Path):
+    assert job("verify", "--store", folder / "s", "--source", folder / "a").returncode == 0
+    shard = folder / "s" / "t2m" / "c" / "1" / "0" / "0"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + b"?")
+    try:
+        done = job("verify", "--store", folder / "s", "--json")
+    finally:
+        shard.write_bytes(whole)
+    assert done.returncode == 4
+    assert "altered t2m/c/1/0/0 (t2m, frames 24 to 47)" in done.stdout
+    assert "--repair" in done.stdout
+    assert last_line(done)["problems"][0]["kind"] == "altered"
+
+
+def test_the_store_opens_in_bare_xarray(folder: Path):
+    dataset = xr.open_zarr(folder / "s")
+    assert dataset.t2m.dims == ("time", "latitude", "longitude")
+    assert str(dataset.time.values[-1]) == "2010-01-04T23:00:00.000000000"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convert", "--archve", "era5"], "did you mean '--archive'"),
+        (["convert", "--archive", "era6"], "did you mean 'era5'"),
+        (["convert", "--archive", "era5"], "give --source, --store"),
+        (["convret"], "did you mean 'convert'"),
+        (["convert", "--archive", "era5", "a.nc", "b.nc"], "put a glob into quotes"),
+        (["convert", "--chunk_frames", "many"], "invalid int value"),
+        (["verify"], "give --store"),
+        ([], "VERB"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_a_hint(arguments: list[str], message: str):
+    done = job(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_usage_errors_import_nothing_heavy():
+    script = (
+        "import sys\nfrom jobs.reprocessing.arguments import parse\nimport jobs.reprocess\n"
+        "try:\n    parse(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'ray', 'numpy', 'xarray', 'zarr', 'pandas', 'torch'} & set(sys.modules)\n"
+        "sys.exit(1 if heavy else 0)"
+    )
+    for arguments in (["--help"], ["convert", "--help"], ["convert", "--no_such_option"]):
+        command = [sys.executable, "-c", script, *arguments]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ({"--source": "nowhere"}, 3, "nothing at the source"),
+        ({"--variables": "t2n"}, 2, "did you mean 't2m'"),
+        ({"--archive": "taxibj"}, 4, "written by archive 'weatherbench'"),
+        ({"--shard_frames": "48"}, 4, "the store has 24, asked 48"),
+        ({"--splits": "no_such_file.yaml"}, 2, "splits file cannot be read"),
+        ({"--store": "/dev/null/store"}, 2, "cannot be written"),
+        ({"--store": "s4://bucket/store"}, 2, "no driver for 's4://'"),
+    ],
+)
+def test_what_is_refused_ends_with_its_code_and_no_traceback(
+    folder: Path, change: dict[str, str], code: int, message: str
+):
+    options = {"--archive": "weatherbench", "--source": folder / "a", "--store": folder / "s"}
+    options |= change
+    done = job("convert", *(part for option in options.items() for part in option))
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert message in done.stderr
+    assert "to do:" in done.stderr
+    assert open_store(str(folder / "s")).times.shape == (96,)
+
+
+def test_a_store_that_is_not_there_ends_with_4_and_the_command_that_makes_it(tmp_path: Path):
+    done = job("inspect", "--store", tmp_path / "s")
+    assert done.returncode == 4
+    assert "python jobs/reprocess.py convert" in done.stderr
+
+
+def test_an_unfinished_store_names_the_command_that_finishes_it(folder: Path, tmp_path: Path):
+    store = tmp_path / "s"
+    (store / ".ledger").mkdir(parents=True)
+    plan = (folder / "s" / ".ledger" / "plan.json").read_text()
+    (store / ".ledger" / "plan.json").write_text(plan)
+    done = job("inspect", "--store", store)
+    assert done.returncode == 4
+    assert f"--source {folder / 'a'} --store {store}" in done.stderr
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(folder: Path, tmp_path: Path):
+    tmp_path.chmod(0o500)
+    arguments = ["--archive", "weatherbench", "--source", folder / "a", "--store", tmp_path / "s"]
+    done = job("convert", *arguments)
+    assert done.returncode == 2
+    assert "permission denied" in done.stderr

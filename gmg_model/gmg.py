@@ -23,7 +23,7 @@ from gmg_model.layers.global_focus import (
 )
 from gmg_model.layers.motion import DECAYS, OFFSETS, GrowthAndDecay, MotionFilter
 from gmg_model.layers.st_lstm import CellOutput, LSTMKernels, SpatioTemporalLSTM
-from gmg_model.stack import MotionStack, StackConfig
+from gmg_model.stack import CellStack, StackConfig
 
 FOCUS = ("full", "pooled")
 
@@ -46,18 +46,12 @@ class GMGConfig(StackConfig):
     """Eq. 16 and 18: ``"bounded"``, or ``"additive"`` as published, which can diverge."""
     offset_scale: float = 1.0
     """Cells of the stride-2 patch grid (2 * patch_size pixels) that an offset of 1 stands for."""
-    compat: str | None = None
-    """``"official"``: the arithmetic of the published code, for its checkpoints."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("focus", self.focus, FOCUS)
         require_one_of("decay", self.decay, DECAYS)
         require_one_of("offsets", self.offsets, OFFSETS)
-        if self.compat not in (None, "official"):
-            raise ConfigurationError(
-                f"compat={self.compat!r} is unknown: give 'official', or leave it out"
-            )
         if not self.offset_scale > 0:
             raise ConfigurationError(f"offset_scale={self.offset_scale} cells: give more than 0")
         if self.attention and self.attention_hidden < 1:
@@ -132,7 +126,7 @@ class GMGCell(SpatioTemporalLSTM):
         return CellOutput(hidden, out.output_gate, out.cell, memory)
 
 
-class GMG(MotionStack):
+class GMG(CellStack):
     """``GMG(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``."""
 
     config: GMGConfig
@@ -159,5 +153,4 @@ class GMG(MotionStack):
             config,
             make_cell=lambda in_channels: GMGCell(in_channels, config),
             make_motion=motion,
-            refuse_odd_grids=config.compat == "official",
         )

@@ -81,8 +81,8 @@ class GridPadding:
             return frames_bchw
         if self.refuse:
             raise ConfigurationError(
-                f"frames of {height} x {width} do not divide into patches that the motion module "
-                f"can halve: height and width must be multiples of {self.multiple}; pad them to "
+                f"frames of {height} x {width} do not divide into the patches of this model: "
+                f"height and width must be multiples of {self.multiple}; pad them to "
                 f"{new_height} x {new_width}, or leave out compat='official', which pads by itself"
             )
         device = frames_bchw.device

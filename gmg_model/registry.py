@@ -7,45 +7,80 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from gmg_model.errors import ConfigurationError, nearest
 from gmg_model.gmg import GMG, GMGConfig
+from gmg_model.motionrnn import Backbone, BackboneConfig, MotionRNN, MotionRNNConfig
+from gmg_model.stack import StackConfig
 
 PREFIXES = ("model.", "module.")
 
-# What compat="official" of GMG stands for; initial_states may be chosen, the rest is the point.
-GMG_OFFICIAL = {
+# What compat="official" stands for; initial_states may still be chosen, the rest is the point.
+OFFICIAL = {"residual": False, "circular": False}
+MOTIONRNN_OFFICIAL = OFFICIAL | {"offsets": "additive", "offset_scale": 1.0, "recurrent": "post"}
+GMG_OFFICIAL = OFFICIAL | {
     "decay": "batch_index",
     "offsets": "additive",
     "focus": "full",
     "offset_scale": 1.0,
-    "residual": False,
-    "circular": False,
 }
 
 
 def gmg_l(**overrides: Any) -> GMG:
     """GMG-L: the whole model (31.449 M parameters at patch 4, one channel)."""
-    return GMG(gmg_config("gmg-l", {"attention": True, "global_focus": True}, overrides))
+    variant = {"attention": True, "global_focus": True}
+    return GMG(_configure("gmg-l", GMGConfig, variant, GMG_OFFICIAL, overrides))
 
 
 def gmg_m(**overrides: Any) -> GMG:
     """GMG-m: GMG-L without the self-attention memory (30.413 M); ignores attention_hidden."""
-    return GMG(gmg_config("gmg-m", {"attention": False, "global_focus": True}, overrides))
+    variant = {"attention": False, "global_focus": True}
+    return GMG(_configure("gmg-m", GMGConfig, variant, GMG_OFFICIAL, overrides))
 
 
 def gmg_s(**overrides: Any) -> GMG:
     """GMG-s: one convolution in place of the Global Focus Module, Eq. 20-21 (29.228 M)."""
-    return GMG(gmg_config("gmg-s", {"attention": True, "global_focus": False}, overrides))
+    variant = {"attention": True, "global_focus": False}
+    return GMG(_configure("gmg-s", GMGConfig, variant, GMG_OFFICIAL, overrides))
+
+
+def motionrnn_predrnn(**overrides: Any) -> MotionRNN:
+    """MotionRNN around PredRNN (26.912 M)."""
+    variant = {"backbone": "predrnn"}
+    name = "motionrnn-predrnn"
+    return MotionRNN(_configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
+
+
+def motionrnn_convlstm(**overrides: Any) -> MotionRNN:
+    """MotionRNN around ConvLSTM."""
+    variant = {"backbone": "convlstm"}
+    name = "motionrnn-convlstm"
+    return MotionRNN(_configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
+
+
+def predrnn(**overrides: Any) -> Backbone:
+    """PredRNN (23.839 M)."""
+    variant = {"backbone": "predrnn"}
+    return Backbone(_configure("predrnn", BackboneConfig, variant, OFFICIAL, overrides))
+
+
+def convlstm(**overrides: Any) -> Backbone:
+    """ConvLSTM (11.676 M: the published 15.08 M less 3.41 M that no output depends on)."""
+    variant = {"backbone": "convlstm"}
+    return Backbone(_configure("convlstm", BackboneConfig, variant, OFFICIAL, overrides))
 
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
+    "convlstm": convlstm,
     "gmg-l": gmg_l,
     "gmg-m": gmg_m,
     "gmg-s": gmg_s,
+    "motionrnn-convlstm": motionrnn_convlstm,
+    "motionrnn-predrnn": motionrnn_predrnn,
+    "predrnn": predrnn,
 }
 
 
@@ -83,6 +118,9 @@ def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         If names or shapes do not match, naming them; nothing is loaded then.
     """
     stripped = {_without_prefix(name): tensor for name, tensor in tensors.items()}
+    for place, module in model.named_modules():
+        for weight in getattr(module, "DEAD_IN_CHECKPOINTS", ()):
+            stripped.pop(f"{place}.{weight}", None)
     expected = model.state_dict()
     missing = sorted(set(expected) - set(stripped))
     unexpected = sorted(set(stripped) - set(expected))
@@ -104,19 +142,30 @@ def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(stripped)
 
 
-def gmg_config(name: str, variant: dict[str, Any], overrides: dict[str, Any]) -> GMGConfig:
-    """The resolved configuration of one GMG variant."""
-    _refuse_unknown(name, GMGConfig, overrides, fixed=tuple(variant))
-    options = dict(overrides)
+C = TypeVar("C", bound=StackConfig)
+
+
+def _configure(
+    name: str,
+    config: type[C],
+    variant: dict[str, Any],
+    official: dict[str, Any],
+    overrides: dict[str, Any],
+) -> C:
+    """The resolved configuration of one registered model."""
+    _refuse_unknown(name, config, overrides, fixed=tuple(variant))
+    # A null in a configuration file means the default.
+    options = {key: value for key, value in overrides.items() if value is not None}
     if options.get("compat") == "official":
-        for option, value in GMG_OFFICIAL.items():
+        for option, value in official.items():
             if options.get(option, value) != value:
                 raise ConfigurationError(
                     f"{option}={options[option]!r} contradicts compat='official', which means "
                     f"{option}={value!r}: leave out one of the two"
                 )
-        options = {"initial_states": "xavier"} | options | GMG_OFFICIAL
-    return GMGConfig(**options, **variant)
+        states = {"initial_states": "xavier"} if "offsets" in official else {}
+        options = states | options | official
+    return config(**options, **variant)
 
 
 def _refuse_unknown(

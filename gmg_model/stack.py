@@ -1,6 +1,7 @@
-"""Recurrent cells in a stack, with a motion module between cells and the highway past them.
+"""Recurrent cells in a stack, with or without motion modules between them and a highway past them.
 
-GMG and MotionRNN are this stack with different cells and different momentum. Axes: b sample,
+GMG and MotionRNN are this stack with different cells and different momentum; PredRNN and ConvLSTM
+are it without motion. Axes: b sample,
 c channel, h row, w column of the patch grid, n offset channel on the grid of stride 2.
 """
 
@@ -22,6 +23,7 @@ from gmg_model.rollout import RecurrentForecaster
 
 INITIAL_STATES = ("zeros", "xavier")
 RECURRENT = ("post", "pre")
+COMPATS = ("default", "official")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class StackConfig:
     """Whether training recomputes each time step in the backward pass to save memory."""
     fused: bool = True
     """Whether convolutions that read the same tensor run as one; equal to rounding."""
+    compat: str = "default"
+    """``"official"``: the arithmetic of the published code, for its checkpoints."""
 
     def __post_init__(self) -> None:
         for option in ("channels", "patch_size", "hidden", "layers", "filter_size"):
@@ -64,6 +68,7 @@ class StackConfig:
         if self.filter_size % 2 == 0:
             raise ConfigurationError(f"filter_size={self.filter_size}: give an odd number of cells")
         require_one_of("initial_states", self.initial_states, INITIAL_STATES)
+        require_one_of("compat", self.compat, COMPATS)
 
 
 class StackState(NamedTuple):
@@ -85,8 +90,8 @@ class StackState(NamedTuple):
     """Constant through a rollout: the convolution weights as each cell's step reads them."""
 
 
-class MotionStack(RecurrentForecaster):
-    """Cells joined by motion modules (Eq. 19, 22, 25) and the highway.
+class CellStack(RecurrentForecaster):
+    """Cells, joined by motion modules (Eq. 19, 22, 25) and the highway where there is motion.
 
     Parameters
     ----------
@@ -96,28 +101,31 @@ class MotionStack(RecurrentForecaster):
         ``make_cell(in_channels) -> cell``; a cell has ``kernels()`` and
         ``cell(X, H, C, M, kernels) -> CellOutput``.
     make_motion:
-        ``make_motion(channels) -> MotionFilter``.
+        ``make_motion(channels) -> MotionFilter``; None: cells follow each other directly, without
+        a highway.
     recurrent:
         ``"post"``: a cell's recurrent H is the state after its motion module (Eq. 22 and the
         published code); ``"pre"``: before it (the text of the MotionRNN paper).
-    refuse_odd_grids:
-        Whether grids that need padding are refused.
     """
 
     def __init__(
         self,
         config: StackConfig,
         make_cell: Callable[[int], nn.Module],
-        make_motion: Callable[[int], MotionFilter],
+        make_motion: Callable[[int], MotionFilter] | None = None,
         *,
         recurrent: str = "post",
-        refuse_odd_grids: bool = False,
     ):
         require_one_of("recurrent", recurrent, RECURRENT)
+        cells_a_block = 1 if make_motion is None else 2
         super().__init__(
             channels=config.channels,
             patch_size=config.patch_size,
-            padding=GridPadding(2 * config.patch_size, config.circular, refuse_odd_grids),
+            padding=GridPadding(
+                multiple=cells_a_block * config.patch_size,
+                circular=config.circular,
+                refuse=config.compat == "official",
+            ),
             residual=config.residual,
             checkpoint_steps=config.checkpoint_steps,
         )
@@ -127,13 +135,17 @@ class MotionStack(RecurrentForecaster):
         self.cell_list = nn.ModuleList(
             make_cell(patch_channels if i == 0 else hidden) for i in range(layers)
         )
-        between = range(layers - 1)
+        between = range(0 if make_motion is None else layers - 1)
         self.enc_list = nn.ModuleList(nn.Conv2d(hidden, quarter, 5, 2, 2) for _ in between)
-        self.motion_list = nn.ModuleList(make_motion(quarter) for _ in between)
+        self.motion_list = nn.ModuleList(
+            make_motion(quarter) for _ in between if make_motion is not None
+        )
         self.dec_list = nn.ModuleList(nn.ConvTranspose2d(quarter, hidden, 4, 2, 1) for _ in between)
         self.gate_list = nn.ModuleList(nn.Conv2d(2 * hidden, hidden, 5, padding=2) for _ in between)
         self.conv_last = nn.Conv2d(hidden, patch_channels, 1, bias=False)
-        self.conv_first_v = nn.Conv2d(patch_channels, hidden, 1, bias=False)
+        self.conv_first_v = (
+            nn.Conv2d(patch_channels, hidden, 1, bias=False) if make_motion is not None else None
+        )
 
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None
@@ -150,7 +162,7 @@ class MotionStack(RecurrentForecaster):
                 nn.init.xavier_normal_(state, generator=generator)
             return state
 
-        cells, between = range(config.layers), range(config.layers - 1)
+        cells, between = range(config.layers), range(len(self.motion_list))
         return StackState(
             hidden=tuple(start(config.hidden, 1) for _ in cells),
             cell=tuple(start(config.hidden, 1) for _ in cells),
@@ -167,15 +179,16 @@ class MotionStack(RecurrentForecaster):
         filters, momenta = list(state.filters), list(state.momenta)
         memory = state.memory
         x = patches_bchw
-        highway = self.conv_first_v(patches_bchw)
+        highway = None if self.conv_first_v is None else self.conv_first_v(patches_bchw)
         for i, cell in enumerate(self._cells()):
             out = cell(x, hidden[i], cell_states[i], memory, state.kernels[i])
             cell_states[i], memory = out.cell, out.memory
-            highway = out.hidden + (1 - out.output_gate) * highway
-            x = highway
+            before = x = out.hidden
+            if highway is not None:
+                before = x = highway = out.hidden + (1 - out.output_gate) * highway
             if i < len(self.motion_list):
                 x, filters[i], momenta[i] = self._move(i, x, filters[i], momenta[i], state.step)
-            hidden[i] = x if self.recurrent == "post" else highway
+            hidden[i] = x if self.recurrent == "post" else before
         after = StackState(
             tuple(hidden),
             tuple(cell_states),

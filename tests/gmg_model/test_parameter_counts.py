@@ -37,5 +37,27 @@ def test_count_matches_the_published_one(name: str, data: dict[str, int], millio
     assert official - parameters(name, **data) == 96
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "millions"),
+    [
+        ("predrnn", MOVING_MNIST, 23.839),
+        ("motionrnn-predrnn", MOVING_MNIST, 26.912),
+        ("motionrnn-predrnn", TAXIBJ, 26.730),
+        ("motionrnn-predrnn", WEATHERBENCH, 26.640),
+    ],
+)
+def test_comparison_model_has_the_published_count(
+    name: str, data: dict[str, int], millions: float
+) -> None:
+    sizes = {key: value for key, value in data.items() if key != "attention_hidden"}
+    assert round(parameters(name, **sizes) / 1e6, 3) == millions
+
+
+def test_convlstm_is_the_published_one_less_its_dead_weights() -> None:
+    dead_a_cell = 256 * 128 * 25 + 256 * 128
+    assert round(4 * dead_a_cell / 1e6, 2) == 3.41
+    assert round((parameters("convlstm") + 4 * dead_a_cell) / 1e6, 2) == 15.08
+
+
 def test_gmg_m_ignores_the_width_of_an_attention_it_has_not() -> None:
     assert parameters("gmg-m", attention_hidden=32) == parameters("gmg-m", attention_hidden=64)

@@ -32,7 +32,7 @@ def test_importing_the_package_loads_no_torch() -> None:
         ("gmg-l", {"focus": "pool"}, "did you mean 'pooled'"),
         ("gmg-l", {"offsets": "unbounded"}, "did you mean 'bounded'"),
         ("gmg-l", {"initial_states": "zero"}, "did you mean 'zeros'"),
-        ("gmg-l", {"compat": "oficial"}, "give 'official'"),
+        ("gmg-l", {"compat": "oficial"}, "did you mean 'official'"),
         ("gmg-l", {"compat": "official", "decay": "unit"}, "contradicts compat='official'"),
         ("gmg-l", {"hidden": 30}, "multiple of 4"),
         ("gmg-l", {"filter_size": 4}, "odd"),

@@ -1,0 +1,87 @@
+"""MotionRNN (Wu et al., 2021) around a recurrent backbone, and the backbones by themselves.
+
+Between each pair of cells a MotionGRU moves the hidden state by learned offsets, and the motion
+highway ``H += (1 - o_t) * highway`` passes what does not move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers.conv_lstm import ConvLSTM
+from gmg_model.layers.motion import OFFSETS, MotionFilter
+from gmg_model.layers.st_lstm import SpatioTemporalLSTM
+from gmg_model.stack import RECURRENT, CellStack, StackConfig
+
+BACKBONES = ("predrnn", "convlstm")
+
+
+@dataclass(frozen=True)
+class BackboneConfig(StackConfig):
+    """A stack of plain cells."""
+
+    backbone: str = "predrnn"
+    """Kind of the cells: ``"predrnn"`` (ST-LSTM) or ``"convlstm"``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("backbone", self.backbone, BACKBONES)
+
+
+@dataclass(frozen=True)
+class MotionRNNConfig(BackboneConfig):
+    """MotionRNN's options; ``compat="official"`` is the published code."""
+
+    recurrent: str = "post"
+    """Recurrent H of a cell: ``"post"``, the state after its MotionGRU (published code), or
+    ``"pre"``, before it (the paper: the backbone's transitions are unchanged)."""
+    offsets: str = "bounded"
+    """``"bounded"``: F = (F' + D) / 2; ``"additive"``: F' + D as published, which can diverge."""
+    offset_scale: float = 1.0
+    """Cells of the stride-2 patch grid (2 * patch_size pixels) that an offset of 1 stands for."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("recurrent", self.recurrent, RECURRENT)
+        require_one_of("offsets", self.offsets, OFFSETS)
+        if not self.offset_scale > 0:
+            raise ConfigurationError(f"offset_scale={self.offset_scale} cells: give more than 0")
+
+
+class Backbone(CellStack):
+    """PredRNN or ConvLSTM: cells one above the other, without motion."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__(config, cell_maker(config))
+
+
+class MotionRNN(CellStack):
+    """``MotionRNN(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``."""
+
+    def __init__(self, config: MotionRNNConfig):
+        def motion(channels: int) -> MotionFilter:
+            return MotionFilter(
+                channels,
+                offsets=config.offsets,
+                offset_scale=config.offset_scale,
+                circular=config.circular,
+            )
+
+        super().__init__(config, cell_maker(config), motion, recurrent=config.recurrent)
+
+
+def cell_maker(config: BackboneConfig) -> Callable[[int], nn.Module]:
+    """``make_cell(in_channels)`` for the backbone of ``config``."""
+
+    def make(in_channels: int) -> nn.Module:
+        sizes = (in_channels, config.hidden, config.filter_size)
+        if config.backbone == "predrnn":
+            return SpatioTemporalLSTM(*sizes, circular=config.circular)
+        forget_bias = 0.0 if config.compat == "official" else 1.0
+        return ConvLSTM(*sizes, forget_bias=forget_bias, circular=config.circular)
+
+    return make

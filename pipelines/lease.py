@@ -1,4 +1,4 @@
-"""One writer at a time: a lease in the store, with owner and heartbeat.
+"""One writer at a time: a lease in a store or in a run, with owner and heartbeat.
 
 The lease of a dead process on this host (its process number and start time are written down) is
 taken over at once; that of another host once its heartbeat is 30 s old. A live one is refused.
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipelines import uri as places
 from pipelines.errors import BusyError, UsageError
@@ -27,11 +28,12 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 
 _Print = Callable[[str], None]
+_What = Literal["store", "run"]
 
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """Who writes to a store."""
+    """Who writes to a store or a run."""
 
     token: str
     """drawn anew for each lease"""
@@ -57,8 +59,9 @@ class LeaseRecord:
 class Lease:
     """A lease that is held; :func:`hold` makes one."""
 
-    def __init__(self, store: str, record: LeaseRecord):
-        self.store = store
+    def __init__(self, uri: str, record: LeaseRecord, what: _What = "store"):
+        self.uri = uri
+        self.what: _What = what
         self.record = record
         self._stop = threading.Event()
         self._lost = threading.Event()
@@ -72,11 +75,11 @@ class Lease:
 
     def check(self) -> None:
         """BusyError where another process took the lease over: nothing may be written now."""
-        held = _read(self.store)
+        held = _read(self.uri)
         if self._lost.is_set() or held is None or held.token != self.record.token:
             raise BusyError(
-                "another process took the store over while this one was not heard of",
-                where=self.store,
+                f"another process took the {self.what} over while this one was not heard of",
+                where=self.uri,
                 remedy="wait until it has ended and run the same command again: it resumes",
             )
 
@@ -84,68 +87,70 @@ class Lease:
         """Give the lease back."""
         self._stop.set()
         self._thread.join()
-        held = _read(self.store)
+        held = _read(self.uri)
         if held is not None and held.token == self.record.token:
-            places.delete(_place(self.store))
+            places.delete(_place(self.uri))
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                held = _read(self.store)
+                held = _read(self.uri)
                 if held is None or held.token != self.record.token:
                     self._lost.set()
                     return
-                _write(self.store, _refreshed(self.record))
+                _write(self.uri, _refreshed(self.record), self.what)
             except OSError:
                 # The storage is away for a moment; the next beat tries again, and check() decides.
                 continue
 
 
 @contextmanager
-def hold(store: str, say: _Print = print) -> Iterator[Lease]:
-    """Hold the store's lease while the block runs.
+def hold(uri: str, say: _Print = print, what: _What = "store") -> Iterator[Lease]:
+    """Hold the lease of the store or run at ``uri`` while the block runs.
+
+    ``what`` is the word for it in messages, and the option that names it.
 
     Raises
     ------
     BusyError
         A live process holds it.
     UsageError
-        The store cannot be written.
+        It cannot be written.
     """
-    lease = acquire(store, say)
+    lease = acquire(uri, say, what)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def acquire(store: str, say: _Print = print) -> Lease:
+def acquire(uri: str, say: _Print = print, what: _What = "store") -> Lease:
     """Take the lease, see :func:`hold`."""
     waited_for: LeaseRecord | None = None
     began = time.monotonic()
     while True:
         mine = this_process()
-        with _exclusive(store):
-            held = _read(store)
+        with _exclusive(uri, what):
+            held = _read(uri)
             if held is None or _is_dead(held) or _is_stale(held, waited_for, began):
-                _write(store, mine)
+                _write(uri, mine, what)
                 break
         if held.host == mine.host or (waited_for and held.heartbeat != waited_for.heartbeat):
-            raise _busy(store, held)
+            raise _busy(uri, held, what)
         if waited_for is None:
             waited_for, began = held, time.monotonic()
             say(
                 f"waiting up to {STALE_SECONDS:.0f} s to see whether {held.owner} still writes to "
-                f"{store}"
+                f"{uri}"
             )
         time.sleep(1.0)
-    if not places.is_local(store):
+    if not places.is_local(uri):
         # An object store has no exclusive section: the last of two writers is the one who holds.
         time.sleep(0.5)
-        held = _read(store)
+        held = _read(uri)
         if held is None or held.token != mine.token:
-            raise _busy(store, held or mine)
-    return Lease(store, mine)
+            raise _busy(uri, held or mine, what)
+    return Lease(uri, mine, what)
 
 
 def this_process() -> LeaseRecord:
@@ -160,11 +165,11 @@ def this_process() -> LeaseRecord:
     )
 
 
-def _busy(store: str, held: LeaseRecord) -> BusyError:
+def _busy(uri: str, held: LeaseRecord, what: _What) -> BusyError:
     age = max(0.0, time.time() - held.heartbeat)
     return BusyError(
-        f"another process writes to this store: {held.owner}, heard of {age:.0f} s ago",
-        where=store,
+        f"another process writes to this {what}: {held.owner}, heard of {age:.0f} s ago",
+        where=uri,
         remedy="wait until it has ended and run the same command again",
     )
 
@@ -186,43 +191,43 @@ def _refreshed(record: LeaseRecord) -> LeaseRecord:
     return LeaseRecord(**{**asdict(record), "heartbeat": time.time()})
 
 
-def _place(store: str) -> str:
-    return places.join(store, FOLDER, "lease.json")
+def _place(uri: str) -> str:
+    return places.join(uri, FOLDER, "lease.json")
 
 
-def _read(store: str) -> LeaseRecord | None:
+def _read(uri: str) -> LeaseRecord | None:
     try:
-        return LeaseRecord(**json.loads(places.read_bytes(_place(store))))
+        return LeaseRecord(**json.loads(places.read_bytes(_place(uri))))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def _write(store: str, record: LeaseRecord) -> None:
+def _write(uri: str, record: LeaseRecord, what: _What) -> None:
     try:
-        places.write_bytes(_place(store), json.dumps(asdict(record)).encode())
+        places.write_bytes(_place(uri), json.dumps(asdict(record)).encode())
     except PermissionError as error:
         raise UsageError(
-            f"the store cannot be written: {error}",
-            where=store,
-            remedy="give a --store that this user may write to",
+            f"the {what} cannot be written: {error}",
+            where=uri,
+            remedy=f"give a --{what} that this user may write to",
         ) from None
 
 
 @contextmanager
-def _exclusive(store: str) -> Iterator[None]:
+def _exclusive(uri: str, what: _What) -> Iterator[None]:
     """On a local disk, one process at a time looks at the lease and takes it."""
-    if not places.is_local(store):
+    if not places.is_local(uri):
         yield
         return
-    folder = os.path.join(places.local_path(store), FOLDER)
+    folder = os.path.join(places.local_path(uri), FOLDER)
     try:
         os.makedirs(folder, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise UsageError(
-            f"the store cannot be written: {error.strerror}",
-            where=store,
-            remedy="give a --store that this user may write to",
+            f"the {what} cannot be written: {error.strerror}",
+            where=uri,
+            remedy=f"give a --{what} that this user may write to",
         ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -53,7 +53,7 @@ def train(options: TrainOptions) -> Outcome:
     """
     plan = make_plan(options)
     parameters = _check_model(plan)
-    with lease.hold(options.run):
+    with lease.hold(options.run, _say, what="run"):
         run.start_or_resume(options, plan.store.fingerprint)
         finished = _finished(options)
         if finished:
@@ -61,10 +61,14 @@ def train(options: TrainOptions) -> Outcome:
         with connect(options) as cluster:
             cluster.check_paths(options)
             use_gpu = cluster.wants_gpu(options)
-            print(_headline(plan, parameters, cluster, use_gpu), file=sys.stderr)
+            _say(_headline(plan, parameters, cluster, use_gpu))
             _fit(plan, use_gpu)
         last = checkpoints.list_checkpoints(options.run)[-1]
         return Outcome(options.run, last.step, last.epoch, last.validation_loss, False)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _check_model(plan: TrainingPlan) -> int:

@@ -174,27 +174,23 @@ def _on_ray(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     destination = Destination(places.absolute(request.store), request.archive, owner)
-    common = ray.put((list(tasks), destination))
 
     def work(row: dict[str, Any]) -> dict[str, Any]:
-        import ray
-
-        planned, where = ray.get(common)
+        task: ShardTask = pickle.loads(row["task"])
         try:
-            return {"record": convert_shard(planned[row["task"]], where).to_bytes(), "error": b""}
+            return {"record": convert_shard(task, destination).to_bytes(), "error": b""}
         except PlatformError as error:
             return {"record": b"", "error": pickle.dumps(error)}
         except Exception as error:
-            place = f"{planned[row['task']].layout.object_name(planned[row['task']].shard)}"
             wrapped = PlatformError(
                 f"a shard could not be converted: {type(error).__name__}: {error}",
-                where=f"{where.store}/{place}",
+                where=places.join(destination.store, task.layout.object_name(task.shard)),
                 remedy="run the same command again: it resumes",
             )
             return {"record": b"", "error": pickle.dumps(wrapped)}
 
     rows = ray.data.from_items(
-        [{"task": number} for number in range(len(tasks))], override_num_blocks=len(tasks)
+        [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
     )
     pool = TaskPoolStrategy(size=request.workers)
     for row in rows.map(work, num_cpus=1, compute=pool).iter_rows():

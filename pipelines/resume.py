@@ -20,7 +20,7 @@ from pipelines.errors import SourceError, StoreError
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import ConversionOptions, Plan, ShardTask, as_runs, from_runs
 
-_FIXED = ("variables", "chunk_frames", "shard_frames", "slots_per_day")
+_FIXED = ("chunk_frames", "shard_frames", "slots_per_day")
 
 
 def remember_options(
@@ -42,7 +42,8 @@ def remember_options(
             remedy=f"give --archive {summary['archive']}, or another --store",
         )
     kept = dict(summary["configuration"])
-    kept["variables"] = tuple(kept["variables"])
+    if options.variables is None:
+        options = replace(options, variables=tuple(kept["variables"]))
     if kept["splits"] is not None:
         kept["splits"] = {name: tuple(bounds) for name, bounds in kept["splits"].items()}
     differing = []
@@ -51,18 +52,18 @@ def remember_options(
         if asked is None:
             options = replace(options, **{name: kept[name]})
         elif asked != kept[name]:
-            differing.append(f"{name}: the store has {_shown(kept[name])}, asked {_shown(asked)}")
+            differing.append(f"{name}: the store has {kept[name]}, asked {asked}")
     if differing:
-        raise StoreError(
-            f"the store was made with other options ({'; '.join(differing)})",
-            where=store,
-            remedy="leave these options out to continue it, or give another --store",
-        )
+        raise _other_options("; ".join(differing), store)
     return options if options.splits is not None else replace(options, splits=kept["splits"])
 
 
-def _shown(value: Any) -> str:
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+def _other_options(differences: str, store: str) -> StoreError:
+    return StoreError(
+        f"the store was made with other options ({differences})",
+        where=store,
+        remedy="leave these options out to continue it, or give another --store",
+    )
 
 
 def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
@@ -90,12 +91,16 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
     Raises
     ------
     StoreError
-        Another grid, another cadence, or a source that begins elsewhere or ends earlier.
+        Other variables, grid or cadence, or a source that begins elsewhere or ends earlier.
     SourceError
         Frames that the store holds are gone from the source.
     """
     if summary is None:
         return
+    held, asked = summary["configuration"]["variables"], list(plan.options.variables or ())
+    if held != asked:
+        difference = f"variables: the store has {' '.join(held)}, asked {' '.join(asked)}"
+        raise _other_options(difference, store)
     if summary["grid_sha256"] != grid_digest(plan):
         raise StoreError(
             "the source's grid is not the store's",

@@ -55,8 +55,8 @@ class ShardEncoder:
                 self._encode(self._chunk)
                 self._filled = 0
 
-    def finish(self) -> bytes:
-        """The shard's bytes; the last chunk is filled up with NaN."""
+    def finish(self) -> list[bytes]:
+        """The shard's bytes in pieces, one after the other; the last chunk is filled up with NaN."""
         import google_crc32c
 
         if self._filled:
@@ -64,7 +64,7 @@ class ShardEncoder:
             self._encode(self._chunk)
         index = self._index.tobytes()
         checksum = google_crc32c.value(index).to_bytes(4, "little")
-        return b"".join([*self._pieces, index, checksum])
+        return [*self._pieces, index, checksum]
 
     def _encode(self, chunk: np.ndarray) -> None:
         # One pixel that is not NaN settles it for nearly every chunk.

@@ -48,6 +48,7 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
         moments.append(frame_moments(frames))
         encoder.add(frames)
     data = encoder.finish()
+    size = sum(map(len, data))
     object_name = layout.object_name(task.shard)
     # A shard that a power cut takes away has not the recorded size, and the next run writes it
     # again: waiting for the disk here would cost as much as all the rest.
@@ -61,8 +62,8 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
         stop=task.stop,
         key=task.key,
         object_name=object_name,
-        bytes=len(data),
-        checksum=checksum(data),
+        bytes=size,
+        checksum=checksum(*data),
         sources=tuple(sources.values()),
         moments=np.concatenate(moments),
         converter_version=CONVERTER_VERSION,
@@ -73,11 +74,14 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
     return record
 
 
-def checksum(data: bytes) -> str:
-    """xxh3-128 in hexadecimal."""
+def checksum(*pieces: bytes) -> str:
+    """xxh3-128 of the pieces one after the other, in hexadecimal."""
     import xxhash
 
-    return xxhash.xxh3_128_hexdigest(data)
+    digest = xxhash.xxh3_128()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def utc_now() -> str:

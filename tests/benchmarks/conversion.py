@@ -128,7 +128,7 @@ def _each_shard(source: Path, store: Path, *, write: bool, part: int = 0, of: in
                 encoder.add(t2m[begin : begin + SHARD])
                 data = encoder.finish()
                 if write:
-                    (store / f"{part}-{number}").write_bytes(data)
+                    (store / f"{part}-{number}").write_bytes(b"".join(data))
 
 
 def limit_on_all_cores(source: Path, store: Path) -> None:

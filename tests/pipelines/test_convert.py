@@ -292,6 +292,16 @@ def test_other_options_are_refused_with_the_difference(converted: Path):
     assert "shard_frames: the store has 16, asked 32" in error.what
 
 
+def test_other_variables_are_refused(converted: Path):
+    values = fields(hourly("2010-01-01", 48))
+    write_netcdf(converted / "a" / "tp.nc", hourly("2010-01-01", 48), variable="tp", values=values)
+    names = ("t2m", "tp")
+    error = refusal(
+        StoreError, converted, "weatherbench", converted / "a", converted / "s", variables=names
+    )
+    assert "the store has t2m, asked t2m tp" in error.what
+
+
 def test_a_source_that_begins_earlier_is_refused(converted: Path):
     write_netcdf(converted / "a" / "early.nc", hourly("2009-12-31", 24))
     error = refusal(StoreError, converted, "weatherbench", converted / "a", converted / "s")

@@ -14,7 +14,7 @@ def encode(frames: np.ndarray, chunk: int, shard: int, step: int = 7) -> bytes:
     encoder = ShardEncoder(frames.shape[1:], chunk, shard)
     for begin in range(0, len(frames), step):
         encoder.add(np.ascontiguousarray(frames[begin : begin + step]))
-    return encoder.finish()
+    return b"".join(encoder.finish())
 
 
 def zarr_array(path: str, frames: np.ndarray, chunk: int, shard: int) -> zarr.Array:

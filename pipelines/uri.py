@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -88,23 +89,27 @@ def read_bytes(uri: str) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
-def write_bytes(uri: str, data: bytes) -> None:
+def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True) -> None:
     """Write one object so that a reader sees the old bytes or the new ones, never a part.
 
+    ``data`` may come in pieces, which are written one after the other.
+
     Object stores publish an object when its upload ends; on a local disk the bytes go to a
-    temporary name beside it and are renamed.
+    temporary name beside it and are renamed. ``durable`` waits there until the disk has them, which
+    matters if the machine itself loses power.
     """
     fs, path = filesystem(uri)
     if not is_local(uri):
-        fs.pipe_file(path, data)
+        fs.pipe_file(path, data if isinstance(data, bytes) else b"".join(data))
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
         with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            file.writelines([data] if isinstance(data, bytes) else data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         if os.path.exists(partial):

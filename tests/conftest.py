@@ -30,7 +30,9 @@ def ray_cluster() -> Iterator[None]:
     """One small Ray cluster for a test module, always shut down."""
     import ray
 
+    # A cluster that runs on this machine already is not the tests'.
     ray.init(
+        address="local",
         num_cpus=4,
         object_store_memory=200 * 1024**2,
         include_dashboard=False,

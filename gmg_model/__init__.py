@@ -3,7 +3,7 @@
 >>> import gmg_model
 >>> gmg_model.list_models()  # doctest: +ELLIPSIS
 (...'gmg-l', 'gmg-m', 'gmg-s'...)
->>> model = gmg_model.create_model("gmg-s", channels=1, patch_size=2, hidden=32)
+>>> model = gmg_model.create_model("gmg-s", in_shape=(1, 32, 64), patch_size=2)
 >>> # model(frames_btchw, horizon=12) -> (B, 12, C, H, W)
 
 Importing this package loads no PyTorch; the first call does.

@@ -72,7 +72,7 @@ class GMGCell(SpatioTemporalLSTM):
     """ST-LSTM, then the global focus, then the self-attention memory (Eq. 22-24)."""
 
     def __init__(self, in_channels: int, config: GMGConfig):
-        hidden, circular = config.hidden, config.circular
+        hidden, circular = config.width, config.circular
         super().__init__(in_channels, hidden, config.filter_size, circular=circular)
         self.fused, self.pooled = config.fused, config.focus == "pooled"
         # The focus kernels join conv_x where both have the same size.

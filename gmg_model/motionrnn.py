@@ -78,7 +78,7 @@ def cell_maker(config: BackboneConfig) -> Callable[[int], nn.Module]:
     """``make_cell(in_channels)`` for the backbone of ``config``."""
 
     def make(in_channels: int) -> nn.Module:
-        sizes = (in_channels, config.hidden, config.filter_size)
+        sizes = (in_channels, config.width, config.filter_size)
         if config.backbone == "predrnn":
             return SpatioTemporalLSTM(*sizes, circular=config.circular)
         forget_bias = 0.0 if config.compat == "official" else 1.0

@@ -184,5 +184,5 @@ class RecurrentForecaster(nn.Module, ABC):
         if frames.shape[2] != self.channels:
             raise ConfigurationError(
                 f"frames have {frames.shape[2]} channels (shape {tuple(frames.shape)}) and the "
-                f"model was made with channels={self.channels}"
+                f"model was made with {self.channels}: in_shape=(channels, height, width)"
             )

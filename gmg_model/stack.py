@@ -30,14 +30,14 @@ COMPATS = ("default", "official")
 class StackConfig:
     """The sizes and the running of a stack of cells."""
 
-    channels: int = 1
-    """Variables in a frame."""
+    in_shape: tuple[int, int, int] = (1, 64, 64)
+    """(C, H, W) of a frame: variables, rows, columns. The weights depend on C alone, so a model
+    takes frames of other sizes too."""
     patch_size: int = 4
     """Side of the patches folded into channels, in pixels."""
-    hidden: int = 128
-    """Channels of H, C and M in every cell; a multiple of 4."""
-    layers: int = 4
-    """Cells in the stack; a motion module follows each but the last."""
+    hidden: tuple[int, ...] = (128, 128, 128, 128)
+    """Channels of H, C and M in each cell: all the same, because M goes from cell to cell, and a
+    multiple of 4. A motion module follows each cell but the last."""
     filter_size: int = 5
     """Side of the cells' kernels, in cells of the patch grid, odd."""
     initial_states: str = "zeros"
@@ -56,19 +56,48 @@ class StackConfig:
     """``"official"``: the arithmetic of the published code, for its checkpoints."""
 
     def __post_init__(self) -> None:
-        for option in ("channels", "patch_size", "hidden", "layers", "filter_size"):
-            value = getattr(self, option)
-            if not isinstance(value, int) or value < 1:
+        for option in ("patch_size", "filter_size"):
+            if not _is_positive(value := getattr(self, option)):
                 raise ConfigurationError(f"{option}={value!r}: give a whole number from 1")
-        if self.hidden % 4:
+        if not _are_positive(self.in_shape) or len(self.in_shape) != 3:
             raise ConfigurationError(
-                f"hidden={self.hidden}: the motion module works on hidden / 4 channels; give a "
-                "multiple of 4"
+                f"in_shape={self.in_shape!r}: give (channels, height, width) of a frame"
             )
+        if not _are_positive(self.hidden) or len(set(self.hidden)) != 1 or self.hidden[0] % 4:
+            raise ConfigurationError(
+                f"hidden={self.hidden!r}: give one number of channels for each cell, all the same "
+                "and a multiple of 4, such as (64, 64, 64, 64)"
+            )
+        # A list, as it comes from a configuration file, is as good as a tuple.
+        object.__setattr__(self, "in_shape", tuple(self.in_shape))
+        object.__setattr__(self, "hidden", tuple(self.hidden))
         if self.filter_size % 2 == 0:
             raise ConfigurationError(f"filter_size={self.filter_size}: give an odd number of cells")
         require_one_of("initial_states", self.initial_states, INITIAL_STATES)
         require_one_of("compat", self.compat, COMPATS)
+
+    @property
+    def channels(self) -> int:
+        """C: variables in a frame."""
+        return self.in_shape[0]
+
+    @property
+    def width(self) -> int:
+        """Channels of H, C and M."""
+        return self.hidden[0]
+
+    @property
+    def layers(self) -> int:
+        """Cells in the stack."""
+        return len(self.hidden)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _are_positive(values: object) -> bool:
+    return isinstance(values, (tuple, list)) and bool(values) and all(map(_is_positive, values))
 
 
 class StackState(NamedTuple):
@@ -130,7 +159,7 @@ class CellStack(RecurrentForecaster):
             checkpoint_steps=config.checkpoint_steps,
         )
         self.config, self.recurrent = config, recurrent
-        hidden, quarter, layers = config.hidden, config.hidden // 4, config.layers
+        hidden, quarter, layers = config.width, config.width // 4, config.layers
         patch_channels = config.patch_size**2 * config.channels
         self.cell_list = nn.ModuleList(
             make_cell(patch_channels if i == 0 else hidden) for i in range(layers)
@@ -164,9 +193,9 @@ class CellStack(RecurrentForecaster):
 
         cells, between = range(config.layers), range(len(self.motion_list))
         return StackState(
-            hidden=tuple(start(config.hidden, 1) for _ in cells),
-            cell=tuple(start(config.hidden, 1) for _ in cells),
-            memory=start(config.hidden, 1),
+            hidden=tuple(start(config.width, 1) for _ in cells),
+            cell=tuple(start(config.width, 1) for _ in cells),
+            memory=start(config.width, 1),
             filters=tuple(start(2 * TAPS, 2) for _ in between),
             momenta=tuple(start(2 * TAPS, 2) for _ in between),
             step=0,

@@ -44,9 +44,7 @@ class TrainingPlan:
     def model_overrides(self) -> dict[str, Any]:
         """Arguments of ``gmg_model.create_model``, the frame's shape (C, H, W) included."""
         shape = (len(self.normalisation.labels), *self.store.spatial_shape)
-        o = {"in_shape": shape, **self.options.model.overrides()}
-        o["channels"] = o.pop("in_shape")[0]; o["layers"]=len(o["hidden"]); o["hidden"]=o["hidden"][0]; o["compat"]=None  # FIX
-        return o
+        return {"in_shape": shape, **self.options.model.overrides()}
 
 
 def make_plan(options: TrainOptions) -> TrainingPlan:

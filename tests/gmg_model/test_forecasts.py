@@ -217,7 +217,7 @@ def test_calls_that_cannot_work_say_what_to_give(
 
 @pytest.mark.parametrize(
     ("frames", "message"),
-    [(torch.zeros(3, 1, 8, 8), "batch, frames, channels"), (clips(channels=2), "channels=1")],
+    [(torch.zeros(3, 1, 8, 8), "batch, frames, channels"), (clips(channels=2), "made with 1")],
 )
 def test_frames_of_the_wrong_shape_are_named(small: Make, frames: Tensor, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

@@ -16,12 +16,13 @@ FILES = ("gmg_l_radar", "gmg_l_traffic", "motionrnn_predrnn")
 
 def official(file: Any, **overrides: Any) -> Any:
     name = {"gmg": "gmg-l", "motionrnn": "motionrnn-predrnn"}[file.options["model"]]
-    sizes = {key: file.options[key] for key in ("patch_size", "hidden", "layers", "filter_size")}
+    sizes = {key: file.options[key] for key in ("patch_size", "filter_size")}
+    sizes["hidden"] = (file.options["hidden"],) * file.options["layers"]
     if name == "gmg-l":
         sizes["attention_hidden"] = file.options["attention_hidden"]
     model = gmg_model.create_model(
         name,
-        channels=file.frames.shape[2],
+        in_shape=tuple(file.frames.shape[2:]),
         compat="official",
         initial_states="zeros",
         **(sizes | overrides),
@@ -83,7 +84,9 @@ def test_default_arithmetic_differs_from_the_published_where_it_is_meant_to(
     golden: Callable[[str], Any],
 ) -> None:
     file = golden("gmg_l_radar")
-    model = gmg_model.create_model("gmg-l", hidden=16, attention_hidden=8, patch_size=4)
+    model = gmg_model.create_model(
+        "gmg-l", hidden=(16, 16, 16, 16), attention_hidden=8, patch_size=4
+    )
     kept = {key: value for key, value in file.weights.items() if "fc_global" not in key}
     gmg_model.load_official(model, kept)
     with torch.no_grad():
@@ -109,7 +112,7 @@ def test_official_tensors_in_a_default_model_are_refused_with_the_way_out(
     golden: Callable[[str], Any],
 ) -> None:
     file = golden("gmg_l_radar")
-    model = gmg_model.create_model("gmg-l", hidden=16, attention_hidden=8)
+    model = gmg_model.create_model("gmg-l", hidden=(16, 16, 16, 16), attention_hidden=8)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ConfigurationError, match=r"fc_global.*compat='official'"):
         gmg_model.load_official(model, file.weights)

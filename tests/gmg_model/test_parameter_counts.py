@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import gmg_model
 
-MOVING_MNIST = {"channels": 1, "patch_size": 4, "attention_hidden": 32}  # also Shanghai, CIKM
-TAXIBJ = {"channels": 2, "patch_size": 2, "attention_hidden": 64}
-TAXIBJ_32 = {"channels": 2, "patch_size": 2, "attention_hidden": 32}
-WEATHERBENCH = {"channels": 1, "patch_size": 2, "attention_hidden": 64}
+MOVING_MNIST = {
+    "in_shape": (1, 64, 64),
+    "patch_size": 4,
+    "attention_hidden": 32,
+}  # also Shanghai, CIKM
+TAXIBJ = {"in_shape": (2, 32, 32), "patch_size": 2, "attention_hidden": 64}
+TAXIBJ_32 = {"in_shape": (2, 32, 32), "patch_size": 2, "attention_hidden": 32}
+WEATHERBENCH = {"in_shape": (1, 32, 64), "patch_size": 2, "attention_hidden": 64}
 
 
 def parameters(name: str, **overrides: object) -> int:
@@ -30,7 +36,7 @@ def parameters(name: str, **overrides: object) -> int:
         ("gmg-s", MOVING_MNIST, 29.228),
     ],
 )
-def test_count_matches_the_published_one(name: str, data: dict[str, int], millions: float) -> None:
+def test_count_matches_the_published_one(name: str, data: dict[str, Any], millions: float) -> None:
     official = parameters(name, **data, compat="official")
     assert round(official / 1e6, 3) == millions
     # The default's Eq. 16 needs no growth output: three motion modules of 32 weights.
@@ -47,7 +53,7 @@ def test_count_matches_the_published_one(name: str, data: dict[str, int], millio
     ],
 )
 def test_comparison_model_has_the_published_count(
-    name: str, data: dict[str, int], millions: float
+    name: str, data: dict[str, Any], millions: float
 ) -> None:
     sizes = {key: value for key, value in data.items() if key != "attention_hidden"}
     assert round(parameters(name, **sizes) / 1e6, 3) == millions

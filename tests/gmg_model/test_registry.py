@@ -34,9 +34,10 @@ def test_importing_the_package_loads_no_torch() -> None:
         ("gmg-l", {"initial_states": "zero"}, "did you mean 'zeros'"),
         ("gmg-l", {"compat": "oficial"}, "did you mean 'official'"),
         ("gmg-l", {"compat": "official", "decay": "unit"}, "contradicts compat='official'"),
-        ("gmg-l", {"hidden": 30}, "multiple of 4"),
+        ("gmg-l", {"hidden": (30, 30)}, "multiple of 4"),
+        ("gmg-l", {"hidden": 128}, "one number of channels for each cell"),
         ("gmg-l", {"filter_size": 4}, "odd"),
-        ("gmg-l", {"layers": 0}, "layers=0"),
+        ("gmg-l", {"hidden": ()}, "hidden=\\(\\)"),
         ("gmg-l", {"offset_scale": 0.0}, "offset_scale"),
         ("gmg-l", {"attention_hidden": 0}, "attention_hidden=0"),
     ],
@@ -49,10 +50,10 @@ def test_what_does_not_exist_is_refused_with_the_nearest_that_does(
 
 
 def test_tensors_of_another_model_are_refused_by_name_and_shape() -> None:
-    small = {"hidden": 8, "attention_hidden": 4}
+    small = {"hidden": (8, 8, 8, 8), "attention_hidden": 4}
     model = gmg_model.create_model("gmg-s", **small)
     with pytest.raises(ConfigurationError, match=r"missing: cell_list.*unknown: "):
         gmg_model.load_official(model, gmg_model.create_model("gmg-m", **small).state_dict())
-    wider = gmg_model.create_model("gmg-s", hidden=8, attention_hidden=8)
+    wider = gmg_model.create_model("gmg-s", hidden=(8, 8, 8, 8), attention_hidden=8)
     with pytest.raises(ConfigurationError, match=r"shapes: .*layer_k"):
         gmg_model.load_official(model, wider.state_dict())

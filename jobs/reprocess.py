@@ -11,7 +11,7 @@ import argparse
 from dataclasses import asdict
 
 from jobs.command_line import print_json, progress, run
-from jobs.reprocessing.arguments import parse
+from jobs.reprocessing.arguments import parse, request
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from pipelines.inspection import describe_plan
 
     with progress("reading headers", "files") as report:
-        planned = plan_conversion(_request(arguments), report)
+        planned = plan_conversion(request(arguments), report)
     description = describe_plan(planned, arguments.store)
     print(show_plan(description))
     if arguments.json:
@@ -42,7 +42,7 @@ def convert(arguments: argparse.Namespace) -> int:
     from pipelines.convert import convert as run_conversion
 
     with progress("converting", "shards") as report:
-        done = run_conversion(_request(arguments), report, print)
+        done = run_conversion(request(arguments), report, print)
     print(show_report(done))
     if arguments.json:
         print_json(asdict(done))
@@ -72,29 +72,6 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found.to_json())
     return 0 if found.ok else 4
-
-
-def _request(arguments: argparse.Namespace):
-    from pipelines.convert import ConversionRequest
-    from pipelines.plan import ConversionOptions
-    from pipelines.splits import read_splits_file
-
-    options = ConversionOptions(
-        variables=tuple(arguments.variables) if arguments.variables else None,
-        chunk_frames=arguments.chunk_frames,
-        shard_frames=arguments.shard_frames,
-        splits=read_splits_file(arguments.splits) if arguments.splits else None,
-        slots_per_day=arguments.slots_per_day,
-    )
-    return ConversionRequest(
-        archive=arguments.archive,
-        source=arguments.source,
-        store=arguments.store,
-        options=options,
-        repair=getattr(arguments, "repair", False),
-        workers=getattr(arguments, "workers", None),
-        shared_paths=getattr(arguments, "shared_paths", "false") == "true",
-    )
 
 
 if __name__ == "__main__":

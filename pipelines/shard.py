@@ -56,7 +56,7 @@ class ShardEncoder:
                 self._filled = 0
 
     def finish(self) -> list[bytes]:
-        """The shard's bytes in pieces, one after the other; the last chunk is filled up with NaN."""
+        """The shard's bytes in pieces, in order; the last chunk is filled up with NaN."""
         import google_crc32c
 
         if self._filled:

@@ -6,10 +6,13 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.archives import NAMES
 from pipelines.errors import nearest
+
+if TYPE_CHECKING:
+    from pipelines.convert import ConversionRequest
 
 _REQUIRED = ("archive", "source", "store")
 _EXIT_CODES = """\
@@ -97,4 +100,28 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
         choices=("true", "false"),
         default="false",
         help="local paths are the same on every node of the cluster",
+    )
+
+
+def request(arguments: argparse.Namespace) -> ConversionRequest:
+    """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
+    from pipelines.convert import ConversionRequest
+    from pipelines.plan import ConversionOptions
+    from pipelines.splits import read_splits_file
+
+    options = ConversionOptions(
+        variables=tuple(arguments.variables) if arguments.variables else None,
+        chunk_frames=arguments.chunk_frames,
+        shard_frames=arguments.shard_frames,
+        splits=read_splits_file(arguments.splits) if arguments.splits else None,
+        slots_per_day=arguments.slots_per_day,
+    )
+    return ConversionRequest(
+        archive=arguments.archive,
+        source=arguments.source,
+        store=arguments.store,
+        options=options,
+        repair=getattr(arguments, "repair", False),
+        workers=getattr(arguments, "workers", None),
+        shared_paths=getattr(arguments, "shared_paths", "false") == "true",
     )

@@ -167,18 +167,20 @@ def memory_copy(source: Path, store: Path) -> None:
             np.copyto(target, block)
 
 
-def compare(runs: dict[str, Callable[[Path, Path], None]], source: Path, repeats: int) -> dict:
-    """Seconds of every run; the order alternates, so that no one is always first."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+def compare(
+    runs: dict[str, Callable[[Path, Path], None]], source: Path, repeats: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds and processor seconds of every run; the order alternates: no one is always first."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         names = list(runs) if repeat % 2 == 0 else list(runs)[::-1]
         for name in names:
             store = source.parent / "store"
             shutil.rmtree(store, ignore_errors=True)
             os.sync()
-            began = time.perf_counter()
+            began, used = time.perf_counter(), processor_seconds()
             runs[name](source, store)
-            taken[name].append(time.perf_counter() - began)
+            taken[name].append((time.perf_counter() - began, processor_seconds() - used))
             shutil.rmtree(store, ignore_errors=True)
     return taken
 
@@ -200,13 +202,32 @@ def start_ray() -> float:
     return time.perf_counter() - began
 
 
-def peak_worker_bytes() -> int:
-    """The largest resident memory that any worker of this Ray has had."""
+def _raylet() -> int:
     from ray._private.worker import _global_node
 
     if _global_node is None:
         raise RuntimeError("Ray was not started by this process")
-    raylet = str(_global_node.all_processes["raylet"][0].process.pid)
+    return _global_node.all_processes["raylet"][0].process.pid
+
+
+def processor_seconds() -> float:
+    """Time on processors of this process, its ended children, the raylet and its workers."""
+    own = os.times()
+    total = own.user + own.system + own.children_user + own.children_system
+    raylet = _raylet()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except (OSError, IndexError):
+            continue
+        if raylet in (int(stat.parent.name), int(fields[1])):
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def peak_worker_bytes() -> int:
+    """The largest resident memory that any worker of this Ray has had."""
+    raylet = str(_raylet())
     peaks = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -275,13 +296,17 @@ def main() -> None:
             f"{options.files} NetCDF file(s)) on {os.cpu_count()} cores; starting Ray took "
             f"{starting:.1f} s and is not counted.\n"
         )
-        print("| | MB/s (median) | seconds, first run | seconds, then (least to most) |")
-        print("|---|---|---|---|")
-        for label, seconds in taken.items():
-            first, *rest = seconds
+        print(
+            "| | MB/s (median) | seconds (least to most) | processor seconds (median) | "
+            "seconds, first run |"
+        )
+        print("|---|---|---|---|---|")
+        for label, runs in taken.items():
+            seconds, used = zip(*runs[1:], strict=True)
             print(
-                f"| {label} | {megabytes / statistics.median(rest):.0f} | {first:.2f} | "
-                f"{min(rest):.2f} to {max(rest):.2f} |"
+                f"| {label} | {megabytes / statistics.median(seconds):.0f} | "
+                f"{min(seconds):.2f} to {max(seconds):.2f} | {statistics.median(used):.2f} | "
+                f"{runs[0][0]:.2f} |"
             )
         if not options.larger:
             return

@@ -1,13 +1,15 @@
-"""Where the first worker writes how far it is, and the driver reads it for the progress bar."""
+"""Where workers write how far they are, and why they cannot go on; the driver reads it."""
 
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from jobs.command_line import progress
+from pipelines.errors import PlatformError
 
 POLL_SECONDS = 0.5
 
@@ -17,6 +19,7 @@ class Board:
 
     def __init__(self) -> None:
         self._news: dict[str, Any] = {}
+        self._failure: PlatformError | None = None
 
     def write(self, news: dict[str, Any]) -> None:
         """Replace the news: ``step``, ``steps`` and ``note``."""
@@ -26,11 +29,35 @@ class Board:
         """The latest news; empty before the first."""
         return self._news
 
+    def fail(self, failure: PlatformError) -> None:
+        """Keep the first error that another attempt would meet again."""
+        self._failure = self._failure or failure
+
+    def failure(self) -> PlatformError | None:
+        """The error that the run ended with, if it did."""
+        return self._failure
+
+
+def final_failure(error: Exception) -> PlatformError | None:
+    """What ``error`` is to the user where another attempt would meet it again; None where a new
+    group of workers may do better: a lost connection, a full disk, a failed collective.
+    """
+    if isinstance(error, PlatformError):
+        return error
+    if isinstance(error, (RuntimeError, OSError, MemoryError)):
+        return None
+    trace = traceback.format_exception(error)
+    return PlatformError(
+        f"a fault of the program: {type(error).__name__}: {error}\n{''.join(trace[-4:])}".rstrip(),
+        remedy="report it with these lines; the run's checkpoints are kept",
+    )
+
 
 @contextmanager
 def progress_board(title: str) -> Iterator[Any]:
     """A board whose news are shown as a progress bar while the block runs."""
     import ray
+    import ray.exceptions
 
     board: Any = ray.remote(num_cpus=0)(Board).remote()
     ended = threading.Event()

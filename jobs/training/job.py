@@ -148,7 +148,10 @@ def _fit(plan: TrainingPlan, use_gpu: bool) -> None:
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _user_error(error, options) from error
+            raise _failure(board, options, str(error)) from None
+        failure: PlatformError | None = ray.get(board.failure.remote())
+        if failure:
+            raise failure
 
 
 def _storage(run_uri: str) -> tuple[dict[str, Any], str]:
@@ -164,19 +167,14 @@ def _storage(run_uri: str) -> tuple[dict[str, Any], str]:
     return {"storage_path": parent, "storage_filesystem": handler}, name
 
 
-def _user_error(error: Any, options: TrainOptions) -> PlatformError:
-    """The error of a worker that a user can act on, else a summary with the way to go on."""
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            for candidate in (cause, getattr(cause, "_base_exc", None)):
-                if isinstance(candidate, PlatformError):
-                    return candidate
-            cause = cause.__cause__
-    return PlatformError(
-        f"training failed more than {options.checkpoints.max_failures} times; the last failure: "
-        f"{str(error).strip().splitlines()[-1]}",
+def _failure(board: Any, options: TrainOptions, message: str) -> PlatformError:
+    """The error that a worker met, else Ray's own with the way to go on."""
+    import ray
+
+    failure: PlatformError | None = ray.get(board.failure.remote())
+    last = message.strip().splitlines()[-1]
+    return failure or PlatformError(
+        f"training failed more than {options.checkpoints.max_failures} times, at last with: {last}",
         where=options.run,
         remedy="mend the cause; the same command then resumes from the latest checkpoint",
     )

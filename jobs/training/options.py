@@ -219,14 +219,14 @@ def parse(default: str, description: str, arguments: list[str] | None = None) ->
     SystemExit
         Code 2 with the nearest name where an option is unknown or a value does not fit.
     """
-    from jsonargparse import ActionConfigFile, set_parsing_settings
+    from jsonargparse import set_parsing_settings
 
     from jobs.command_line import parser_class
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = parser_class()(description=description, default_config_files=[str(CONFIGS / default)])
     parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML of options; later options override it"
+        "--config", action="config", help="YAML of options; later options override it"
     )
     parser.add_class_arguments(TrainOptions)
     namespace = parser.parse_args(arguments)

@@ -12,10 +12,12 @@ import math
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import torch
 import torch.distributed as dist
@@ -27,6 +29,7 @@ from gmg_model import create_model
 from gmg_model.sampling import ScheduledSampling, forced_frames
 from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
 from jobs.training import checkpoints, run
+from jobs.training.board import final_failure
 from jobs.training.options import TrainOptions
 from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
 from pipelines.errors import PlatformError
@@ -40,11 +43,25 @@ NEWS_SECONDS = 0.5
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Entry of a worker; ``settings``: options, the store's fingerprint, the board."""
-    options = TrainOptions.from_dict(settings["options"])
+    board = settings["board"]
+    if ray.get(board.failure.remote()):
+        return  # the group before this one met an error that this one would meet again
+    try:
+        _train(TrainOptions.from_dict(settings["options"]), settings["fingerprint"], board)
+    except Exception as error:
+        failure = final_failure(error)
+        if failure is None:
+            raise
+        # Ray Train would start the group again; told so, the next one ends at once.
+        ray.get(board.fail.remote(failure))
+        raise
+
+
+def _train(options: TrainOptions, fingerprint: str, board: Any) -> None:
     torch.set_num_threads(options.cpus_per_worker)
     plan = make_plan(options)
-    check_fingerprint(plan, settings["fingerprint"])
-    worker = Worker(plan, settings["board"])
+    check_fingerprint(plan, fingerprint)
+    worker = Worker(plan, board)
     worker.resume()
     while worker.epoch < options.training.epochs:
         worker.train_epoch()
@@ -165,13 +182,15 @@ class Worker:
             part = slice(first, first + size)
             frames_btchw = frames[part].to(self.device, self.dtype)
             forced = self._forced(batch.lanes[part])
-            wrapped = isinstance(self.forward, DistributedDataParallel)
-            if wrapped and first + size < len(frames):
-                with self.forward.no_sync():  # gradients travel once, with the last part
-                    losses.append(self._part(frames_btchw, forced, weight))
-            else:
+            with self._collectives(at_end=first + size >= len(frames)):
                 losses.append(self._part(frames_btchw, forced, weight))
         return torch.cat(losses)
+
+    def _collectives(self, at_end: bool) -> AbstractContextManager[Any]:
+        """Gradients travel once a step, with the last micro-batch."""
+        if at_end or not isinstance(self.forward, DistributedDataParallel):
+            return nullcontext()
+        return self.forward.no_sync()
 
     def _part(self, frames_btchw: Tensor, forced: Tensor, weight: float) -> Tensor:
         spec = self.plan.window
@@ -205,11 +224,14 @@ class Worker:
             record["loss"] = float(record["loss"])
             record["gradient_norm"] = float(record["gradient_norm"])
             if not math.isfinite(record["loss"]):
-                times = ", ".join(str(self.plan.store.times[start]) for start in starts[:8])
+                times = ", ".join(
+                    str(self.plan.store.times[start].astype("datetime64[m]"))
+                    for start in starts[:8]
+                )
                 raise PlatformError(
                     f"the loss of step {record['step']} is {record['loss']}",
                     where=f"{self.plan.store.uri}, windows that begin at {times}",
-                    remedy="resume with a smaller --training.learning_rate in a new --run, or with "
+                    remedy="begin a new --run with a smaller --training.learning_rate, or with "
                     "--training.precision fp32; reprocess.py verify checks the store",
                 )
             self.history.append(record)

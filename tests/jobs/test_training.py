@@ -13,6 +13,7 @@ from jobs.training import checkpoints
 from jobs.training.job import train
 from jobs.training.options import TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
+from pipelines.errors import PlatformError
 from tests.training_runs import losses, small_options
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -116,3 +117,14 @@ def test_bf16_with_a_moving_average_trains_and_resumes(traffic_store: str, tmp_p
     train(longer)
     curve = losses(options.run)
     assert np.mean(curve[-10:]) < np.mean(curve[:10])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_windows(
+    traffic_store: str, tmp_path: Path
+) -> None:
+    training = TrainingOptions(epochs=1, global_batch=9, learning_rate=1e30, schedule="constant")
+    options = small_options(traffic_store, str(tmp_path / "run"), training=training)
+    with pytest.raises(PlatformError, match=r"the loss of step \d+ is nan") as refused:
+        train(options)
+    assert "windows that begin at 2014-04-" in str(refused.value)
+    assert not checkpoints.list_checkpoints(options.run)

@@ -68,6 +68,11 @@ class StackConfig:
                 f"hidden={self.hidden!r}: give one number of channels for each cell, all the same "
                 "and a multiple of 4, such as (64, 64, 64, 64)"
             )
+        if self.patch_size > min(self.in_shape[1:]):
+            raise ConfigurationError(
+                f"patch_size={self.patch_size} is larger than a frame of {self.in_shape[1]} x "
+                f"{self.in_shape[2]}: give {min(self.in_shape[1:])} or less"
+            )
         # A list, as it comes from a configuration file, is as good as a tuple.
         object.__setattr__(self, "in_shape", tuple(self.in_shape))
         object.__setattr__(self, "hidden", tuple(self.hidden))

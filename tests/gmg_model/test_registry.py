@@ -37,6 +37,7 @@ def test_importing_the_package_loads_no_torch() -> None:
         ("gmg-l", {"hidden": (30, 30)}, "multiple of 4"),
         ("gmg-l", {"hidden": 128}, "one number of channels for each cell"),
         ("gmg-l", {"filter_size": 4}, "odd"),
+        ("gmg-l", {"patch_size": 32, "in_shape": (1, 16, 64)}, "larger than a frame of 16 x 64"),
         ("gmg-l", {"hidden": ()}, "hidden=\\(\\)"),
         ("gmg-l", {"offset_scale": 0.0}, "offset_scale"),
         ("gmg-l", {"attention_hidden": 0}, "attention_hidden=0"),

@@ -67,6 +67,10 @@ class UsageError(PlatformError):
     exit_code = 2
 
 
+class StorageError(PlatformError):
+    """A storage that does not answer now: another attempt may succeed."""
+
+
 class SourceError(PlatformError):
     """Source data missing, unreadable or contradicting itself."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines import uri as places
-from pipelines.errors import BusyError, UsageError
+from pipelines.errors import BusyError, PlatformError, UsageError
 from pipelines.ledger import FOLDER
 
 HEARTBEAT_SECONDS = 5.0
@@ -99,7 +99,7 @@ class Lease:
                     self._lost.set()
                     return
                 _write(self.uri, _refreshed(self.record), self.what)
-            except OSError:
+            except (OSError, PlatformError):
                 # The storage is away for a moment; the next beat tries again, and check() decides.
                 continue
 

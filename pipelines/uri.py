@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from pipelines.errors import UsageError
+from pipelines.errors import PlatformError, StorageError, UsageError
+
+_DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}
+CHECK_ACCESS = (
+    "check the bucket's name, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+    "(gs://: GOOGLE_APPLICATION_CREDENTIALS), and the permissions"
+)
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -75,17 +82,52 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
+def is_storage_fault(error: BaseException) -> bool:
+    """Whether a storage or the way to it failed, and not the program: drivers raise their own."""
+    package = type(error).__module__.split(".")[0]
+    return isinstance(error, (OSError, StorageError)) or package in _DRIVERS
+
+
+@contextmanager
+def _asked(uri: str) -> Iterator[None]:
+    """Errors of a remote storage name the place and what to check; an absent object stays one.
+
+    Raises
+    ------
+    UsageError
+        The storage refuses these credentials, or there are none.
+    StorageError
+        It cannot be reached, or fails.
+    """
+    try:
+        yield
+    except (PlatformError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise
+    except Exception as error:
+        if is_local(uri) or not is_storage_fault(error):
+            raise
+        kind = type(error).__name__
+        refused = isinstance(error, PermissionError) or "Credentials" in kind
+        raise (UsageError if refused else StorageError)(
+            f"the storage {'refuses access' if refused else 'fails'}: {kind}: {error}",
+            where=uri,
+            remedy=CHECK_ACCESS if refused else f"try again; {CHECK_ACCESS}",
+        ) from None
+
+
 def exists(uri: str) -> bool:
     """Whether an object or folder stands at ``uri``; asks the storage, never a cached listing."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    return fs.exists(path)
+    with _asked(uri):
+        fs.invalidate_cache()
+        return fs.exists(path)
 
 
 def read_bytes(uri: str) -> bytes:
     """The object's bytes; ``FileNotFoundError`` where it is absent."""
     fs, path = filesystem(uri)
-    content = fs.cat_file(path)
+    with _asked(uri):
+        content = fs.cat_file(path)
     return content.encode() if isinstance(content, str) else content
 
 
@@ -100,7 +142,8 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
     """
     fs, path = filesystem(uri)
     if not is_local(uri):
-        fs.pipe_file(path, data if isinstance(data, bytes) else b"".join(data))
+        with _asked(uri):
+            fs.pipe_file(path, data if isinstance(data, bytes) else b"".join(data))
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.{uuid.uuid4().hex}.partial"
@@ -119,8 +162,9 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
 def delete(uri: str) -> None:
     """Remove one object; nothing happens where it is absent."""
     fs, path = filesystem(uri)
-    if fs.exists(path):
-        fs.rm_file(path)
+    with _asked(uri):
+        if fs.exists(path):
+            fs.rm_file(path)
 
 
 def names(uri: str) -> list[str]:
@@ -128,7 +172,8 @@ def names(uri: str) -> list[str]:
     fs, path = filesystem(uri)
     fs.invalidate_cache()
     try:
-        entries: list[str] = fs.ls(path, detail=False)
+        with _asked(uri):
+            entries: list[str] = fs.ls(path, detail=False)
     except FileNotFoundError:
         return []
     found = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)

@@ -1,4 +1,4 @@
-"""Whether a store's place can be written, asked before any work; what a killed run left."""
+"""Whether a place can be written, asked before any work; what a killed run left."""
 
 from __future__ import annotations
 
@@ -9,48 +9,62 @@ from pipelines import uri as places
 from pipelines.errors import UsageError
 from pipelines.ledger import FOLDER
 
-_REMEDY = "give a --store that this user may write to"
-
 
 def check_writable(store: str) -> None:
-    """UsageError where nothing can be written at ``store``; leaves nothing behind."""
-    if places.is_local(store):
-        _check_local(places.local_path(store), store)
-        return
-    probe = places.join(store, FOLDER, f"probe-{uuid.uuid4().hex}")
-    try:
-        places.write_bytes(probe, b"")
-        places.delete(probe)
-    except Exception as error:
-        raise UsageError(
-            f"the store cannot be written: {type(error).__name__}: {error}",
-            where=store,
-            remedy="check the bucket's name, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, and the permissions",
-        ) from None
-
-
-def _check_local(path: str, store: str) -> None:
-    existing = path
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
-    if not os.path.isdir(existing):
-        raise UsageError(
-            "the store cannot be written: a file stands where a folder is needed",
-            where=f"{store} ({existing} is no folder)",
-            remedy=_REMEDY,
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(
-            "the store cannot be written: permission denied", where=existing, remedy=_REMEDY
-        )
-    entries = set(os.listdir(path)) if existing == path else set()
+    """UsageError where no store can be written at ``store``; leaves nothing behind."""
+    refuse_unwritable(store, "store")
+    path = places.local_path(store) if places.is_local(store) else ""
+    entries = set(os.listdir(path)) if path and os.path.isdir(path) else set()
     if entries and not entries & {"zarr.json", FOLDER}:
         raise UsageError(
             "the folder holds something else than a store",
             where=store,
             remedy="give an empty or new folder as --store",
         )
+
+
+def refuse_unwritable(folder: str, what: str) -> None:
+    """Refuse a folder that nothing can be written to; leaves nothing behind.
+
+    Parameters
+    ----------
+    folder:
+        URI of a folder that may not exist yet.
+    what:
+        What is to stand there, which is also the name of the option: store, run, report.
+
+    Raises
+    ------
+    UsageError
+        A file stands where a folder is needed, or the storage refuses.
+    """
+    local = places.is_local(folder)
+    reason = _refusal_here(places.local_path(folder)) if local else _refusal(folder)
+    if reason:
+        raise UsageError(
+            f"the {what} cannot be written: {reason}",
+            where=folder,
+            remedy=f"give a --{what} that you may write to" if local else places.CHECK_ACCESS,
+        )
+
+
+def _refusal_here(path: str) -> str | None:
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        return f"{path} is no folder"
+    return None if os.access(path, os.W_OK | os.X_OK) else f"no permission to write in {path}"
+
+
+def _refusal(folder: str) -> str | None:
+    probe = places.join(folder, f"probe-{uuid.uuid4().hex}")
+    fs, path = places.filesystem(probe)
+    try:
+        fs.pipe_file(path, b"")
+        fs.rm_file(path)
+    except Exception as error:  # each storage driver has errors of its own
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def sweep_partial(store: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.command_line import progress
 from pipelines.errors import PlatformError
+from pipelines.uri import is_storage_fault
 
 POLL_SECONDS = 0.5
 
@@ -42,10 +43,10 @@ def final_failure(error: Exception) -> PlatformError | None:
     """What ``error`` is to the user where another attempt would meet it again; None where a new
     group of workers may do better: a lost connection, a full disk, a failed collective.
     """
+    if is_storage_fault(error) or isinstance(error, (RuntimeError, MemoryError)):
+        return None
     if isinstance(error, PlatformError):
         return error
-    if isinstance(error, (RuntimeError, OSError, MemoryError)):
-        return None
     trace = traceback.format_exception(error)
     return PlatformError(
         f"a fault of the program: {type(error).__name__}: {error}\n{''.join(trace[-4:])}".rstrip(),

@@ -51,6 +51,7 @@ def train(options: TrainOptions) -> Outcome:
     PlatformError
         The training failed more often than ``--checkpoints.max_failures`` allows.
     """
+    run.check_place(options.run)
     plan = make_plan(options)
     parameters = _check_model(plan)
     with lease.hold(options.run, _say, what="run"):

@@ -22,6 +22,7 @@ from jobs.training.options import TrainOptions
 from pipelines import uri as places
 from pipelines.errors import UsageError
 from pipelines.ledger import FOLDER as LEASE_FOLDER
+from pipelines.writable import refuse_unwritable
 
 RECORD = "run.json"
 MAY_DIFFER = (
@@ -37,6 +38,24 @@ MAY_DIFFER = (
 )
 """Options that a resumed run may be given anew: none changes what a step computes, but for the
 schedule, whose horizon follows the epochs."""
+
+
+def check_place(run: str) -> None:
+    """Refuse a place that cannot hold a run, before anything is written there.
+
+    Raises
+    ------
+    UsageError
+        It cannot be written, or it holds something else.
+    """
+    refuse_unwritable(run, "run")
+    foreign = [] if is_run(run) else [name for name in places.names(run) if name != LEASE_FOLDER]
+    if foreign:
+        raise UsageError(
+            f"the folder exists and is no run of this project (it holds {', '.join(foreign[:3])})",
+            where=run,
+            remedy="give --run a new or an empty folder",
+        )
 
 
 def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
@@ -57,13 +76,12 @@ def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
     Raises
     ------
     UsageError
-        The folder holds something else, another configuration or another store's run.
+        The folder holds another configuration's or another store's run.
     """
     record_uri = places.join(options.run, RECORD)
     try:
         record = json.loads(places.read_bytes(record_uri))
     except FileNotFoundError:
-        _refuse_foreign_folder(options.run)
         _write_record(record_uri, options, fingerprint)
         return False
     differences = _differences(record["options"], options.as_dict())
@@ -82,16 +100,6 @@ def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
     return True
 
 
-def _refuse_foreign_folder(run: str) -> None:
-    foreign = [name for name in places.names(run) if name != LEASE_FOLDER]
-    if foreign:
-        raise UsageError(
-            f"the folder exists and is no run of this project (it holds {', '.join(foreign[:3])})",
-            where=run,
-            remedy="give --run a new or an empty folder",
-        )
-
-
 def _write_record(uri: str, options: TrainOptions, fingerprint: str) -> None:
     record = {
         "options": options.as_dict(),
@@ -101,14 +109,7 @@ def _write_record(uri: str, options: TrainOptions, fingerprint: str) -> None:
         "versions": versions(),
         "git_commit": git_commit(),
     }
-    try:
-        places.write_bytes(uri, json.dumps(record, indent=1).encode())
-    except OSError as error:
-        raise UsageError(
-            f"--run cannot be written: {error}",
-            where=uri,
-            remedy="give a URI that you may write to",
-        ) from None
+    places.write_bytes(uri, json.dumps(record, indent=1).encode())
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -91,7 +91,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match=r"thesis\.tex"):
-        run.start_or_resume(options, "f")
+        run.check_place(options.run)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,9 @@ from pipelines.repair import damaged, remove_strays
 from pipelines.resume import check_continues, due_tasks, remember_options, summarise
 from pipelines.shard_task import Destination, checksum, convert_shard, utc_now
 from pipelines.writable import check_writable, sweep_partial
+
+_SHARDS_A_TASK = 4
+_TASKS_A_WORKER = 4
 
 Progress = Callable[[int, int], None]
 _Say = Callable[[str], None]
@@ -190,13 +194,30 @@ def _on_ray(
             return {"record": b"", "error": pickle.dumps(wrapped)}
 
     rows = ray.data.from_items(
-        [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
+        [{"task": pickle.dumps(task)} for task in tasks],
+        override_num_blocks=_blocks(len(tasks), request.workers or _processors()),
     )
     pool = TaskPoolStrategy(size=request.workers)
     for row in rows.map(work, num_cpus=1, compute=pool).iter_rows():
         if row["error"]:
             raise pickle.loads(row["error"])
         yield ShardRecord.from_bytes(row["record"])
+
+
+def _blocks(shards: int, workers: int) -> int:
+    """How many Ray tasks the shards are dealt to: a few rows each, where there are many.
+
+    Between two tasks a worker waits for the driver; a task that takes several shards, one after the
+    other, waits less. Every worker still gets several tasks, so that none is left with the rest.
+    """
+    rows = min(_SHARDS_A_TASK, max(1, shards // (_TASKS_A_WORKER * workers)))
+    return math.ceil(shards / rows)
+
+
+def _processors() -> int:
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _finish(

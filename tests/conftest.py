@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from jobs.training.options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,6 +63,20 @@ def traffic_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     assert done.returncode == 0, done.stderr
     return store
+
+
+@pytest.fixture(scope="session")
+def finished_run(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
+    """The options of a finished training on two workers of one node, which nothing disturbed.
+
+    Its folder is every test's: copy it before changing anything in it.
+    """
+    from jobs.training.job import train
+    from tests.training_runs import small_options
+
+    options = small_options(traffic_store, str(tmp_path_factory.mktemp("runs") / "finished"))
+    train(options)
+    return options
 
 
 def _three_parts(folder: Path) -> Path:

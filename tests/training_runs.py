@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
+import yaml
 
 from jobs.training import checkpoints, run
 from jobs.training.options import (
@@ -22,12 +22,16 @@ from jobs.training.options import (
     TrainOptions,
     ValidationOptions,
 )
+from jobs.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
-    """A GMG-s of a few thousand weights: 2 epochs of 24 steps of 9 windows, the last step short."""
+    """A GMG-s of a few thousand weights: 2 epochs of 24 steps of 9 windows, the last step short.
+
+    In double precision, so that runs on other numbers of workers are told apart from wrong ones.
+    """
     values: dict[str, Any] = {
         "store": store,
         "run": run_uri,
@@ -35,7 +39,9 @@ def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
         "use_gpu": "false",
         "model": ModelOptions(hidden=(8, 8), patch_size=2, filter_size=3, attention_hidden=4),
         "data": DataOptions(input_frames=3, horizon=3, normalise="minmax", pool_mib=1),
-        "training": TrainingOptions(epochs=2, global_batch=9, learning_rate=3e-3, seed=3),
+        "training": TrainingOptions(
+            epochs=2, global_batch=9, learning_rate=3e-3, seed=3, precision="fp64"
+        ),
         "checkpoints": CheckpointOptions(every_steps=6, keep=20),
         "validation": ValidationOptions(windows=20),
     }
@@ -77,13 +83,37 @@ def has_checkpoint(run_uri: str, step: int) -> bool:
     return bool(found) and found[-1].step >= step
 
 
-def kill_one_training_worker(root: psutil.Process) -> int:
-    """``kill -9`` one Ray Train worker among the descendants of ``root``; returns its pid."""
-    workers = [
-        process
-        for process in root.children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline() if process.is_running() else [])
-    ]
-    assert workers, "no training worker runs"
-    os.kill(workers[0].pid, signal.SIGKILL)
-    return workers[0].pid
+def write_config(options: TrainOptions, folder: Path) -> str:
+    """A YAML of all the options, for ``--config``; returns its path."""
+    path = folder / "options.yaml"
+    path.write_text(yaml.safe_dump(options.as_dict()))
+    return str(path)
+
+
+def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
+    """A run of step 0: its record, and one checkpoint of a model with its first weights."""
+    import torch
+
+    from gmg_model import create_model
+
+    plan = make_plan(options)
+    torch.manual_seed(0)
+    model = create_model(options.model.name, **plan.model_overrides)
+    record = {
+        "step": 0,
+        "epoch": 0,
+        "finished": False,
+        "validation_loss": None,
+        "options": options.as_dict(),
+        "model": {"name": options.model.name, "overrides": plan.model_overrides},
+        "variables": list(plan.variables),
+        "grid": list(plan.store.spatial_shape),
+        "window": dataclasses.asdict(plan.window),
+        "normalisation": plan.normalisation.to_json(),
+        "statistics_fingerprint": plan.store.fingerprint,
+    }
+    run.start_or_resume(options, plan.store.fingerprint)
+    folder = Path(options.run) / checkpoints.directory_name(0)
+    folder.mkdir()
+    checkpoints.write(folder, record, model.state_dict(), {})
+    return checkpoints.load_checkpoint(str(folder))

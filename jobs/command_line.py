@@ -6,6 +6,7 @@ This module imports nothing heavy, so that ``--help`` and a misspelt option answ
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -33,6 +34,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except PlatformError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (``| head``); let the interpreter's last flush succeed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         sys.exit(130)

@@ -98,7 +98,8 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
     for item in evaluation.scores:
         units = headline_units(evaluation, item, protocol)
         header = "".join(f"{labels[lead]:>10}" for lead in chosen)
-        lines.append(f"{item.group.label}, RMSE in {units}{'':<4}{'overall':>10}{header}")
+        score = "RMSE" if units in ("", "1") else f"RMSE in {units}"
+        lines.append(f"{item.group.label}, {score}{'':<4}{'overall':>10}{header}")
         width = len(lines[-1]) - 10 * (1 + len(chosen))
         for forecast in item.forecasts:
             result = item.protocols[protocol][forecast]

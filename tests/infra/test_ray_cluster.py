@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ def test_no_port_is_opened_and_authentication_is_left_on(cluster: dict[str, Any]
     assert "dashboard-host=127.0.0.1" in text
     assert "0.0.0.0" not in text
     assert "AUTH_MODE" not in text
+
+
+def test_the_bucket_policy_grants_one_bucket_and_no_more() -> None:
+    policy = json.loads((ROOT / "infra" / "aws-bucket-policy.json").read_text())
+    for statement in policy["Statement"]:
+        assert statement["Resource"].startswith("arn:aws:s3:::YOUR-BUCKET")
+        assert not [action for action in statement["Action"] if "*" in action]
 
 
 def _misspelt_key(config: dict[str, Any]) -> None:

@@ -172,11 +172,9 @@ def _on_ray(
 ) -> Iterator[ShardRecord]:
     """Records as they come: one Ray Data row a shard, decoded and written inside its task."""
     import ray
-    from ray.data import DataContext, TaskPoolStrategy
+    from ray.data import TaskPoolStrategy
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
     destination = Destination(places.absolute(request.store), request.archive, owner)
 
     def work(row: dict[str, Any]) -> dict[str, Any]:
@@ -197,8 +195,12 @@ def _on_ray(
         [{"task": pickle.dumps(task)} for task in tasks],
         override_num_blocks=_blocks(len(tasks), request.workers or _processors()),
     )
-    pool = TaskPoolStrategy(size=request.workers)
-    for row in rows.map(work, num_cpus=1, compute=pool).iter_rows():
+    converted = rows.map(work, num_cpus=1, compute=TaskPoolStrategy(size=request.workers))
+    converted.context.enable_progress_bars = False
+    # Budgets guard the object store, which holds records only here, and they let one task run at a
+    # time until Ray Data has counted the cluster, a second later. One processor a task is the bound.
+    converted.context.op_resource_reservation_enabled = False
+    for row in converted.iter_rows():
         if row["error"]:
             raise pickle.loads(row["error"])
         yield ShardRecord.from_bytes(row["record"])

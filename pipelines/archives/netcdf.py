@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ from pipelines.errors import SourceError
 
 if TYPE_CHECKING:
     import xarray as xr
+
+_DENSE = 4
+"""read up to so many times the frames that are asked for, rather than one by one"""
 
 
 def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
@@ -50,45 +53,60 @@ def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
 def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
     """Decodes runs of frames while the block keeps the file open."""
     with ExitStack() as opened:
-        raw = opened.enter_context(_open(path, file, decoded=False))
-        arrays: dict[str, xr.DataArray] = {}
+        readers: dict[str, tuple[_Read, tuple[int, ...]]] = {}
 
         def decode(variable: str, positions: np.ndarray) -> np.ndarray:
-            if variable not in arrays:
-                plain = is_plain(raw[variable])
-                dataset = raw if plain else opened.enter_context(_open(path, file, decoded=True))
-                arrays[variable] = dataset[variable]
-            return _frames(arrays[variable], positions, file)
+            try:
+                if variable not in readers:
+                    readers[variable] = _reader(path, file, variable, opened)
+                read, axes = readers[variable]
+                selection, rest = covering(positions)
+                frames = read(selection).transpose(axes)
+            except (OSError, RuntimeError, ValueError, IndexError) as error:
+                raise SourceError(
+                    f"frames of '{variable}' cannot be decoded: {error}",
+                    where=f"{file.uri}, frames {positions.min()} to {positions.max()}",
+                    remedy="the file is damaged: fetch it again and run the same command",
+                ) from None
+            chosen = frames if rest is None else frames[rest]
+            return np.ascontiguousarray(chosen, dtype=np.float32)
 
         yield decode
 
 
-def _frames(array: xr.DataArray, positions: np.ndarray, file: SourceFile) -> np.ndarray:
-    time = next(name for name in coordinates.TIME if name in array.dims)
-    order = coordinates.ordered(tuple(map(str, array.dims)), (time,)) or ()
-    selection, rest = covering(positions)
-    try:
-        values = array.isel({time: selection}).transpose(time, *order).values
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
-        raise SourceError(
-            f"frames of '{array.name}' cannot be decoded: {error}",
-            where=f"{file.uri}, frames {positions.min()} to {positions.max()}",
-            remedy="the file is damaged: fetch it again and run the same command",
-        ) from None
-    frames = values if rest is None else values[rest]
-    return np.ascontiguousarray(frames, dtype=np.float32)
+_Read = Callable[["slice | np.ndarray"], np.ndarray]
+"""frames along time -> values with the axes in the file's order"""
 
 
-def covering(positions: np.ndarray) -> tuple[slice, np.ndarray | None]:
-    """A slice that covers ``positions``, and what to take from it (None: all of it, in order).
+def _reader(
+    path: str, file: SourceFile, variable: str, opened: ExitStack
+) -> tuple[_Read, tuple[int, ...]]:
+    """How a variable is read, and the order of its axes in a store."""
+    raw = opened.enter_context(_open(path, file, decoded=False))[variable]
+    dims = tuple(map(str, raw.dims))
+    time = next(name for name in coordinates.TIME if name in dims)
+    axes = tuple(dims.index(dim) for dim in (time, *(coordinates.ordered(dims, (time,)) or ())))
+    if is_plain(raw):
+        return lambda selection: raw.isel({time: selection}).values, axes
+    decoded = opened.enter_context(_open(path, file, decoded=True))[variable]
+    return lambda selection: decoded.isel({time: selection}).values, axes
+
+
+def covering(positions: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray | None]:
+    """What to read for ``positions``, and what to take from it (None: all of it, in order).
+
+    A slice, or where that would read far more than is asked for, increasing indices.
 
     >>> covering(np.array([3, 4, 5]))
     (slice(3, 6, None), None)
     """
     first, last = int(positions.min()), int(positions.max())
-    if len(positions) == last - first + 1 and np.all(np.diff(positions) == 1):
+    span = last - first + 1
+    if len(positions) == span and np.all(np.diff(positions) == 1):
         return slice(first, last + 1), None
-    return slice(first, last + 1), positions - first
+    if span <= _DENSE * len(positions):
+        return slice(first, last + 1), positions - first
+    return np.unique(positions, return_inverse=True)
 
 
 def _check_complete(path: str, file: SourceFile) -> None:

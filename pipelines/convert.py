@@ -197,8 +197,8 @@ def _on_ray(
     )
     converted = rows.map(work, num_cpus=1, compute=TaskPoolStrategy(size=request.workers))
     converted.context.enable_progress_bars = False
-    # Budgets guard the object store, which holds records only here, and they let one task run at a
-    # time until Ray Data has counted the cluster, a second later. One processor a task is the bound.
+    # Budgets guard the object store, which holds records only here, and they let one task run at
+    # a time until Ray Data has counted the cluster. One processor a task is the bound.
     converted.context.op_resource_reservation_enabled = False
     for row in converted.iter_rows():
         if row["error"]:

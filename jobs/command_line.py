@@ -124,10 +124,19 @@ def parser_class() -> type[Any]:
         def __init__(self, *arguments: Any, **options: Any):
             options = {"formatter_class": Formatter, "allow_abbrev": False, **options}
             super().__init__(*arguments, **options)
+            self._file: str | None = None
+
+        def parse_path(self, cfg_path: Any, *arguments: Any, **options: Any) -> Any:
+            self._file = str(cfg_path)
+            parsed = super().parse_path(cfg_path, *arguments, **options)
+            self._file = None
+            return parsed
 
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             known = [action.dest for action in self._actions if action.dest != "help"]
             print(f"error: {_with_nearest(message, known)}", file=sys.stderr)
+            if self._file:
+                print(f"  where: {self._file}", file=sys.stderr)
             print(f"  all options: python jobs/{self.prog} --help", file=sys.stderr)
             sys.exit(2)
 

@@ -23,6 +23,7 @@ from jobs.training.options import (
     ValidationOptions,
 )
 from jobs.training.plan import make_plan
+from pipelines import lease
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,7 +113,8 @@ def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
         "normalisation": plan.normalisation.to_json(),
         "statistics_fingerprint": plan.store.fingerprint,
     }
-    run.start_or_resume(options, plan.store.fingerprint)
+    with lease.hold(options.run, what="run"):
+        run.start_or_resume(options, plan.store.fingerprint)
     folder = Path(options.run) / checkpoints.directory_name(0)
     folder.mkdir()
     checkpoints.write(folder, record, model.state_dict(), {})

@@ -1,4 +1,4 @@
-"""Small archives in the exact published layouts, made from a seed, for tests that need no others."""
+"""Small archives in the exact published layouts, made from a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 def write_traffic(
     folder: Path, slots: int = 480, shape: tuple[int, int] = (16, 8), seed: int = 0
 ) -> Path:
-    """A BikeNYC-like HDF5 file: hourly in- and outflow with a daily cycle that drifts over the grid.
+    """A BikeNYC-like HDF5 file: hourly in- and outflow, a daily cycle that drifts over the grid.
 
     Returns the file's path.
     """

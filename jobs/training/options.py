@@ -204,7 +204,9 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
-def parse(default: str, description: str, arguments: list[str] | None = None) -> TrainOptions:
+def parse(
+    default: str, description: str | None, arguments: list[str] | None = None
+) -> TrainOptions:
     """The options from the command line.
 
     Parameters

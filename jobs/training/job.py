@@ -150,6 +150,8 @@ def _fit(plan: TrainingPlan, use_gpu: bool) -> None:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _failure(board, options, str(error)) from None
+        except SystemExit:  # how Ray Train answers an interrupt
+            raise KeyboardInterrupt from None
         failure: PlatformError | None = ray.get(board.failure.remote())
         if failure:
             raise failure

@@ -68,29 +68,48 @@ def test_a_killed_worker_is_replaced_and_the_curve_is_the_same_bit_for_bit(
     assert losses(options.run) == expected
 
 
+def start(options: TrainOptions, family: Family, folder: Path) -> subprocess.Popen[bytes]:
+    """The job as a process of its own, which writes to ``folder/log``."""
+    command = [sys.executable, "jobs/train_weatherbench.py"]
+    command += ["--config", write_config(options, folder)]
+    with (folder / "log").open("w") as log:
+        environment = os.environ | family.environment
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
 def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(
     options: TrainOptions, finished_run: TrainOptions, family: Family, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "jobs/train_weatherbench.py"]
-    command += ["--config", write_config(options, tmp_path)]
-    environment = os.environ | family.environment
-    with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        wait_until(lambda: run.is_run(options.run), "the run's record")
-        with pytest.raises(BusyError, match=r"another process writes to this run: .* heard of"):
-            train(options)
-        wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
-        workers = family.named(WORKER)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+    driver = start(options, family, tmp_path)
+    wait_until(lambda: run.is_run(options.run), "the run's record")
+    with pytest.raises(BusyError, match=r"another process writes to this run: .* heard of"):
+        train(options)
+    wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
+    workers = family.named(WORKER)
+    driver.kill()
+    driver.wait()
     expected = losses(finished_run.run)
     assert checkpoints.list_checkpoints(options.run)[-1].step < len(expected)
     assert len(workers) == options.workers
     _, left = psutil.wait_procs(workers, timeout=60)
     assert not left, "a training worker outlived its driver"
-    family.end(0)  # Ray's agents notice a minute later that their node is gone
+    family.end(0)  # Ray's agents notice only a minute later that their node is gone
     train(options)
     assert losses(options.run) == expected
+
+
+def test_an_interrupted_training_says_how_to_go_on_and_leaves_no_process(
+    options: TrainOptions, family: Family, tmp_path: Path
+) -> None:
+    driver = start(options, family, tmp_path)
+    wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
+    assert len(family.named(WORKER)) == options.workers
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(timeout=60) == 130
+    log = (tmp_path / "log").read_text()
+    assert "interrupted; the same command resumes" in log
+    assert "Traceback" not in log
+    assert family.end(20) == []
 
 
 def test_a_half_written_checkpoint_is_passed_over(copied_run: str) -> None:

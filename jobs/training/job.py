@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ def train(options: TrainOptions) -> Outcome:
     PlatformError
         The training failed more often than ``--checkpoints.max_failures`` allows.
     """
+    options = dataclasses.replace(  # workers may have another working directory
+        options, store=places.absolute(options.store), run=places.absolute(options.run)
+    )
     run.check_place(options.run)
     plan = make_plan(options)
     parameters = _check_model(plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,19 @@ def test_the_same_command_again_is_a_no_op_that_says_so(finished_run: TrainOptio
         path: path.stat().st_mtime_ns for path in Path(finished_run.run).rglob("*.safetensors")
     }
     assert before == after
+
+
+def test_a_relative_path_is_the_same_run_and_store_as_the_absolute_one(
+    finished_run: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = Path(finished_run.run), Path(finished_run.store)
+    monkeypatch.chdir(store.parent)
+    relative = dataclasses.replace(
+        finished_run, store=store.name, run=os.path.relpath(run, store.parent)
+    )
+    outcome = train(relative)
+    assert outcome.already_finished
+    assert outcome.run == finished_run.run
 
 
 def test_one_worker_with_micro_batches_gives_the_curve_of_two_in_double_precision(

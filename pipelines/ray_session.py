@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pipelines import uri as places
 from pipelines.errors import UsageError
@@ -21,6 +23,11 @@ def ray_session(workers: int | None = None) -> Iterator[None]:
     An initialised Ray is used and left running. Otherwise ``RAY_ADDRESS`` says which cluster to
     join (``ray job submit`` sets it), and without it a local Ray with ``workers`` CPUs (all of the
     machine's if None) starts and is shut down again.
+
+    Raises
+    ------
+    UsageError
+        There is no cluster at ``RAY_ADDRESS``.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -30,8 +37,9 @@ def ray_session(workers: int | None = None) -> Iterator[None]:
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address, quiet)
     else:
         ray.init(
             address="local",
@@ -44,6 +52,24 @@ def ray_session(workers: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        host, colon, port = address.rpartition(":")
+        if colon and "/" not in host and port.isdigit():
+            # Ray itself would try for minutes.
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        ray.init(**options)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"there is no Ray cluster at RAY_ADDRESS: {error}",
+            where=address,
+            remedy="give the head's HOST:6379, start one (ray start --head), or unset RAY_ADDRESS "
+            "to work on this machine alone",
+        ) from None
 
 
 def check_reachable(places_used: dict[str, str], shared_paths: bool) -> None:

@@ -56,10 +56,16 @@ class OptimisationConfig:
                 raise ConfigurationError(
                     f"{name} is '{getattr(self, name)}'; known: {', '.join(known)}"
                 )
-        if self.total_steps < 1 or self.learning_rate <= 0 or not 0 <= self.ema < 1:
-            raise ConfigurationError(
-                "total_steps >= 1, learning_rate > 0 and 0 <= ema < 1 required"
-            )
+        for name, allowed in (
+            ("total_steps", self.total_steps >= 1),
+            ("learning_rate", self.learning_rate > 0),
+            ("weight_decay", self.weight_decay >= 0),
+            ("warmup", 0 <= self.warmup < 1),
+            ("gradient_clip", self.gradient_clip >= 0),
+            ("ema", 0 <= self.ema < 1),
+        ):
+            if not allowed:
+                raise ConfigurationError(f"{name} cannot be {getattr(self, name)}")
         if self.weight_decay and self.optimiser == "adam":
             raise ConfigurationError("weight_decay needs optimiser 'adamw'")
 
@@ -159,10 +165,11 @@ class Optimisation:
         with torch.no_grad():
             return self._loss(predicted_btchw.to(true_btchw.dtype), true_btchw).double()
 
-    def update(self, step: int) -> float:
+    def update(self, step: int) -> Tensor:
         """Clip, step the optimiser and the average, clear the gradients.
 
-        Returns the norm of the whole gradient before clipping.
+        Returns the norm of the whole gradient before clipping, a scalar tensor: reading it would
+        make the host wait for the device at every step.
         """
         limit = self.config.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -176,7 +183,7 @@ class Optimisation:
             with torch.no_grad():
                 for name, value in self.model.named_parameters():
                     self._average[name].lerp_(value, 1 - decay)
-        return float(norm)
+        return norm.detach()
 
     def evaluated_weights(self) -> dict[str, Tensor]:
         """The state dict to validate and to forecast with: the average where one is kept."""

@@ -49,9 +49,7 @@ def main() -> None:
 
     step("2/4  raw archive -> Zarr store")
     splits = folder / "splits.yaml"
-    splits.write_text(
-        'train: ["2014", "2015"]\nvalidation: ["2016", "2016"]\ntest: ["2017", "2017"]\n'
-    )
+    splits.write_text(SPLITS)
     job(
         "reprocess.py",
         *("convert", "--archive", "weatherbench", "--source", str(archive)),
@@ -62,7 +60,8 @@ def main() -> None:
     run_uri = str(folder / "run")
     job(
         "train_weatherbench.py",
-        *("--store", str(store), "--run", run_uri, "--workers", "2", *TRAINING),
+        *("--store", str(store), "--run", run_uri, "--workers", "2", "--use_gpu", "false"),
+        *TRAINING,
         meanwhile=lambda training: kill_a_worker(training, run_uri),
     )
 
@@ -123,9 +122,10 @@ def kill_a_worker(training: subprocess.Popen[bytes], run_uri: str) -> None:
         return  # a run that is resumed, or done, has shown it already
     while training.poll() is None and not list_checkpoints(run_uri):
         time.sleep(0.5)
-    family = psutil.Process(training.pid).children(recursive=True) if not training.poll() else []
-    for process in family:
-        if "RayTrainWorker" in process.name():
+    if training.poll() is not None:
+        return
+    for process in psutil.Process(training.pid).children(recursive=True):
+        if process.is_running() and "RayTrainWorker" in process.name():
             step_done = list_checkpoints(run_uri)[-1].step
             print(
                 f"   kill -9 {process.pid}: a training worker dies after the checkpoint of step "

@@ -117,9 +117,14 @@ def convert(
     """
     began = time.monotonic()
     check_writable(request.store)
+    ledger = Ledger(request.store)
+    before = ledger.read_plan()
     plan = plan_conversion(request)
     indexed = time.monotonic()
     with hold(request.store, say) as lease:
+        if before != (latest := ledger.read_plan()):
+            # Another converter was here while this one read headers: plan on what it left.
+            before, plan = latest, plan_conversion(request)
         sweep_partial(request.store)
         due, records = due_tasks(plan, request.store)
         removed: list[str] = []
@@ -128,17 +133,15 @@ def convert(
             for place in damaged(request.store, records):
                 del records[place]
             due = [task for task in plan.tasks if (task.layout.name, task.shard) not in records]
-        ledger = Ledger(request.store)
-        before = ledger.read_plan()
         summary = summarise(plan, request.source, lease.owner, utc_now())
         started = converted = time.monotonic()
         if due:
             objects = (before or {}).get("objects", {})
-            ledger.write_plan(summary | {"objects": objects, "state": "converting"})
             with ray_session(request.workers):
                 started = time.monotonic()
                 used = {"--store": request.store, "--source": request.source}
                 check_reachable(used, request.shared_paths)
+                ledger.write_plan(summary | {"objects": objects, "state": "converting"})
                 progress(0, len(due))
                 for done, record in enumerate(_on_ray(due, request, lease.owner), start=1):
                     records[record.variable, record.shard] = record

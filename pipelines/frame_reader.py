@@ -44,7 +44,7 @@ class FrameReader:
             raise UsageError(
                 f"the variables do not share one grid: {', '.join(map(str, sorted(shapes)))}",
                 where=store.uri,
-                remedy="choose variables of one grid, or convert them to one (--grid)",
+                remedy="choose variables of one grid",
             )
         self._channels = [int(np.prod(array.shape[1:-2])) for array in self._arrays]
         height, width = shapes.pop()

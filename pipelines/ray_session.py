@@ -72,8 +72,10 @@ def _join(address: str, options: dict[str, Any]) -> None:
         ) from None
 
 
-def check_reachable(places_used: dict[str, str], shared_paths: bool) -> None:
-    """UsageError where workers on other hosts cannot see a local path.
+def check_reachable(
+    places_used: dict[str, str], shared_paths: bool, nodes: int | None = None
+) -> None:
+    """UsageError where workers on other nodes cannot see a local path.
 
     Parameters
     ----------
@@ -81,17 +83,20 @@ def check_reachable(places_used: dict[str, str], shared_paths: bool) -> None:
         option -> URI.
     shared_paths:
         The user says that local paths are the same on every node.
+    nodes:
+        How many nodes the cluster has or may get; None: the hosts that it has now.
     """
     import ray
 
-    hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(hosts) < 2 or shared_paths:
+    if nodes is None:
+        nodes = len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+    if nodes < 2 or shared_paths:
         return
     for option, place in places_used.items():
         if places.is_local(place):
             raise UsageError(
-                f"{option} is a local path, but the cluster has {len(hosts)} hosts",
+                f"{option} is a local path, but the cluster has up to {nodes} nodes",
                 where=place,
-                remedy="give an s3:// or gs:// place, or --shared_paths true where every node "
-                "mounts the same path",
+                remedy="use s3:// or gs://, or declare with --shared_paths true that the path is "
+                "the same file system on every node",
             )

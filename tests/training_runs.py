@@ -114,7 +114,7 @@ def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
         "statistics_fingerprint": plan.store.fingerprint,
     }
     with lease.hold(options.run, what="run"):
-        run.start_or_resume(options, plan.store.fingerprint)
+        run.write_record(options, plan.store.fingerprint)
     folder = Path(options.run) / checkpoints.directory_name(0)
     folder.mkdir()
     checkpoints.write(folder, record, model.state_dict(), {})

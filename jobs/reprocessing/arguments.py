@@ -65,6 +65,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     missing = [f"--{name}" for name in _REQUIRED if getattr(known, name, "") is None]
     if missing:
         verb.error(f"give {', '.join(missing)}")
+    for name in ("workers", "chunk_frames", "shard_frames", "slots_per_day"):
+        value = getattr(known, name, None)
+        if value is not None and value < 1:
+            verb.error(f"--{name} must be at least 1, not {value}")
     return known
 
 

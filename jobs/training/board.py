@@ -59,8 +59,11 @@ def progress_board(title: str) -> Iterator[Any]:
     """A board whose news are shown as a progress bar while the block runs."""
     import ray
     import ray.exceptions
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    # On the driver's node, so that no other node's end takes it away.
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
     ended = threading.Event()
     with progress(title, "steps") as report:
 

@@ -162,11 +162,12 @@ def read(uri: str) -> Checkpoint | None:
         for name, file in record["files"].items():
             if fs.info(f"{path}/{name}")["size"] != file["bytes"]:
                 return None
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
+        version = record["format"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
-    if record["format"] != FORMAT:
+    if version != FORMAT:
         raise StoreError(
-            f"a checkpoint of format {record['format']}; this version reads format {FORMAT}",
+            f"a checkpoint of format {version}; this version reads format {FORMAT}",
             where=uri,
             remedy="use the version of the project that the record names",
         )

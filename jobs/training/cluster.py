@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.training.options import TrainOptions
-from pipelines import uri as places
 from pipelines.errors import UsageError
-from pipelines.ray_session import ray_session
+from pipelines.ray_session import check_reachable, ray_session
+
+UNLIMITED = 2**31
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,19 @@ class Cluster:
         from ray._private.state import state
 
         now: dict[str, float] = dict(ray.cluster_resources())
-        alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        # The driver writes the run's record, so its node counts even where it offers no CPU.
+        used = {ray.get_runtime_context().get_node_id()} | {
+            node["NodeID"]
+            for node in ray.nodes()
+            if node["Alive"] and {"CPU", "GPU"} & set(node["Resources"])
+        }
         config: Any = state.get_cluster_config()
         scaled = state.get_max_resources_from_cluster_config() or {}
-        added = sum(group.max_count for group in config.node_group_configs) if config else 0
-        # The ray head's own group is among them, so the larger of both is the bound, not the sum.
+        groups = [group.max_count for group in config.node_group_configs] if config else []
+        added = UNLIMITED if -1 in groups else sum(groups)
+        # The nodes that run now belong to these groups, so the larger of both is the bound.
         most = {key: max(now.get(key, 0), scaled.get(key, 0)) for key in {*now, *scaled}}
-        return cls(most, max(len(alive), added))
+        return cls(most, max(len(used), added))
 
     def wants_gpu(self, options: TrainOptions) -> bool:
         """Whether workers get a GPU each.
@@ -47,8 +54,7 @@ class Cluster:
             The cluster can never place all the workers: the job would wait for ever.
         """
         gpus = self.resources.get("GPU", 0)
-        use_gpu = options.use_gpu == "true" or (options.use_gpu == "auto" and gpus > 0)
-        if use_gpu and gpus < options.workers:
+        if options.use_gpu == "true" and gpus < options.workers:
             raise UsageError(
                 f"{options.workers} workers with a GPU each, but the cluster has at most {gpus:g}",
                 remedy=f"--workers {max(1, int(gpus))}, or --use_gpu false",
@@ -62,26 +68,12 @@ class Cluster:
                 remedy=f"--workers {max(1, int(cpus // options.cpus_per_worker))}, "
                 "or add nodes to the cluster",
             )
-        return use_gpu
+        return options.use_gpu == "true" or (options.use_gpu == "auto" and gpus >= options.workers)
 
     def check_paths(self, options: TrainOptions) -> None:
-        """Refuse a local path that workers on another node cannot see.
-
-        Raises
-        ------
-        UsageError
-            The cluster has, or may get, several nodes, and ``--store`` or ``--run`` is local.
-        """
-        if self.nodes < 2 or options.shared_paths:
-            return
-        for option, uri in (("--store", options.store), ("--run", options.run)):
-            if places.is_local(uri):
-                raise UsageError(
-                    f"{option} is a local path, but the cluster has up to {self.nodes} nodes",
-                    where=uri,
-                    remedy="use s3:// or gs://, or declare with --shared_paths true that the path "
-                    "is the same file system on every node",
-                )
+        """UsageError for a local path that workers on another node cannot see."""
+        used = {"--store": options.store, "--run": options.run}
+        check_reachable(used, options.shared_paths, self.nodes)
 
 
 @contextmanager

@@ -59,13 +59,15 @@ def train(options: TrainOptions) -> Outcome:
     plan = make_plan(options)
     parameters = _check_model(plan)
     with lease.hold(options.run, _say, what="run"):
-        run.start_or_resume(options, plan.store.fingerprint)
+        resumed = run.check_same(options, plan.store.fingerprint)
         finished = _finished(options)
         if finished:
             return finished
         with connect(options) as cluster:
             cluster.check_paths(options)
             use_gpu = cluster.wants_gpu(options)
+            if not resumed:
+                run.write_record(options, plan.store.fingerprint)
             _say(_headline(plan, parameters, cluster, use_gpu))
             _fit(plan, use_gpu)
         last = checkpoints.list_checkpoints(options.run)[-1]
@@ -86,9 +88,13 @@ def _check_model(plan: TrainingPlan) -> int:
     from gmg_model import create_model
     from gmg_model.errors import ConfigurationError
     from gmg_model.losses import create_loss
+    from gmg_model.sampling import ScheduledSampling
+    from gmg_model.training import OptimisationConfig
 
     try:
         create_loss(plan.options.training.loss)
+        OptimisationConfig(**plan.optimisation)
+        ScheduledSampling(**plan.sampling)
         with torch.device("meta"):
             model = create_model(plan.options.model.name, **plan.model_overrides)
     except ConfigurationError as error:

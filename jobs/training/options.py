@@ -164,6 +164,16 @@ class TrainOptions:
         for key, value in positive.items():
             if value < 1:
                 raise UsageError(f"--{key} must be at least 1, not {value}")
+        not_negative = {
+            "training.micro_batch": self.training.micro_batch,
+            "training.seed": self.training.seed,
+            "checkpoints.every_steps": self.checkpoints.every_steps,
+            "checkpoints.max_failures": self.checkpoints.max_failures,
+            "validation.windows": self.validation.windows,
+        }
+        for key, value in not_negative.items():
+            if value < 0:
+                raise UsageError(f"--{key} must be 0 or more, not {value}")
         if self.workers > self.training.global_batch:
             raise UsageError(
                 f"{self.workers} workers for a global batch of {self.training.global_batch}: "

@@ -41,6 +41,29 @@ class TrainingPlan:
         return self.steps_per_epoch * self.options.training.epochs
 
     @property
+    def optimisation(self) -> dict[str, Any]:
+        """Arguments of ``gmg_model.training.OptimisationConfig``."""
+        training = self.options.training
+        return {
+            "total_steps": self.total_steps,
+            "learning_rate": training.learning_rate,
+            "optimiser": training.optimiser,
+            "weight_decay": training.weight_decay,
+            "schedule": training.schedule,
+            "warmup": training.warmup,
+            "gradient_clip": training.gradient_clip,
+            "loss": training.loss,
+            "precision": training.precision,
+            "ema": training.ema,
+        }
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of ``gmg_model.sampling.ScheduledSampling``."""
+        training = self.options.training
+        return {"kind": training.sampling, "end": training.sampling_end}
+
+    @property
     def model_overrides(self) -> dict[str, Any]:
         """Arguments of ``gmg_model.create_model``, the frame's shape (C, H, W) included."""
         shape = (len(self.normalisation.labels), *self.store.spatial_shape)

@@ -34,7 +34,7 @@ MAY_DIFFER = (
     "training.epochs",
     "training.micro_batch",
     "checkpoints.",
-    "validation.",
+    "validation.every_epochs",
 )
 """Options that a resumed run may be given anew: none changes what a step computes, but for the
 schedule, whose horizon follows the epochs."""
@@ -58,8 +58,8 @@ def check_place(run: str) -> None:
         )
 
 
-def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
-    """Write the run's record, or check that this is the same run going on.
+def check_same(options: TrainOptions, fingerprint: str) -> bool:
+    """Check that a run that stands there is this one going on.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
     Returns
     -------
     bool
-        True where the run existed.
+        True where there is such a run, False where there is none yet.
 
     Raises
     ------
@@ -82,7 +82,6 @@ def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
     try:
         record = json.loads(places.read_bytes(record_uri))
     except FileNotFoundError:
-        _write_record(record_uri, options, fingerprint)
         return False
     differences = _differences(record["options"], options.as_dict())
     if record["statistics_fingerprint"] != fingerprint:
@@ -100,7 +99,15 @@ def start_or_resume(options: TrainOptions, fingerprint: str) -> bool:
     return True
 
 
-def _write_record(uri: str, options: TrainOptions, fingerprint: str) -> None:
+def write_record(options: TrainOptions, fingerprint: str) -> None:
+    """Write what a new run is asked to do.
+
+    Raises
+    ------
+    UsageError
+        The place cannot be written.
+    """
+    uri = places.join(options.run, RECORD)
     record = {
         "options": options.as_dict(),
         "statistics_fingerprint": fingerprint,

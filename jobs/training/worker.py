@@ -81,12 +81,12 @@ class Worker:
         self.model = create_model(self.options.model.name, **plan.model_overrides)
         self.dtype = torch.float64 if training.precision == "fp64" else torch.float32
         self.model.to(device=self.device, dtype=self.dtype)
-        self.optimisation = Optimisation(self.model, self._optimisation_config())
+        self.optimisation = Optimisation(self.model, OptimisationConfig(**plan.optimisation))
         self.forward: nn.Module = self.model
         if self.world > 1:
             self.forward = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
 
-        self.sampling = ScheduledSampling(kind=training.sampling, end=training.sampling_end)
+        self.sampling = ScheduledSampling(**plan.sampling)
         self.stream = WindowStream(
             store=plan.store,
             variables=plan.variables,
@@ -101,21 +101,6 @@ class Worker:
         self.history: list[dict[str, Any]] = []
         self.last_news = self.started = time.monotonic()
         self.first_step = 0
-
-    def _optimisation_config(self) -> OptimisationConfig:
-        training = self.options.training
-        return OptimisationConfig(
-            total_steps=self.plan.total_steps,
-            learning_rate=training.learning_rate,
-            optimiser=training.optimiser,
-            weight_decay=training.weight_decay,
-            schedule=training.schedule,
-            warmup=training.warmup,
-            gradient_clip=training.gradient_clip,
-            loss=training.loss,
-            precision=training.precision,
-            ema=training.ema,
-        )
 
     # --- one epoch -------------------------------------------------------------------------------
 
@@ -212,25 +197,27 @@ class Worker:
     # --- what is seen of it ----------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Read the pending losses, refuse one that is not finite, and tell the driver.
+        """Read the pending losses, refuse what is not finite, and tell the driver.
 
         Raises
         ------
         PlatformError
-            A loss is not a finite number; its step and windows are named.
+            A loss or a gradient is not finite; the step and windows are named.
         """
         for record in self.pending:
             starts = record.pop("starts")
             record["loss"] = float(record["loss"])
             record["gradient_norm"] = float(record["gradient_norm"])
-            if not math.isfinite(record["loss"]):
+            if not math.isfinite(record["loss"] + record["gradient_norm"]):
                 times = ", ".join(
                     str(self.plan.store.times[start].astype("datetime64[m]"))
                     for start in starts[:8]
                 )
                 raise PlatformError(
-                    f"the loss of step {record['step']} is {record['loss']}",
-                    where=f"{self.plan.store.uri}, windows that begin at {times}",
+                    f"the loss of step {record['step']} is {record['loss']} and the norm of its "
+                    f"gradient {record['gradient_norm']}",
+                    where=f"{self.plan.store.uri}, worker {self.rank}, windows that begin at "
+                    f"{times}",
                     remedy="begin a new --run with a smaller --training.learning_rate, or with "
                     "--training.precision fp32; reprocess.py verify checks the store",
                 )

@@ -38,7 +38,7 @@ def main() -> None:
     for title, command in BENCHMARKS.items():
         print(f"== {title}", file=sys.stderr, flush=True)
         done = subprocess.run(
-            [sys.executable, str(HERE / command[0]), *command[1:]],
+            [sys.executable, "-W", "ignore", str(HERE / command[0]), *command[1:]],
             stdout=subprocess.PIPE,
             text=True,
             check=True,

@@ -51,18 +51,21 @@ def test_nodes_install_the_project_with_its_constraints(cluster: dict[str, Any])
     constraints = (ROOT / "constraints.txt").read_text().splitlines()
     ray_version = next(line for line in constraints if line.startswith("ray==")).split("==")[1]
     assert cluster["docker"]["image"].startswith(f"rayproject/ray:{ray_version}-")
-    (mounted,) = cluster["file_mounts"]
+    (mounted,) = [place for place, source in cluster["file_mounts"].items() if source == "."]
     installs = [command for command in cluster["setup_commands"] if "--editable" in command]
     assert len(installs) == 1
     assert mounted in installs[0]
     assert f"{mounted}/constraints.txt" in installs[0]
 
 
-def test_no_port_is_opened_and_authentication_is_left_on(cluster: dict[str, Any]) -> None:
-    text = (ROOT / "ray_cluster.yaml").read_text()
-    assert "dashboard-host=127.0.0.1" in text
-    assert "0.0.0.0" not in text
-    assert "AUTH_MODE" not in text
+def test_no_port_is_opened_and_every_node_wants_the_token(cluster: dict[str, Any]) -> None:
+    commands = cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]
+    starts = [command for command in commands if "ray start" in command]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in command for command in starts)
+    assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "dashboard-host=127.0.0.1" in starts[0]
+    assert "0.0.0.0" not in (ROOT / "ray_cluster.yaml").read_text()
 
 
 def test_the_bucket_policy_grants_one_bucket_and_no_more() -> None:

@@ -27,7 +27,8 @@ def options(tmp_path: Path) -> TrainOptions:
 def test_the_first_start_writes_the_resolved_options_versions_and_fingerprint(
     options: TrainOptions,
 ) -> None:
-    assert run.start_or_resume(options, "f" * 64) is False
+    assert run.check_same(options, "f" * 64) is False
+    run.write_record(options, "f" * 64)
     record = json.loads((Path(options.run) / "run.json").read_text())
     assert TrainOptions.from_dict(record["options"]) == options
     assert record["statistics_fingerprint"] == "f" * 64
@@ -35,9 +36,9 @@ def test_the_first_start_writes_the_resolved_options_versions_and_fingerprint(
 
 
 def test_the_same_options_resume_and_leave_the_record_untouched(options: TrainOptions) -> None:
-    run.start_or_resume(options, "f")
+    run.write_record(options, "f")
     before = (Path(options.run) / "run.json").read_bytes()
-    assert run.start_or_resume(options, "f") is True
+    assert run.check_same(options, "f") is True
     assert (Path(options.run) / "run.json").read_bytes() == before
 
 
@@ -54,8 +55,8 @@ def test_the_same_options_resume_and_leave_the_record_untouched(options: TrainOp
 def test_workers_epochs_and_intervals_may_differ(
     options: TrainOptions, change: dict[str, object]
 ) -> None:
-    run.start_or_resume(options, "f")
-    assert run.start_or_resume(dataclasses.replace(options, **change), "f") is True
+    run.write_record(options, "f")
+    assert run.check_same(dataclasses.replace(options, **change), "f") is True
 
 
 @pytest.mark.parametrize(
@@ -65,23 +66,24 @@ def test_workers_epochs_and_intervals_may_differ(
         ({"data": DataOptions(horizon=6)}, "data.horizon: 12 -> 6"),
         ({"training": TrainingOptions(learning_rate=1e-2)}, "training.learning_rate: 0.0003"),
         ({"training": TrainingOptions(global_batch=8)}, "training.global_batch: 16 -> 8"),
+        ({"validation": ValidationOptions(windows=8)}, "validation.windows: 256 -> 8"),
     ],
 )
 def test_any_other_difference_is_refused_with_a_diff(
     options: TrainOptions, change: dict[str, object], line: str
 ) -> None:
-    run.start_or_resume(options, "f")
+    run.write_record(options, "f")
     before = (Path(options.run) / "run.json").read_bytes()
     with pytest.raises(UsageError, match="begun with another configuration") as refused:
-        run.start_or_resume(dataclasses.replace(options, **change), "f")
+        run.check_same(dataclasses.replace(options, **change), "f")
     assert line in str(refused.value)
     assert (Path(options.run) / "run.json").read_bytes() == before
 
 
 def test_a_store_with_other_statistics_is_refused(options: TrainOptions) -> None:
-    run.start_or_resume(options, "a" * 64)
+    run.write_record(options, "a" * 64)
     with pytest.raises(UsageError, match="statistics of the store: aaaaaaaaaaaa -> bbbbbbbbbbbb"):
-        run.start_or_resume(options, "b" * 64)
+        run.check_same(options, "b" * 64)
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(

@@ -40,7 +40,7 @@ def evaluate(
     """
     from jobs.forecasts.destination import refuse_unwritable
     from jobs.forecasts.evaluation import evaluate as score_windows
-    from jobs.forecasts.matching import refuse_leak, refuse_mismatch
+    from jobs.forecasts.matching import refuse_leak, refuse_mismatch, refuse_selection
     from jobs.forecasts.model_forecast import forecast_with
     from jobs.forecasts.report import Provenance, write_report
     from jobs.forecasts.wording import summary
@@ -51,6 +51,7 @@ def evaluate(
     opened, trained = open_store(store), load_checkpoint(checkpoint)
     refuse_mismatch(trained, opened)
     refuse_leak(opened, split)
+    refuse_selection(trained, opened, split)
     refuse_unwritable(report)
     with progress("scoring", "windows") as show:
         evaluation = score_windows(

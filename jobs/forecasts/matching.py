@@ -58,6 +58,26 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
         )
 
 
+def refuse_selection(checkpoint: Checkpoint, store: Store, split: str) -> None:
+    """Refuse a split, other than validation itself, whose windows chose the checkpoint.
+
+    Raises
+    ------
+    StoreError
+        The store's splits have moved, and this one touches the period that the run validated on.
+    """
+    chosen = checkpoint.record.get("validation_period")
+    scored = store.attributes["splits"][split]
+    if split == "validation" or chosen is None or not _touch(chosen, scored):
+        return
+    raise StoreError(
+        f"scores of split '{split}' would not be honest: its period {' to '.join(scored)} touches "
+        f"{' to '.join(chosen)}, the validation period that chose this checkpoint",
+        where=f"{checkpoint.uri} and {store.uri}",
+        remedy="convert with the splits that it was trained with (--splits), or train anew",
+    )
+
+
 def refuse_leak(store: Store, split: str) -> None:
     """Refuse a split that the statistics, and so the model's normalisation, have seen.
 
@@ -73,9 +93,7 @@ def refuse_leak(store: Store, split: str) -> None:
             f"there is no split '{split}'", where=store.uri, remedy=nearest(split, store.splits)
         )
     seen, scored = store.statistics["period"], store.attributes["splits"][split]
-    seen_first, seen_last = (np.datetime64(time, "s") for time in seen)
-    first, last = (np.datetime64(time, "s") for time in scored)
-    if seen_first <= last and first <= seen_last:
+    if _touch(seen, scored):
         raise StoreError(
             f"scores of split '{split}' would not be honest: its period {' to '.join(scored)} "
             f"touches {' to '.join(seen)}, which the statistics were taken from",
@@ -83,6 +101,13 @@ def refuse_leak(store: Store, split: str) -> None:
             remedy="score a split outside the train period (--split test), or convert with splits "
             "that do not overlap (--splits)",
         )
+
+
+def _touch(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two periods (first, last), both inclusive, have a time in common."""
+    first, last = (np.datetime64(time, "s") for time in one)
+    other_first, other_last = (np.datetime64(time, "s") for time in other)
+    return bool(first <= other_last and other_first <= last)
 
 
 def _mismatch(checkpoint: Checkpoint, store: Store, ours: str, theirs: str) -> StoreError:

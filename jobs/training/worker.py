@@ -316,6 +316,7 @@ class Worker:
             },
             "normalisation": plan.normalisation.to_json(),
             "statistics_fingerprint": plan.store.fingerprint,
+            "validation_period": plan.store.attributes["splits"].get("validation"),
             "store": {
                 "uri": plan.store.uri,
                 "title": plan.store.title,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.forecasts.matching import refuse_mismatch
+from jobs.forecasts.matching import refuse_mismatch, refuse_selection
 from jobs.training.checkpoints import Checkpoint
 from pipelines.errors import StoreError
 from pipelines.normalisation import Normalisation
@@ -58,3 +58,13 @@ def test_other_channels_of_the_same_variable_are_refused(make_store):
     other = {"kind": "standardise", "labels": ["t2m[0]"], "offset": [0.0], "scale": [1.0]}
     with pytest.raises(StoreError, match=r"t2m\[0\], and the store's are t2m"):
         refuse_mismatch(trained_on(store, normalisation=other), store)
+
+
+def test_a_split_that_chose_the_checkpoint_is_refused_naming_both_periods(make_store):
+    store = make_store()
+    trained = trained_on(store, validation_period=list(store.attributes["splits"]["test"]))
+    with pytest.raises(StoreError, match="the validation period that chose this checkpoint"):
+        refuse_selection(trained, store, "test")
+    apart = trained_on(store, validation_period=list(store.attributes["splits"]["validation"]))
+    refuse_selection(apart, store, "test")
+    refuse_selection(apart, store, "validation")

@@ -8,40 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from gmg_model import create_model
 from jobs.training import checkpoints
-from jobs.training.plan import make_plan
 from pipelines.store import open_store
-from tests.training_runs import ROOT, job, small_options
+from tests.training_runs import ROOT, job, small_options, write_untrained_run
 
 
 @pytest.fixture(scope="module")
 def run(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run with one checkpoint of a small model on the traffic store."""
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    options = small_options(traffic_store, str(folder))
-    plan = make_plan(options)
-    torch.manual_seed(0)
-    model = create_model(options.model.name, **plan.model_overrides)
-    record = {
-        "step": 12,
-        "epoch": 1,
-        "finished": False,
-        "validation_loss": None,
-        "options": options.as_dict(),
-        "model": {"name": options.model.name, "overrides": plan.model_overrides},
-        "variables": list(plan.variables),
-        "window": {"input_frames": 3, "horizon": 3, "stride": 1},
-        "normalisation": plan.normalisation.to_json(),
-        "grid": list(plan.store.spatial_shape),
-        "statistics_fingerprint": plan.store.fingerprint,
-    }
-    target = folder / checkpoints.directory_name(12)
-    target.mkdir(parents=True)
-    checkpoints.write(target, record, model.state_dict(), {})
-    return str(folder)
+    folder = str(tmp_path_factory.mktemp("runs") / "one")
+    write_untrained_run(small_options(traffic_store, folder))
+    return folder
 
 
 def test_a_checkpoint_is_scored_beside_its_baselines(run, traffic_store, tmp_path):
@@ -58,7 +36,7 @@ def test_a_checkpoint_is_scored_beside_its_baselines(run, traffic_store, tmp_pat
     (scores,) = result["variables"].values()
     assert scores["protocols"]["strict"]["model"]["overall"]["rmse"] > 0
     assert scores["protocols"]["openstl"]["climatology"]["overall"]["mse_pixel_sum"] > 0
-    assert result["checkpoint_uri"].endswith("step_000000012")
+    assert result["checkpoint_uri"].endswith("step_000000000")
     assert result["windows"]["scored"] == 8
     assert result["climatology"] in (tmp_path / "day.html").read_text()
 
@@ -88,7 +66,7 @@ def test_the_train_split_is_refused_with_code_4(run, traffic_store, tmp_path):
 
 
 def test_a_checkpoint_of_other_statistics_is_refused_with_code_4(run, traffic_store, tmp_path):
-    folder = Path(run) / checkpoints.directory_name(12)
+    folder = Path(run) / checkpoints.directory_name(0)
     other = tmp_path / "other"
     other.mkdir()
     for name in ("weights.safetensors", "training.safetensors"):

@@ -6,8 +6,9 @@ memory, GMG-s with the simplified focus. Axes: b sample, c channel, h row, w col
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from gmg_model.layers.global_focus import (
 )
 from gmg_model.layers.motion import DECAYS, OFFSETS, GrowthAndDecay, MotionFilter
 from gmg_model.layers.st_lstm import CellOutput, LSTMKernels, SpatioTemporalLSTM
+from gmg_model.options import OFFICIAL, configure
 from gmg_model.stack import CellStack, StackConfig
 
 FOCUS = ("full", "pooled")
@@ -154,3 +156,33 @@ class GMG(CellStack):
             make_cell=lambda in_channels: GMGCell(in_channels, config),
             make_motion=motion,
         )
+
+
+GMG_OFFICIAL = {
+    **OFFICIAL,
+    "decay": "batch_index",
+    "offsets": "additive",
+    "focus": "full",
+    "offset_scale": 1.0,
+}
+
+
+def gmg_l(**overrides: Any) -> GMG:
+    """GMG-L: the whole model (31.449 M parameters at patch 4, one channel)."""
+    variant = {"attention": True, "global_focus": True}
+    return GMG(configure("gmg-l", GMGConfig, variant, GMG_OFFICIAL, overrides))
+
+
+def gmg_m(**overrides: Any) -> GMG:
+    """GMG-m: GMG-L without the self-attention memory (30.413 M); ignores attention_hidden."""
+    variant = {"attention": False, "global_focus": True}
+    return GMG(configure("gmg-m", GMGConfig, variant, GMG_OFFICIAL, overrides))
+
+
+def gmg_s(**overrides: Any) -> GMG:
+    """GMG-s: one convolution in place of the Global Focus Module, Eq. 20-21 (29.228 M)."""
+    variant = {"attention": True, "global_focus": False}
+    return GMG(configure("gmg-s", GMGConfig, variant, GMG_OFFICIAL, overrides))
+
+
+MODELS: Mapping[str, Callable[..., GMG]] = {"gmg-l": gmg_l, "gmg-m": gmg_m, "gmg-s": gmg_s}

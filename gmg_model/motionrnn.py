@@ -6,8 +6,9 @@ highway ``H += (1 - o_t) * highway`` passes what does not move.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.conv_lstm import ConvLSTM
 from gmg_model.layers.motion import OFFSETS, MotionFilter
 from gmg_model.layers.st_lstm import SpatioTemporalLSTM
+from gmg_model.options import OFFICIAL, configure
 from gmg_model.stack import RECURRENT, CellStack, StackConfig
 
 BACKBONES = ("predrnn", "convlstm")
@@ -85,3 +87,45 @@ def cell_maker(config: BackboneConfig) -> Callable[[int], nn.Module]:
         return ConvLSTM(*sizes, forget_bias=forget_bias, circular=config.circular)
 
     return make
+
+
+MOTIONRNN_OFFICIAL = {
+    **OFFICIAL,
+    "offsets": "additive",
+    "offset_scale": 1.0,
+    "recurrent": "post",
+}
+
+
+def motionrnn_predrnn(**overrides: Any) -> MotionRNN:
+    """MotionRNN around PredRNN (26.912 M)."""
+    variant = {"backbone": "predrnn"}
+    name = "motionrnn-predrnn"
+    return MotionRNN(configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
+
+
+def motionrnn_convlstm(**overrides: Any) -> MotionRNN:
+    """MotionRNN around ConvLSTM."""
+    variant = {"backbone": "convlstm"}
+    name = "motionrnn-convlstm"
+    return MotionRNN(configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
+
+
+def predrnn(**overrides: Any) -> Backbone:
+    """PredRNN (23.839 M)."""
+    variant = {"backbone": "predrnn"}
+    return Backbone(configure("predrnn", BackboneConfig, variant, OFFICIAL, overrides))
+
+
+def convlstm(**overrides: Any) -> Backbone:
+    """ConvLSTM (11.676 M: the published 15.08 M less 3.41 M that no output depends on)."""
+    variant = {"backbone": "convlstm"}
+    return Backbone(configure("convlstm", BackboneConfig, variant, OFFICIAL, overrides))
+
+
+MODELS: Mapping[str, Callable[..., CellStack]] = {
+    "convlstm": convlstm,
+    "motionrnn-convlstm": motionrnn_convlstm,
+    "motionrnn-predrnn": motionrnn_predrnn,
+    "predrnn": predrnn,
+}

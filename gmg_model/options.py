@@ -1,0 +1,74 @@
+"""From a model's name and overrides to its configuration; what cannot work is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from gmg_model.errors import ConfigurationError, nearest
+
+C = TypeVar("C")
+
+OFFICIAL: Mapping[str, Any] = {"residual": False, "circular": False}
+"""What compat="official" stands for in every recurrent model."""
+
+
+def configure(
+    name: str,
+    config: type[C],
+    variant: Mapping[str, Any],
+    official: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> C:
+    """The resolved configuration of one registered model.
+
+    Parameters
+    ----------
+    name:
+        Of the model, for messages.
+    config:
+        Its frozen dataclass.
+    variant:
+        Fields that the name stands for: they cannot be overridden.
+    official:
+        Fields that ``compat="official"`` stands for.
+    overrides:
+        The caller's options; None means the default.
+
+    Raises
+    ------
+    ConfigurationError
+        If an option is unknown, fixed by the name, or contradicts ``compat="official"``.
+    """
+    _refuse_unknown(name, config, overrides, fixed=tuple(variant))
+    # A null in a configuration file means the default.
+    options = {key: value for key, value in overrides.items() if value is not None}
+    if options.get("compat") == "official":
+        for option, value in official.items():
+            if options.get(option, value) != value:
+                raise ConfigurationError(
+                    f"{option}={options[option]!r} contradicts compat='official', which means "
+                    f"{option}={value!r}: leave out one of the two"
+                )
+        states = {"initial_states": "xavier"} if "offsets" in official else {}
+        options = states | options | dict(official)
+    return config(**options, **variant)
+
+
+def _refuse_unknown(
+    name: str, config: type, overrides: Mapping[str, Any], fixed: tuple[str, ...] = ()
+) -> None:
+    known = [field.name for field in dataclasses.fields(config) if field.name not in fixed]
+    for option in overrides:
+        if option == "reverse_scheduled_sampling":
+            raise ConfigurationError(
+                f"{name} cannot be trained with reverse scheduled sampling: it ignores frames "
+                "hidden from the input part; use the scheduled sampling of gmg_model.sampling"
+            )
+        if option in fixed:
+            raise ConfigurationError(
+                f"{option} is what the name {name} stands for: choose the model by name"
+            )
+        if option not in known:
+            raise ConfigurationError(f"{name} has no option {option!r}: {nearest(option, known)}")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.attention_memory import AttentionKernels, AttentionMemory
+from gmg_model.layers.cell import CellOutput, Reading
 from gmg_model.layers.convolution import convolve, for_this_precision
 from gmg_model.layers.global_focus import (
     GlobalFeatures,
@@ -23,7 +24,7 @@ from gmg_model.layers.global_focus import (
     fuse_global,
 )
 from gmg_model.layers.motion import DECAYS, OFFSETS, GrowthAndDecay, MotionFilter
-from gmg_model.layers.st_lstm import CellOutput, LSTMKernels, SpatioTemporalLSTM
+from gmg_model.layers.st_lstm import LSTMKernels, LSTMState, SpatioTemporalLSTM
 from gmg_model.options import OFFICIAL, configure
 from gmg_model.stack import CellStack, StackConfig
 
@@ -91,7 +92,7 @@ class GMGCell(SpatioTemporalLSTM):
             AttentionMemory(hidden, config.attention_hidden) if config.attention else None
         )
 
-    def kernels(self) -> CellKernels:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def kernels(self) -> CellKernels:
         """The weights of one rollout, merged where that saves work."""
         lstm, bias = self.lstm_kernels(), None
         if self.one_convolution:
@@ -107,25 +108,34 @@ class GMGCell(SpatioTemporalLSTM):
             attention = self.attention_layer.kernels()
         return CellKernels(lstm, bias, attention)
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x_bchw: Tensor, h_bchw: Tensor, c_bchw: Tensor, m_bchw: Tensor, kernels: CellKernels
-    ) -> CellOutput:
-        """One time step: X (B, in, h, w), H, C, M (B, hidden, h, w)."""
+    def read(self, x_bchw: Tensor, kernels: CellKernels) -> Reading:
+        """Gates (Eq. 26-34), feature focus (Eq. 5 or 20) and, with Eq. 1-2, global features."""
         from_x = convolve(x_bchw, kernels.lstm.x, kernels.x_bias, circular=self.circular)
         if self.one_convolution:
             from_x, focus = from_x.split([7 * self.hidden, self.hidden], dim=1)
         else:
             focus = self.conv_g(x_bchw)
-        out = self.advance(from_x, h_bchw, c_bchw, m_bchw, kernels.lstm)
+        if self.pooled:
+            focus = focus.mean((2, 3), keepdim=True)
+        if self.global_feature_extractor is None:
+            return from_x, focus
+        return from_x, focus, self.global_feature_extractor(x_bchw)
+
+    def advance(
+        self, reading: Reading, state: LSTMState, memory: Tensor, kernels: CellKernels
+    ) -> CellOutput:
+        from_x, focus, *x_global = reading
+        out = self.gates(from_x, state, memory, kernels.lstm)
         hidden, memory = out.hidden, out.memory
-        if self.gate is not None and self.global_feature_extractor is not None:
-            x_global = self.global_feature_extractor(x_bchw)
+        if self.gate is not None:
             gate = cast(nn.Conv2d, self.gate[0])
-            hidden = fuse_global(hidden, x_global, gate, fused=self.fused, circular=self.circular)
-        hidden = hidden * (focus.mean((2, 3), keepdim=True) if self.pooled else focus)
+            hidden = fuse_global(
+                hidden, x_global[0], gate, fused=self.fused, circular=self.circular
+            )
+        hidden = hidden * focus
         if self.attention_layer is not None:
             hidden, memory = self.attention_layer(hidden, memory, kernels.attention)
-        return CellOutput(hidden, out.output_gate, out.cell, memory)
+        return CellOutput(hidden, out.output_gate, LSTMState(hidden, out.state.cell), memory)
 
 
 class GMG(CellStack):

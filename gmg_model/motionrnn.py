@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers.cell import Cell
 from gmg_model.layers.conv_lstm import ConvLSTM
 from gmg_model.layers.motion import OFFSETS, MotionFilter
 from gmg_model.layers.st_lstm import SpatioTemporalLSTM
@@ -76,10 +75,10 @@ class MotionRNN(CellStack):
         super().__init__(config, cell_maker(config), motion, recurrent=config.recurrent)
 
 
-def cell_maker(config: BackboneConfig) -> Callable[[int], nn.Module]:
+def cell_maker(config: BackboneConfig) -> Callable[[int], Cell]:
     """``make_cell(in_channels)`` for the backbone of ``config``."""
 
-    def make(in_channels: int) -> nn.Module:
+    def make(in_channels: int) -> Cell:
         sizes = (in_channels, config.width, config.filter_size)
         if config.backbone == "predrnn":
             return SpatioTemporalLSTM(*sizes, circular=config.circular)

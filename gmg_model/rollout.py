@@ -1,6 +1,7 @@
 """The rollout every recurrent model shares: observed frames in, then its own outputs.
 
-A model of this package describes one time step, ``(patch frame, state) -> (patch output, state)``;
+A model of this package describes one time step, ``(patch frame, state) -> (patch output, state)``,
+in two parts, of which the first may run for all observed frames at once;
 this module turns that into forecasts of any horizon and into the one-step outputs that training
 scores. Axes: b sample, t frame, c channel, h row, w column.
 """
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gmg_model.errors import ConfigurationError
+from gmg_model.layers.cell import Reading
 from gmg_model.patches import GridPadding, patchify, unpatchify
 
 
@@ -52,8 +54,16 @@ class RecurrentForecaster(nn.Module, ABC):
         """The state before the first frame, for a batch like ``patches_bchw``."""
 
     @abstractmethod
-    def step(self, patches_bchw: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One time step: a patch frame (B, p*p*C, h, w) and a state to the next of both."""
+    def read(self, patches_bchw: Tensor, state: Any) -> Reading:
+        """What a step takes from its patch frame (B, p*p*C, h, w) alone, whatever came before.
+
+        Of ``state`` only what is constant through a rollout may be used: frames that are known
+        beforehand are read together, as one larger batch.
+        """
+
+    @abstractmethod
+    def step(self, reading: Reading, state: Any) -> tuple[Tensor, Any]:
+        """One time step: a frame's reading and a state to the patch output and the next state."""
 
     def forward(
         self,
@@ -150,6 +160,7 @@ class RecurrentForecaster(nn.Module, ABC):
         fed_length = observed if forced is None else min(frames.shape[1], steps)
         patches = patchify(self.padding.pad(frames[:, :fed_length]), self.patch_size)
         state = self.initial_state(patches[:, 0], generator)
+        readings = self._read_ahead(patches[:, : min(observed, steps)], state)
         outputs: list[Tensor] = []
         output = patches[:, 0]
         for t in range(steps):
@@ -160,20 +171,38 @@ class RecurrentForecaster(nn.Module, ABC):
             else:
                 true = forced[:, t - observed].to(output.dtype).view(-1, 1, 1, 1)
                 fed = true * patches[:, t] + (1 - true) * output
-            output, state = self._one_step(fed, state)
+            output, state = self._one_step(fed, readings[t] if t < len(readings) else None, state)
             if t >= first_kept:
                 outputs.append(output)
         frames_out = unpatchify(torch.stack(outputs, dim=1), self.patch_size)
         return frames_out[..., :height, :width]
 
-    def _one_step(self, fed: Tensor, state: Any) -> tuple[Tensor, Any]:
-        if self.checkpoint_steps and self.training and torch.is_grad_enabled():
-            change, state = checkpoint(self.step, fed, state, use_reentrant=False)
+    def _read_ahead(self, patches_btchw: Tensor, state: Any) -> list[Reading]:
+        """The readings of frames that are known before the rollout, all in one call."""
+        if self._recomputes_steps():
+            return []  # they would be kept for the backward pass, which is what recomputing avoids
+        batch, known = patches_btchw.shape[:2]
+        # Frames in front of samples, so that the slice of one frame is contiguous.
+        parts = self.read(patches_btchw.transpose(0, 1).flatten(0, 1), state)
+        frames = [part.unflatten(0, (known, batch)) for part in parts]
+        return [tuple(part[t] for part in frames) for t in range(known)]
+
+    def _one_step(self, fed: Tensor, reading: Reading | None, state: Any) -> tuple[Tensor, Any]:
+        if self._recomputes_steps():
+            change, state = checkpoint(self._read_and_step, fed, state, use_reentrant=False)
+        elif reading is None:
+            change, state = self._read_and_step(fed, state)
         else:
-            change, state = self.step(fed, state)
+            change, state = self.step(reading, state)
         # Outputs are fed back and scored: they keep the precision of the frames under autocast.
         change = change.to(fed.dtype)
         return (fed + change if self.residual else change), state
+
+    def _read_and_step(self, fed: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.step(self.read(fed, state), state)
+
+    def _recomputes_steps(self) -> bool:
+        return self.checkpoint_steps and self.training and torch.is_grad_enabled()
 
     def _check_frames(self, frames: Tensor) -> None:
         if frames.ndim != 5 or frames.shape[1] < 1:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers.cell import Cell, Reading
 from gmg_model.layers.convolution import convolve, upsample_twice
 from gmg_model.layers.motion import MotionFilter
 from gmg_model.layers.warp import TAPS
@@ -108,12 +109,10 @@ def _are_positive(values: object) -> bool:
 class StackState(NamedTuple):
     """The recurrent state of a stack; tuples hold one tensor a cell or a motion module."""
 
-    hidden: tuple[Tensor, ...]
-    """H, recurrent input of each cell (B, hidden, h, w)."""
-    cell: tuple[Tensor, ...]
-    """C (B, hidden, h, w)."""
-    memory: Tensor
-    """M, from the last cell to the first cell of the next step (B, hidden, h, w)."""
+    cells: tuple[Any, ...]
+    """Each cell's own state, with the H that it sees next as ``hidden``."""
+    memory: Any
+    """M, from the last cell to the first cell of the next step."""
     filters: tuple[Tensor, ...]
     """F, offsets (B, 18, h/2, w/2), in cells of that grid before ``offset_scale``."""
     momenta: tuple[Tensor, ...]
@@ -132,8 +131,7 @@ class CellStack(RecurrentForecaster):
     config:
         Sizes and running.
     make_cell:
-        ``make_cell(in_channels) -> cell``; a cell has ``kernels()`` and
-        ``cell(X, H, C, M, kernels) -> CellOutput``.
+        ``make_cell(in_channels) -> Cell``.
     make_motion:
         ``make_motion(channels) -> MotionFilter``; None: cells follow each other directly, without
         a highway.
@@ -145,7 +143,7 @@ class CellStack(RecurrentForecaster):
     def __init__(
         self,
         config: StackConfig,
-        make_cell: Callable[[int], nn.Module],
+        make_cell: Callable[[int], Cell],
         make_motion: Callable[[int], MotionFilter] | None = None,
         *,
         recurrent: str = "post",
@@ -184,55 +182,60 @@ class CellStack(RecurrentForecaster):
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None
     ) -> StackState:
-        """Zeros, or Xavier-normal draws (in the order H, C, M, F, D) from ``generator``."""
+        """Zeros, or Xavier-normal draws (cell by cell, then M, F, D) from ``generator``."""
         config = self.config
         batch, _, height, width = patches_bchw.shape
         if config.initial_states == "xavier" and generator is None:
             generator = torch.Generator(patches_bchw.device).manual_seed(config.initial_seed)
 
-        def start(channels: int, scale: int) -> Tensor:
+        def start(channels: int, scale: int = 1) -> Tensor:
             state = patches_bchw.new_zeros(batch, channels, height // scale, width // scale)
             if config.initial_states == "xavier":
                 nn.init.xavier_normal_(state, generator=generator)
             return state
 
-        cells, between = range(config.layers), range(len(self.motion_list))
+        cells, between = self._cells(), range(len(self.motion_list))
         return StackState(
-            hidden=tuple(start(config.width, 1) for _ in cells),
-            cell=tuple(start(config.width, 1) for _ in cells),
-            memory=start(config.width, 1),
-            filters=tuple(start(2 * TAPS, 2) for _ in between),
-            momenta=tuple(start(2 * TAPS, 2) for _ in between),
+            cells=tuple(cell.initial_state(start) for cell in cells),
+            memory=cells[0].initial_memory(start),
+            filters=tuple(start(2 * TAPS, scale=2) for _ in between),
+            momenta=tuple(start(2 * TAPS, scale=2) for _ in between),
             step=0,
-            kernels=tuple(cell.kernels() for cell in self._cells()),
+            kernels=tuple(cell.kernels() for cell in cells),
         )
 
-    def step(self, patches_bchw: Tensor, state: StackState) -> tuple[Tensor, StackState]:
+    def read(self, patches_bchw: Tensor, state: StackState) -> Reading:
+        """What cell 1 and the highway take from patch frames."""
+        reading = self._cells()[0].read(patches_bchw, state.kernels[0])
+        return reading if self.conv_first_v is None else (*reading, self.conv_first_v(patches_bchw))
+
+    def step(self, reading: Reading, state: StackState) -> tuple[Tensor, StackState]:
         """One time step of all cells."""
-        hidden, cell_states = list(state.hidden), list(state.cell)
-        filters, momenta = list(state.filters), list(state.momenta)
-        memory = state.memory
-        x = patches_bchw
-        highway = None if self.conv_first_v is None else self.conv_first_v(patches_bchw)
+        cells, filters, momenta = list(state.cells), list(state.filters), list(state.momenta)
+        memory, highway = state.memory, None
+        if self.conv_first_v is not None:
+            *first, highway = reading
+            reading = tuple(first)
         for i, cell in enumerate(self._cells()):
-            out = cell(x, hidden[i], cell_states[i], memory, state.kernels[i])
-            cell_states[i], memory = out.cell, out.memory
-            before = x = out.hidden
+            out = cell.advance(reading, cells[i], memory, state.kernels[i])
+            memory, x = out.memory, out.hidden
             if highway is not None:
-                before = x = highway = out.hidden + (1 - out.output_gate) * highway
+                x = highway = x + (1 - out.output_gate) * highway
+            before = x
             if i < len(self.motion_list):
                 x, filters[i], momenta[i] = self._move(i, x, filters[i], momenta[i], state.step)
-            hidden[i] = x if self.recurrent == "post" else before
+            cells[i] = out.state._replace(hidden=x if self.recurrent == "post" else before)
+            if i + 1 < len(cells):
+                reading = self._cells()[i + 1].read(x, state.kernels[i + 1])
         after = StackState(
-            tuple(hidden),
-            tuple(cell_states),
+            tuple(cells),
             memory,
             tuple(filters),
             tuple(momenta),
             state.step + 1,
             state.kernels,
         )
-        return self.conv_last(x), after
+        return self.conv_last(cells[-1].hidden), after
 
     def _move(
         self, i: int, h_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: int
@@ -251,5 +254,5 @@ class CellStack(RecurrentForecaster):
         share = torch.sigmoid(convolve(both, gate.weight, gate.bias, circular=circular))
         return share * decoded + (1 - share) * h_bchw, filter_bnhw, momentum_bnhw
 
-    def _cells(self) -> Sequence[Any]:
-        return list(self.cell_list)
+    def _cells(self) -> Sequence[Cell]:
+        return [cast(Cell, cell) for cell in self.cell_list]

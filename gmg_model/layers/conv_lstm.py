@@ -5,13 +5,14 @@ Axes: b sample, c channel, h row, w column.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gmg_model.layers.cell import Cell, CellOutput, Reading, Start
 from gmg_model.layers.convolution import convolve, for_this_precision
-from gmg_model.layers.st_lstm import BareConvolution, CellOutput
+from gmg_model.layers.st_lstm import BareConvolution, LSTMState
 
 
 class ConvLSTMKernels(NamedTuple):
@@ -21,8 +22,8 @@ class ConvLSTMKernels(NamedTuple):
     h: Tensor
 
 
-class ConvLSTM(nn.Module):
-    """One ConvLSTM cell with the interface of `SpatioTemporalLSTM`; M passes through untouched.
+class ConvLSTM(Cell):
+    """One ConvLSTM cell; M passes through untouched.
 
     Parameters
     ----------
@@ -48,28 +49,27 @@ class ConvLSTM(nn.Module):
         forget_bias: float = 1.0,
         circular: bool = False,
     ):
-        super().__init__()
-        self.hidden, self.forget_bias, self.circular = hidden, forget_bias, circular
+        super().__init__(in_channels, hidden, circular=circular)
+        self.forget_bias = forget_bias
         self.conv_x = BareConvolution(in_channels, 4 * hidden, filter_size)
         self.conv_h = BareConvolution(hidden, 4 * hidden, filter_size)
 
     def kernels(self) -> ConvLSTMKernels:
-        """What `forward` wants as ``kernels``: made once a rollout."""
         return ConvLSTMKernels(*(for_this_precision(c.weight) for c in (self.conv_x, self.conv_h)))
 
-    def forward(
-        self,
-        x_bchw: Tensor,
-        h_bchw: Tensor,
-        c_bchw: Tensor,
-        m_bchw: Tensor,
-        kernels: ConvLSTMKernels,
+    def initial_state(self, start: Start) -> LSTMState:
+        return LSTMState(hidden=start(self.hidden), cell=start(self.hidden))
+
+    def read(self, x_bchw: Tensor, kernels: ConvLSTMKernels) -> Reading:
+        return (convolve(x_bchw, kernels.x, circular=self.circular),)
+
+    def advance(
+        self, reading: Reading, state: LSTMState, memory: Any, kernels: ConvLSTMKernels
     ) -> CellOutput:
-        """One time step: X (B, in, h, w), H, C, M (B, hidden, h, w)."""
-        gates = convolve(x_bchw, kernels.x, circular=self.circular)
-        gates = gates + convolve(h_bchw, kernels.h, circular=self.circular)
+        gates = reading[0] + convolve(state.hidden, kernels.h, circular=self.circular)
         entry, forget, candidate, output = gates.chunk(4, dim=1)
-        kept = torch.sigmoid(forget + self.forget_bias) * c_bchw
+        kept = torch.sigmoid(forget + self.forget_bias) * state.cell
         c_bchw = kept + torch.sigmoid(entry) * torch.tanh(candidate)
         output = torch.sigmoid(output)
-        return CellOutput(output * torch.tanh(c_bchw), output, c_bchw, m_bchw)
+        h_bchw = output * torch.tanh(c_bchw)
+        return CellOutput(h_bchw, output, LSTMState(h_bchw, c_bchw), memory)

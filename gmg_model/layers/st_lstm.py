@@ -5,27 +5,24 @@ Axes: b sample, c channel, h row, w column.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from gmg_model.layers.cell import Cell, CellOutput, Reading, Start
 from gmg_model.layers.convolution import convolve, for_this_precision
 
 FORGET_BIAS = 1.0
 
 
-class CellOutput(NamedTuple):
-    """What one cell hands on: all (B, hidden, h, w)."""
+class LSTMState(NamedTuple):
+    """The recurrent state of one cell, (B, hidden, h, w) each."""
 
     hidden: Tensor
-    """H_t, before the highway and the motion module."""
-    output_gate: Tensor
-    """o_t, which the highway reuses."""
+    """H."""
     cell: Tensor
-    """C_t."""
-    memory: Tensor
-    """M_t, which goes on to the next cell."""
+    """C."""
 
 
 class LSTMKernels(NamedTuple):
@@ -52,7 +49,7 @@ class BareConvolution(nn.Sequential):
         return cast(nn.Conv2d, self[0]).weight
 
 
-class SpatioTemporalLSTM(nn.Module):
+class SpatioTemporalLSTM(Cell):
     """One ST-LSTM cell: gates of X, H and M without bias, forget bias +1, no layer norm.
 
     Parameters
@@ -68,9 +65,7 @@ class SpatioTemporalLSTM(nn.Module):
     def __init__(
         self, in_channels: int, hidden: int, filter_size: int = 5, *, circular: bool = False
     ):
-        super().__init__()
-        self.hidden, self.circular = hidden, circular
-
+        super().__init__(in_channels, hidden, circular=circular)
         self.conv_x = BareConvolution(in_channels, 7 * hidden, filter_size)
         self.conv_h = BareConvolution(hidden, 4 * hidden, filter_size)
         self.conv_m = BareConvolution(hidden, 3 * hidden, filter_size)
@@ -82,31 +77,34 @@ class SpatioTemporalLSTM(nn.Module):
         layers = (self.conv_x, self.conv_h, self.conv_m, self.conv_o, self.conv_last)
         return LSTMKernels(*(for_this_precision(layer.weight) for layer in layers))
 
-    def kernels(self) -> LSTMKernels:
-        """What `forward` wants as ``kernels``: made once a rollout."""
+    def kernels(self) -> Any:
         return self.lstm_kernels()
 
-    def forward(
-        self, x_bchw: Tensor, h_bchw: Tensor, c_bchw: Tensor, m_bchw: Tensor, kernels: LSTMKernels
-    ) -> CellOutput:
-        """One time step: X (B, in, h, w), H, C, M (B, hidden, h, w)."""
-        from_x = convolve(x_bchw, kernels.x, circular=self.circular)
-        return self.advance(from_x, h_bchw, c_bchw, m_bchw, kernels)
+    def initial_state(self, start: Start) -> LSTMState:
+        return LSTMState(hidden=start(self.hidden), cell=start(self.hidden))
+
+    def read(self, x_bchw: Tensor, kernels: Any) -> Reading:
+        return (convolve(x_bchw, kernels.x, circular=self.circular),)
 
     def advance(
-        self, from_x: Tensor, h_bchw: Tensor, c_bchw: Tensor, m_bchw: Tensor, kernels: LSTMKernels
+        self, reading: Reading, state: LSTMState, memory: Tensor, kernels: Any
+    ) -> CellOutput:
+        return self.gates(reading[0], state, memory, kernels)
+
+    def gates(
+        self, from_x: Tensor, state: LSTMState, m_bchw: Tensor, kernels: LSTMKernels
     ) -> CellOutput:
         """Eq. 26-35, given the input-side gates ``from_x`` (B, 7 * hidden, h, w)."""
         n = self.hidden
-        from_h = convolve(h_bchw, kernels.h, circular=self.circular)
+        from_h = convolve(state.hidden, kernels.h, circular=self.circular)
         from_m = convolve(m_bchw, kernels.m, circular=self.circular)
-        c_bchw = _forget_and_enter(from_x[:, : 3 * n] + from_h[:, : 3 * n], c_bchw)
+        c_bchw = _forget_and_enter(from_x[:, : 3 * n] + from_h[:, : 3 * n], state.cell)
         m_bchw = _forget_and_enter(from_x[:, 3 * n : 6 * n] + from_m, m_bchw)
         both = torch.cat([c_bchw, m_bchw], dim=1)
         from_both = convolve(both, kernels.o, circular=self.circular)
         output = torch.sigmoid(from_x[:, 6 * n :] + from_h[:, 3 * n :] + from_both)
         hidden = output * torch.tanh(convolve(both, kernels.last))
-        return CellOutput(hidden, output, c_bchw, m_bchw)
+        return CellOutput(hidden, output, LSTMState(hidden, c_bchw), m_bchw)
 
 
 def _forget_and_enter(gates_bchw: Tensor, memory_bchw: Tensor) -> Tensor:

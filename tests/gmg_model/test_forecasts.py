@@ -182,7 +182,7 @@ def largest_offset(model: Any, frames: Tensor, steps: int) -> float:
     patches = torch.randn(1, 4, *(size // 2 for size in frames.shape[-2:]))
     state, largest = model.initial_state(patches), 0.0
     for _ in range(steps):
-        patches, state = model.step(patches, state)
+        patches, state = model.step(model.read(patches, state), state)
         largest = max(largest, *(offsets.abs().max().item() for offsets in state.filters))
     return largest
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gmg_model import gmg, motionrnn
@@ -55,6 +56,8 @@ def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for place, module in model.named_modules():
         for weight in getattr(module, "DEAD_IN_CHECKPOINTS", ()):
             stripped.pop(f"{place}.{weight}", None)
+        for repeat, kept in getattr(module, "REPEATED_IN_CHECKPOINTS", {}).items():
+            _drop_repeats(stripped, f"{place}.{repeat}", f"{place}.{kept}")
     expected = model.state_dict()
     missing = sorted(set(expected) - set(stripped))
     unexpected = sorted(set(stripped) - set(expected))
@@ -74,6 +77,14 @@ def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             hint = "; published GMG checkpoints want compat='official'"
         raise ConfigurationError(f"the tensors are not this model's ({'; '.join(problems)}){hint}")
     model.load_state_dict(stripped)
+
+
+def _drop_repeats(tensors: dict[str, Tensor], repeat: str, kept: str) -> None:
+    """Forget the tensors under ``repeat`` that equal those under ``kept``: one shared module."""
+    for name in [name for name in tensors if name.startswith(repeat)]:
+        original = tensors.get(kept + name.removeprefix(repeat))
+        if original is not None and torch.equal(original, tensors[name]):
+            del tensors[name]
 
 
 def _without_prefix(name: str) -> str:

@@ -53,6 +53,16 @@ class RecurrentForecaster(nn.Module, ABC):
     def initial_state(self, patches_bchw: Tensor, generator: torch.Generator | None = None) -> Any:
         """The state before the first frame, for a batch like ``patches_bchw``."""
 
+    def begin(
+        self, observed_btchw: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Any, int]:
+        """The state that the rollout starts from, and the first frame that it is fed.
+
+        A stack starts before frame 0; a model with an encoder reads the observed patch frames
+        (B, T, p*p*C, h, w) here and goes on from the last of them.
+        """
+        return self.initial_state(observed_btchw[:, 0], generator), 0
+
     @abstractmethod
     def read(self, patches_bchw: Tensor, state: Any) -> Reading:
         """What a step takes from its patch frame (B, p*p*C, h, w) alone, whatever came before.
@@ -119,7 +129,9 @@ class RecurrentForecaster(nn.Module, ABC):
         """The output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
 
         Output t is the model's estimate of frame t + 1. The first ``input_frames`` frames are fed
-        as they are; after them the model's own outputs, except where ``forced`` is 1.
+        as they are; after them the model's own outputs, except where ``forced`` is 1. A model with
+        an encoder estimates no observed frame: its outputs are those of the last frames alone,
+        (B, T - input_frames, C, H, W).
 
         Parameters
         ----------
@@ -154,16 +166,16 @@ class RecurrentForecaster(nn.Module, ABC):
         first_kept: int,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Run ``steps`` time steps and return the outputs from step ``first_kept`` on."""
+        """Run time steps up to ``steps`` and return the outputs from step ``first_kept`` on."""
         self._check_frames(frames)
         height, width = frames.shape[-2:]
         fed_length = observed if forced is None else min(frames.shape[1], steps)
         patches = patchify(self.padding.pad(frames[:, :fed_length]), self.patch_size)
-        state = self.initial_state(patches[:, 0], generator)
-        readings = self._read_ahead(patches[:, : min(observed, steps)], state)
+        state, first = self.begin(patches[:, :observed], generator)
+        readings = self._read_ahead(patches[:, first : min(observed, steps)], state)
         outputs: list[Tensor] = []
         output = patches[:, 0]
-        for t in range(steps):
+        for t in range(first, steps):
             if t < observed:
                 fed = patches[:, t]
             elif forced is None:
@@ -171,7 +183,8 @@ class RecurrentForecaster(nn.Module, ABC):
             else:
                 true = forced[:, t - observed].to(output.dtype).view(-1, 1, 1, 1)
                 fed = true * patches[:, t] + (1 - true) * output
-            output, state = self._one_step(fed, readings[t] if t < len(readings) else None, state)
+            reading = readings[t - first] if t - first < len(readings) else None
+            output, state = self._one_step(fed, reading, state)
             if t >= first_kept:
                 outputs.append(output)
         frames_out = unpatchify(torch.stack(outputs, dim=1), self.patch_size)

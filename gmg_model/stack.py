@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gmg_model.errors import ConfigurationError, require_one_of
-from gmg_model.layers.cell import Cell, Reading
+from gmg_model.layers.cell import Cell, Reading, Start
 from gmg_model.layers.convolution import convolve, upsample_twice
 from gmg_model.layers.motion import MotionFilter
 from gmg_model.layers.warp import TAPS
@@ -106,6 +106,23 @@ def _are_positive(values: object) -> bool:
     return isinstance(values, (tuple, list)) and bool(values) and all(map(_is_positive, values))
 
 
+def first_states(
+    config: StackConfig, patches_bchw: Tensor, generator: torch.Generator | None
+) -> Start:
+    """What cells of ``config`` make the states of their first step with."""
+    batch, _, height, width = patches_bchw.shape
+    if config.initial_states == "xavier" and generator is None:
+        generator = torch.Generator(patches_bchw.device).manual_seed(config.initial_seed)
+
+    def start(channels: int, scale: int = 1) -> Tensor:
+        state = patches_bchw.new_zeros(batch, channels, height // scale, width // scale)
+        if config.initial_states == "xavier":
+            nn.init.xavier_normal_(state, generator=generator)
+        return state
+
+    return start
+
+
 class StackState(NamedTuple):
     """The recurrent state of a stack; tuples hold one tensor a cell or a motion module."""
 
@@ -183,17 +200,7 @@ class CellStack(RecurrentForecaster):
         self, patches_bchw: Tensor, generator: torch.Generator | None = None
     ) -> StackState:
         """Zeros, or Xavier-normal draws (cell by cell, then M, F, D) from ``generator``."""
-        config = self.config
-        batch, _, height, width = patches_bchw.shape
-        if config.initial_states == "xavier" and generator is None:
-            generator = torch.Generator(patches_bchw.device).manual_seed(config.initial_seed)
-
-        def start(channels: int, scale: int = 1) -> Tensor:
-            state = patches_bchw.new_zeros(batch, channels, height // scale, width // scale)
-            if config.initial_states == "xavier":
-                nn.init.xavier_normal_(state, generator=generator)
-            return state
-
+        start = first_states(self.config, patches_bchw, generator)
         cells, between = self._cells(), range(len(self.motion_list))
         return StackState(
             cells=tuple(cell.initial_state(start) for cell in cells),

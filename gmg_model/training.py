@@ -152,11 +152,13 @@ class Optimisation:
         Returns
         -------
         Tensor
-            (b,) loss of each window over all T - 1 one-step outputs, detached, float64.
+            (b,) loss of each window over all its outputs, detached, float64: T - 1 frames, of a
+            model with an encoder those of the horizon.
         """
         with self.autocast():
             outputs_btchw = forward(frames_btchw, input_frames=input_frames, forced=forced)
-        losses_b = self._loss(outputs_btchw.to(frames_btchw.dtype), frames_btchw[:, 1:])
+        true_btchw = frames_btchw[:, -outputs_btchw.shape[1] :]
+        losses_b = self._loss(outputs_btchw.to(frames_btchw.dtype), true_btchw)
         (losses_b.sum() * weight).backward()
         return losses_b.detach().double()
 

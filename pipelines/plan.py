@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.archive import ArchiveIndex, SourceFile, Splits, VariableIndex
+from pipelines.area_average import AreaAverage
 from pipelines.errors import UsageError
+from pipelines.regrid import CoarseGrid, regridded
 from pipelines.shard import COMPRESSION
 from pipelines.splits import Bounds, SplitChoice, choose_splits
 
@@ -43,8 +45,13 @@ class ConversionOptions:
     """first and last time of each split; None: the archive's protocol, or 70/10/20 by time"""
     slots_per_day: int | None = None
     """TaxiBJ layout only: slots of a day; None: found from the slots"""
+    regrid: str | None = None
+    """coarser grid by area average: degrees (``5.625``) or rows x columns (``32x64``); None: the
+    source's own"""
 
     def __post_init__(self) -> None:
+        if self.regrid is not None:
+            CoarseGrid.parse(self.regrid)
         for name in ("chunk_frames", "shard_frames", "slots_per_day"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -71,6 +78,8 @@ class VariableLayout:
     frames: int
     chunk_frames: int
     shard_frames: int
+    average: AreaAverage | None = None
+    """from the source's grid to the store's; None: they are the same"""
 
     @property
     def shards(self) -> int:
@@ -91,6 +100,12 @@ class VariableLayout:
     def frame_bytes(self) -> int:
         """Bytes of one frame as float32."""
         return 4 * math.prod(self.frame_shape)
+
+    @property
+    def source_frame_bytes(self) -> int:
+        """Bytes of one frame as float32 on the source's grid."""
+        grid = self.frame_shape[-2:] if self.average is None else self.average.fine_shape
+        return 4 * math.prod((*self.frame_shape[:-2], *grid))
 
     def object_name(self, shard: int) -> str:
         """The shard's place in the store.
@@ -147,7 +162,7 @@ class Plan:
 
     index: ArchiveIndex
     options: ConversionOptions
-    """as resolved: nothing is None but splits and slots_per_day"""
+    """as resolved: nothing is None but splits, slots_per_day and regrid"""
     times: np.ndarray
     """int64 (frames,): regular inside each period"""
     layouts: tuple[VariableLayout, ...]
@@ -179,6 +194,9 @@ def make_plan(
     index: ArchiveIndex, options: ConversionOptions, protocol_splits: Splits | None
 ) -> Plan:
     """The plan of a whole archive; the same index and options give the same plan."""
+    averages: Mapping[str, AreaAverage] = {}
+    if options.regrid is not None:
+        index, averages = regridded(index, options.regrid)
     times = time_axis(index)
     chunk_frames, shard_frames = resolve_frames(index, options)
     resolved = replace(
@@ -190,7 +208,13 @@ def make_plan(
     layouts, tasks, held = [], [], {}
     for variable in index.variables:
         layout = VariableLayout(
-            variable.name, variable.dims, variable.shape, len(times), chunk_frames, shard_frames
+            variable.name,
+            variable.dims,
+            variable.shape,
+            len(times),
+            chunk_frames,
+            shard_frames,
+            averages.get(variable.name),
         )
         layouts.append(layout)
         rows = np.searchsorted(times, variable.times)
@@ -297,4 +321,6 @@ def _key(layout: VariableLayout, times: np.ndarray, segments: tuple[Segment, ...
         "times": hashlib.sha256(times.astype("<i8").tobytes()).hexdigest(),
         "sources": sources,
     }
+    if layout.average is not None:
+        content["average"] = layout.average.digest()
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

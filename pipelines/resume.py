@@ -20,7 +20,7 @@ from pipelines.errors import SourceError, StoreError
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import ConversionOptions, Plan, ShardTask, as_runs, from_runs
 
-_FIXED = ("chunk_frames", "shard_frames", "slots_per_day")
+_FIXED = ("chunk_frames", "shard_frames", "slots_per_day", "regrid")
 
 
 def remember_options(
@@ -50,9 +50,9 @@ def remember_options(
     for name in _FIXED:
         asked = getattr(options, name)
         if asked is None:
-            options = replace(options, **{name: kept[name]})
-        elif asked != kept[name]:
-            differing.append(f"{name}: the store has {kept[name]}, asked {asked}")
+            options = replace(options, **{name: kept.get(name)})
+        elif asked != kept.get(name):
+            differing.append(f"{name}: the store has {kept.get(name)}, asked {asked}")
     if differing:
         raise _other_options("; ".join(differing), store)
     return options if options.splits is not None else replace(options, splits=kept["splits"])

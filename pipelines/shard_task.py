@@ -92,7 +92,7 @@ def utc_now() -> str:
 def _frames(task: ShardTask, archive: str) -> Iterator[np.ndarray]:
     """The shard's frames in order of time, in runs; NaN where the source has none."""
     layout = task.layout
-    run = max(1, _RUN_BYTES // layout.frame_bytes)
+    run = max(1, _RUN_BYTES // max(layout.frame_bytes, layout.source_frame_bytes))
     done = 0
     for segment in _interleaved(task.segments):
         yield from _missing(task, done, int(segment.offset[0]))
@@ -101,7 +101,10 @@ def _frames(task: ShardTask, archive: str) -> Iterator[np.ndarray]:
         with reading(segment.file) as path, decoder(path, segment.file) as decode:
             for begin in range(0, len(segment.positions), run):
                 positions = segment.positions[begin : begin + run]
-                yield decode(layout.name, positions)
+                frames = decode(layout.name, positions)
+                if layout.average is not None:
+                    frames = layout.average(frames).astype(np.float32)
+                yield frames
         done += len(segment.positions)
     yield from _missing(task, done, task.stop - task.start)
 

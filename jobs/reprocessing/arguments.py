@@ -90,6 +90,11 @@ def _add_conversion(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--chunk_frames", type=int, metavar="N", help="default: up to 64")
     verb.add_argument("--shard_frames", type=int, metavar="N", help="default: up to 4096")
     verb.add_argument(
+        "--regrid",
+        metavar="GRID",
+        help="coarser grid by area average: degrees (5.625) or rows x columns (32x64)",
+    )
+    verb.add_argument(
         "--slots_per_day", type=int, metavar="N", help="taxibj: 48 or 24; default: as found"
     )
 
@@ -111,6 +116,7 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
     """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
     from pipelines.convert import ConversionRequest
     from pipelines.plan import ConversionOptions
+    from pipelines.regrid import CoarseGrid
     from pipelines.splits import read_splits_file
 
     options = ConversionOptions(
@@ -119,6 +125,7 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         shard_frames=arguments.shard_frames,
         splits=read_splits_file(arguments.splits) if arguments.splits else None,
         slots_per_day=arguments.slots_per_day,
+        regrid=str(CoarseGrid.parse(arguments.regrid)) if arguments.regrid else None,
     )
     return ConversionRequest(
         archive=arguments.archive,

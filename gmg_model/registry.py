@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmg_model import gmg, motionrnn
+from gmg_model import gmg, motionrnn, srvp
 from gmg_model.errors import ConfigurationError, nearest
 
 PREFIXES = ("model.", "module.")
 
-_MODELS: dict[str, Callable[..., nn.Module]] = {**gmg.MODELS, **motionrnn.MODELS}
+_MODELS: dict[str, Callable[..., nn.Module]] = {
+    **gmg.MODELS,
+    **motionrnn.MODELS,
+    **srvp.MODELS,
+}
 
 
 def list_models() -> tuple[str, ...]:
@@ -52,7 +56,8 @@ def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     ConfigurationError
         If names or shapes do not match, naming them; nothing is loaded then.
     """
-    stripped = {_without_prefix(name): tensor for name, tensor in tensors.items()}
+    rename: Callable[[str], str] = getattr(model, "own_name", str)
+    stripped = {rename(_without_prefix(name)): tensor for name, tensor in tensors.items()}
     for place, module in model.named_modules():
         for weight in getattr(module, "DEAD_IN_CHECKPOINTS", ()):
             stripped.pop(f"{place}.{weight}", None)

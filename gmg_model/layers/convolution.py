@@ -27,6 +27,17 @@ def convolve(
     return F.conv2d(x_bchw, weight, bias, stride=stride, padding=(rows, columns))
 
 
+class GridConvolution(nn.Conv2d):
+    """A convolution with an odd kernel and a bias that keeps the grid, as `convolve` does it."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, *, circular: bool = False):
+        super().__init__(in_channels, out_channels, size, padding=size // 2)
+        self.circular = circular
+
+    def forward(self, input: Tensor) -> Tensor:
+        return convolve(input, self.weight, self.bias, circular=self.circular)
+
+
 def upsample_twice(x_bchw: Tensor, deconvolution: nn.ConvTranspose2d, *, circular: bool) -> Tensor:
     """A 4x4 transposed convolution of stride 2: (B, I, h, w) -> (B, O, 2h, 2w)."""
     if not circular:

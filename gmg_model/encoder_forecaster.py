@@ -1,0 +1,239 @@
+"""Recurrent layers that read the observed frames, and others that go on from their states.
+
+The architecture of SRVP's Section 3.1, with any cell of `gmg_model.layers`: the encoder's layers
+read the frames that are observed, the forecaster's start from all states that the encoder ends
+with, M included. The first frame that the forecaster is fed is the last observed one, which the
+encoder has read as well. Axes: b sample, t frame, l layer, c channel, h row, w column of the patch
+grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers.cell import Cell, Reading, Start
+from gmg_model.layers.convolution import GridConvolution, at_least_float32
+from gmg_model.patches import GridPadding
+from gmg_model.rollout import RecurrentForecaster
+from gmg_model.stack import StackConfig, first_states
+
+OUTPUTS = ("linear", "sigmoid")
+
+
+@dataclass(frozen=True)
+class EncoderForecasterConfig(StackConfig):
+    """Sizes and running of an encoder-forecaster."""
+
+    patch_size: int = 1
+    """Side of the patches folded into channels, in pixels. The published models fold none; 2 leaves
+    about a quarter of the arithmetic, 4 a sixteenth."""
+    hidden: tuple[int, ...] = (128, 128, 128, 128)
+    """Channels of each recurrent layer, of the encoder and of the forecaster: all the same, and a
+    multiple of 4."""
+    output: str = "linear"
+    """``"linear"`` for standardised fields, of any value; ``"sigmoid"`` for frames in [0, 1]
+    (minmax), as published: it cannot leave that range, and suits a cross-entropy loss."""
+    input_frames: int = 10
+    """Frames that are observed. SRVP has a weight for each and takes just so many; the other
+    models take any number."""
+    horizon: int = 10
+    """Frames that ``model(frames)`` forecasts; a call may ask for any other number."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("output", self.output, OUTPUTS)
+        for option in ("input_frames", "horizon"):
+            value = getattr(self, option)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{option}={value!r} frames: give a whole number from 1")
+        if self.residual and self.output == "sigmoid":
+            raise ConfigurationError(
+                "residual=True wants output='linear': a sigmoid cannot predict a decrease"
+            )
+
+
+class LayersState(NamedTuple):
+    """The recurrent state of layers one above the other."""
+
+    cells: tuple[Any, ...]
+    """Each layer's own state, with its H as ``hidden``."""
+    memory: Any
+    """M, from the last layer to the first of the next step."""
+    kernels: tuple[Any, ...]
+    """Constant through a rollout: the weights as each layer's step reads them."""
+
+
+class RecurrentLayers(nn.Module):
+    """Cells one above the other: ``cell0`` reads patch frames, each other one the H below it."""
+
+    def __init__(self, cells: Sequence[Cell]):
+        super().__init__()
+        for i, cell in enumerate(cells):
+            self.add_module(f"cell{i}", cell)
+
+    def initial_state(self, start: Start) -> LayersState:
+        """The state before the first frame."""
+        cells = self.cells()
+        states = tuple(cell.initial_state(start) for cell in cells)
+        return LayersState(states, cells[0].initial_memory(start), self.kernels())
+
+    def kernels(self) -> tuple[Any, ...]:
+        """The weights as the steps of one rollout read them."""
+        return tuple(cell.kernels() for cell in self.cells())
+
+    def read(self, patches_bchw: Tensor, state: LayersState) -> Reading:
+        """What the first layer takes from patch frames."""
+        return self.cells()[0].read(patches_bchw, state.kernels[0])
+
+    def advance(self, reading: Reading, state: LayersState) -> LayersState:
+        """One time step of all layers."""
+        cells, memory = self.cells(), state.memory
+        states: list[Any] = []
+        for i, cell in enumerate(cells):
+            out = cell.advance(reading, state.cells[i], memory, state.kernels[i])
+            memory = out.memory
+            states.append(out.state)
+            if i + 1 < len(cells):
+                reading = cells[i + 1].read(out.hidden, state.kernels[i + 1])
+        return LayersState(tuple(states), memory, state.kernels)
+
+    def cells(self) -> list[Cell]:
+        """The layers from below."""
+        return [cast(Cell, cell) for cell in self.children()]
+
+
+class ForecastState(NamedTuple):
+    """The state of a forecast."""
+
+    layers: LayersState
+    """Of the forecaster's layers."""
+    reference: tuple[Tensor, ...]
+    """Constant through a forecast: what `EncoderForecaster.remember` keeps of the encoder."""
+
+
+class EncoderForecaster(RecurrentForecaster):
+    """``model(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``.
+
+    ``model(window, input_frames=n)`` gives the outputs of the horizon alone, (B, T - n, C, H, W):
+    nothing is put out while the encoder reads, so training scores the forecast frames and no other.
+    Column j of ``forced`` belongs to frame n + j, as in every recurrent model.
+
+    Parameters
+    ----------
+    config:
+        Sizes and running.
+    make_cells:
+        ``make_cells(in_channels) -> layers`` of the encoder; called again for the forecaster's.
+    features:
+        Channels of what `recollect` adds to the layers' H in front of the output convolution.
+    """
+
+    def __init__(
+        self,
+        config: EncoderForecasterConfig,
+        make_cells: Callable[[int], Sequence[Cell]],
+        features: int = 0,
+    ):
+        super().__init__(
+            channels=config.channels,
+            patch_size=config.patch_size,
+            padding=GridPadding(
+                multiple=config.patch_size,
+                circular=config.circular,
+                refuse=config.compat == "official",
+            ),
+            residual=config.residual,
+            checkpoint_steps=config.checkpoint_steps,
+        )
+        self.config = config
+        patch_channels = config.patch_size**2 * config.channels
+        self.encoder = RecurrentLayers(make_cells(patch_channels))
+        self.forecast = RecurrentLayers(make_cells(patch_channels))
+        width = sum(cell.hidden for cell in self.forecast.cells()) + features
+        # A container of one: its place in published checkpoints is output_layer.0.
+        self.output_layer = nn.Sequential(
+            GridConvolution(width, patch_channels, 3, circular=config.circular)
+        )
+
+    def forward(
+        self,
+        frames: Tensor,
+        horizon: int | None = None,
+        *,
+        input_frames: int | None = None,
+        forced: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Forecast, by default ``config.horizon`` frames; or, with ``input_frames``, train."""
+        if horizon is None and input_frames is None:
+            horizon = self.config.horizon
+        return super().forward(
+            frames, horizon, input_frames=input_frames, forced=forced, generator=generator
+        )
+
+    def initial_state(
+        self, patches_bchw: Tensor, generator: torch.Generator | None = None
+    ) -> LayersState:
+        """The encoder's state before the first frame."""
+        return self.encoder.initial_state(first_states(self.config, patches_bchw, generator))
+
+    def begin(
+        self, observed_btchw: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[ForecastState, int]:
+        """Read the observed patch frames; the forecast goes on from the last of them."""
+        self.check_observed(observed_btchw.shape[1])
+        state = self.initial_state(observed_btchw[:, 0], generator)
+        tops: list[Tensor] = []
+        for patches_bchw in observed_btchw.unbind(1):
+            if self._recomputes_steps():
+                state = checkpoint(self._encode_frame, patches_bchw, state, use_reentrant=False)
+            else:
+                state = self._encode_frame(patches_bchw, state)
+            tops.append(state.cells[-1].hidden)
+        layers = state._replace(kernels=self.forecast.kernels())
+        return ForecastState(layers, self.remember(observed_btchw, tops)), len(tops) - 1
+
+    def read(self, patches_bchw: Tensor, state: ForecastState) -> Reading:
+        """What the forecaster's first layer takes from patch frames."""
+        return self.forecast.read(patches_bchw, state.layers)
+
+    def step(self, reading: Reading, state: ForecastState) -> tuple[Tensor, ForecastState]:
+        """One frame of the forecast."""
+        layers = self.forecast.advance(reading, state.layers)
+        hidden = [cell.hidden for cell in layers.cells]
+        features = torch.cat([*hidden, *self.recollect(hidden, state.reference)], dim=1)
+        output = at_least_float32(self.output_layer(features))
+        if self.config.output == "sigmoid":
+            output = torch.sigmoid(output)
+        return output, state._replace(layers=layers)
+
+    def check_observed(self, frames: int) -> None:
+        """Refuse a number of observed frames that the weights do not fit; any fits here."""
+
+    def remember(self, observed_btchw: Tensor, tops: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What every step of the forecast looks back at, besides the states; nothing here.
+
+        Parameters
+        ----------
+        observed_btchw:
+            The observed patch frames (B, T, p*p*C, h, w).
+        tops:
+            H of the encoder's last layer after each of them, T of (B, hidden, h, w).
+        """
+        return ()
+
+    def recollect(
+        self, hidden: Sequence[Tensor], reference: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """Features for the output, from the layers' H (B, hidden, h, w) and the reference."""
+        return ()
+
+    def _encode_frame(self, patches_bchw: Tensor, state: LayersState) -> LayersState:
+        return self.encoder.advance(self.encoder.read(patches_bchw, state), state)

@@ -1,0 +1,219 @@
+"""SRVP: strong recollection by attention to the observed frames (Kim and Park, 2025).
+
+Convolutional GRUs in an encoder and a forecaster; in front of the output, a standard-attention and
+a reinforced-feature branch look back at what the encoder saw. Its baselines are the same
+encoder-forecaster without the branches, with one kind of cell each.
+Axes: b sample, t observed frame, l recurrent layer, c channel, h row, w column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmg_model.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers.causal_lstm import CausalLSTM, GradientHighway
+from gmg_model.layers.cell import Cell
+from gmg_model.layers.conv_gru import ConvGRU
+from gmg_model.layers.conv_lstm import ConvLSTM
+from gmg_model.layers.recollection import ReinforcedFeatureAttention, StandardAttention
+from gmg_model.layers.self_correlation import NORMALISE, TemporalSelfCorrelation
+from gmg_model.layers.st_lstm import SpatioTemporalLSTM
+from gmg_model.options import OFFICIAL, configure
+
+
+@dataclass(frozen=True)
+class GRUForecasterConfig(EncoderForecasterConfig):
+    """An encoder-forecaster of ConvGRUs."""
+
+    dropout: float = 0.5
+    """Probability that training drops an element of the input to a ConvGRU's gates (published
+    training: 0.5). Masks are drawn by each worker, so that a run with dropout is repeatable for one
+    number of workers only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_probability("dropout", self.dropout)
+
+
+@dataclass(frozen=True)
+class SRVPConfig(GRUForecasterConfig):
+    """SRVP's options; ``compat="official"`` is the published code."""
+
+    embedding: int = 64
+    """Channels of the reinforced-feature branch where its two maps are crossed, even; half as many
+    of each go to the output."""
+    normalise: str = "reduce"
+    """What the paper calls L2 normalisation: ``"reduce"``, the length itself, as in the published
+    code and behind its scores; ``"unit"``, vectors of length 1, as in its text. By the text the
+    logits of the temporal attention lie within 1 / sqrt(hidden * h * w) of 0 (0.0014 at 64 x 64),
+    which makes it a plain mean over the frames: hence the default."""
+    feature_dropout: float = 0.2
+    """Probability that training drops an element of the features that self-correlation is added
+    to."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("normalise", self.normalise, NORMALISE)
+        _check_probability("feature_dropout", self.feature_dropout)
+        if self.embedding < 2 or self.embedding % 2:
+            raise ConfigurationError(f"embedding={self.embedding}: give an even number from 2")
+
+
+class SRVP(EncoderForecaster):
+    """``SRVP(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``.
+
+    T must be ``config.input_frames``. In training, the batch norm of the frames' projection takes
+    its statistics over the samples of one process: samples of a batch depend on each other, and
+    under DistributedDataParallel a run depends on the number of workers (the running averages kept
+    are those of worker 0). In evaluation every sample is forecast on its own.
+    """
+
+    config: SRVPConfig
+
+    def __init__(self, config: SRVPConfig):
+        super().__init__(
+            config,
+            _gru_layers(config),
+            features=2 * config.width + 2 * (config.embedding // 2),
+        )
+        self.enc_sc = TemporalSelfCorrelation(
+            config.patch_size**2 * config.channels,
+            config.width,
+            config.input_frames,
+            normalise=config.normalise,
+            dropout=config.feature_dropout,
+            circular=config.circular,
+        )
+        self.step1 = StandardAttention(config.width, normalise=config.normalise)
+        self.step2 = ReinforcedFeatureAttention(
+            config.layers,
+            config.width,
+            config.embedding,
+            normalise=config.normalise,
+            dropout=config.feature_dropout,
+            circular=config.circular,
+        )
+
+    def check_observed(self, frames: int) -> None:
+        if frames != self.config.input_frames:
+            raise ConfigurationError(
+                f"{frames} observed frames for a model with weights for "
+                f"{self.config.input_frames}: make it with input_frames={frames}, or give "
+                f"{self.config.input_frames} frames"
+            )
+
+    def remember(self, observed_btchw: Tensor, tops: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The encoder's features of each frame, and the same reinforced (Eq. 8)."""
+        features_btchw = torch.stack(list(tops), dim=1)
+        return features_btchw, self.enc_sc(observed_btchw, features_btchw)
+
+    def recollect(
+        self, hidden: Sequence[Tensor], reference: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """F1 and F2 of Eq. 11: two maps of each branch."""
+        features_btchw, reinforced_btchw = reference
+        standard = self.step1(features_btchw, torch.stack(list(hidden), dim=1))
+        return *standard, *self.step2(reinforced_btchw, torch.cat(list(hidden), dim=1))
+
+
+def _check_probability(option: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ConfigurationError(f"{option}={value}: give a probability from 0, below 1")
+
+
+def _layers(
+    make_cell: Callable[[int], Cell], config: EncoderForecasterConfig
+) -> Callable[[int], list[Cell]]:
+    """``make_cells`` of `EncoderForecaster`: ``config.layers`` of one kind."""
+    inner = [config.width] * (config.layers - 1)
+    return lambda in_channels: [make_cell(channels) for channels in (in_channels, *inner)]
+
+
+def _gru_layers(config: GRUForecasterConfig) -> Callable[[int], list[Cell]]:
+    def gru(in_channels: int) -> Cell:
+        return ConvGRU(
+            in_channels,
+            config.width,
+            config.filter_size,
+            dropout=config.dropout,
+            fused=config.fused,
+            circular=config.circular,
+        )
+
+    return _layers(gru, config)
+
+
+BASELINE_OFFICIAL = {**OFFICIAL, "output": "sigmoid"}
+SRVP_OFFICIAL = {**BASELINE_OFFICIAL, "normalise": "reduce"}
+
+
+def _baseline(name: str, overrides: Mapping[str, Any]) -> EncoderForecasterConfig:
+    return configure(name, EncoderForecasterConfig, {}, BASELINE_OFFICIAL, overrides)
+
+
+def srvp(**overrides: Any) -> SRVP:
+    """SRVP (18.31 M at patch 1, one channel)."""
+    return SRVP(configure("srvp", SRVPConfig, {}, SRVP_OFFICIAL, overrides))
+
+
+def srvp_convgru(**overrides: Any) -> EncoderForecaster:
+    """SRVP without its two branches."""
+    config = configure("srvp-convgru", GRUForecasterConfig, {}, BASELINE_OFFICIAL, overrides)
+    return EncoderForecaster(config, _gru_layers(config))
+
+
+def srvp_convlstm(**overrides: Any) -> EncoderForecaster:
+    """An encoder-forecaster of ConvLSTM cells."""
+    config = _baseline("srvp-convlstm", overrides)
+    forget_bias = 0.0 if config.compat == "official" else 1.0
+
+    def cell(in_channels: int) -> Cell:
+        sizes = (in_channels, config.width, config.filter_size)
+        return ConvLSTM(*sizes, forget_bias=forget_bias, circular=config.circular)
+
+    return EncoderForecaster(config, _layers(cell, config))
+
+
+def srvp_stlstm(**overrides: Any) -> EncoderForecaster:
+    """An encoder-forecaster of ST-LSTM cells; the forecaster takes over the encoder's last M."""
+    config = _baseline("srvp-stlstm", overrides)
+
+    def cell(in_channels: int) -> Cell:
+        sizes = (in_channels, config.width, config.filter_size)
+        return SpatioTemporalLSTM(*sizes, circular=config.circular)
+
+    return EncoderForecaster(config, _layers(cell, config))
+
+
+def srvp_causallstm(**overrides: Any) -> EncoderForecaster:
+    """An encoder-forecaster of Causal LSTM cells with a gradient highway after the first.
+
+    The highway is a layer more than ``hidden`` lists: five in all by default, each with its state
+    and its part of the output convolution's input.
+    """
+    config = _baseline("srvp-causallstm", overrides)
+
+    def cell(in_channels: int) -> Cell:
+        return CausalLSTM(in_channels, config.width, config.filter_size, circular=config.circular)
+
+    def cells(in_channels: int) -> list[Cell]:
+        first, *others = _layers(cell, config)(in_channels)
+        sizes = (config.width, config.width, config.filter_size)
+        return [first, GradientHighway(*sizes, circular=config.circular), *others]
+
+    return EncoderForecaster(config, cells)
+
+
+MODELS: Mapping[str, Callable[..., EncoderForecaster]] = {
+    "srvp": srvp,
+    "srvp-causallstm": srvp_causallstm,
+    "srvp-convgru": srvp_convgru,
+    "srvp-convlstm": srvp_convlstm,
+    "srvp-stlstm": srvp_stlstm,
+}

@@ -1,7 +1,15 @@
 """GMG: global focus and motion guided video prediction (the paper's Section III).
 
-Three sizes: GMG-L with the Global Focus Module and the self-attention memory, GMG-m without the
-memory, GMG-s with the simplified focus. Axes: b sample, c channel, h row, w column.
+A unit at layer l and time t (Eq. 22-25), each line with the module that computes it::
+
+    H, C, M = ST-ConvLSTM(X[l-1], H[t-1], C[t-1], M[l-1])   Eq. 26-35  layers/st_lstm.py
+    Hg      = GFM(X[l-1], H)                                Eq. 1-6    layers/global_focus.py
+    H^g, M^ = SAM(Hg, M)                                    Eq. 24     layers/attention_memory.py
+    X, F, D = MGM(H^g, F[t-1], D[t-1])                      Eq. 7-19   layers/motion.py, warp.py
+
+This module joins the first three in one cell; `CellStack` puts the fourth between the cells. The
+three published sizes and every row of the ablation (Table VI) are configurations of one class.
+Axes: b sample, c channel, h row, w column.
 """
 
 from __future__ import annotations
@@ -18,6 +26,7 @@ from gmg_model.layers.attention_memory import AttentionKernels, AttentionMemory
 from gmg_model.layers.cell import CellOutput, Reading
 from gmg_model.layers.convolution import convolve, for_this_precision
 from gmg_model.layers.global_focus import (
+    FOCUS_SIZE,
     GlobalFeatures,
     MultiScaleFocus,
     SimplifiedFocus,
@@ -28,19 +37,24 @@ from gmg_model.layers.st_lstm import LSTMKernels, LSTMState, SpatioTemporalLSTM
 from gmg_model.options import OFFICIAL, configure
 from gmg_model.stack import CellStack, StackConfig
 
+GLOBAL_FOCUS = ("full", "simplified", "none")
 FOCUS = ("full", "pooled")
+MOTIONS = ("mgm", "motiongru", "none")
 
 
 @dataclass(frozen=True)
 class GMGConfig(StackConfig):
     """GMG's options. The defaults are the product; ``compat="official"`` is the published code."""
 
-    attention_hidden: int = 32
-    """Channels of queries and keys of the self-attention memory (ignored by GMG-m)."""
+    global_focus: str = "full"
+    """GFM: ``"full"``, Eq. 1-6; ``"simplified"``, Eq. 20-21 (GMG-s); ``"none"``."""
     attention: bool = True
-    """Whether cells have the self-attention memory (GMG-L, GMG-s)."""
-    global_focus: bool = True
-    """Whether cells have the whole Global Focus Module; else its simplified form (GMG-s)."""
+    """SAM: whether cells have the self-attention memory of Eq. 24 (GMG-L, GMG-s)."""
+    motion: str = "mgm"
+    """``"mgm"``, Eq. 7-19; ``"motiongru"``, the same without growth and decay (Eq. 11-16), which
+    is MotionRNN's; ``"none"``, which leaves out the highway too (PredRNN)."""
+    attention_hidden: int = 32
+    """Channels of queries and keys of the self-attention memory (ignored without it)."""
     focus: str = "full"
     """Eq. 5: the feature focus at ``"full"`` resolution or ``"pooled"``, one number a channel."""
     decay: str = "unit"
@@ -52,7 +66,9 @@ class GMGConfig(StackConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one_of("global_focus", self.global_focus, GLOBAL_FOCUS)
         require_one_of("focus", self.focus, FOCUS)
+        require_one_of("motion", self.motion, MOTIONS)
         require_one_of("decay", self.decay, DECAYS)
         require_one_of("offsets", self.offsets, OFFSETS)
         if not self.offset_scale > 0:
@@ -78,16 +94,17 @@ class GMGCell(SpatioTemporalLSTM):
         hidden, circular = config.width, config.circular
         super().__init__(in_channels, hidden, config.filter_size, circular=circular)
         self.fused, self.pooled = config.fused, config.focus == "pooled"
-        # The focus kernels join conv_x where both have the same size.
-        self.one_convolution = self.fused and config.filter_size == 5
-        if config.global_focus:
+        self.conv_g, self.gate, self.global_feature_extractor = None, None, None
+        if config.global_focus == "full":
             self.conv_g = nn.Sequential(MultiScaleFocus(in_channels, hidden, circular=circular))
             self.gate = nn.Sequential(nn.Conv2d(2 * hidden, hidden, 3, padding=1))
             self.global_feature_extractor = GlobalFeatures(in_channels, hidden, circular=circular)
-        else:
+        elif config.global_focus == "simplified":
             self.conv_g = nn.Sequential(SimplifiedFocus(in_channels, hidden, circular=circular))
-            self.gate = None
-            self.global_feature_extractor = None
+        # The focus kernels join conv_x where both have the same size.
+        self.one_convolution = (
+            self.fused and self.conv_g is not None and config.filter_size == FOCUS_SIZE
+        )
         self.attention_layer = (
             AttentionMemory(hidden, config.attention_hidden) if config.attention else None
         )
@@ -95,7 +112,7 @@ class GMGCell(SpatioTemporalLSTM):
     def kernels(self) -> CellKernels:
         """The weights of one rollout, merged where that saves work."""
         lstm, bias = self.lstm_kernels(), None
-        if self.one_convolution:
+        if self.one_convolution and self.conv_g is not None:
             focus = cast(MultiScaleFocus | SimplifiedFocus, self.conv_g[0])
             focus_weight, focus_bias = focus.merged()
             both = torch.cat([self.conv_x.weight, focus_weight])
@@ -109,8 +126,10 @@ class GMGCell(SpatioTemporalLSTM):
         return CellKernels(lstm, bias, attention)
 
     def read(self, x_bchw: Tensor, kernels: CellKernels) -> Reading:
-        """Gates (Eq. 26-34), feature focus (Eq. 5 or 20) and, with Eq. 1-2, global features."""
+        """What the gates take from X (Eq. 26-34), g_t (Eq. 5 or 20) and X_g (Eq. 1-2)."""
         from_x = convolve(x_bchw, kernels.lstm.x, kernels.x_bias, circular=self.circular)
+        if self.conv_g is None:
+            return (from_x,)
         if self.one_convolution:
             from_x, focus = from_x.split([7 * self.hidden, self.hidden], dim=1)
         else:
@@ -124,18 +143,17 @@ class GMGCell(SpatioTemporalLSTM):
     def advance(
         self, reading: Reading, state: LSTMState, memory: Tensor, kernels: CellKernels
     ) -> CellOutput:
-        from_x, focus, *x_global = reading
-        out = self.gates(from_x, state, memory, kernels.lstm)
-        hidden, memory = out.hidden, out.memory
-        if self.gate is not None:
+        from_x, *of_x = reading
+        # Eq. 26-35: H, o, (H, C) and M.
+        hidden, output_gate, state, memory = self.gates(from_x, state, memory, kernels.lstm)
+        if self.gate is not None:  # Eq. 3-4
             gate = cast(nn.Conv2d, self.gate[0])
-            hidden = fuse_global(
-                hidden, x_global[0], gate, fused=self.fused, circular=self.circular
-            )
-        hidden = hidden * focus
-        if self.attention_layer is not None:
+            hidden = fuse_global(hidden, of_x[1], gate, fused=self.fused, circular=self.circular)
+        if self.conv_g is not None:  # Eq. 6 or 21
+            hidden = hidden * of_x[0]
+        if self.attention_layer is not None:  # Eq. 24
             hidden, memory = self.attention_layer(hidden, memory, kernels.attention)
-        return CellOutput(hidden, out.output_gate, LSTMState(hidden, out.state.cell), memory)
+        return CellOutput(hidden, output_gate, LSTMState(hidden, state.cell), memory)
 
 
 class GMG(CellStack):
@@ -144,15 +162,15 @@ class GMG(CellStack):
     config: GMGConfig
 
     def __init__(self, config: GMGConfig):
-        bounded = config.offsets == "bounded"
-
         def motion(channels: int) -> MotionFilter:
-            growth = GrowthAndDecay(
-                channels,
-                decay=config.decay,
-                bounded=bounded,
-                own_growth=config.compat == "official",
-            )
+            growth = None
+            if config.motion == "mgm":
+                growth = GrowthAndDecay(
+                    channels,
+                    decay=config.decay,
+                    bounded=config.offsets == "bounded",
+                    own_growth=config.compat == "official",
+                )
             return MotionFilter(
                 channels,
                 offsets=config.offsets,
@@ -163,8 +181,8 @@ class GMG(CellStack):
 
         super().__init__(
             config,
-            make_cell=lambda in_channels: GMGCell(in_channels, config),
-            make_motion=motion,
+            make_cell=lambda in_channels, _: GMGCell(in_channels, config),
+            make_motion=None if config.motion == "none" else motion,
         )
 
 
@@ -178,20 +196,23 @@ GMG_OFFICIAL = {
 
 
 def gmg_l(**overrides: Any) -> GMG:
-    """GMG-L: the whole model (31.449 M parameters at patch 4, one channel)."""
-    variant = {"attention": True, "global_focus": True}
-    return GMG(configure("gmg-l", GMGConfig, variant, GMG_OFFICIAL, overrides))
+    """GMG-L: the whole model (31.449 M parameters at patch 4, one channel).
+
+    Its options ``global_focus``, ``attention`` and ``motion`` take modules out: the ablation of
+    Table VI.
+    """
+    return GMG(configure("gmg-l", GMGConfig, {}, GMG_OFFICIAL, overrides))
 
 
 def gmg_m(**overrides: Any) -> GMG:
     """GMG-m: GMG-L without the self-attention memory (30.413 M); ignores attention_hidden."""
-    variant = {"attention": False, "global_focus": True}
+    variant = {"global_focus": "full", "attention": False, "motion": "mgm"}
     return GMG(configure("gmg-m", GMGConfig, variant, GMG_OFFICIAL, overrides))
 
 
 def gmg_s(**overrides: Any) -> GMG:
     """GMG-s: one convolution in place of the Global Focus Module, Eq. 20-21 (29.228 M)."""
-    variant = {"attention": True, "global_focus": False}
+    variant = {"global_focus": "simplified", "attention": True, "motion": "mgm"}
     return GMG(configure("gmg-s", GMGConfig, variant, GMG_OFFICIAL, overrides))
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from gmg_model.layers.convolution import at_least_float32, convolve
 
 SCALES = (1, 3, 5)
+FOCUS_SIZE = 5
+"""Side of the kernel that a feature focus merges into."""
 
 
 class GlobalFeatures(nn.Module):
@@ -51,7 +53,7 @@ class MultiScaleFocus(nn.Module):
     def merged(self) -> tuple[Tensor, Tensor]:
         """The one 5x5 kernel and bias that equal the three."""
         scales = self._scales()
-        rims = [(SCALES[-1] - size) // 2 for size in SCALES]
+        rims = [(FOCUS_SIZE - size) // 2 for size in SCALES]
         weights = [F.pad(conv.weight, [rim] * 4) for conv, rim in zip(scales, rims, strict=True)]
         biases = [conv.bias for conv in scales if conv.bias is not None]
         return torch.stack(weights).sum(0), torch.stack(biases).sum(0)
@@ -63,14 +65,10 @@ class MultiScaleFocus(nn.Module):
 class SimplifiedFocus(nn.Module):
     """Eq. 20: one bias-free convolution of X (GMG-s), (B, hidden, h, w)."""
 
-    def __init__(
-        self, in_channels: int, hidden: int, filter_size: int = 5, *, circular: bool = False
-    ):
+    def __init__(self, in_channels: int, hidden: int, *, circular: bool = False):
         super().__init__()
         self.circular = circular
-        self.conv = nn.Conv2d(
-            in_channels, hidden, filter_size, padding=filter_size // 2, bias=False
-        )
+        self.conv = nn.Conv2d(in_channels, hidden, FOCUS_SIZE, padding=FOCUS_SIZE // 2, bias=False)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         return convolve(x_bchw, self.conv.weight, circular=self.circular)

@@ -177,6 +177,20 @@ def test_every_option_changes_the_forecast(small: Make, option: dict[str, Any]) 
     assert (forecast(model, frames, 6) - forecast(plain, frames, 6)).abs().max() > 1e-6
 
 
+@pytest.mark.parametrize(
+    ("motion", "same_as"), [("motiongru", "motionrnn-predrnn"), ("none", "predrnn")]
+)
+@pytest.mark.parametrize("compat", ["default", "official"])
+def test_gmg_less_its_modules_is_the_model_it_was_built_on(
+    small: Make, motion: str, same_as: str, compat: str
+) -> None:
+    options = {"compat": compat, "initial_states": "zeros"}
+    bare = small("gmg-l", global_focus="none", attention=False, motion=motion, **options)
+    known = small(same_as, **options)
+    bare.load_state_dict(known.state_dict())
+    assert torch.equal(forecast(bare, clips(), 6), forecast(known, clips(), 6))
+
+
 @torch.no_grad()
 def largest_offset(model: Any, frames: Tensor, steps: int) -> float:
     patches = torch.randn(1, 4, *(size // 2 for size in frames.shape[-2:]))

@@ -85,6 +85,8 @@ def test_distributed_wrapper_trains_through_the_same_call(small: Make, name: str
         ("gmg-s", {}),
         ("gmg-l", {"circular": True, "focus": "pooled"}),
         ("gmg-l", {"filter_size": 3}),
+        ("gmg-l", {"motion": "none"}),
+        ("gmg-l", {"global_focus": "none", "motion": "motiongru"}),
         ("gmg-s", {"filter_size": 7, "circular": True}),
     ],
 )

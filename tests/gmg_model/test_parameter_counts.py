@@ -67,3 +67,37 @@ def test_convlstm_is_the_published_one_less_its_dead_weights() -> None:
 
 def test_gmg_m_ignores_the_width_of_an_attention_it_has_not() -> None:
     assert parameters("gmg-m", attention_hidden=32) == parameters("gmg-m", attention_hidden=64)
+
+
+PARTS = {  # Table VI: global focus, self-attention memory, motion, millions by arithmetic
+    "PredRNN": ("none", False, "none", 23.839),
+    "MotionRNN": ("none", False, "motiongru", 26.912),
+    "(c)": ("none", False, "mgm", 26.912),
+    "(d)": ("none", True, "none", 24.875),
+    "(e)": ("full", False, "none", 27.340),
+    "(f)": ("full", True, "none", 28.376),
+    "GMG-s": ("simplified", True, "mgm", 29.228),
+    "GMG-m": ("full", False, "mgm", 30.413),
+    "GMG-L": ("full", True, "mgm", 31.449),
+}
+
+
+@pytest.mark.parametrize("row", PARTS)
+def test_each_row_of_the_ablation_is_a_configuration_of_one_model(row: str) -> None:
+    global_focus, attention, motion, millions = PARTS[row]
+    count = parameters(
+        "gmg-l",
+        global_focus=global_focus,
+        attention=attention,
+        motion=motion,
+        compat="official",
+        **MOVING_MNIST,
+    )
+    assert round(count / 1e6, 3) == millions
+
+
+def test_the_names_are_rows_of_the_ablation() -> None:
+    for name, global_focus, attention in (("gmg-m", "full", False), ("gmg-s", "simplified", True)):
+        assert parameters(name) == parameters(
+            "gmg-l", global_focus=global_focus, attention=attention
+        )

@@ -22,6 +22,9 @@ from pipelines.order import EpochOrder, Pool
 Load = Callable[[Pool, np.ndarray], None]
 """Fills (pool.frames, C, H, W) float32 with the pool's pieces laid end to end."""
 
+Finish = Callable[["Batch"], None]
+"""Changes a batch's frames in place before the consumer sees it."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -91,6 +94,8 @@ class Assembly:
         (T,) int64: frames of a window relative to its first.
     load:
         Called from ``readers`` threads; in the order of ``pools`` where there is one.
+    finish:
+        Called on each batch in the background; None changes nothing.
     """
 
     def __init__(
@@ -102,8 +107,10 @@ class Assembly:
         arena: Arena,
         load: Load,
         readers: int,
+        finish: Finish | None = None,
     ):
         self.wait_seconds = 0.0
+        self._finish = finish
         self._order, self._lanes, self._first_step = order, lanes, first_step
         self._offsets, self._arena, self._load = offsets, arena, load
         self._pools = schedule(order, lanes, first_step)
@@ -238,6 +245,8 @@ class Assembly:
                 mode="clip",
             )
         batch = Batch(frames_btchw, np.asarray(lanes, np.int64), np.asarray(starts, np.int64), step)
+        if self._finish is not None:
+            self._finish(batch)
         return batch, buffer
 
 

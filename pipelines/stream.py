@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pipelines.assembly import Arena, Assembly, Batch, Load
+from pipelines.assembly import Arena, Assembly, Batch, Finish, Load
 from pipelines.errors import UsageError
 from pipelines.frame_reader import FrameReader
 from pipelines.order import (
@@ -25,6 +25,7 @@ from pipelines.order import (
 )
 
 if TYPE_CHECKING:
+    from pipelines.augmentation import Augmentation
     from pipelines.normalisation import Normalisation
     from pipelines.store import Store
     from pipelines.windows import WindowSpec
@@ -83,6 +84,8 @@ class WindowStream:
         Batches made ahead of the consumer.
     transport:
         How slabs are brought here; None reads the store in this process.
+    augmentation:
+        What is done to the windows, by draws that ``order.seed``, epoch, step and lane fix.
 
     Memory is ``nbytes``: at most 5/4 pool of ``order.pool_bytes`` a lane and
     ``prefetch_batches + 2`` batches, whatever the size of the store.
@@ -107,6 +110,7 @@ class WindowStream:
         lanes: Sequence[int],
         prefetch_batches: int = 2,
         transport: Transport | None = None,
+        augmentation: Augmentation | None = None,
     ):
         if prefetch_batches < 1:
             raise UsageError(f"prefetch_batches must be at least 1, not {prefetch_batches}")
@@ -117,6 +121,10 @@ class WindowStream:
                 remedy="take them from rank_lanes(global_batch, world, rank)",
             )
         reader = FrameReader(store, variables, normalisation)
+        if augmentation is not None:
+            longitudes = store.coordinates.get("longitude")
+            augmentation.check(*store.spatial_shape, longitudes=longitudes)
+        self._augmentation = augmentation
         self._transport = transport or DirectTransport(reader)
         self._starts, self._config = starts, order
         self._layout = frame_layout(reader, spec)
@@ -172,6 +180,7 @@ class WindowStream:
             self._arena,
             self._transport.loader(epoch, first_step),
             self._transport.readers,
+            self._finish(epoch),
         )
         try:
             while (batch := assembly.draw()) is not None:
@@ -179,6 +188,18 @@ class WindowStream:
         finally:
             if self._assembly is assembly:
                 self.close()
+
+    def _finish(self, epoch: int) -> Finish | None:
+        augmentation, seed = self._augmentation, self._config.seed
+        if augmentation is None or not augmentation.active:
+            return None
+
+        def finish(batch: Batch) -> None:
+            augmentation.apply(
+                batch.frames_btchw, batch.lanes, seed=seed, epoch=epoch, step=batch.step
+            )
+
+        return finish
 
     def close(self) -> None:
         """End the epoch that is being served, if any, and its threads."""

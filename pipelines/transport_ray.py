@@ -39,6 +39,7 @@ from pipelines.stream import WindowStream, frame_layout, load_pool
 if TYPE_CHECKING:
     from ray.data import ExecutionOptions
 
+    from pipelines.augmentation import Augmentation
     from pipelines.normalisation import Normalisation
     from pipelines.store import Store
     from pipelines.windows import WindowSpec
@@ -110,7 +111,9 @@ class SlabShard:
     options: ExecutionOptions
     """How Ray Data runs the reading tasks; keeps their order."""
 
-    def stream(self, prefetch_batches: int = 2) -> WindowStream:
+    def stream(
+        self, prefetch_batches: int = 2, augmentation: Augmentation | None = None
+    ) -> WindowStream:
         """The worker's batches, drawn from reading tasks of Ray Data."""
         plan = self.plan
         return WindowStream(
@@ -123,6 +126,7 @@ class SlabShard:
             self.lanes,
             prefetch_batches,
             transport=RayTransport(self),
+            augmentation=augmentation,
         )
 
     def dataset(self, epoch: int, first_step: int = 0) -> ray.data.Dataset:

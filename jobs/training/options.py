@@ -22,7 +22,7 @@ class ModelOptions:
     """Which model, and its sizes; see ``gmg_model.create_model``."""
 
     name: str = "gmg-s"
-    """registered name: gmg-s, gmg-m, gmg-l, ..."""
+    """registered name: gmg-s, gmg-m, gmg-l, predrnn, srvp, ... (docs/models.md)"""
     patch_size: int = 2
     """pixels: side of the patches that become channels"""
     hidden: tuple[int, ...] = (128, 128, 128, 128)
@@ -30,7 +30,8 @@ class ModelOptions:
     filter_size: int = 5
     """side of the recurrent convolutions' filters"""
     attention_hidden: int = 64
-    """channels of the self-attention memory's queries and keys"""
+    """channels of the self-attention memory's queries and keys; other models than gmg-* have none
+    and ignore it"""
     compat: Literal["default", "official"] = "default"
     """default: stable and repeatable; official: the published arithmetic"""
     initial_states: Literal["zeros", "xavier"] = "zeros"
@@ -41,10 +42,31 @@ class ModelOptions:
     """wrap the padding around in longitude (global grids)"""
     checkpoint_steps: bool = False
     """recompute each time step in the backward pass: less memory, about a third more time"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further options of the model: --model.options.offset_scale 2 (docs/models.md)"""
 
     def overrides(self) -> dict[str, Any]:
-        """Keyword arguments of ``gmg_model.create_model``, less the name and the frame's shape."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        """Keyword arguments of ``gmg_model.create_model``, less the name and the frame's shape.
+
+        Raises
+        ------
+        UsageError
+            A further option is one that has its own place.
+        """
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("name", "options"):
+            del own[name]
+        for name in self.options:
+            if name in own or name == "in_shape":
+                raise UsageError(
+                    f"--model.options.{name} has a place of its own",
+                    remedy="the store gives the shape" if name == "in_shape" else f"--model.{name}",
+                )
+        if not self.name.startswith("gmg"):
+            del own["attention_hidden"]
+        # A switch that is off is no option that a model without it must know.
+        own = {name: value for name, value in own.items() if value is not False}
+        return own | _tuples(self.options)
 
 
 @dataclass(frozen=True)
@@ -104,6 +126,20 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
+class AugmentationOptions:
+    """Changes of whole train windows, for scalar fields; all off by default."""
+
+    flip_rows: bool = False
+    """mirror north and south, every second window"""
+    flip_columns: bool = False
+    """mirror east and west, every second window"""
+    rot90: bool = False
+    """turn by 0, 90, 180 or 270 degrees; square grids only"""
+    roll_columns: bool = False
+    """shift around the globe by any number of columns; grids of all longitudes only"""
+
+
+@dataclass(frozen=True)
 class CheckpointOptions:
     """What is kept, and how faults are met."""
 
@@ -144,6 +180,7 @@ class TrainOptions:
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
     validation: ValidationOptions = field(default_factory=ValidationOptions)
 
@@ -193,6 +230,7 @@ class TrainOptions:
             "model": ModelOptions,
             "data": DataOptions,
             "training": TrainingOptions,
+            "augmentation": AugmentationOptions,
             "checkpoints": CheckpointOptions,
             "validation": ValidationOptions,
         }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jobs.training.options import TrainOptions
+from pipelines.augmentation import Augmentation
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
@@ -29,6 +31,7 @@ class TrainingPlan:
     """int64 (m,) first frames of the windows that are validated; may be empty"""
     normalisation: Normalisation
     order: OrderConfig
+    augmentation: Augmentation
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,6 +92,8 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
                 where=store.uri,
                 remedy=f"--data.variables: {nearest(name, store.variables)}",
             )
+    augmentation = Augmentation(**dataclasses.asdict(options.augmentation))
+    augmentation.check(*store.spatial_shape, longitudes=store.coordinates.get("longitude"))
     variables = data.variables or tuple(store.variables)
     window = WindowSpec(data.input_frames, data.horizon, data.stride)
     train_starts = split_starts(store, "train", window)[:: data.every]
@@ -111,6 +116,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
             seed=training.seed,
             pool_bytes=data.pool_mib * 2**20 // training.global_batch,
         ),
+        augmentation=augmentation,
     )
 
 

@@ -83,7 +83,9 @@ def check_same(options: TrainOptions, fingerprint: str) -> bool:
         record = json.loads(places.read_bytes(record_uri))
     except FileNotFoundError:
         return False
-    differences = _differences(record["options"], options.as_dict())
+    # Options that are younger than the run had their defaults then.
+    began = TrainOptions.from_dict(record["options"])
+    differences = _differences(began.as_dict(), options.as_dict())
     if record["statistics_fingerprint"] != fingerprint:
         differences.append(
             "  statistics of the store: "

@@ -95,6 +95,7 @@ class Worker:
             order=plan.order,
             normalisation=plan.normalisation,
             lanes=rank_lanes(training.global_batch, self.world, self.rank),
+            augmentation=plan.augmentation,
         )
         self.step, self.epoch = 0, 0
         self.pending: list[dict[str, Any]] = []

@@ -85,12 +85,20 @@ def test_numbers_that_cannot_work_are_refused(changes: dict[str, int]) -> None:
         TrainOptions(store="a", run="b", **changes)
 
 
-def test_every_model_option_is_one_that_every_gmg_model_accepts() -> None:
-    from gmg_model import create_model
+def test_every_registered_model_can_be_trained_by_its_name() -> None:
+    from gmg_model import create_model, list_models
 
-    overrides = ModelOptions(hidden=(8, 8, 8, 8)).overrides()
-    for name in ("gmg-s", "gmg-m", "gmg-l"):
+    for name in list_models():
+        overrides = ModelOptions(name, hidden=(8, 8, 8, 8)).overrides()
         create_model(name, in_shape=(1, 16, 16), **overrides)
+
+
+def test_further_options_of_a_model_reach_it_from_the_command_line() -> None:
+    options = parse("weatherbench.yaml", "", [*REQUIRED, "--model.options.offset_scale", "2.5"])
+    assert options.model.overrides()["offset_scale"] == 2.5
+    assert TrainOptions.from_dict(options.as_dict()) == options
+    with pytest.raises(UsageError, match=r"--model\.patch_size"):
+        ModelOptions(options={"patch_size": 3}).overrides()
 
 
 def test_every_shipped_yaml_holds_known_options_only() -> None:

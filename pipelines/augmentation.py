@@ -1,0 +1,105 @@
+"""Windows turned, mirrored and rolled in training, by draws that (seed, epoch, step, lane) fix.
+
+A window is changed as a whole, so motion stays motion. The draws do not depend on the number of
+workers or on where a training was interrupted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from pipelines.errors import UsageError
+
+# Keeps these draws apart from the permutations of the order, which have the same seed.
+_STREAM = 0x6175676D
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a window of scalar fields; each part with probability one half, or evenly.
+
+    Components of a vector (wind, flow direction) change sign or place when the grid turns: leave
+    turns and mirrors off for them.
+    """
+
+    flip_rows: bool = False
+    """mirror north and south"""
+    flip_columns: bool = False
+    """mirror east and west"""
+    rot90: bool = False
+    """turn by 0, 90, 180 or 270 degrees; square grids only"""
+    roll_columns: bool = False
+    """shift by any number of columns around the globe; grids that span all longitudes only"""
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is on."""
+        return any(getattr(self, field.name) for field in fields(self))
+
+    def check(self, height: int, width: int, longitudes: np.ndarray | None = None) -> None:
+        """Refuse what the grid does not allow.
+
+        Parameters
+        ----------
+        longitudes:
+            (width,) degrees, where the columns are longitudes.
+
+        Raises
+        ------
+        UsageError
+            A turn of a grid that is not square, or a roll of one that does not close.
+        """
+        if self.rot90 and height != width:
+            raise UsageError(
+                f"rot90 turns square grids, and this one is {height} x {width}",
+                remedy="leave rot90 out, or use flip_rows and flip_columns",
+            )
+        if self.roll_columns and not _closes(longitudes, width):
+            raise UsageError(
+                "roll_columns shifts around the globe, and the columns of this grid do not go "
+                "around it",
+                remedy="leave roll_columns out",
+            )
+
+    def apply(
+        self, frames_btchw: np.ndarray, lanes: np.ndarray, *, seed: int, epoch: int, step: int
+    ) -> None:
+        """Change windows in place.
+
+        Parameters
+        ----------
+        frames_btchw:
+            (b, T, C, H, W), C-contiguous.
+        lanes:
+            (b,) lane of each window in the global batch.
+        """
+        for window_tchw, lane in zip(frames_btchw, lanes.tolist(), strict=True):
+            words = np.random.Philox(
+                np.random.SeedSequence((_STREAM, seed, epoch, step, lane))
+            ).random_raw(4)
+            changed = self._change(window_tchw, words)
+            if changed is not window_tchw:
+                # The view may overlap what it is written to.
+                window_tchw[...] = changed.copy()
+
+    def _change(self, window_tchw: np.ndarray, words: np.ndarray) -> np.ndarray:
+        rows, columns, turns, shift = (int(word >> np.uint64(11)) for word in words)
+        if self.flip_rows and rows % 2:
+            window_tchw = window_tchw[..., ::-1, :]
+        if self.flip_columns and columns % 2:
+            window_tchw = window_tchw[..., ::-1]
+        if self.rot90 and turns % 4:
+            window_tchw = np.rot90(window_tchw, turns % 4, axes=(-2, -1))
+        if self.roll_columns:
+            window_tchw = np.roll(window_tchw, shift % window_tchw.shape[-1], axis=-1)
+        return window_tchw
+
+
+def _closes(longitudes: np.ndarray | None, width: int) -> bool:
+    """Whether one more column would be the first again."""
+    if longitudes is None or len(longitudes) != width or width < 2:
+        return False
+    steps = np.diff(longitudes.astype(float))
+    return bool(np.allclose(steps, steps[0], rtol=1e-3) and np.isclose(abs(steps[0]) * width, 360))

@@ -13,12 +13,14 @@ from typing import Any
 from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.cell import Cell
 from gmg_model.layers.conv_lstm import ConvLSTM
+from gmg_model.layers.mim import MIMBlock, MIMEntry
+from gmg_model.layers.mim import own_name as own_name_in_mim
 from gmg_model.layers.motion import OFFSETS, MotionFilter
 from gmg_model.layers.st_lstm import SpatioTemporalLSTM
 from gmg_model.options import OFFICIAL, configure
 from gmg_model.stack import RECURRENT, CellStack, StackConfig
 
-BACKBONES = ("predrnn", "convlstm")
+BACKBONES = ("predrnn", "convlstm", "mim")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class BackboneConfig(StackConfig):
     """A stack of plain cells."""
 
     backbone: str = "predrnn"
-    """Kind of the cells: ``"predrnn"`` (ST-LSTM) or ``"convlstm"``."""
+    """Kind of the cells: ``"predrnn"`` (ST-LSTM), ``"convlstm"`` or ``"mim"``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,10 +56,15 @@ class MotionRNNConfig(BackboneConfig):
 
 
 class Backbone(CellStack):
-    """PredRNN or ConvLSTM: cells one above the other, without motion."""
+    """Cells one above the other, without motion."""
 
     def __init__(self, config: BackboneConfig):
-        super().__init__(config, cell_maker(config))
+        super().__init__(config, cell_maker(config, motion=False))
+        self.backbone = config.backbone
+
+    def own_name(self, name: str) -> str:
+        """Where a tensor of a published checkpoint belongs in this model."""
+        return own_name_in_mim(name) if self.backbone == "mim" else name
 
 
 class MotionRNN(CellStack):
@@ -72,18 +79,22 @@ class MotionRNN(CellStack):
                 circular=config.circular,
             )
 
-        super().__init__(config, cell_maker(config), motion, recurrent=config.recurrent)
+        super().__init__(config, cell_maker(config, motion=True), motion, recurrent=config.recurrent)
 
 
-def cell_maker(config: BackboneConfig) -> Callable[[int], Cell]:
-    """``make_cell(in_channels)`` for the backbone of ``config``."""
+def cell_maker(config: BackboneConfig, *, motion: bool) -> Callable[[int, int], Cell]:
+    """``make_cell(in_channels, layer)`` for the backbone of ``config``."""
+    width, size, circular = config.width, config.filter_size, config.circular
 
-    def make(in_channels: int) -> Cell:
-        sizes = (in_channels, config.width, config.filter_size)
+    def make(in_channels: int, layer: int) -> Cell:
         if config.backbone == "predrnn":
-            return SpatioTemporalLSTM(*sizes, circular=config.circular)
-        forget_bias = 0.0 if config.compat == "official" else 1.0
-        return ConvLSTM(*sizes, forget_bias=forget_bias, circular=config.circular)
+            return SpatioTemporalLSTM(in_channels, width, size, circular=circular)
+        if config.backbone == "convlstm":
+            bias = 0.0 if config.compat == "official" else 1.0
+            return ConvLSTM(in_channels, width, size, forget_bias=bias, circular=circular)
+        if layer == 0:
+            return MIMEntry(in_channels, width, size, circular=circular)
+        return MIMBlock(width, size, config.grid(motion=motion), circular=circular)
 
     return make
 
@@ -96,35 +107,50 @@ MOTIONRNN_OFFICIAL = {
 }
 
 
+def _motionrnn(backbone: str, overrides: Mapping[str, Any]) -> MotionRNN:
+    name, variant = f"motionrnn-{backbone}", {"backbone": backbone}
+    return MotionRNN(configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
+
+
+def _backbone(name: str, overrides: Mapping[str, Any]) -> Backbone:
+    return Backbone(configure(name, BackboneConfig, {"backbone": name}, OFFICIAL, overrides))
+
+
 def motionrnn_predrnn(**overrides: Any) -> MotionRNN:
     """MotionRNN around PredRNN (26.912 M)."""
-    variant = {"backbone": "predrnn"}
-    name = "motionrnn-predrnn"
-    return MotionRNN(configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
+    return _motionrnn("predrnn", overrides)
 
 
 def motionrnn_convlstm(**overrides: Any) -> MotionRNN:
     """MotionRNN around ConvLSTM."""
-    variant = {"backbone": "convlstm"}
-    name = "motionrnn-convlstm"
-    return MotionRNN(configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
+    return _motionrnn("convlstm", overrides)
+
+
+def motionrnn_mim(**overrides: Any) -> MotionRNN:
+    """MotionRNN around MIM; its MIM-N follow the differences of the moved states."""
+    return _motionrnn("mim", overrides)
 
 
 def predrnn(**overrides: Any) -> Backbone:
     """PredRNN (23.839 M)."""
-    variant = {"backbone": "predrnn"}
-    return Backbone(configure("predrnn", BackboneConfig, variant, OFFICIAL, overrides))
+    return _backbone("predrnn", overrides)
 
 
 def convlstm(**overrides: Any) -> Backbone:
     """ConvLSTM (11.676 M: the published 15.08 M less 3.41 M that no output depends on)."""
-    variant = {"backbone": "convlstm"}
-    return Backbone(configure("convlstm", BackboneConfig, variant, OFFICIAL, overrides))
+    return _backbone("convlstm", overrides)
+
+
+def mim(**overrides: Any) -> Backbone:
+    """MIM (37.945 M: the published 38.04 M less 0.1 M that no output depends on)."""
+    return _backbone("mim", overrides)
 
 
 MODELS: Mapping[str, Callable[..., CellStack]] = {
     "convlstm": convlstm,
+    "mim": mim,
     "motionrnn-convlstm": motionrnn_convlstm,
+    "motionrnn-mim": motionrnn_mim,
     "motionrnn-predrnn": motionrnn_predrnn,
     "predrnn": predrnn,
 }

@@ -32,8 +32,9 @@ class StackConfig:
     """The sizes and the running of a stack of cells."""
 
     in_shape: tuple[int, int, int] = (1, 64, 64)
-    """(C, H, W) of a frame: variables, rows, columns. The weights depend on C alone, so a model
-    takes frames of other sizes too."""
+    """(C, H, W) of a frame: variables, rows, columns. Most weights depend on C alone, and such a
+    model takes frames of other sizes too; MIM and E3D-LSTM have weights for each cell of the patch
+    grid, and refuse frames that are padded to another grid than these."""
     patch_size: int = 4
     """Side of the patches folded into channels, in pixels."""
     hidden: tuple[int, ...] = (128, 128, 128, 128)
@@ -97,6 +98,19 @@ class StackConfig:
         """Cells in the stack."""
         return len(self.hidden)
 
+    def padding(self, *, motion: bool) -> GridPadding:
+        """How frames become whole patches; motion modules, which halve the grid, want pairs."""
+        return GridPadding(
+            multiple=(2 if motion else 1) * self.patch_size,
+            circular=self.circular,
+            refuse=self.compat == "official",
+        )
+
+    def grid(self, *, motion: bool) -> tuple[int, int]:
+        """Rows and columns of the padded patch grid of frames of ``in_shape``."""
+        height, width = self.padding(motion=motion).padded(*self.in_shape[1:])
+        return height // self.patch_size, width // self.patch_size
+
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, int) and value > 0
@@ -148,7 +162,7 @@ class CellStack(RecurrentForecaster):
     config:
         Sizes and running.
     make_cell:
-        ``make_cell(in_channels) -> Cell``.
+        ``make_cell(in_channels, i) -> Cell``, the cell of layer i, counted from 0 at the frame.
     make_motion:
         ``make_motion(channels) -> MotionFilter``; None: cells follow each other directly, without
         a highway.
@@ -160,21 +174,16 @@ class CellStack(RecurrentForecaster):
     def __init__(
         self,
         config: StackConfig,
-        make_cell: Callable[[int], Cell],
+        make_cell: Callable[[int, int], Cell],
         make_motion: Callable[[int], MotionFilter] | None = None,
         *,
         recurrent: str = "post",
     ):
         require_one_of("recurrent", recurrent, RECURRENT)
-        cells_a_block = 1 if make_motion is None else 2
         super().__init__(
             channels=config.channels,
             patch_size=config.patch_size,
-            padding=GridPadding(
-                multiple=cells_a_block * config.patch_size,
-                circular=config.circular,
-                refuse=config.compat == "official",
-            ),
+            padding=config.padding(motion=make_motion is not None),
             residual=config.residual,
             checkpoint_steps=config.checkpoint_steps,
         )
@@ -182,7 +191,7 @@ class CellStack(RecurrentForecaster):
         hidden, quarter, layers = config.width, config.width // 4, config.layers
         patch_channels = config.patch_size**2 * config.channels
         self.cell_list = nn.ModuleList(
-            make_cell(patch_channels if i == 0 else hidden) for i in range(layers)
+            make_cell(patch_channels if i == 0 else hidden, i) for i in range(layers)
         )
         between = range(0 if make_motion is None else layers - 1)
         self.enc_list = nn.ModuleList(nn.Conv2d(hidden, quarter, 5, 2, 2) for _ in between)
@@ -260,6 +269,19 @@ class CellStack(RecurrentForecaster):
         both = torch.cat([decoded, h_bchw], dim=1)
         share = torch.sigmoid(convolve(both, gate.weight, gate.bias, circular=circular))
         return share * decoded + (1 - share) * h_bchw, filter_bnhw, momentum_bnhw
+
+    def _check_frames(self, frames: Tensor) -> None:
+        super()._check_frames(frames)
+        grids = {cell.grid for cell in self._cells() if cell.grid is not None}
+        patch, (height, width) = self.patch_size, frames.shape[-2:]
+        rows, columns = (size // patch for size in self.padding.padded(height, width))
+        for grid in grids - {(rows, columns)}:
+            raise ConfigurationError(
+                f"frames of {height} x {width} make a grid of {rows} x {columns} patches, and this "
+                f"model, made for in_shape={self.config.in_shape}, has weights for each cell of a "
+                f"grid of {grid[0]} x {grid[1]}: give frames of {self.config.in_shape[1]} x "
+                f"{self.config.in_shape[2]}, or make a model for {height} x {width}"
+            )
 
     def _cells(self) -> Sequence[Cell]:
         return [cast(Cell, cell) for cell in self.cell_list]

@@ -46,6 +46,9 @@ class Cell(nn.Module, ABC):
         Whether columns wrap around the globe.
     """
 
+    grid: tuple[int, int] | None = None
+    """Rows and columns of the only patch grid that the weights fit; None: any."""
+
     def __init__(self, in_channels: int, hidden: int, *, circular: bool = False):
         super().__init__()
         self.in_channels, self.hidden, self.circular = in_channels, hidden, circular

@@ -1,0 +1,210 @@
+"""Memory In Memory (Wang et al., CVPR 2019): the forget gate of ST-LSTM as two recurrent cells.
+
+Where ST-LSTM forgets its temporal memory C by one gate, a MIM block passes it through two cells
+with memories of their own: MIM-N follows the differences of the layer below from step to step (the
+non-stationary part), MIM-S what they leave of C (the stationary part). Axes: b sample, c channel,
+h row, w column.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gmg_model.layers.cell import Cell, CellOutput, Reading, Start
+from gmg_model.layers.convolution import convolve, for_this_precision
+from gmg_model.layers.st_lstm import FORGET_BIAS, BareConvolution, LSTMState, SpatioTemporalLSTM
+
+
+class MIMMemory(NamedTuple):
+    """What goes from cell to cell of a MIM stack."""
+
+    spatial: Tensor
+    """M (B, hidden, h, w)."""
+    difference: Tensor | None
+    """The output of the MIM-N of the block below; None above a cell that has none."""
+
+
+class MIMState(NamedTuple):
+    """The recurrent state of one MIM block, (B, hidden, h, w) each."""
+
+    hidden: Tensor
+    """H."""
+    cell: Tensor
+    """C."""
+    stationary: Tensor
+    """The memory of MIM-S. It starts anew with each rollout; the published code keeps it from one
+    batch to the next."""
+    non_stationary: LSTMState
+    """Hidden state and memory of MIM-N."""
+    below: Tensor | None
+    """X of the step before, in the first block; None before the first frame and in the others."""
+
+
+class MIMKernels(NamedTuple):
+    """The convolutions of one block as this rollout reads them."""
+
+    x: Tensor
+    h: Tensor
+    m: Tensor
+    stationary: Tensor
+    non_stationary: Tensor
+    last: Tensor
+
+
+class PeepholeLSTM(nn.Module):
+    """An LSTM with one weight for each cell of the grid from memory to gates: MIM-S and MIM-N.
+
+    Parameters
+    ----------
+    hidden:
+        Channels of input, state and memory.
+    filter_size:
+        Side of the square kernels, in cells, odd.
+    grid:
+        Rows and columns of the only patch grid that the peepholes fit.
+    """
+
+    DEAD_IN_CHECKPOINTS = ("conv_last.weight",)
+    """A weight that published checkpoints carry in MIM-N and that no output depends on."""
+
+    def __init__(
+        self, hidden: int, filter_size: int, grid: tuple[int, int], *, circular: bool = False
+    ):
+        super().__init__()
+        self.hidden, self.circular = hidden, circular
+        self.ct_weight = nn.Parameter(torch.zeros(2 * hidden, *grid))
+        self.oc_weight = nn.Parameter(torch.zeros(hidden, *grid))
+        self.conv_x_concat = BareConvolution(hidden, 4 * hidden, filter_size)
+        self.conv_h_concat = BareConvolution(hidden, 4 * hidden, filter_size)
+
+    def kernel(self) -> Tensor:
+        """Both convolutions as one over [input, state]."""
+        layers = (self.conv_x_concat, self.conv_h_concat)
+        return for_this_precision(torch.cat([layer.weight for layer in layers], dim=1))
+
+    def forward(self, x_bchw: Tensor, state: LSTMState, kernel: Tensor) -> LSTMState:
+        """One time step; the memory keeps the precision of its start."""
+        both = torch.cat([x_bchw, state.hidden], dim=1)
+        gates = convolve(both, kernel, circular=self.circular)
+        entry, candidate, forget, output = gates.chunk(4, dim=1)
+        to_entry, to_forget = self.ct_weight.chunk(2)
+        kept = torch.sigmoid(forget + to_forget * state.cell + FORGET_BIAS) * state.cell
+        cell = kept + torch.sigmoid(entry + to_entry * state.cell) * torch.tanh(candidate)
+        hidden = torch.sigmoid(output + self.oc_weight * cell) * torch.tanh(cell)
+        return LSTMState(hidden, cell)
+
+
+class MIMEntry(SpatioTemporalLSTM):
+    """Cell 1 of a MIM stack: an ST-LSTM, below which no differences are taken."""
+
+    def initial_memory(self, start: Start) -> MIMMemory:
+        return MIMMemory(start(self.hidden), None)
+
+    def advance(
+        self, reading: Reading, state: LSTMState, memory: MIMMemory, kernels: Any
+    ) -> CellOutput:
+        out = super().advance(reading, state, memory.spatial, kernels)
+        return out._replace(memory=MIMMemory(out.memory, None))
+
+
+class MIMBlock(Cell):
+    """One MIM block, above a `MIMEntry` or another block.
+
+    The first block's MIM-N follows X_t - X_{t-1}, zeros at the first frame, where X is the block's
+    own input; a later one the output of the MIM-N below. Behind a motion module X is the moved
+    state, so both terms of a difference are: whatever the block of the paper does with the H of the
+    layer below, it does here with X.
+
+    Parameters
+    ----------
+    hidden:
+        Channels of X, H and the memories.
+    filter_size:
+        Side of the square kernels, in cells, odd.
+    grid:
+        Rows and columns of the patch grid, to which the peephole weights are bound.
+    """
+
+    def __init__(
+        self, hidden: int, filter_size: int, grid: tuple[int, int], *, circular: bool = False
+    ):
+        super().__init__(hidden, hidden, circular=circular)
+        self.grid = grid
+        self.conv_x_cc = BareConvolution(hidden, 4 * hidden, filter_size)
+        self.conv_t_cc = BareConvolution(hidden, 3 * hidden, filter_size)
+        self.conv_s_cc = BareConvolution(hidden, 4 * hidden, filter_size)
+        self.conv_last = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
+        self.stationary = PeepholeLSTM(hidden, filter_size, grid, circular=circular)
+        self.non_stationary = PeepholeLSTM(hidden, filter_size, grid, circular=circular)
+
+    def kernels(self) -> MIMKernels:
+        layers = (self.conv_x_cc, self.conv_t_cc, self.conv_s_cc)
+        return MIMKernels(
+            *(for_this_precision(layer.weight) for layer in layers),
+            self.stationary.kernel(),
+            self.non_stationary.kernel(),
+            for_this_precision(self.conv_last.weight),
+        )
+
+    def initial_state(self, start: Start) -> MIMState:
+        n = self.hidden
+        hidden, cell, stationary = start(n), start(n), start(n)
+        return MIMState(hidden, cell, stationary, LSTMState(start(n), start(n)), None)
+
+    def read(self, x_bchw: Tensor, kernels: MIMKernels) -> Reading:
+        return convolve(x_bchw, kernels.x, circular=self.circular), x_bchw
+
+    def advance(
+        self, reading: Reading, state: MIMState, memory: MIMMemory, kernels: MIMKernels
+    ) -> CellOutput:
+        from_x, x_bchw = reading
+        difference, below = memory.difference, None
+        if difference is None:
+            below = x_bchw
+            difference = torch.zeros_like(below) if state.below is None else below - state.below
+        non_stationary = self.non_stationary(
+            difference, state.non_stationary, kernels.non_stationary
+        )
+        entry_x, candidate_x, forget_x, output_x = from_x.chunk(4, dim=1)
+        from_h = convolve(state.hidden, kernels.h, circular=self.circular)
+        entry_h, candidate_h, output_h = from_h.chunk(3, dim=1)
+        from_m = convolve(memory.spatial, kernels.m, circular=self.circular)
+        entry_m, candidate_m, forget_m, output_m = from_m.chunk(4, dim=1)
+
+        kept = torch.sigmoid(forget_x + forget_m + FORGET_BIAS) * memory.spatial
+        spatial = kept + torch.sigmoid(entry_x + entry_m) * torch.tanh(candidate_x + candidate_m)
+        kept, stationary = self.stationary(
+            non_stationary.hidden, LSTMState(state.cell, state.stationary), kernels.stationary
+        )
+        cell = kept + torch.sigmoid(entry_x + entry_h) * torch.tanh(candidate_x + candidate_h)
+        output = torch.sigmoid(output_x + output_h + output_m)
+        both = torch.cat([cell, spatial], dim=1)
+        hidden = output * torch.tanh(convolve(both, kernels.last))
+        return CellOutput(
+            hidden,
+            output,
+            MIMState(hidden, cell, stationary, non_stationary, below),
+            MIMMemory(spatial, non_stationary.hidden),
+        )
+
+
+def own_name(name: str) -> str:
+    """Where a tensor of a published MIM checkpoint belongs in a stack of these cells.
+
+    >>> own_name("stlstm_layer_diff.0.ct_weight")
+    'cell_list.1.non_stationary.ct_weight'
+    >>> own_name("stlstm_layer.2.conv_h_concat.0.weight")
+    'cell_list.2.stationary.conv_h_concat.0.weight'
+    """
+    kind, _, rest = name.partition(".")
+    layer, _, weight = rest.partition(".")
+    if kind == "stlstm_layer_diff":
+        return f"cell_list.{int(layer) + 1}.non_stationary.{weight}"
+    if kind != "stlstm_layer":
+        return name
+    part = "stationary." if re.match(r"conv_[xh]_concat|(ct|oc)_weight", weight) else ""
+    return f"cell_list.{layer}.{part}{weight}"

@@ -79,7 +79,8 @@ class MotionRNN(CellStack):
                 circular=config.circular,
             )
 
-        super().__init__(config, cell_maker(config, motion=True), motion, recurrent=config.recurrent)
+        make_cell = cell_maker(config, motion=True)
+        super().__init__(config, make_cell, motion, recurrent=config.recurrent)
 
 
 def cell_maker(config: BackboneConfig, *, motion: bool) -> Callable[[int, int], Cell]:

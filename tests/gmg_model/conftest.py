@@ -42,7 +42,11 @@ def small() -> Callable[..., Any]:
 
     def make(name: str = "gmg-l", **overrides: Any) -> Any:
         torch.manual_seed(7)
-        options: dict[str, Any] = {"hidden": (8, 8, 8, 8), "patch_size": 2}
+        options: dict[str, Any] = {
+            "in_shape": (1, 8, 12),
+            "hidden": (8, 8, 8, 8),
+            "patch_size": 2,
+        }
         if name.startswith("gmg"):
             options["attention_hidden"] = 4
         model = gmg_model.create_model(name, **(options | overrides))

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from gmg_model.errors import ConfigurationError
 
-NAMES = ("gmg-l", "gmg-m", "gmg-s", "motionrnn-predrnn", "motionrnn-convlstm", "predrnn")
+GRID_BOUND = ("mim", "motionrnn-mim")  # with weights for each cell of the patch grid
+NAMES = (
+    "gmg-l",
+    "gmg-m",
+    "gmg-s",
+    "motionrnn-predrnn",
+    "motionrnn-convlstm",
+    *GRID_BOUND,
+    "predrnn",
+)
 Make = Callable[..., Any]
 
 
@@ -51,19 +60,23 @@ def test_repeated_calls_are_bit_equal_also_after_a_batch_of_another_size(
 ) -> None:
     model, frames = small(name).eval(), clips()
     first = forecast(model, frames)
-    forecast(model, clips(batch=5, size=(16, 8)))
+    forecast(model, clips(batch=5, size=(8, 12) if name in GRID_BOUND else (16, 8)))
     assert torch.equal(forecast(model, frames), first)
 
 
-def test_a_short_forecast_is_the_start_of_a_long_one(small: Make) -> None:
-    model, frames = small(), clips()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_short_forecast_is_the_start_of_a_long_one(small: Make, name: str) -> None:
+    model, frames = small(name), clips()
     long = forecast(model, frames, 20)
     assert long.shape == (2, 20, 1, 8, 12)
     assert torch.equal(forecast(model, frames, 5), long[:, :5])
 
 
-def test_frames_after_the_observed_ones_never_reach_a_free_running_output(small: Make) -> None:
-    model, frames = small(), clips(frames=7)
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_after_the_observed_ones_never_reach_a_free_running_output(
+    small: Make, name: str
+) -> None:
+    model, frames = small(name), clips(frames=7)
     changed = frames.clone()
     changed[:, 3:] = 100.0
     with torch.no_grad():
@@ -121,8 +134,11 @@ def test_double_precision_is_used_throughout(small: Make) -> None:
     assert forced.dtype == torch.float64
 
 
-def test_odd_grids_are_padded_by_repeating_the_edge_and_cropped_back(small: Make) -> None:
-    model, frames = small(), clips(size=(7, 10))
+@pytest.mark.parametrize("name", ["gmg-l", "motionrnn-mim"])
+def test_odd_grids_are_padded_by_repeating_the_edge_and_cropped_back(
+    small: Make, name: str
+) -> None:
+    model, frames = small(name), clips(size=(7, 10))
     outputs = forecast(model, frames)
     assert outputs.shape == (2, 4, 1, 7, 10)
     by_hand = torch.nn.functional.pad(frames, (0, 2, 0, 1, 0, 0), mode="replicate")
@@ -139,7 +155,9 @@ def test_the_published_form_refuses_odd_grids_naming_the_sizes(small: Make) -> N
 def test_a_circular_model_knows_no_date_line(small: Make, name: str) -> None:
     frames = clips(size=(8, 16))
     rolled = frames.roll(4, dims=-1)
-    reach = {} if name == "predrnn" else {"offset_scale": 3.0}
+    reach: dict[str, Any] = {"in_shape": (1, 8, 16)}
+    if name.startswith(("gmg", "motionrnn")):
+        reach["offset_scale"] = 3.0
     model = small(name, circular=True, **reach)
     expected = forecast(model, frames, 6).roll(4, dims=-1)
     torch.testing.assert_close(forecast(model, rolled, 6), expected, rtol=0, atol=1e-5)

@@ -21,6 +21,8 @@ NAMES = (
     "motionrnn-convlstm",
     "predrnn",
     "convlstm",
+    "mim",
+    "motionrnn-mim",
 )
 Make = Callable[..., Any]
 

@@ -11,8 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from gmg_model.errors import ConfigurationError, nearest
+from gmg_model.metrics.detail import DetailMetrics
+from gmg_model.metrics.ensemble import EnsembleMetrics
+from gmg_model.metrics.motionrnn import MotionrnnMetrics
 from gmg_model.metrics.openstl import OpenstlMetrics
+from gmg_model.metrics.perceptual import PerceptualMetrics
 from gmg_model.metrics.radar import RadarMetrics
+from gmg_model.metrics.srvp import SrvpMetrics
 from gmg_model.metrics.streaming import StreamingMetrics
 from gmg_model.metrics.strict import StrictMetrics
 from gmg_model.metrics.weather import WeatherMetrics
@@ -22,8 +27,13 @@ __all__ = ["PROTOCOLS", "StreamingMetrics", "create_metrics", "score"]
 PROTOCOLS: dict[str, type[StreamingMetrics]] = {
     "strict": StrictMetrics,
     "openstl": OpenstlMetrics,
+    "srvp": SrvpMetrics,
+    "motionrnn": MotionrnnMetrics,
     "weather": WeatherMetrics,
     "radar": RadarMetrics,
+    "ensemble": EnsembleMetrics,
+    "detail": DetailMetrics,
+    "perceptual": PerceptualMetrics,
 }
 
 
@@ -33,8 +43,10 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
     Parameters
     ----------
     protocol:
-        ``strict`` (options data_min, data_max), ``openstl`` (thresholds, image), ``weather``
-        (latitude) or ``radar`` (thresholds, scales).
+        ``strict`` (options data_min, data_max), ``openstl`` (thresholds, image), ``srvp``
+        (data_min, data_max), ``motionrnn`` (data_min, data_max, thresholds), ``weather``
+        (latitude), ``radar`` (thresholds, scales, edges, conventions, dbz_range), ``ensemble``,
+        ``detail`` or ``perceptual`` (name, frame_features, clip_features, layer_weights).
 
     Raises
     ------
@@ -49,7 +61,10 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
 def score(
     pred: Any, true: Any, protocol: str = "strict", climatology: Any = None, **options: Any
 ) -> dict[str, float]:
-    """Scores over all lead times of forecasts ``pred`` against ``true``, (N, T, C, H, W) each."""
+    """Scores over all lead times of forecasts ``pred`` against ``true``, (N, T, C, H, W) each.
+
+    Protocol ``ensemble`` takes forecasts (N, M, T, C, H, W) of M members.
+    """
     metrics = create_metrics(protocol, **options)
     metrics.update(pred, true, climatology)
     return metrics.result()["overall"]

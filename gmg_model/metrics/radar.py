@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmg_model.errors import ConfigurationError
+from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.metrics.grey import ROUNDING, GreyScale
 from gmg_model.metrics.streaming import StreamingMetrics, Sums, by_lead
+
+CONVENTIONS = ("dbz", "pixel", "motionrnn")
+EDGES = ("whole", "pad0")
+KINDS = ("hits", "misses", "false", "rejected")
+
+
+class Event(NamedTuple):
+    """A threshold under one convention: event = value >= least."""
+
+    label: str
+    """what follows the score's name"""
+    least: float
+    """in the units of the data"""
 
 
 class RadarMetrics(StreamingMetrics):
@@ -20,8 +34,7 @@ class RadarMetrics(StreamingMetrics):
     0 or 1. Pixels that are NaN in the truth are left out; a forecast of NaN is no event.
 
     The fractions skill score (Roberts and Lean 2008, Eqs. 5 to 7) compares the fractions of event
-    pixels in squares of ``scales`` pixels that lie wholly on the grid; a square with a missing
-    pixel is left out.
+    pixels in squares of ``scales`` pixels.
 
     Parameters
     ----------
@@ -29,21 +42,52 @@ class RadarMetrics(StreamingMetrics):
         In the units of the data (dBZ, or pixels if those are scored).
     scales:
         Odd sides of the squares of FSS in pixels; none: no FSS.
+    edges:
+        ``"whole"``: squares that lie wholly on the grid and have no missing pixel, so that every
+        fraction is of the whole square: ``fss_30_5px``. ``"pad0"``: a square around every pixel,
+        without events beyond the grid and in missing pixels, as pysteps has it:
+        ``fss_30_5px_pad0``.
+    conventions:
+        What the papers mean by "30 dBZ", for data in dBZ that came from an 8-bit image; each adds
+        its own scores. ``"dbz"``: value >= 30, named ``csi_30_dbz``. ``"pixel"``: grey level >= the
+        whole level nearest to 30 dBZ, named by the level, ``csi_107_pixel``. ``"motionrnn"``:
+        (p + 30) / 2 >= 30 of the grey level p, ``csi_30_motionrnn``. None: the thresholds alone,
+        ``csi_30``.
+    dbz_range:
+        The dBZ of grey levels 0 and 255: (-10, 85) for CIKM2017, (0, 70) for Shanghai2020. Needed
+        for the conventions ``pixel`` and ``motionrnn``.
     """
 
-    def __init__(self, thresholds: Sequence[float] = (30, 40, 50), scales: Sequence[int] = ()):
+    def __init__(
+        self,
+        thresholds: Sequence[float] = (30, 40, 50),
+        scales: Sequence[int] = (),
+        edges: str = "whole",
+        conventions: Sequence[str] = (),
+        dbz_range: tuple[float, float] | None = None,
+    ):
         super().__init__()
-        self.thresholds, self.scales = tuple(thresholds), tuple(scales)
+        self.thresholds, self.scales, self.edges = tuple(thresholds), tuple(scales), edges
+        self.conventions = tuple(conventions)
+        self.dbz_range = None if dbz_range is None else tuple(dbz_range)
         if not self.thresholds:
             raise ConfigurationError("give at least one threshold")
+        require_one_of("edges", edges, EDGES)
         for scale in self.scales:
             if scale < 1 or scale % 2 == 0:
                 raise ConfigurationError(
                     f"a scale of FSS must be an odd number of pixels, not {scale}"
                 )
+        self.events = _events(self.thresholds, self.conventions, self.dbz_range)
 
     def options(self) -> Mapping[str, Any]:
-        return {"thresholds": self.thresholds, "scales": self.scales}
+        return {
+            "thresholds": self.thresholds,
+            "scales": self.scales,
+            "edges": self.edges,
+            "conventions": self.conventions,
+            "dbz_range": self.dbz_range,
+        }
 
     def batch_sums(
         self,
@@ -52,35 +96,105 @@ class RadarMetrics(StreamingMetrics):
         climatology: NDArray[np.float64] | None,
     ) -> Sums:
         valid = ~np.isnan(true)
+        wholes = {
+            scale: _fractions(valid, scale) > 1 - 0.5 / scale**2
+            for scale in (self.scales if self.edges == "whole" else ())
+        }
         sums: Sums = {}
-        for threshold in self.thresholds:
-            forecast, event = (pred >= threshold) & valid, true >= threshold
-            sums[f"hits_{threshold}"] = by_lead(forecast & event)
-            sums[f"misses_{threshold}"] = by_lead(~forecast & event)
-            sums[f"false_{threshold}"] = by_lead(forecast & ~event)
-            sums[f"rejected_{threshold}"] = by_lead(valid & ~forecast & ~event)
+        for label, least in self.events:
+            forecast, event = (pred >= least) & valid, true >= least
+            for kind, count in counts_of_events(forecast, event, valid).items():
+                sums[f"{kind}_{label}"] = count
             for scale in self.scales:
-                whole = _fractions(valid, scale) > 1 - 0.5 / scale**2
-                f, o = (np.where(whole, _fractions(x, scale), 0.0) for x in (forecast, event))
-                sums[f"fbs_{threshold}_{scale}"] = by_lead((f - o) ** 2)
-                sums[f"worst_{threshold}_{scale}"] = by_lead(f * f + o * o)
+                if self.edges == "whole":
+                    whole = wholes[scale]
+                    f, o = (np.where(whole, _fractions(x, scale), 0.0) for x in (forecast, event))
+                else:
+                    f, o = (_fractions(_padded(x, scale), scale) for x in (forecast, event))
+                sums[f"fbs_{label}_{scale}"] = by_lead((f - o) ** 2)
+                sums[f"worst_{label}_{scale}"] = by_lead(f * f + o * o)
         return sums
 
     def scores(self, sums: Sums) -> Sums:
         scores: Sums = {}
-        for threshold in self.thresholds:
-            hits, misses, false, rejected = (
-                sums[f"{kind}_{threshold}"] for kind in ("hits", "misses", "false", "rejected")
-            )
-            scores[f"csi_{threshold}"] = hits / (hits + misses + false)
-            scores[f"pod_{threshold}"] = hits / (hits + misses)
-            scores[f"far_{threshold}"] = false / (hits + false)
-            chance = (hits + misses) * (misses + rejected) + (hits + false) * (false + rejected)
-            scores[f"hss_{threshold}"] = 2 * (hits * rejected - misses * false) / chance
+        suffix = "" if self.edges == "whole" else f"_{self.edges}"
+        for label, _ in self.events:
+            for name, value in ratios_of_events(sums, label).items():
+                scores[f"{name}_{label}"] = value
             for scale in self.scales:
-                fbs, worst = (sums[f"{kind}_{threshold}_{scale}"] for kind in ("fbs", "worst"))
-                scores[f"fss_{threshold}_{scale}px"] = 1 - fbs / worst
+                fbs, worst = (sums[f"{kind}_{label}_{scale}"] for kind in ("fbs", "worst"))
+                scores[f"fss_{label}_{scale}px{suffix}"] = 1 - fbs / worst
         return scores
+
+
+def motionrnn_level(threshold: float) -> float:
+    """The grey level p at which MotionRNN's ``(p + 30) / 2`` reaches a threshold.
+
+    >>> motionrnn_level(40)
+    50
+    """
+    return 2 * threshold - 30
+
+
+def counts_of_events(
+    forecast: NDArray[np.bool_], event: NDArray[np.bool_], valid: NDArray[np.bool_]
+) -> Sums:
+    """The four entries of the contingency table, each (T,); forecast and event only where valid."""
+    hits = by_lead(forecast & event)
+    forecast_events, events, pixels = by_lead(forecast), by_lead(event), by_lead(valid)
+    false = forecast_events - hits
+    return {
+        "hits": hits,
+        "misses": events - hits,
+        "false": false,
+        "rejected": pixels - events - false,
+    }
+
+
+def ratios_of_events(sums: Sums, label: str) -> Sums:
+    """CSI, POD, FAR and Heidke's skill score of the counts ``<kind>_<label>``; 0 / 0 is NaN."""
+    hits, misses, false, rejected = (sums[f"{kind}_{label}"] for kind in KINDS)
+    chance = (hits + misses) * (misses + rejected) + (hits + false) * (false + rejected)
+    return {
+        "csi": hits / (hits + misses + false),
+        "pod": hits / (hits + misses),
+        "far": false / (hits + false),
+        "hss": 2 * (hits * rejected - misses * false) / chance,
+    }
+
+
+def _events(
+    thresholds: tuple[float, ...],
+    conventions: tuple[str, ...],
+    dbz_range: tuple[float, ...] | None,
+) -> tuple[Event, ...]:
+    if not conventions:
+        return tuple(Event(f"{threshold}", threshold) for threshold in thresholds)
+    scale = None if dbz_range is None else GreyScale(*dbz_range)
+    events = []
+    for convention in conventions:
+        require_one_of("convention", convention, CONVENTIONS)
+        for threshold in thresholds:
+            if convention == "dbz":
+                events.append(Event(f"{threshold}_dbz", threshold))
+                continue
+            if scale is None:
+                raise ConfigurationError(
+                    f"convention '{convention}' counts grey levels: give dbz_range, the dBZ of "
+                    "levels 0 and 255, for example (-10, 85)"
+                )
+            if convention == "pixel":
+                level = float(np.rint(scale.levels(np.array(float(threshold)))))
+                label = f"{level:.0f}_pixel"
+            else:
+                level, label = motionrnn_level(threshold), f"{threshold}_motionrnn"
+            events.append(Event(label, scale.values(level - ROUNDING)))
+    return tuple(events)
+
+
+def _padded(event: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
+    rim = scale // 2
+    return np.pad(event, [(0, 0)] * (event.ndim - 2) + [(rim, rim), (rim, rim)])
 
 
 def _fractions(event: NDArray[np.bool_], scale: int) -> NDArray[np.float64]:

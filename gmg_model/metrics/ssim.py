@@ -1,4 +1,4 @@
-"""Structural similarity (Wang et al. 2004, Eq. 13) with a uniform 7 x 7 window."""
+"""Structural similarity (Wang et al. 2004, Eq. 13) with a uniform window of 7 pixels a side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03
+ROWS_AND_COLUMNS = (-1, -2)
+SEQUENCES_AT_ONCE = 256
 
 Field = NDArray[np.float64]
 
@@ -16,37 +18,60 @@ class Moments:
 
     The mean and the sample variance of the truth serve every data range and every forecast that is
     compared with it.
+
+    Parameters
+    ----------
+    values:
+        Frames (..., H, W).
+    axes:
+        The axes that a window extends over, seven places each.
     """
 
-    def __init__(self, values: Field):
-        self.values = values
-        self.mean = window_sum(values) / WINDOW**2
-        self.variance = _sample(window_sum(values * values), self.mean * self.mean)
+    def __init__(self, values: Field, axes: tuple[int, ...] = ROWS_AND_COLUMNS):
+        self.values, self.axes = values, axes
+        self.pixels = WINDOW ** len(axes)
+        self.mean = window_sum(values, axes) / self.pixels
+        self.variance = self.sample(values * values, self.mean * self.mean)
+
+    def sample(self, products: Field, product_of_means: Field) -> Field:
+        """The sample covariance in each window, with pixels - 1 below."""
+        sums = window_sum(products, self.axes)
+        return (sums - self.pixels * product_of_means) / (self.pixels - 1)
 
 
 def ssim_map(pred: Moments, true: Moments, data_range: float) -> Field:
     """SSIM of every whole window, (..., H - 6, W - 6): the 3-pixel border has none."""
     mean_product = pred.mean * true.mean
-    covariance = _sample(window_sum(pred.values * true.values), mean_product)
+    covariance = pred.sample(pred.values * true.values, mean_product)
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     top = (2 * mean_product + c1) * (2 * covariance + c2)
     bottom = (pred.mean**2 + true.mean**2 + c1) * (pred.variance + true.variance + c2)
     return top / bottom
 
 
-def window_sum(values: Field) -> Field:
-    """Sums over all whole 7 x 7 windows: (..., H, W) -> (..., H - 6, W - 6)."""
-    return _run_of_seven(_run_of_seven(values, -1), -2)
+def ssim_across_windows(pred: Field, true: Field, data_range: float) -> float:
+    """Mean SSIM of cubes of 7 x 7 pixels and 7 neighbours along the first axis: (N, C, H, W)."""
+    axes = (-1, -2, 0)
+    total, count = 0.0, 0
+    for first in range(0, len(true) - WINDOW + 1, SEQUENCES_AT_ONCE):
+        part = slice(first, first + SEQUENCES_AT_ONCE + WINDOW - 1)
+        similarity = ssim_map(Moments(pred[part], axes), Moments(true[part], axes), data_range)
+        total, count = total + float(similarity.sum()), count + similarity.size
+    return total / count if count else float("nan")
 
 
-def _sample(sum_of_products: Field, product_of_means: Field) -> Field:
-    pixels = WINDOW**2
-    return (sum_of_products - pixels * product_of_means) / (pixels - 1)
+def window_sum(values: Field, axes: tuple[int, ...] = ROWS_AND_COLUMNS) -> Field:
+    """Sums over all whole windows: (..., H, W) -> (..., H - 6, W - 6)."""
+    for axis in axes:
+        values = _run_of_seven(values, axis)
+    return values
 
 
 def _run_of_seven(values: Field, axis: int) -> Field:
     # 7 = 4 + 2 + 1: four additions, and no running sum whose error would drift along the row.
     def shifted(x: Field, first: int, stop: int) -> Field:
+        if axis == 0:
+            return x[first:stop]
         return x[..., first:stop] if axis == -1 else x[..., first:stop, :]
 
     length = values.shape[axis]

@@ -12,19 +12,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Sums = dict[str, NDArray[np.float64]]
-"""Named sums; in a batch and in an accumulator one value a lead time, shape (T,)."""
+"""Named sums; in a batch and in an accumulator one value a lead time, shape (T,), or a row of
+values a lead time, shape (T, K), for what is drawn as a curve."""
 
 FRAME_AXES = (-3, -2, -1)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """What a score that is drawn, not printed, runs over."""
+
+    label: str
+    """name of the axis"""
+    units: str
+    """its units"""
+    positions: tuple[float, ...]
+    """(K,) places on the axis"""
+
+
 class StreamingMetrics(ABC):
-    """Scores of a stream of forecasts in float64, overall and per lead time."""
+    """Scores of a stream of forecasts in float64, overall and per lead time.
+
+    An accumulator is a plain object: pickled, it carries its options and its sums, so that a worker
+    may return it and the driver merge it.
+    """
+
+    windows_at_once: int | None = 1
+    """Windows that `batch_sums` is given. One stays in the processor's cache, and makes the sums
+    independent of how the windows were batched; None: the whole batch."""
 
     def __init__(self) -> None:
         self._sums: Sums = {}
@@ -41,6 +63,14 @@ class StreamingMetrics(ABC):
     @abstractmethod
     def scores(self, sums: Sums) -> Sums:
         """Scores from sums, elementwise: the same for one lead time and for all together."""
+
+    def curves(self, sums: Sums) -> Sums:
+        """Rows of scores from sums, shape (..., K), for one lead time and for all together."""
+        return {}
+
+    def axis_of(self, curve: str, sums: Sums) -> Curve:
+        """The axis of one of `curves`."""
+        raise NotImplementedError(curve)
 
     def update(self, pred: Any, true: Any, climatology: Any = None) -> None:
         """Add a batch.
@@ -60,23 +90,24 @@ class StreamingMetrics(ABC):
             The shapes differ, or the number of lead times is not that of the batches before.
         """
         pred, true = on_host(pred), on_host(true)
-        if pred.shape != true.shape or true.ndim != 5:
-            raise ValueError(
-                f"forecast {pred.shape} and truth {true.shape} must be one shape (N, T, C, H, W)"
-            )
+        self.check_shapes(pred.shape, true.shape)
         if climatology is not None:
             climatology = np.broadcast_to(on_host(climatology), true.shape)
-        # A window at a time: it stays in the processor's cache, and the sums do not depend on how
-        # the windows were batched.
-        for n in range(len(true)):
-            one = slice(n, n + 1)
+        size = self.windows_at_once or max(1, len(true))
+        for first in range(0, len(true), size):
+            part = slice(first, first + size)
             self._add(
                 self.batch_sums(
-                    as_float64(pred[one]),
-                    as_float64(true[one]),
-                    None if climatology is None else as_float64(climatology[one]),
+                    as_float64(pred[part]),
+                    as_float64(true[part]),
+                    None if climatology is None else as_float64(climatology[part]),
                 )
             )
+
+    def check_shapes(self, pred: tuple[int, ...], true: tuple[int, ...]) -> None:
+        """Raise ValueError unless forecast and truth can be compared."""
+        if pred != true or len(true) != 5:
+            raise ValueError(f"forecast {pred} and truth {true} must be one shape (N, T, C, H, W)")
 
     def merge(self, other: StreamingMetrics) -> None:
         """Add what another accumulator of the same protocol and options has seen."""
@@ -92,23 +123,47 @@ class StreamingMetrics(ABC):
         return {}
 
     def result(self) -> dict[str, Any]:
-        """``{"overall": {name: float}, "per_lead": {name: [float] * T}}``; nothing seen is NaN."""
+        """What has been seen so far, as plain numbers; of nothing seen, NaN.
+
+        Returns
+        -------
+        dict
+            ``overall``: {name: float}; ``per_lead``: {name: [float] * T}; and, for protocols that
+            have curves, ``curves``: {name: {label, units, positions, overall, per_lead}} with K
+            numbers in positions and overall, and T rows of K numbers in per_lead.
+        """
         if not self._sums:
             return {"overall": {}, "per_lead": {}}
-        totals = {name: np.asarray(value.sum()) for name, value in self._sums.items()}
+        totals = {name: np.asarray(value.sum(axis=0)) for name, value in self._sums.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
             overall, per_lead = self.scores(totals), self.scores(self._sums)
-        return {
+            rows, rows_per_lead = self.curves(totals), self.curves(self._sums)
+        result: dict[str, Any] = {
             "overall": {name: float(value) for name, value in overall.items()},
             "per_lead": {name: value.tolist() for name, value in per_lead.items()},
         }
+        if rows:
+            result["curves"] = {}
+        for name, values in rows.items():
+            axis = self.axis_of(name, totals)
+            result["curves"][name] = {
+                "label": axis.label,
+                "units": axis.units,
+                "positions": list(axis.positions),
+                "overall": values.tolist(),
+                "per_lead": rows_per_lead[name].tolist(),
+            }
+        return result
 
     def _add(self, sums: Sums) -> None:
         for name, value in sums.items():
             seen = self._sums.get(name)
+            if seen is not None and len(seen) != len(value):
+                raise ValueError(f"a batch of {len(value)} lead times after batches of {len(seen)}")
             if seen is not None and seen.shape != value.shape:
                 raise ValueError(
-                    f"a batch of {value.shape[0]} lead times after batches of {seen.shape[0]}"
+                    f"sums '{name}' of {value.shape[1:]} after sums of {seen.shape[1:]}: score "
+                    "frames of one size and ensembles of one size together"
                 )
             self._sums[name] = value.copy() if seen is None else seen + value
 

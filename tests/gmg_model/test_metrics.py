@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
+from collections.abc import Iterable
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,15 @@ OPTIONS = {
     "openstl": {},
     "weather": {"latitude": np.linspace(-80, 80, 10)},
     "radar": {"thresholds": (0.4, 0.6), "scales": (3,)},
+    "srvp": {},
+    "motionrnn": {"thresholds": (30, 50)},
+    "ensemble": {},
+    "detail": {},
+    "perceptual": {
+        "name": "tiny",
+        "frame_features": lambda frames: [frames[:, :, ::2], frames.square()[:, :, :3, :3]],
+        "clip_features": lambda clips: clips.mean(dim=(-2, -1)).flatten(1)[:, :2],
+    },
 }
 
 
@@ -53,36 +65,68 @@ def test_tensors_score_as_arrays_do(pair):
     )
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_parts_merged_in_any_order_equal_one_pass(protocol, pair):
-    pred, true = pair
-    climatology = np.full_like(true, 0.5)
+def forecast_for(protocol: str, pred: np.ndarray) -> np.ndarray:
+    """The forecast as the protocol takes it: members (N, 4, T, C, H, W) for an ensemble."""
+    if protocol != "ensemble":
+        return pred
+    noise = np.random.default_rng(5).normal(size=(len(pred), 4, *pred.shape[1:]))
+    return pred[:, None] + 0.1 * noise
 
-    def seen(part: slice):
+
+def accumulated(protocol: str, pred: np.ndarray, true: np.ndarray, parts: Iterable[Any]):
+    """One accumulator a part, each sent to another process and back, merged in this order."""
+    merged = create_metrics(protocol, **OPTIONS[protocol])
+    climatology = np.full_like(true, 0.5)
+    for part in parts:
         metrics = create_metrics(protocol, **OPTIONS[protocol])
         metrics.update(pred[part], true[part], climatology[part])
-        return metrics
+        merged.merge(pickle.loads(pickle.dumps(metrics)))
+    return merged.result()
 
-    whole = seen(slice(0, 6)).result()
+
+def flat(result: dict) -> dict:
+    """Every number of a result under one name each."""
+    curves = {
+        f"{name} {kind}": curve[kind]
+        for name, curve in result.get("curves", {}).items()
+        for kind in ("positions", "overall", "per_lead")
+    }
+    return {**result["overall"], **{f"{k} by lead": v for k, v in result["per_lead"].items()}} | (
+        curves
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_parts_merged_in_any_order_equal_one_pass(protocol, pair):
+    pred, true = forecast_for(protocol, pair[0]), pair[1]
+    whole = flat(accumulated(protocol, pred, true, [slice(0, 6)]))
+    assert all(np.isfinite(value).all() for value in whole.values())
     for order in permutations((slice(0, 1), slice(1, 4), slice(4, 6))):
-        merged = create_metrics(protocol, **OPTIONS[protocol])
-        for part in order:
-            merged.merge(seen(part))
-        assert_same(merged.result()["overall"], whole["overall"])
-        assert_same(merged.result()["per_lead"], whole["per_lead"])
+        assert_same(flat(accumulated(protocol, pred, true, order)), whole)
+    generator = np.random.default_rng(3)
+    for count in range(1, 7):
+        parts = np.array_split(generator.permutation(6), count)
+        assert_same(flat(accumulated(protocol, pred, true, parts)), whole)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_scores_of_a_lead_are_those_of_its_frames_alone(protocol, pair):
-    pred, true = pair
+    pred, true = forecast_for(protocol, pair[0]), pair[1]
     metrics = create_metrics(protocol, **OPTIONS[protocol])
     metrics.update(pred, true)
 
     per_lead = metrics.result()["per_lead"]
 
     for lead in range(3):
-        alone = score(pred[:, [lead]], true[:, [lead]], protocol, **OPTIONS[protocol])
+        alone = score(pred[..., [lead], :, :, :], true[:, [lead]], protocol, **OPTIONS[protocol])
+        alone = {name: value for name, value in alone.items() if not name.startswith("fvd")}
         assert_same({name: values[lead] for name, values in per_lead.items()}, alone)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_seen_has_no_scores(protocol):
+    metrics = create_metrics(protocol, **OPTIONS[protocol])
+    assert metrics.result() == {"overall": {}, "per_lead": {}}
 
 
 def test_the_overall_error_pools_the_leads_before_the_root():
@@ -215,6 +259,47 @@ def test_event_scores_by_hand():
     assert scores["hss_40"] == pytest.approx(10 / 24)
 
 
+def from_table(hits: int, misses: int, false: int, rejected: int) -> tuple[np.ndarray, np.ndarray]:
+    """A forecast and a truth of one frame with exactly these counts of events above 40."""
+    forecast = [50.0] * hits + [0.0] * misses + [50.0] * false + [0.0] * rejected
+    truth = [50.0] * (hits + misses) + [0.0] * (false + rejected)
+    return tuple(np.array(values).reshape(1, 1, 1, 1, -1) for values in (forecast, truth))
+
+
+@pytest.mark.parametrize(
+    ("table", "csi", "pod", "far", "hss"),
+    [
+        # Finley's tornado forecasts of 1884 (Murphy 1996): 28 hits, 23 misses, 72 false alarms
+        (
+            (28, 23, 72, 2680),
+            28 / 123,
+            28 / 51,
+            72 / 100,
+            2 * (28 * 2680 - 23 * 72) / (51 * 2703 + 100 * 2752),
+        ),
+        ((5, 0, 0, 7), 1.0, 1.0, 0.0, 1.0),
+        # no skill: forecast and event are independent
+        ((1, 2, 3, 6), 1 / 6, 1 / 3, 3 / 4, 0.0),
+        ((0, 4, 0, 4), 0.0, 0.0, math.nan, 0.0),
+        ((0, 0, 4, 4), 0.0, math.nan, 1.0, 0.0),
+        ((3, 0, 0, 0), 1.0, 1.0, 0.0, math.nan),
+        ((0, 0, 0, 9), math.nan, math.nan, math.nan, math.nan),
+    ],
+)
+def test_event_scores_of_tables_worked_by_hand(table, csi, pod, far, hss):
+    scores = score(*from_table(*table), "radar", thresholds=(40,))
+    expected = {"csi_40": csi, "pod_40": pod, "far_40": far, "hss_40": hss}
+    assert scores.keys() == expected.keys()
+    for name, value in expected.items():
+        assert scores[name] == pytest.approx(value, nan_ok=True), name
+
+
+def test_counts_are_pooled_over_frames_before_the_ratio():
+    first, second = from_table(1, 0, 0, 3), from_table(0, 1, 1, 2)
+    pred, true = (np.concatenate([a, b]) for a, b in zip(first, second, strict=True))
+    assert score(pred, true, "radar", thresholds=(40,))["csi_40"] == pytest.approx(1 / 3)
+
+
 def test_event_scores_of_nothing_are_undefined():
     scores = score(np.zeros((1, 1, 1, 8, 8)), np.zeros((1, 1, 1, 8, 8)), "radar", scales=(3,))
     assert scores
@@ -232,6 +317,51 @@ def test_the_fractions_skill_score_forgives_a_displacement_below_its_scale():
     # Of 3 + 3 squares with the event (x 3 rows) two columns agree: 1 - 2*3 / (2*3*3)
     assert scores["fss_40_3px"] == pytest.approx(1 - 6 / 18)
     assert scores["fss_40_3px"] < scores["fss_40_5px"] < 1
+
+
+@pytest.fixture(scope="module")
+def showers() -> tuple[np.ndarray, np.ndarray]:
+    """Smooth fields that cross 30 and 40 dBZ, (2, 1, 1, 48, 40), up to the rim of the grid."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = np.random.default_rng(8).normal(size=(2, 2, 1, 1, 48, 40))
+    fields = gaussian_filter(noise, (0, 0, 0, 0, 3, 3))
+    pred, true = 30 + 10 * fields / fields.std()
+    return pred, true
+
+
+@pytest.mark.parametrize("scale", [1, 3, 7, 15])
+@pytest.mark.parametrize("threshold", [30, 40])
+def test_the_padded_fractions_skill_score_is_that_of_pysteps(showers, scale, threshold):
+    spatialscores = pytest.importorskip("pysteps.verification.spatialscores")
+    pred, true = showers
+    peer = spatialscores.fss_init(threshold, scale)
+    for n in range(2):
+        spatialscores.fss_accum(peer, pred[n, 0, 0], true[n, 0, 0])
+
+    scores = score(pred, true, "radar", thresholds=(threshold,), scales=(scale,), edges="pad0")
+
+    found = scores[f"fss_{threshold}_{scale}px_pad0"]
+    assert found == pytest.approx(spatialscores.fss_compute(peer), rel=1e-12)
+    assert 0 < found < 1
+
+
+@pytest.mark.parametrize("scale", [3, 7])
+def test_both_edges_agree_where_the_rim_is_empty(showers, scale):
+    pred, true = (values.copy() for values in showers)
+    rim = np.ones((48, 40), dtype=bool)
+    rim[scale - 1 : 1 - scale, scale - 1 : 1 - scale] = False
+    pred[..., rim] = true[..., rim] = 0.0
+    found = [
+        score(pred, true, "radar", thresholds=(30,), scales=(scale,), edges=edges)
+        for edges in ("whole", "pad0")
+    ]
+    assert found[0][f"fss_30_{scale}px"] == pytest.approx(found[1][f"fss_30_{scale}px_pad0"])
+    beyond = [
+        score(*showers, "radar", thresholds=(30,), scales=(scale,), edges=edges)
+        for edges in ("whole", "pad0")
+    ]
+    assert beyond[0][f"fss_30_{scale}px"] != pytest.approx(beyond[1][f"fss_30_{scale}px_pad0"])
 
 
 def test_an_unknown_protocol_is_refused_with_the_nearest_name():

@@ -1,0 +1,140 @@
+"""Protocol ``detail``: whether forecasts keep the fine structure of the truth, or blur it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmg_model.metrics.gradients import gradient_differences
+from gmg_model.metrics.streaming import FRAME_AXES, Curve, StreamingMetrics, Sums, by_lead
+
+FINE_WAVELENGTH = 8.0
+"""Pixels: what is shorter counts as fine."""
+
+
+class DetailMetrics(StreamingMetrics):
+    """Radially averaged power spectra and gradient differences.
+
+    - curves ``power_forecast`` and ``power_truth``: |FFT|^2 / (H * W), averaged over rings of one
+      wavenumber, windows and channels, in squared units of the data, over the wavelength in pixels,
+      longest first. Frames are taken as periodic, without a taper. A frame with a missing pixel has
+      no spectrum.
+    - ``power_ratio_finer_8px``: power of the forecast over that of the truth, summed over the rings
+      of wavelengths under 8 pixels: below 1 is blurred, above 1 is noisy.
+    - ``gdl``: mean over pairs of neighbours down the rows plus mean over pairs along the rows of
+      ``| |grad true| - |grad pred| |``, in units of the data; pairs with a pixel that is NaN in the
+      truth are left out.
+
+    A grid need not be square: its pixels count as square, and rings are 1 / max(H, W) cycles a
+    pixel wide, from that wavenumber to 1/2; the corners beyond are left out. A forecast that is NaN
+    where the truth exists makes the scores NaN.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grid: tuple[int, ...] | None = None
+
+    def batch_sums(
+        self,
+        pred: NDArray[np.float64],
+        true: NDArray[np.float64],
+        climatology: NDArray[np.float64] | None,
+    ) -> Sums:
+        self._check_grid(true.shape[-2:])
+        sums: Sums = {}
+        valid = ~np.isnan(true)
+        pairs = {
+            "rows": valid[..., 1:, :] & valid[..., :-1, :],
+            "columns": valid[..., 1:] & valid[..., :-1],
+        }
+        for (axis, both), difference in zip(
+            pairs.items(), gradient_differences(pred, true), strict=True
+        ):
+            sums[f"pairs_{axis}"] = by_lead(both)
+            sums[f"gradient_{axis}"] = by_lead(np.where(both, difference, 0.0))
+        whole = np.asarray(valid.all(axis=FRAME_AXES))
+        sums["frames"] = by_lead(whole)
+        for name, frames in (("forecast", pred), ("truth", true)):
+            power = ring_power(frames).mean(axis=2)
+            sums[f"power_{name}"] = np.where(whole[..., None], power, 0.0).sum(axis=0)
+        return sums
+
+    def merge(self, other: StreamingMetrics) -> None:
+        if isinstance(other, DetailMetrics) and other._grid is not None:
+            self._check_grid(other._grid)
+        super().merge(other)
+
+    def scores(self, sums: Sums) -> Sums:
+        gradients = [
+            sums[f"gradient_{axis}"] / sums[f"pairs_{axis}"] for axis in ("rows", "columns")
+        ]
+        fine = np.array(self.axis_of("power_truth", sums).positions) < FINE_WAVELENGTH
+        forecast, truth = (sums[f"power_{name}"][..., fine] for name in ("forecast", "truth"))
+        return {
+            "gdl": gradients[0] + gradients[1],
+            "power_ratio_finer_8px": forecast.sum(axis=-1) / truth.sum(axis=-1),
+        }
+
+    def curves(self, sums: Sums) -> Sums:
+        frames = sums["frames"][..., None]
+        return {name: sums[name] / frames for name in ("power_forecast", "power_truth")}
+
+    def axis_of(self, curve: str, sums: Sums) -> Curve:
+        longest = max(self._grid or (0,))
+        wavelengths = tuple(longest / ring for ring in range(1, longest // 2 + 1))
+        return Curve("wavelength", "pixels", wavelengths)
+
+    def _check_grid(self, grid: tuple[int, ...]) -> None:
+        if self._grid not in (None, grid):
+            raise ValueError(f"frames of {grid} pixels after frames of {self._grid}")
+        self._grid = grid
+
+
+class Rings(NamedTuple):
+    """Where the coefficients of a grid's half spectrum lie, ring by ring."""
+
+    order: NDArray[np.int64]
+    """flat places of the coefficients, sorted by ring"""
+    starts: NDArray[np.int64]
+    """first of each ring among them"""
+    weights: NDArray[np.float64]
+    """share of each in its ring's mean"""
+
+
+def ring_power(frames: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Radially averaged power spectral density: (..., H, W) -> (..., max(H, W) // 2).
+
+    Entry k - 1 is the mean of |FFT|^2 / (H * W) over wavenumbers that round to k / max(H, W)
+    cycles a pixel.
+    """
+    height, width = frames.shape[-2:]
+    rings = _rings(height, width)
+    spectrum = np.fft.rfft2(frames)
+    power = (spectrum.real**2 + spectrum.imag**2) / (height * width)
+    sorted_power = power.reshape(*frames.shape[:-2], -1)[..., rings.order] * rings.weights
+    return np.add.reduceat(sorted_power, rings.starts, axis=-1)
+
+
+@cache
+def _rings(height: int, width: int) -> Rings:
+    longest = max(height, width)
+    if longest < 2:
+        raise ValueError(f"a grid of {height} x {width} pixels has no spectrum")
+    down, along = np.fft.fftfreq(height) * longest, np.fft.rfftfreq(width) * longest
+    ring = np.sqrt(down[:, None] ** 2 + along**2).round().astype(np.int64)
+    # The half spectrum leaves out the mirror images of all but its first and, if even, last column.
+    mirrored = np.full(ring.shape, 2.0)
+    mirrored[:, 0] = 1.0
+    if width % 2 == 0:
+        mirrored[:, -1] = 1.0
+    flat = ring.ravel()
+    order = np.argsort(flat, kind="stable")
+    order = order[(flat[order] >= 1) & (flat[order] <= longest // 2)]
+    members = flat[order]
+    share = mirrored.ravel()[order]
+    total = np.bincount(members, share)
+    starts = np.searchsorted(members, np.arange(1, longest // 2 + 1))
+    return Rings(order, starts, share / total[members])

@@ -104,9 +104,7 @@ class MIMEntry(SpatioTemporalLSTM):
     def initial_memory(self, start: Start) -> MIMMemory:
         return MIMMemory(start(self.hidden), None)
 
-    def advance(
-        self, reading: Reading, state: LSTMState, memory: MIMMemory, kernels: Any
-    ) -> CellOutput:
+    def advance(self, reading: Reading, state: LSTMState, memory: Any, kernels: Any) -> CellOutput:
         out = super().advance(reading, state, memory.spatial, kernels)
         return out._replace(memory=MIMMemory(out.memory, None))
 
@@ -142,12 +140,13 @@ class MIMBlock(Cell):
         self.non_stationary = PeepholeLSTM(hidden, filter_size, grid, circular=circular)
 
     def kernels(self) -> MIMKernels:
-        layers = (self.conv_x_cc, self.conv_t_cc, self.conv_s_cc)
         return MIMKernels(
-            *(for_this_precision(layer.weight) for layer in layers),
-            self.stationary.kernel(),
-            self.non_stationary.kernel(),
-            for_this_precision(self.conv_last.weight),
+            x=for_this_precision(self.conv_x_cc.weight),
+            h=for_this_precision(self.conv_t_cc.weight),
+            m=for_this_precision(self.conv_s_cc.weight),
+            stationary=self.stationary.kernel(),
+            non_stationary=self.non_stationary.kernel(),
+            last=for_this_precision(self.conv_last.weight),
         )
 
     def initial_state(self, start: Start) -> MIMState:

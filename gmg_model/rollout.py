@@ -9,18 +9,29 @@ scores. Axes: b sample, t frame, c channel, h row, w column.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gmg_model.ensembles import EnsembleForecaster, draw_noise
 from gmg_model.errors import ConfigurationError
 from gmg_model.layers.cell import Reading
 from gmg_model.patches import GridPadding, patchify, unpatchify
 
 
-class RecurrentForecaster(nn.Module, ABC):
+class Steps(NamedTuple):
+    """The two forms of a time step, plain or compiled."""
+
+    step: Callable[..., tuple[Tensor, Any]]
+    """``(model, reading, state)``: where the frame is known beforehand."""
+    read_and_step: Callable[..., tuple[Tensor, Any]]
+    """``(model, patch frame and noise, state)``: where it is not."""
+
+
+class RecurrentForecaster(EnsembleForecaster, ABC):
     """A model that forecasts by feeding itself.
 
     Parameters
@@ -31,6 +42,8 @@ class RecurrentForecaster(nn.Module, ABC):
         How grids that do not divide are padded; outputs are cropped back.
     residual:
         Whether the network's output is the change from the frame it was fed.
+    noise:
+        Channels of noise that a step reads beside its patch frame.
     checkpoint_steps:
         Whether training recomputes each time step in the backward pass in place of keeping its
         activations: about a third more time, memory of one step in place of all.
@@ -43,11 +56,13 @@ class RecurrentForecaster(nn.Module, ABC):
         patch_size: int,
         padding: GridPadding,
         residual: bool = False,
+        noise: int = 0,
         checkpoint_steps: bool = False,
     ):
-        super().__init__()
+        super().__init__(noise=noise)
         self.channels, self.patch_size, self.padding = channels, patch_size, padding
         self.residual, self.checkpoint_steps = residual, checkpoint_steps
+        self._steps = Steps(*STEPS)
 
     @abstractmethod
     def initial_state(self, patches_bchw: Tensor, generator: torch.Generator | None = None) -> Any:
@@ -65,7 +80,7 @@ class RecurrentForecaster(nn.Module, ABC):
 
     @abstractmethod
     def read(self, patches_bchw: Tensor, state: Any) -> Reading:
-        """What a step takes from its patch frame (B, p*p*C, h, w) alone, whatever came before.
+        """What a step takes from its patch frame (B, p*p*C + noise, h, w), whatever came before.
 
         Of ``state`` only what is constant through a rollout may be used: frames that are known
         beforehand are read together, as one larger batch.
@@ -75,6 +90,22 @@ class RecurrentForecaster(nn.Module, ABC):
     def step(self, reading: Reading, state: Any) -> tuple[Tensor, Any]:
         """One time step: a frame's reading and a state to the patch output and the next state."""
 
+    def compile_steps(self, **options: Any) -> None:
+        """Compile the time step; the loop over time stays in Python.
+
+        Whatever the horizon there are two graphs, that of a step whose frame is known beforehand
+        and that of a step that reads what it is fed, and in training another for the first step,
+        whose state has no gradient. Batches of another shape, another precision and evaluation
+        beside training each compile their own. Outputs are equal to rounding.
+
+        Parameters
+        ----------
+        options:
+            Of `torch.compile`. ``mode="reduce-overhead"`` replays the steps as CUDA graphs.
+        """
+        options = {"fullgraph": True, "dynamic": False} | options
+        self._steps = Steps(*(torch.compile(function, **options) for function in STEPS))
+
     def forward(
         self,
         frames: Tensor,
@@ -82,6 +113,7 @@ class RecurrentForecaster(nn.Module, ABC):
         *,
         input_frames: int | None = None,
         forced: Tensor | None = None,
+        noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Forecast ``horizon`` frames after ``frames``; or, with ``input_frames``, train.
@@ -95,6 +127,9 @@ class RecurrentForecaster(nn.Module, ABC):
 
         Parameters
         ----------
+        noise_keys:
+            (B, K) whole numbers that name each sample's noise (see `draw_noise`), for a model that
+            has noise. None: zeros in place of noise.
         generator:
             Source of random initial states, where the model has them.
 
@@ -109,14 +144,17 @@ class RecurrentForecaster(nn.Module, ABC):
                 f"horizon={horizon} and input_frames={input_frames}"
             )
         if input_frames is not None:
-            return self.one_step_outputs(frames, input_frames, forced, generator=generator)
+            return self.one_step_outputs(
+                frames, input_frames, forced, noise_keys=noise_keys, generator=generator
+            )
         if forced is not None:
             raise ConfigurationError("forced frames belong to training: give input_frames as well")
         assert horizon is not None
         if horizon < 1:
             raise ConfigurationError(f"horizon={horizon} frames: give 1 or more")
         observed = frames.shape[1]
-        return self._roll(frames, observed, observed + horizon - 1, None, observed - 1, generator)
+        steps = observed + horizon - 1
+        return self._roll(frames, observed, steps, None, observed - 1, noise_keys, generator)
 
     def one_step_outputs(
         self,
@@ -124,6 +162,7 @@ class RecurrentForecaster(nn.Module, ABC):
         input_frames: int,
         forced: Tensor | None = None,
         *,
+        noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
@@ -141,7 +180,10 @@ class RecurrentForecaster(nn.Module, ABC):
             Frames of the window that are observed, from 1 to T - 1.
         forced:
             (B, T - input_frames - 1), 1 where the true frame is fed in place of the output and 0
-            elsewhere; column j belongs to frame ``input_frames + j``. None: all 0.
+            elsewhere; column j belongs to frame ``input_frames + j``. None: all 0. If it is on
+            the CPU, where a look at it makes no GPU wait, and all 1, all frames are read together.
+        noise_keys, generator:
+            As for `forward`.
         """
         self._check_frames(frames)
         batch, total = frames.shape[:2]
@@ -155,7 +197,7 @@ class RecurrentForecaster(nn.Module, ABC):
                 f"forced has shape {tuple(forced.shape)}; {batch} windows with "
                 f"{total - input_frames} frames to forecast want {wanted}"
             )
-        return self._roll(frames, input_frames, total - 1, forced, 0, generator)
+        return self._roll(frames, input_frames, total - 1, forced, 0, noise_keys, generator)
 
     def _roll(
         self,
@@ -164,6 +206,7 @@ class RecurrentForecaster(nn.Module, ABC):
         steps: int,
         forced: Tensor | None,
         first_kept: int,
+        noise_keys: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
         """Run time steps up to ``steps`` and return the outputs from step ``first_kept`` on."""
@@ -171,8 +214,12 @@ class RecurrentForecaster(nn.Module, ABC):
         height, width = frames.shape[-2:]
         fed_length = observed if forced is None else min(frames.shape[1], steps)
         patches = patchify(self.padding.pad(frames[:, :fed_length]), self.patch_size)
+        noise = self._noise(noise_keys, steps, patches)
         state, first = self.begin(patches[:, :observed], generator)
-        readings = self._read_ahead(patches[:, first : min(observed, steps)], state)
+        if forced is not None and forced.device.type == "cpu" and bool(forced.all()):
+            observed = steps  # full teacher forcing: all frames are known beforehand
+        known = slice(first, min(observed, steps))
+        readings = self._read_ahead(_with_noise(patches[:, known], noise[:, known]), state)
         outputs: list[Tensor] = []
         output = patches[:, 0]
         for t in range(first, steps):
@@ -181,10 +228,10 @@ class RecurrentForecaster(nn.Module, ABC):
             elif forced is None:
                 fed = output
             else:
-                true = forced[:, t - observed].to(output.dtype).view(-1, 1, 1, 1)
+                true = forced[:, t - observed].to(output).view(-1, 1, 1, 1)
                 fed = true * patches[:, t] + (1 - true) * output
             reading = readings[t - first] if t - first < len(readings) else None
-            output, state = self._one_step(fed, reading, state)
+            output, state = self._one_step(fed, noise[:, t], reading, state)
             if t >= first_kept:
                 outputs.append(output)
         frames_out = unpatchify(torch.stack(outputs, dim=1), self.patch_size)
@@ -200,19 +247,35 @@ class RecurrentForecaster(nn.Module, ABC):
         frames = [part.unflatten(0, (known, batch)) for part in parts]
         return [tuple(part[t] for part in frames) for t in range(known)]
 
-    def _one_step(self, fed: Tensor, reading: Reading | None, state: Any) -> tuple[Tensor, Any]:
-        if self._recomputes_steps():
-            change, state = checkpoint(self._read_and_step, fed, state, use_reentrant=False)
-        elif reading is None:
-            change, state = self._read_and_step(fed, state)
+    def _noise(self, noise_keys: Tensor | None, steps: int, patches_btchw: Tensor) -> Tensor:
+        """Noise beside the frame of each step: (B, steps, noise, h, w)."""
+        batch, (height, width) = len(patches_btchw), patches_btchw.shape[-2:]
+        if noise_keys is None:
+            return patches_btchw.new_zeros(batch, steps, self.noise, height, width)
+        if not self.noise:
+            raise ConfigurationError("noise_keys are for a model that is made with noise=1 or more")
+        if noise_keys.ndim != 2 or len(noise_keys) != batch:
+            raise ConfigurationError(
+                f"noise_keys has shape {tuple(noise_keys.shape)}: give ({batch}, K) for a batch of "
+                f"{batch}"
+            )
+        return draw_noise(noise_keys, steps, self.noise, height, width).to(patches_btchw)
+
+    def _one_step(
+        self, fed: Tensor, noise: Tensor, reading: Reading | None, state: Any
+    ) -> tuple[Tensor, Any]:
+        if reading is not None:
+            change, state = self._steps.step(self, reading, state)
+        elif self._recomputes_steps():
+            run = self._steps.read_and_step
+            change, state = checkpoint(
+                run, self, _with_noise(fed, noise), state, use_reentrant=False
+            )
         else:
-            change, state = self.step(reading, state)
+            change, state = self._steps.read_and_step(self, _with_noise(fed, noise), state)
         # Outputs are fed back and scored: they keep the precision of the frames under autocast.
         change = change.to(fed.dtype)
         return (fed + change if self.residual else change), state
-
-    def _read_and_step(self, fed: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return self.step(self.read(fed, state), state)
 
     def _recomputes_steps(self) -> bool:
         return self.checkpoint_steps and self.training and torch.is_grad_enabled()
@@ -228,3 +291,22 @@ class RecurrentForecaster(nn.Module, ABC):
                 f"frames have {frames.shape[2]} channels (shape {tuple(frames.shape)}) and the "
                 f"model was made with {self.channels}: in_shape=(channels, height, width)"
             )
+
+
+def _with_noise(patches: Tensor, noise: Tensor) -> Tensor:
+    """Noise behind the channels (third from the end) of patch frames."""
+    return torch.cat([patches, noise], dim=-3) if noise.shape[-3] else patches
+
+
+# Functions of the model and not methods, so that a copy of a model steps with its own weights.
+
+
+def _step(model: RecurrentForecaster, reading: Reading, state: Any) -> tuple[Tensor, Any]:
+    return model.step(reading, state)
+
+
+def _read_and_step(model: RecurrentForecaster, given: Tensor, state: Any) -> tuple[Tensor, Any]:
+    return model.step(model.read(given, state), state)
+
+
+STEPS = (_step, _read_and_step)

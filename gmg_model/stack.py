@@ -50,6 +50,9 @@ class StackConfig:
     """Whether the network predicts the change from the last frame fed."""
     circular: bool = False
     """Whether columns wrap around the globe: in every convolution, in the warp and in padding."""
+    noise: int = 0
+    """Channels of noise that cell 1 and the highway read beside each patch frame, for ensembles
+    (`predict`); 0: the model is deterministic."""
     checkpoint_steps: bool = False
     """Whether training recomputes each time step in the backward pass to save memory."""
     fused: bool = True
@@ -80,6 +83,8 @@ class StackConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         if self.filter_size % 2 == 0:
             raise ConfigurationError(f"filter_size={self.filter_size}: give an odd number of cells")
+        if self.noise < 0:
+            raise ConfigurationError(f"noise={self.noise} channels: give 0 or more")
         require_one_of("initial_states", self.initial_states, INITIAL_STATES)
         require_one_of("compat", self.compat, COMPATS)
 
@@ -137,6 +142,22 @@ def first_states(
     return start
 
 
+def check_grid(
+    config: StackConfig, padding: GridPadding, cells: Sequence[Cell], frames: Tensor
+) -> None:
+    """Raise ConfigurationError where cells have weights for another grid than the frames'."""
+    grids = {cell.grid for cell in cells if cell.grid is not None}
+    height, width = frames.shape[-2:]
+    rows, columns = (size // config.patch_size for size in padding.padded(height, width))
+    for grid in grids - {(rows, columns)}:
+        raise ConfigurationError(
+            f"frames of {height} x {width} make a grid of {rows} x {columns} patches, and this "
+            f"model, made for in_shape={config.in_shape}, has weights for each cell of a "
+            f"grid of {grid[0]} x {grid[1]}: give frames of {config.in_shape[1]} x "
+            f"{config.in_shape[2]}, or make a model for {height} x {width}"
+        )
+
+
 class StackState(NamedTuple):
     """The recurrent state of a stack; tuples hold one tensor a cell or a motion module."""
 
@@ -148,8 +169,9 @@ class StackState(NamedTuple):
     """F, offsets (B, 18, h/2, w/2), in cells of that grid before ``offset_scale``."""
     momenta: tuple[Tensor, ...]
     """D, the trend of F, same shape."""
-    step: int
-    """Frames fed so far."""
+    step: Tensor
+    """Frames fed so far, a scalar: as a Python number it would make a compiled step compile anew
+    at each step."""
     kernels: tuple[Any, ...]
     """Constant through a rollout: the convolution weights as each cell's step reads them."""
 
@@ -185,13 +207,15 @@ class CellStack(RecurrentForecaster):
             patch_size=config.patch_size,
             padding=config.padding(motion=make_motion is not None),
             residual=config.residual,
+            noise=config.noise,
             checkpoint_steps=config.checkpoint_steps,
         )
         self.config, self.recurrent = config, recurrent
         hidden, quarter, layers = config.width, config.width // 4, config.layers
         patch_channels = config.patch_size**2 * config.channels
+        fed_channels = patch_channels + config.noise
         self.cell_list = nn.ModuleList(
-            make_cell(patch_channels if i == 0 else hidden, i) for i in range(layers)
+            make_cell(fed_channels if i == 0 else hidden, i) for i in range(layers)
         )
         between = range(0 if make_motion is None else layers - 1)
         self.enc_list = nn.ModuleList(nn.Conv2d(hidden, quarter, 5, 2, 2) for _ in between)
@@ -202,7 +226,7 @@ class CellStack(RecurrentForecaster):
         self.gate_list = nn.ModuleList(nn.Conv2d(2 * hidden, hidden, 5, padding=2) for _ in between)
         self.conv_last = nn.Conv2d(hidden, patch_channels, 1, bias=False)
         self.conv_first_v = (
-            nn.Conv2d(patch_channels, hidden, 1, bias=False) if make_motion is not None else None
+            nn.Conv2d(fed_channels, hidden, 1, bias=False) if make_motion is not None else None
         )
 
     def initial_state(
@@ -216,7 +240,7 @@ class CellStack(RecurrentForecaster):
             memory=cells[0].initial_memory(start),
             filters=tuple(start(2 * TAPS, scale=2) for _ in between),
             momenta=tuple(start(2 * TAPS, scale=2) for _ in between),
-            step=0,
+            step=torch.zeros((), device=patches_bchw.device),
             kernels=tuple(cell.kernels() for cell in cells),
         )
 
@@ -254,7 +278,7 @@ class CellStack(RecurrentForecaster):
         return self.conv_last(cells[-1].hidden), after
 
     def _move(
-        self, i: int, h_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: int
+        self, i: int, h_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The motion module after cell i: X, F and D."""
         circular = self.config.circular
@@ -272,16 +296,7 @@ class CellStack(RecurrentForecaster):
 
     def _check_frames(self, frames: Tensor) -> None:
         super()._check_frames(frames)
-        grids = {cell.grid for cell in self._cells() if cell.grid is not None}
-        patch, (height, width) = self.patch_size, frames.shape[-2:]
-        rows, columns = (size // patch for size in self.padding.padded(height, width))
-        for grid in grids - {(rows, columns)}:
-            raise ConfigurationError(
-                f"frames of {height} x {width} make a grid of {rows} x {columns} patches, and this "
-                f"model, made for in_shape={self.config.in_shape}, has weights for each cell of a "
-                f"grid of {grid[0]} x {grid[1]}: give frames of {self.config.in_shape[1]} x "
-                f"{self.config.in_shape[2]}, or make a model for {height} x {width}"
-            )
+        check_grid(self.config, self.padding, self._cells(), frames)
 
     def _cells(self) -> Sequence[Cell]:
         return [cast(Cell, cell) for cell in self.cell_list]

@@ -46,7 +46,7 @@ class GrowthAndDecay(nn.Module):
             self.beta_fc = nn.Linear(channels, 1)
         self.fc_global = nn.Linear(channels, 1, bias=False) if own_growth else None
 
-    def forward(self, encoded_bchw: Tensor, step: int) -> Tensor:
+    def forward(self, encoded_bchw: Tensor, step: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 1, 1, 1)."""
         with torch.autocast(encoded_bchw.device.type, enabled=False):
             pooled = at_least_float32(encoded_bchw).mean((2, 3)).to(self.alpha_fc.weight.dtype)
@@ -58,7 +58,7 @@ class GrowthAndDecay(nn.Module):
                 factor = factor.clamp(-1, 1)
         return factor[:, :, None, None]
 
-    def _remaining(self, pooled: Tensor, step: int) -> Tensor | float:
+    def _remaining(self, pooled: Tensor, step: Tensor) -> Tensor | float:
         if self.decay == "none":
             return 1.0
         beta_default = self.beta_default
@@ -116,7 +116,7 @@ class MotionFilter(nn.Module):
         self.global_growth_module = growth
 
     def forward(
-        self, encoded_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: int
+        self, encoded_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Warped state (B, C, h, w), new filter and momentum (B, 18, h, w)."""
         both = torch.cat([encoded_bchw, filter_bnhw], dim=1)

@@ -1,0 +1,115 @@
+"""Ensembles: members that differ by the noise they are fed, and by nothing else.
+
+A model made with ``noise=n`` reads n more channels of standard-normal noise beside each patch
+frame. What they mean it learns from a loss over members that rewards an honest spread, such as the
+continuous ranked probability score or the energy score; a loss of single forecasts teaches it to
+ignore them. Axes: b sample, m member, t frame, c channel, h row, w column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gmg_model.errors import ConfigurationError
+
+
+def draw_noise(keys_bk: Tensor, steps: int, channels: int, height: int, width: int) -> Tensor:
+    """Standard-normal noise (B, steps, channels, height, width), float32 on the CPU.
+
+    Row i depends on ``keys_bk[i]`` alone, whatever else is in the batch and on whatever device the
+    model runs, and more steps only add noise behind that of fewer.
+
+    Parameters
+    ----------
+    keys_bk:
+        (B, K) whole numbers from 0; each row names one stream of noise.
+    """
+    shape = (steps, channels, height, width)
+    rows = [
+        np.random.default_rng(key).standard_normal(shape, dtype=np.float32)
+        for key in keys_bk.tolist()
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+class EnsembleForecaster(nn.Module):
+    """A model that is called ``model(frames, horizon, noise_keys=...)``.
+
+    Parameters
+    ----------
+    noise:
+        Channels of noise; 0: the model is deterministic.
+    """
+
+    def __init__(self, *, noise: int = 0):
+        super().__init__()
+        self.noise = noise
+
+    @torch.no_grad()
+    def predict(
+        self,
+        frames: Tensor,
+        horizon: int,
+        members: int = 1,
+        seed: int = 0,
+        samples: Sequence[int] | None = None,
+    ) -> Tensor:
+        """An ensemble forecast: frames (B, T, C, H, W) -> (B, members, horizon, C, H, W).
+
+        Runs in evaluation mode without gradients, and leaves the mode as it was. Member m of a
+        sample is a function of its frames and (seed, m, its number in ``samples``): not of the
+        batch that it stands in, nor of how many members there are.
+
+        Parameters
+        ----------
+        members:
+            Forecasts of each sample; more than 1 want a model with ``noise``.
+        seed:
+            Of the noise, from 0.
+        samples:
+            A number from 0 for each sample, such as the start of its window in the archive:
+            samples of different numbers get independent noise. None: all samples get the same.
+
+        Raises
+        ------
+        ConfigurationError
+            If members of a model without noise are asked for, or numbers do not fit.
+        """
+        batch = len(frames)
+        if members < 1:
+            raise ConfigurationError(f"members={members} forecasts of each sample: give 1 or more")
+        if members > 1 and not self.noise:
+            raise ConfigurationError(
+                f"members={members} of a model without noise would be {members} times the same "
+                "forecast: make the model with noise=4 (channels) and train it with a loss over "
+                "members, or give members=1"
+            )
+        numbers = [0] * batch if samples is None else [int(number) for number in samples]
+        if len(numbers) != batch:
+            raise ConfigurationError(
+                f"samples has {len(numbers)} numbers for a batch of {batch}: give one a sample"
+            )
+        if min([seed, *numbers]) < 0:
+            raise ConfigurationError(f"seed={seed} and samples must be 0 or more")
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            return torch.stack(
+                [self._member(frames, horizon, member, seed, numbers) for member in range(members)],
+                dim=1,
+            )
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def _member(
+        self, frames: Tensor, horizon: int, member: int, seed: int, numbers: list[int]
+    ) -> Tensor:
+        if not self.noise:
+            return self(frames, horizon)
+        keys_bk = torch.tensor([(seed, member, number) for number in numbers])
+        return self(frames, horizon, noise_keys=keys_bk)

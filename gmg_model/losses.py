@@ -6,7 +6,10 @@ batch and report each on its own. Axes: b sample, t frame, c channel, h row, w c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +68,46 @@ def l1_l2_and_gdl(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
     return l1_and_l2(pred_btchw, true_btchw) + gdl(pred_btchw, true_btchw)
 
 
+HKO7_THRESHOLDS = (0.4624, 0.5511, 0.6181, 0.7245)
+"""Rain of 2, 5, 10 and 30 mm/h (Shi et al. 2017) on frames in [0, 1] that stand for -10 to 60 dBZ,
+by HKO-7's relation dBZ = 10 log10(58.53) + 15.6 log10(mm/h)."""
+BALANCED_WEIGHTS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Weights of the rain below the first threshold, between the first and the second, ..."""
+
+
+def balanced(
+    pred_btchw: Tensor,
+    true_btchw: Tensor,
+    *,
+    squared: float,
+    absolute: float,
+    thresholds: Sequence[float] = HKO7_THRESHOLDS,
+    weights: Sequence[float] = BALANCED_WEIGHTS,
+) -> Tensor:
+    """Errors that count more where the truth is strong: B-MSE and B-MAE of Shi et al. (2017).
+
+    The mean of ``w(true) * (squared * error^2 + absolute * |error|)``, not divided by the mean
+    weight. The forecast of least B-MSE is not the mean of what may come but E[w y] / E[w], which is
+    larger where weights grow with y: forecasts of strong events gain hits, and the plain MSE and
+    the bias get worse. Report them beside the events' scores.
+
+    Parameters
+    ----------
+    squared, absolute:
+        Shares of the two errors.
+    thresholds:
+        Where the weight changes, rising, in units of the frames as the model sees them.
+    weights:
+        One more than thresholds: a true value from thresholds[i - 1] to below thresholds[i] has
+        weights[i].
+    """
+    bounds = true_btchw.new_tensor(thresholds)
+    steps = true_btchw.new_tensor(weights)
+    weight = steps[torch.bucketize(true_btchw, bounds, right=True)]
+    error = pred_btchw - true_btchw
+    return _mean(weight * (squared * error.square() + absolute * error.abs()))
+
+
 _LOSSES: dict[str, Loss] = {
     "l1": l1,
     "mse": mse,
@@ -73,24 +116,44 @@ _LOSSES: dict[str, Loss] = {
     "gdl": gdl,
     "bce": bce,
 }
+_BALANCED: dict[str, Callable[..., Tensor]] = {
+    "balanced-mse": partial(balanced, squared=1.0, absolute=0.0),
+    "balanced-l1": partial(balanced, squared=0.0, absolute=1.0),
+    "balanced-l1+l2": partial(balanced, squared=1.0, absolute=1.0),
+}
 
 
 def list_losses() -> tuple[str, ...]:
     """The names that `create_loss` knows, sorted."""
-    return tuple(sorted(_LOSSES))
+    return tuple(sorted([*_LOSSES, *_BALANCED]))
 
 
-def create_loss(name: str) -> Loss:
+def create_loss(name: str, **options: Any) -> Loss:
     """The loss called ``name``.
+
+    Parameters
+    ----------
+    options:
+        Of the balanced losses: ``thresholds`` and ``weights``, see `balanced`.
 
     Raises
     ------
     ConfigurationError
-        If there is none; from the loss itself, if prediction and truth differ in shape.
+        If there is none, or an option does not fit; from the loss itself, if prediction and truth
+        differ in shape.
     """
-    if name not in _LOSSES:
-        raise ConfigurationError(f"no loss is called {name!r}: {nearest(name, _LOSSES)}")
-    measure = _LOSSES[name]
+    if name in _BALANCED:
+        _check_balanced(name, **options)
+        measure: Loss = partial(_BALANCED[name], **options)
+    elif name not in _LOSSES:
+        raise ConfigurationError(f"no loss is called {name!r}: {nearest(name, list_losses())}")
+    elif options:
+        raise ConfigurationError(
+            f"loss {name} has no options, and {', '.join(sorted(options))} was given: losses with "
+            f"thresholds and weights are {', '.join(_BALANCED)}"
+        )
+    else:
+        measure = _LOSSES[name]
 
     def loss(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
         if pred_btchw.shape != true_btchw.shape:
@@ -104,6 +167,25 @@ def create_loss(name: str) -> Loss:
             return measure(pred_btchw.to(wide), true_btchw.to(wide))
 
     return loss
+
+
+def _check_balanced(
+    name: str,
+    thresholds: Sequence[float] = HKO7_THRESHOLDS,
+    weights: Sequence[float] = BALANCED_WEIGHTS,
+    **others: Any,
+) -> None:
+    if others:
+        raise ConfigurationError(
+            f"loss {name} has no option {next(iter(others))!r}: known: thresholds, weights"
+        )
+    if not thresholds or any(a >= b for a, b in pairwise(thresholds)):
+        raise ConfigurationError(f"thresholds={tuple(thresholds)}: give one or more, rising")
+    if len(weights) != len(thresholds) + 1 or min(weights) < 0 or not max(weights) > 0:
+        raise ConfigurationError(
+            f"weights={tuple(weights)} for {len(thresholds)} thresholds: give "
+            f"{len(thresholds) + 1}, none below 0 and not all 0"
+        )
 
 
 def _mean(values_btchw: Tensor) -> Tensor:

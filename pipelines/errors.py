@@ -77,6 +77,10 @@ class SourceError(PlatformError):
     exit_code = 3
 
 
+class UnreadableError(SourceError):
+    """Frames that cannot be used, in an archive that goes on without them: they are flagged."""
+
+
 class StoreError(PlatformError):
     """A store that is incomplete, damaged or does not match."""
 

@@ -68,7 +68,7 @@ def assemble(
     indexed = tuple(_merge(archive, contents, name, notes) for name in names)
     periods = _periods(archive, contents, names, indexed)
     cadence = _cadence(contents, indexed)
-    _check_regular(indexed, files, periods, cadence)
+    check_regular(indexed, files, periods, cadence)
     attributes: Mapping[str, Any] = contents[0].attributes
     return ArchiveIndex(
         archive=archive.name,
@@ -274,22 +274,28 @@ def _cadence(contents: Sequence[FileContents], indexed: Sequence[VariableIndex])
     if declared:
         return declared.pop()
     times = np.unique(np.concatenate([variable.times for variable in indexed]))
+    return most_common_step(times, contents[0].file.uri)
+
+
+def most_common_step(times: np.ndarray, where: str) -> int:
+    """The cadence of increasing ``times``; SourceError where there is one frame only."""
     if len(times) < 2:
         raise SourceError(
             "the archive holds one frame only, which has no cadence",
-            where=contents[0].file.uri,
+            where=where,
             remedy="give the folder of all files",
         )
     steps, counts = np.unique(np.diff(times), return_counts=True)
     return int(steps[np.argmax(counts)])
 
 
-def _check_regular(
+def check_regular(
     indexed: Sequence[VariableIndex],
     files: Sequence[SourceFile],
     periods: Sequence[tuple[int, int]],
     cadence: int,
 ) -> None:
+    """SourceError for a time that does not lie on the steps of its period."""
     starts = np.array([first for first, _ in periods])
     for variable in indexed:
         origin = starts[np.searchsorted(starts, variable.times, side="right") - 1]

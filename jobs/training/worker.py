@@ -186,7 +186,7 @@ class Worker:
 
     def _forced(self, lanes: np.ndarray) -> Tensor:
         """(b, horizon - 1) which true frames are fed, a function of (seed, step, lane)."""
-        probability = self.sampling.probability(self.step / self.plan.total_steps)
+        probability = self.sampling.probability(self.step, self.plan.total_steps)
         return forced_frames(
             probability,
             horizon=self.plan.window.horizon,

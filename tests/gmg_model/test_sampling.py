@@ -1,30 +1,77 @@
-"""Scheduled sampling: a function of the fraction of training, and of (seed, step, lane)."""
+"""Scheduled sampling: a function of the step, and its draws of (seed, step, lane)."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.sampling import KINDS, ScheduledSampling, forced_frames
+from gmg_model.sampling import (
+    FORWARD_KINDS,
+    REVERSE_KINDS,
+    ScheduledSampling,
+    forced_frames,
+    observed_frames,
+)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "none"])
+@pytest.mark.parametrize("kind", [kind for kind in FORWARD_KINDS if kind != "none"])
 def test_every_schedule_falls_from_truth_to_free_running(kind: str) -> None:
     schedule = ScheduledSampling(kind, start=0.1, end=0.6)
-    values = [schedule.probability(i / 100) for i in range(101)]
+    values = [schedule.probability(i, 100) for i in range(101)]
     assert values[:11] == [1.0] * 11
     assert values[60:] == [0.0] * 41
     assert all(later <= earlier for earlier, later in pairwise(values))
     assert all(0 < value < 1 for value in values[11:60])
-    assert schedule.probability(0.1 + 1e-9) == pytest.approx(1, abs=1e-6)
-    assert schedule.probability(0.6 - 1e-9) == pytest.approx(0, abs=1e-6)
+    long = 10**9
+    assert schedule.probability(long // 10 + 1, long) == pytest.approx(1, abs=1e-6)
+    assert schedule.probability(6 * long // 10 - 1, long) == pytest.approx(0, abs=1e-6)
+    assert {schedule.observed_probability(i, 100) for i in range(101)} == {1.0}
+    assert not schedule.hides_input
 
 
 def test_none_runs_free_from_the_first_step() -> None:
-    assert [ScheduledSampling("none").probability(f) for f in (0.0, 0.5, 1.0)] == [0.0] * 3
+    assert [ScheduledSampling("none").probability(i, 2) for i in range(3)] == [0.0] * 3
+
+
+@pytest.mark.parametrize("kind", FORWARD_KINDS + REVERSE_KINDS)
+def test_a_schedule_in_steps_is_the_same_in_fractions_of_its_training(kind: str) -> None:
+    by_step = ScheduledSampling(kind, start=20, end=60, unit="steps")
+    by_fraction = ScheduledSampling(kind, start=0.1, end=0.3)
+    for step in range(200):
+        for measure in ("probability", "observed_probability"):
+            first, second = (getattr(s, measure) for s in (by_step, by_fraction))
+            assert first(step, 200) == pytest.approx(second(step, 200), abs=1e-12)
+            assert first(step, 200) == first(step, 5000)
+
+
+def test_reverse_sampling_takes_its_published_values() -> None:
+    schedule = ScheduledSampling("reverse-exponential", start=25_000, end=50_000, unit="steps")
+    for step in (0, 24_999, 25_000, 26_000, 40_000, 49_999, 50_000, 80_000):
+        if step < 25_000:
+            observed, horizon = 0.5, 0.5
+        elif step < 50_000:
+            observed = 1.0 - 0.5 * math.exp(-(step - 25_000) / 5000)
+            horizon = 0.5 - (0.5 / 25_000) * (step - 25_000)
+        else:
+            observed, horizon = 1.0, 0.0
+        assert schedule.observed_probability(step, 80_000) == pytest.approx(observed, abs=1e-12)
+        assert schedule.probability(step, 80_000) == pytest.approx(horizon, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", REVERSE_KINDS)
+def test_reverse_sampling_goes_from_half_of_the_input_to_all_of_it(kind: str) -> None:
+    schedule = ScheduledSampling(kind, start=0.2, end=0.8)
+    values = [schedule.observed_probability(i, 1000) for i in range(1001)]
+    assert schedule.hides_input
+    assert set(values[:201]) == {0.5}
+    assert set(values[800:]) == {1.0}
+    assert all(0.5 < value < 1 for value in values[201:800])
+    assert all(later >= earlier for earlier, later in pairwise(values))
+    assert max(later - earlier for earlier, later in pairwise(values)) < 0.04
 
 
 def test_a_row_depends_only_on_seed_step_and_lane() -> None:
@@ -48,19 +95,44 @@ def test_probability_is_the_share_of_ones_and_only_adds_them() -> None:
     assert forced_frames(0.5, 1, 0, 0, []).shape == (0, 0)
 
 
-def test_reverse_scheduled_sampling_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="reverse scheduled sampling"):
-        ScheduledSampling("reverse")
+def test_which_input_frames_are_fed_depends_only_on_seed_step_and_lane() -> None:
+    together = observed_frames(0.5, 30, seed=3, step=11, lanes=[0, 1, 2, 3])
+    assert together.shape == (4, 29)
+    assert together.dtype == torch.float32
+    assert torch.equal(observed_frames(0.5, 30, 3, 11, [2, 0]), together[[2, 0]])
+    for other in (observed_frames(0.5, 30, 4, 11, [0]), observed_frames(0.5, 30, 3, 12, [0])):
+        assert not torch.equal(other[0], together[0])
+    assert observed_frames(1.0, 30, 3, 11, [0, 1]).mean() == 1
+    assert observed_frames(0.5, 30, 3, 11, range(200)).mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_draws_for_input_and_horizon_are_independent() -> None:
+    lanes = range(400)
+    given, forced = observed_frames(0.5, 21, 0, 7, lanes), forced_frames(0.5, 21, 0, 7, lanes)
+    agree = (given == forced).float().mean().item()
+    assert agree == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "linea"}, "did you mean 'linear'"),
+        ({"kind": "reverse"}, "reverse-linear, reverse-exponential, reverse-sigmoid"),
         ({"start": 0.6, "end": 0.5}, "fractions"),
         ({"end": 1.5}, "fractions"),
+        ({"start": -1, "unit": "steps"}, "steps: give 0 <= start <= end$"),
+        ({"unit": "step"}, "did you mean 'steps'"),
     ],
 )
 def test_schedules_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ScheduledSampling(**options)  # pyright: ignore[reportArgumentType]
+
+
+def test_masks_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"probability=1.5"):
+        forced_frames(1.5, 3, 0, 0, [0])
+    with pytest.raises(ConfigurationError, match="input_frames=0"):
+        observed_frames(0.5, 0, 0, 0, [0])
+    with pytest.raises(ConfigurationError, match="horizon=0"):
+        forced_frames(0.5, 0, 0, 0, [0])

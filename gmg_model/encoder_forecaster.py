@@ -20,16 +20,15 @@ from torch.utils.checkpoint import checkpoint
 from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.cell import Cell, Reading, Start
 from gmg_model.layers.convolution import GridConvolution, at_least_float32
-from gmg_model.patches import GridPadding
 from gmg_model.rollout import RecurrentForecaster
-from gmg_model.stack import StackConfig, first_states
+from gmg_model.stack import StackConfig, check_grid, first_states
 
 OUTPUTS = ("linear", "sigmoid")
 
 
 @dataclass(frozen=True)
 class EncoderForecasterConfig(StackConfig):
-    """Sizes and running of an encoder-forecaster."""
+    """Sizes and running of an encoder-forecaster. Noise is read by the forecaster alone."""
 
     patch_size: int = 1
     """Side of the patches folded into channels, in pixels. The published models fold none; 2 leaves
@@ -53,6 +52,11 @@ class EncoderForecasterConfig(StackConfig):
             value = getattr(self, option)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{option}={value!r} frames: give a whole number from 1")
+        if self.noise:
+            raise ConfigurationError(
+                f"noise={self.noise}: encoder-forecasters have no noise input; the ensembles are "
+                "those of GMG, MotionRNN and their backbones"
+            )
         if self.residual and self.output == "sigmoid":
             raise ConfigurationError(
                 "residual=True wants output='linear': a sigmoid cannot predict a decrease"
@@ -129,8 +133,11 @@ class EncoderForecaster(RecurrentForecaster):
     ----------
     config:
         Sizes and running.
-    make_cells:
-        ``make_cells(in_channels) -> layers`` of the encoder; called again for the forecaster's.
+    make_cell:
+        ``make_cell(in_channels, i) -> Cell``, the cell of layer i, counted from 0 at the frame; of
+        the encoder, and again of the forecaster.
+    extra_layers:
+        How many layers there are besides those that ``config.hidden`` lists.
     features:
         Channels of what `recollect` adds to the layers' H in front of the output convolution.
     """
@@ -138,25 +145,30 @@ class EncoderForecaster(RecurrentForecaster):
     def __init__(
         self,
         config: EncoderForecasterConfig,
-        make_cells: Callable[[int], Sequence[Cell]],
+        make_cell: Callable[[int, int], Cell],
+        *,
+        extra_layers: int = 0,
         features: int = 0,
     ):
         super().__init__(
             channels=config.channels,
             patch_size=config.patch_size,
-            padding=GridPadding(
-                multiple=config.patch_size,
-                circular=config.circular,
-                refuse=config.compat == "official",
-            ),
+            padding=config.padding(motion=False),
             residual=config.residual,
+            noise=config.noise,
             checkpoint_steps=config.checkpoint_steps,
         )
         self.config = config
         patch_channels = config.patch_size**2 * config.channels
-        self.encoder = RecurrentLayers(make_cells(patch_channels))
-        self.forecast = RecurrentLayers(make_cells(patch_channels))
-        width = sum(cell.hidden for cell in self.forecast.cells()) + features
+        layers = config.layers + extra_layers
+
+        def make_layers(in_channels: int) -> RecurrentLayers:
+            inputs = [in_channels] + [config.width] * (layers - 1)
+            return RecurrentLayers([make_cell(channels, i) for i, channels in enumerate(inputs)])
+
+        self.encoder = make_layers(patch_channels)
+        self.forecast = make_layers(patch_channels + config.noise)
+        width = config.width * layers + features
         # A container of one: its place in published checkpoints is output_layer.0.
         self.output_layer = nn.Sequential(
             GridConvolution(width, patch_channels, 3, circular=config.circular)
@@ -169,13 +181,19 @@ class EncoderForecaster(RecurrentForecaster):
         *,
         input_frames: int | None = None,
         forced: Tensor | None = None,
+        noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Forecast, by default ``config.horizon`` frames; or, with ``input_frames``, train."""
         if horizon is None and input_frames is None:
             horizon = self.config.horizon
         return super().forward(
-            frames, horizon, input_frames=input_frames, forced=forced, generator=generator
+            frames,
+            horizon,
+            input_frames=input_frames,
+            forced=forced,
+            noise_keys=noise_keys,
+            generator=generator,
         )
 
     def initial_state(
@@ -234,6 +252,10 @@ class EncoderForecaster(RecurrentForecaster):
     ) -> tuple[Tensor, ...]:
         """Features for the output, from the layers' H (B, hidden, h, w) and the reference."""
         return ()
+
+    def _check_frames(self, frames: Tensor) -> None:
+        super()._check_frames(frames)
+        check_grid(self.config, self.padding, self.forecast.cells(), frames)
 
     def _encode_frame(self, patches_bchw: Tensor, state: LayersState) -> LayersState:
         return self.encoder.advance(self.encoder.read(patches_bchw, state), state)

@@ -59,7 +59,7 @@ class Backbone(CellStack):
     """Cells one above the other, without motion."""
 
     def __init__(self, config: BackboneConfig):
-        super().__init__(config, cell_maker(config, motion=False))
+        super().__init__(config, cell_maker(config, config.backbone, motion=False))
         self.backbone = config.backbone
 
     def own_name(self, name: str) -> str:
@@ -79,18 +79,18 @@ class MotionRNN(CellStack):
                 circular=config.circular,
             )
 
-        make_cell = cell_maker(config, motion=True)
+        make_cell = cell_maker(config, config.backbone, motion=True)
         super().__init__(config, make_cell, motion, recurrent=config.recurrent)
 
 
-def cell_maker(config: BackboneConfig, *, motion: bool) -> Callable[[int, int], Cell]:
-    """``make_cell(in_channels, layer)`` for the backbone of ``config``."""
+def cell_maker(config: StackConfig, backbone: str, *, motion: bool) -> Callable[[int, int], Cell]:
+    """``make_cell(in_channels, layer)`` for one of `BACKBONES` in the sizes of ``config``."""
     width, size, circular = config.width, config.filter_size, config.circular
 
     def make(in_channels: int, layer: int) -> Cell:
-        if config.backbone == "predrnn":
+        if backbone == "predrnn":
             return SpatioTemporalLSTM(in_channels, width, size, circular=circular)
-        if config.backbone == "convlstm":
+        if backbone == "convlstm":
             bias = 0.0 if config.compat == "official" else 1.0
             return ConvLSTM(in_channels, width, size, forget_bias=bias, circular=circular)
         if layer == 0:

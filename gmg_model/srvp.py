@@ -20,10 +20,9 @@ from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.causal_lstm import CausalLSTM, GradientHighway
 from gmg_model.layers.cell import Cell
 from gmg_model.layers.conv_gru import ConvGRU
-from gmg_model.layers.conv_lstm import ConvLSTM
 from gmg_model.layers.recollection import ReinforcedFeatureAttention, StandardAttention
 from gmg_model.layers.self_correlation import NORMALISE, TemporalSelfCorrelation
-from gmg_model.layers.st_lstm import SpatioTemporalLSTM
+from gmg_model.motionrnn import cell_maker
 from gmg_model.options import OFFICIAL, configure
 
 
@@ -79,7 +78,7 @@ class SRVP(EncoderForecaster):
     def __init__(self, config: SRVPConfig):
         super().__init__(
             config,
-            _gru_layers(config),
+            _gru_maker(config),
             features=2 * config.width + 2 * (config.embedding // 2),
         )
         self.enc_sc = TemporalSelfCorrelation(
@@ -127,16 +126,8 @@ def _check_probability(option: str, value: float) -> None:
         raise ConfigurationError(f"{option}={value}: give a probability from 0, below 1")
 
 
-def _layers(
-    make_cell: Callable[[int], Cell], config: EncoderForecasterConfig
-) -> Callable[[int], list[Cell]]:
-    """``make_cells`` of `EncoderForecaster`: ``config.layers`` of one kind."""
-    inner = [config.width] * (config.layers - 1)
-    return lambda in_channels: [make_cell(channels) for channels in (in_channels, *inner)]
-
-
-def _gru_layers(config: GRUForecasterConfig) -> Callable[[int], list[Cell]]:
-    def gru(in_channels: int) -> Cell:
+def _gru_maker(config: GRUForecasterConfig) -> Callable[[int, int], Cell]:
+    def make(in_channels: int, layer: int) -> Cell:
         return ConvGRU(
             in_channels,
             config.width,
@@ -146,15 +137,16 @@ def _gru_layers(config: GRUForecasterConfig) -> Callable[[int], list[Cell]]:
             circular=config.circular,
         )
 
-    return _layers(gru, config)
+    return make
 
 
 BASELINE_OFFICIAL = {**OFFICIAL, "output": "sigmoid"}
 SRVP_OFFICIAL = {**BASELINE_OFFICIAL, "normalise": "reduce"}
 
 
-def _baseline(name: str, overrides: Mapping[str, Any]) -> EncoderForecasterConfig:
-    return configure(name, EncoderForecasterConfig, {}, BASELINE_OFFICIAL, overrides)
+def _baseline(name: str, backbone: str, overrides: Mapping[str, Any]) -> EncoderForecaster:
+    config = configure(name, EncoderForecasterConfig, {}, BASELINE_OFFICIAL, overrides)
+    return EncoderForecaster(config, cell_maker(config, backbone, motion=False))
 
 
 def srvp(**overrides: Any) -> SRVP:
@@ -165,30 +157,22 @@ def srvp(**overrides: Any) -> SRVP:
 def srvp_convgru(**overrides: Any) -> EncoderForecaster:
     """SRVP without its two branches."""
     config = configure("srvp-convgru", GRUForecasterConfig, {}, BASELINE_OFFICIAL, overrides)
-    return EncoderForecaster(config, _gru_layers(config))
+    return EncoderForecaster(config, _gru_maker(config))
 
 
 def srvp_convlstm(**overrides: Any) -> EncoderForecaster:
     """An encoder-forecaster of ConvLSTM cells."""
-    config = _baseline("srvp-convlstm", overrides)
-    forget_bias = 0.0 if config.compat == "official" else 1.0
-
-    def cell(in_channels: int) -> Cell:
-        sizes = (in_channels, config.width, config.filter_size)
-        return ConvLSTM(*sizes, forget_bias=forget_bias, circular=config.circular)
-
-    return EncoderForecaster(config, _layers(cell, config))
+    return _baseline("srvp-convlstm", "convlstm", overrides)
 
 
 def srvp_stlstm(**overrides: Any) -> EncoderForecaster:
     """An encoder-forecaster of ST-LSTM cells; the forecaster takes over the encoder's last M."""
-    config = _baseline("srvp-stlstm", overrides)
+    return _baseline("srvp-stlstm", "predrnn", overrides)
 
-    def cell(in_channels: int) -> Cell:
-        sizes = (in_channels, config.width, config.filter_size)
-        return SpatioTemporalLSTM(*sizes, circular=config.circular)
 
-    return EncoderForecaster(config, _layers(cell, config))
+def srvp_mim(**overrides: Any) -> EncoderForecaster:
+    """An encoder-forecaster of MIM blocks; their weights fit frames of ``in_shape`` alone."""
+    return _baseline("srvp-mim", "mim", overrides)
 
 
 def srvp_causallstm(**overrides: Any) -> EncoderForecaster:
@@ -197,17 +181,14 @@ def srvp_causallstm(**overrides: Any) -> EncoderForecaster:
     The highway is a layer more than ``hidden`` lists: five in all by default, each with its state
     and its part of the output convolution's input.
     """
-    config = _baseline("srvp-causallstm", overrides)
+    name = "srvp-causallstm"
+    config = configure(name, EncoderForecasterConfig, {}, BASELINE_OFFICIAL, overrides)
 
-    def cell(in_channels: int) -> Cell:
-        return CausalLSTM(in_channels, config.width, config.filter_size, circular=config.circular)
+    def make(in_channels: int, layer: int) -> Cell:
+        kind = GradientHighway if layer == 1 else CausalLSTM
+        return kind(in_channels, config.width, config.filter_size, circular=config.circular)
 
-    def cells(in_channels: int) -> list[Cell]:
-        first, *others = _layers(cell, config)(in_channels)
-        sizes = (config.width, config.width, config.filter_size)
-        return [first, GradientHighway(*sizes, circular=config.circular), *others]
-
-    return EncoderForecaster(config, cells)
+    return EncoderForecaster(config, make, extra_layers=1)
 
 
 MODELS: Mapping[str, Callable[..., EncoderForecaster]] = {
@@ -215,5 +196,6 @@ MODELS: Mapping[str, Callable[..., EncoderForecaster]] = {
     "srvp-causallstm": srvp_causallstm,
     "srvp-convgru": srvp_convgru,
     "srvp-convlstm": srvp_convlstm,
+    "srvp-mim": srvp_mim,
     "srvp-stlstm": srvp_stlstm,
 }

@@ -17,7 +17,14 @@ from gmg_model.layers.conv_gru import ConvGRU
 from gmg_model.losses import create_loss
 from gmg_model.training import Optimisation, OptimisationConfig
 
-NAMES = ("srvp", "srvp-convgru", "srvp-convlstm", "srvp-stlstm", "srvp-causallstm")
+NAMES = (
+    "srvp",
+    "srvp-convgru",
+    "srvp-convlstm",
+    "srvp-stlstm",
+    "srvp-causallstm",
+    "srvp-mim",
+)
 OBSERVED = 3
 
 
@@ -201,6 +208,15 @@ def test_xavier_states_come_from_the_generator_that_is_given() -> None:
     assert not torch.equal(forecast(model, frames), forecast(make("srvp"), frames))
 
 
+def test_members_of_an_ensemble_differ_by_the_noise_that_the_forecaster_reads() -> None:
+    model, frames = make("srvp", noise=2), clips()
+    members = model.predict(frames, 4, members=3, seed=1)
+    assert members.shape == (2, 3, 4, 1, 8, 12)
+    assert (members[:, 0] - members[:, 1]).abs().max() > 1e-3
+    assert torch.equal(members, model.predict(frames, 4, members=3, seed=1))
+    assert model.encoder.cell0.in_channels == 1
+
+
 def gradients(model: Any, window: Tensor) -> dict[str, Tensor]:
     torch.manual_seed(0)
     outputs = model.train()(window, input_frames=OBSERVED)
@@ -222,6 +238,14 @@ def test_recomputing_each_step_gives_the_same_gradients(name: str) -> None:
     kept = gradients(make(name), clips(frames=6))
     for weight, gradient in gradients(make(name, checkpoint_steps=True), clips(frames=6)).items():
         torch.testing.assert_close(gradient, kept[weight], rtol=1e-4, atol=1e-6, msg=weight)
+
+
+def test_weights_that_fit_one_grid_refuse_another_and_any_other_model_takes_it() -> None:
+    frames = clips(size=(8, 16))
+    for name in NAMES[:-1]:
+        assert forecast(make(name), frames).shape == (2, 4, 1, 8, 16)
+    with pytest.raises(ConfigurationError, match=r"8 x 16.*a grid of 8 x 12"):
+        forecast(make("srvp-mim"), frames)
 
 
 @pytest.mark.parametrize("name", NAMES)

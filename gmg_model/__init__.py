@@ -14,9 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gmg_model.registry import create_model, list_models, load_official
+    from gmg_model.registry import (
+        create_model,
+        is_sized_by_window,
+        list_models,
+        load_official,
+    )
 
-__all__ = ["create_model", "list_models", "load_official"]
+__all__ = ["create_model", "is_sized_by_window", "list_models", "load_official"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,10 +22,17 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     **srvp.MODELS,
 }
 
+SIZED_BY_WINDOW = frozenset(srvp.MODELS)
+
 
 def list_models() -> tuple[str, ...]:
     """The names that `create_model` knows, sorted."""
     return tuple(sorted(_MODELS))
+
+
+def is_sized_by_window(name: str) -> bool:
+    """Whether `create_model` takes ``input_frames`` and ``horizon`` for the model called so."""
+    return name in SIZED_BY_WINDOW
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:

@@ -17,6 +17,14 @@ from pipelines.errors import UsageError
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
+PLACES = {
+    "in_shape": "the store gives the shape",
+    "input_frames": "--data.input_frames",
+    "horizon": "--data.horizon",
+}
+"""Options of models that the data give, and where from."""
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model, and its sizes; see ``gmg_model.create_model``."""
@@ -57,10 +65,10 @@ class ModelOptions:
         for name in ("name", "options"):
             del own[name]
         for name in self.options:
-            if name in own or name == "in_shape":
+            if name in own or name in PLACES:
                 raise UsageError(
                     f"--model.options.{name} has a place of its own",
-                    remedy="the store gives the shape" if name == "in_shape" else f"--model.{name}",
+                    remedy=PLACES.get(name, f"--model.{name}"),
                 )
         if not self.name.startswith("gmg"):
             del own["attention_hidden"]

@@ -68,9 +68,16 @@ class TrainingPlan:
 
     @property
     def model_overrides(self) -> dict[str, Any]:
-        """Arguments of ``gmg_model.create_model``, the frame's shape (C, H, W) included."""
-        shape = (len(self.normalisation.labels), *self.store.spatial_shape)
-        return {"in_shape": shape, **self.options.model.overrides()}
+        """Arguments of ``gmg_model.create_model``: the sizes that the data give are included."""
+        from gmg_model import is_sized_by_window
+
+        sizes: dict[str, Any] = {
+            "in_shape": (len(self.normalisation.labels), *self.store.spatial_shape)
+        }
+        if is_sized_by_window(self.options.model.name):
+            window = self.window
+            sizes |= {"input_frames": window.input_frames, "horizon": window.horizon}
+        return sizes | self.options.model.overrides()
 
 
 def make_plan(options: TrainOptions) -> TrainingPlan:

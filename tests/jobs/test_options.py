@@ -6,12 +6,16 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from jobs.training.options import ModelOptions, TrainOptions, parse
+from jobs.training.plan import TrainingPlan
 from pipelines.errors import UsageError
+from pipelines.windows import WindowSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = ["--store", "store.zarr", "--run", "run"]
@@ -99,6 +103,27 @@ def test_further_options_of_a_model_reach_it_from_the_command_line() -> None:
     assert TrainOptions.from_dict(options.as_dict()) == options
     with pytest.raises(UsageError, match=r"--model\.patch_size"):
         ModelOptions(options={"patch_size": 3}).overrides()
+
+
+def test_a_model_with_weights_for_each_frame_is_made_for_the_window_of_the_data() -> None:
+    def overrides(name: str) -> dict[str, Any]:
+        unused: dict[str, Any] = dict.fromkeys(
+            ("train_starts", "validation_starts", "order", "augmentation")
+        )
+        return TrainingPlan(
+            options=TrainOptions(store="a", run="b", model=ModelOptions(name)),
+            store=cast(Any, SimpleNamespace(spatial_shape=(16, 32))),
+            variables=("t2m",),
+            window=WindowSpec(input_frames=5, horizon=7),
+            normalisation=cast(Any, SimpleNamespace(labels=("t2m",))),
+            **unused,
+        ).model_overrides
+
+    sizes = {"in_shape": (1, 16, 32), "input_frames": 5, "horizon": 7}
+    assert sizes.items() <= overrides("srvp").items()
+    assert "input_frames" not in overrides("gmg-s")
+    with pytest.raises(UsageError, match=r"--data\.input_frames"):
+        ModelOptions("srvp", options={"input_frames": 3}).overrides()
 
 
 def test_every_shipped_yaml_holds_known_options_only() -> None:

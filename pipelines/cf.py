@@ -37,6 +37,7 @@ _COORDINATES: dict[str, dict[str, str]] = {
     "member": {"standard_name": "realization", "units": "1"},
     "level": {"long_name": "pressure level", "units": "hPa", "axis": "Z"},
     "channel": {"long_name": "channel"},
+    "sample": {"long_name": "name of the clip"},
 }
 
 TIME = {
@@ -46,6 +47,14 @@ TIME = {
     "calendar": "proleptic_gregorian",
     "axis": "T",
 }
+
+
+def clip_time(timed: bool) -> dict[str, str]:
+    """Attributes of the time inside a clip: seconds, or the number of the frame."""
+    # "s" and not "seconds", which readers would take for a duration to decode.
+    name = "time since the first frame of the clip" if timed else "frame of the clip"
+    return {"long_name": name, "units": "s" if timed else "1", "axis": "T"}
+
 
 AVAILABLE = {
     "long_name": "whether every variable of the frame can be used",

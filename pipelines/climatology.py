@@ -64,6 +64,12 @@ def climatology(store: Store, variables: Sequence[str]) -> Climatology:
     UsageError
         An unknown variable, a cadence that does not divide a day, or no frame in the train period.
     """
+    if store.clips is not None:
+        raise UsageError(
+            "clips have no calendar, so that nothing is usual at a time",
+            where=store.uri,
+            remedy="score against persistence only",
+        )
     for name in variables:
         store.variable(name)
     cadence = int(store.cadence / np.timedelta64(1, "s"))

@@ -12,7 +12,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipelines import uri as places
 from pipelines.archives import load_archive
 from pipelines.archives.archive import ReadOptions
 from pipelines.archives.assembly import index_archive
+from pipelines.archives.clip_archive import ClipArchive, index_clips, refuse_options
 from pipelines.errors import PlatformError
 from pipelines.lease import Lease, hold
 from pipelines.ledger import Ledger, ShardRecord
@@ -90,15 +91,26 @@ def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b
     archive = load_archive(request.archive)
     summary = Ledger(request.store).read_plan()
     options = remember_options(summary, request.archive, request.options, request.store)
-    index = index_archive(
-        archive,
-        request.source,
-        variables=options.variables,
-        options=ReadOptions(slots_per_day=options.slots_per_day),
-        progress=progress,
-    )
-    times = np.unique(np.concatenate([variable.times for variable in index.variables]))
-    plan = make_plan(index, options, archive.protocol_splits(times))
+    if isinstance(archive, ClipArchive):
+        index = index_clips(
+            archive,
+            request.source,
+            variables=options.variables,
+            options=options.archive_options,
+            progress=progress,
+        )
+        plan = make_plan(index, options, None)
+    else:
+        refuse_options(archive.name, options.archive_options)
+        index = index_archive(
+            archive,
+            request.source,
+            variables=options.variables,
+            options=ReadOptions(slots_per_day=options.slots_per_day),
+            progress=progress,
+        )
+        times = np.unique(np.concatenate([variable.times for variable in index.variables]))
+        plan = make_plan(index, options, archive.protocol_splits(times))
     check_continues(summary, plan, request.store)
     return plan
 
@@ -143,7 +155,8 @@ def convert(
                 check_reachable(used, request.shared_paths)
                 ledger.write_plan(summary | {"objects": objects, "state": "converting"})
                 progress(0, len(due))
-                for done, record in enumerate(_on_ray(due, request, lease.owner), start=1):
+                converting = _on_ray(due, request, lease.owner, plan.index.options)
+                for done, record in enumerate(converting, start=1):
                     records[record.variable, record.shard] = record
                     progress(done, len(due))
                 converted = time.monotonic()
@@ -171,14 +184,17 @@ def convert(
 
 
 def _on_ray(
-    tasks: Sequence[ShardTask], request: ConversionRequest, owner: str
+    tasks: Sequence[ShardTask],
+    request: ConversionRequest,
+    owner: str,
+    options: Mapping[str, Any],
 ) -> Iterator[ShardRecord]:
     """Records as they come: one Ray Data row a shard, decoded and written inside its task."""
     import ray
     from ray.data import TaskPoolStrategy
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    destination = Destination(places.absolute(request.store), request.archive, owner)
+    destination = Destination(places.absolute(request.store), request.archive, owner, options)
 
     def work(row: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = pickle.loads(row["task"])

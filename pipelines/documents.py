@@ -19,7 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from pipelines import cf
-from pipelines.archives.assembly import iso
+from pipelines.clips import SPLITS_UNIT, Clips
 from pipelines.plan import CONVERTER_VERSION, Plan, VariableLayout
 from pipelines.shard import COMPRESSION
 from pipelines.statistics import COUNT, MAX, MIN, NANS, describe_period, fingerprint
@@ -40,9 +40,15 @@ def compose(plan: Plan, moments: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     memory = MemoryStore()
     root = zarr.create_group(memory, zarr_format=3)
     flags = frame_flags(plan, moments)
-    _along_time(root, "time", plan.times, cf.TIME)
-    _along_time(root, "available", flags, cf.AVAILABLE)
-    _along_time(root, "missing_fraction", missing_fraction(plan, moments), cf.MISSING_FRACTION)
+    clips = plan.index.clips
+    if clips is None:
+        _along_time(root, "time", plan.times, cf.TIME)
+    else:
+        _write_coordinate(root, "sample", clips.ids)
+        _write_coordinate(root, "time", clips.offsets, cf.clip_time(clips.timed))
+    fractions = missing_fraction(plan, moments)
+    _along_time(root, "available", flags, cf.AVAILABLE, clips)
+    _along_time(root, "missing_fraction", fractions, cf.MISSING_FRACTION, clips)
     for dim, values in _coordinates(plan).items():
         _write_coordinate(root, dim, values)
     for variable, layout in zip(plan.index.variables, plan.layouts, strict=True):
@@ -88,9 +94,8 @@ def missing_fraction(plan: Plan, moments: Mapping[str, np.ndarray]) -> np.ndarra
 def _root_attributes(
     plan: Plan, moments: Mapping[str, np.ndarray], flags: np.ndarray
 ) -> dict[str, Any]:
-    splits = {name: [iso(a), iso(b)] for name, (a, b) in plan.splits.splits.items()}
-    first, last = plan.splits.splits["train"]
-    frames = (plan.times >= first) & (plan.times <= last) & (flags == cf.OK)
+    splits = plan.splits_record()
+    frames = plan.train_frames & (flags == cf.OK)
     layered = {layout.name for layout in plan.layouts if len(layout.frame_shape) > 2}
     statistics = describe_period(moments, layered, frames, "train", splits["train"])
     return {
@@ -98,9 +103,10 @@ def _root_attributes(
         "title": plan.index.title,
         "archive": plan.index.archive,
         "converter_version": CONVERTER_VERSION,
-        "cadence_seconds": plan.index.cadence_seconds,
+        "cadence_seconds": plan.cadence_seconds,
         "synthetic": plan.index.synthetic,
         "splits": splits,
+        **({"splits_unit": SPLITS_UNIT} if plan.index.clips is not None else {}),
         "splits_origin": plan.splits.origin,
         "splits_embargo": plan.splits.embargo,
         "statistics": statistics,
@@ -139,27 +145,35 @@ def _coordinates(plan: Plan) -> dict[str, np.ndarray]:
 def _declare(root: zarr.Group, layout: VariableLayout, attributes: Mapping[str, Any]) -> None:
     root.create_array(
         layout.name,
-        shape=(layout.frames, *layout.frame_shape),
-        chunks=(layout.chunk_frames, *layout.frame_shape),
-        shards=(layout.shard_frames, *layout.frame_shape),
+        shape=layout.array_shape(layout.frames),
+        chunks=layout.array_shape(layout.chunk_frames),
+        shards=layout.array_shape(layout.shard_frames),
         dtype="float32",
         fill_value=np.nan,
-        dimension_names=("time", *layout.dims),
+        dimension_names=layout.array_dims,
         compressors=[BloscCodec(typesize=4, **COMPRESSION)],  # pyright: ignore[reportArgumentType]
         attributes=dict(attributes),
     )
 
 
 def _along_time(
-    root: zarr.Group, name: str, values: np.ndarray, attributes: Mapping[str, Any]
+    root: zarr.Group,
+    name: str,
+    values: np.ndarray,
+    attributes: Mapping[str, Any],
+    clips: Clips | None = None,
 ) -> None:
+    dims, chunks = ("time",), (GROWING_CHUNK,)
+    if clips is not None:
+        values = values.reshape(-1, clips.frames)
+        dims, chunks = ("sample", "time"), (max(1, GROWING_CHUNK // clips.frames), clips.frames)
     array = root.create_array(
         name,
         shape=values.shape,
-        chunks=(GROWING_CHUNK,),
+        chunks=chunks,
         dtype=values.dtype,
         fill_value=np.nan if values.dtype.kind == "f" else 0,
-        dimension_names=("time",),
+        dimension_names=dims,
         compressors=[ZstdCodec(level=3)],
         attributes=dict(attributes),
         config={"write_empty_chunks": True},
@@ -167,7 +181,9 @@ def _along_time(
     array[:] = values
 
 
-def _write_coordinate(root: zarr.Group, dim: str, values: np.ndarray) -> None:
+def _write_coordinate(
+    root: zarr.Group, dim: str, values: np.ndarray, attributes: Mapping[str, Any] | None = None
+) -> None:
     if values.dtype.kind in "OSU":
         values = values.astype(np.dtypes.StringDType())
     with warnings.catch_warnings():
@@ -180,7 +196,7 @@ def _write_coordinate(root: zarr.Group, dim: str, values: np.ndarray) -> None:
             dtype=values.dtype,
             dimension_names=(dim,),
             compressors=None,
-            attributes=dict(cf.coordinate_attributes(dim)),
+            attributes=dict(attributes or cf.coordinate_attributes(dim)),
             config={"write_empty_chunks": True},
         )
         array[:] = values

@@ -46,7 +46,9 @@ class FrameReader:
                 where=store.uri,
                 remedy="choose variables of one grid",
             )
-        self._channels = [int(np.prod(array.shape[1:-2])) for array in self._arrays]
+        infos = [store.variables[name] for name in variables]
+        self._channels = [int(np.prod(info.extra_shape)) for info in infos]
+        self._clip_frames = store.clips.frames if store.clips is not None else 1
         height, width = shapes.pop()
         self.frame_shape: tuple[int, int, int] = (sum(self._channels), height, width)
         """(C, H, W)."""
@@ -74,7 +76,7 @@ class FrameReader:
         for name, array, channels in zip(self.variables, self._arrays, self._channels, strict=True):
             part = out_tchw[:, channel : channel + channels]
             try:
-                _read_into(array, first, last, part)
+                _read_into(array, first, last, part, self._clip_frames)
             except PlatformError:
                 raise
             except Exception as error:
@@ -112,7 +114,7 @@ class FrameReader:
             )
 
     def _where(self, name: str, first: int, last: int) -> str:
-        begin = self.store.times[first].astype("datetime64[s]")
+        begin = self.store.label(first)
         return f"{self.store.uri}, {name}, frames {first} to {last - 1} (from {begin})"
 
 
@@ -135,11 +137,19 @@ def open_array(store: Store, name: str) -> zarr.Array[Any]:
     return store.array(name)
 
 
-def _read_into(array: zarr.Array[Any], first: int, last: int, out_tchw: np.ndarray) -> None:
+def _read_into(
+    array: zarr.Array[Any], first: int, last: int, out_tchw: np.ndarray, clip: int
+) -> None:
+    """Frames [first, last); an array of clips is read as the whole clips that hold them."""
     from zarr.core.buffer import NDArrayLike, default_buffer_prototype
 
-    shape = (last - first, *array.shape[1:])
-    selection = (slice(first, last),)
+    begin, end = first // clip, -(-last // clip)
+    if begin * clip < first or last < end * clip:
+        clips = np.asarray(array[begin:end]).reshape(-1, *out_tchw.shape[1:])
+        out_tchw[...] = clips[first - begin * clip : last - begin * clip]
+        return
+    shape = (end - begin, *array.shape[1:])
+    selection = (slice(begin, end),)
     if out_tchw.flags.c_contiguous and array.dtype == out_tchw.dtype:
         # The decoder writes into the caller's memory: no fresh pages, no second copy.
         memory = cast(NDArrayLike, out_tchw.reshape(shape))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pipelines import cf
 from pipelines.archives.assembly import iso
+from pipelines.clips import Clips
 from pipelines.ledger import Ledger
-from pipelines.plan import Plan, missing_runs
+from pipelines.plan import Plan
 from pipelines.resume import due_tasks, object_sizes
+from pipelines.runs import true_runs
 from pipelines.store import Store, open_store
 
 _MEANINGS = cf.AVAILABLE["flag_meanings"].split()
@@ -27,8 +30,9 @@ def inspect(uri: str) -> dict[str, Any]:
         "title": store.title,
         "archive": store.attributes["archive"],
         "synthetic": store.synthetic,
-        "period": [_iso(store.times[0]), _iso(store.times[-1])],
-        "cadence_seconds": int(store.cadence / np.timedelta64(1, "s")),
+        "period": None if store.clips else [_iso(store.times[0]), _iso(store.times[-1])],
+        "samples": _samples(store.clips),
+        "cadence_seconds": store.attributes["cadence_seconds"],
         "frames": len(store.times),
         "frames_available": int((store.available == cf.OK).sum()),
         "grid": _grid(store),
@@ -79,20 +83,26 @@ def _variable(store: Store, name: str, sizes: dict[str, int]) -> dict[str, Any]:
     }
 
 
+def _samples(clips: Clips | None) -> dict[str, Any] | None:
+    """Of an archive of clips: how many, how long, and the places in time of their frames."""
+    if clips is None:
+        return None
+    return {"count": len(clips.ids), "frames": clips.frames, "offsets": clips.offsets.tolist()}
+
+
 def _gaps(store: Store) -> list[dict[str, Any]]:
-    seconds = store.times.astype("datetime64[s]").astype(np.int64)
-    gaps = []
-    for flag in range(1, len(_MEANINGS)):
-        for first, last, frames in missing_runs(seconds, store.available == flag):
-            gaps.append(
-                {
-                    "first": _iso(np.datetime64(first, "s")),
-                    "last": _iso(np.datetime64(last, "s")),
-                    "frames": frames,
-                    "why": _MEANINGS[flag],
-                }
-            )
-    return sorted(gaps, key=lambda gap: gap["first"])
+    shown: Callable[[int], str] = (
+        (lambda frame: _iso(store.times[frame])) if store.clips is None else store.clips.label
+    )
+    gaps = [
+        (first, last, frames, _MEANINGS[flag])
+        for flag in range(1, len(_MEANINGS))
+        for first, last, frames in true_runs(store.available == flag)
+    ]
+    return [
+        {"first": shown(first), "last": shown(last), "frames": frames, "why": why}
+        for first, last, frames, why in sorted(gaps)
+    ]
 
 
 def _iso(time: np.datetime64) -> str:
@@ -108,8 +118,8 @@ def describe_plan(plan: Plan, store: str) -> dict[str, Any]:
         variables[variable.name] = {
             "long_name": attributes.get("long_name", variable.name),
             "units": str(attributes.get("units", "")),
-            "dims": ["time", *layout.dims],
-            "shape": [layout.frames, *layout.frame_shape],
+            "dims": layout.array_dims,
+            "shape": layout.array_shape(layout.frames),
             "shards": layout.shards,
             "missing_frames": int((~plan.held[variable.name]).sum()),
         }
@@ -121,7 +131,8 @@ def describe_plan(plan: Plan, store: str) -> dict[str, Any]:
         "files": len(plan.index.files),
         "files_bytes": sum(file.size for file in plan.index.files),
         "periods": [[iso(first), iso(last)] for first, last in plan.index.periods],
-        "cadence_seconds": plan.index.cadence_seconds,
+        "samples": _samples(plan.index.clips),
+        "cadence_seconds": plan.cadence_seconds,
         "frames": len(plan.times),
         "variables": variables,
         "chunk_frames": plan.options.chunk_frames,
@@ -129,12 +140,17 @@ def describe_plan(plan: Plan, store: str) -> dict[str, Any]:
         "shards": len(plan.tasks),
         "shards_due": len(due),
         "bytes_raw": plan.raw_bytes,
-        "splits": {name: [iso(a), iso(b)] for name, (a, b) in plan.splits.splits.items()},
+        "splits": plan.splits_record(),
         "splits_origin": plan.splits.origin,
         "splits_embargo": plan.splits.embargo,
         "gaps": [
-            {"first": iso(a), "last": iso(b), "frames": n, "why": _MEANINGS[cf.MISSING_IN_SOURCE]}
-            for a, b, n in plan.gaps()
+            {
+                "first": plan.label(first),
+                "last": plan.label(last),
+                "frames": frames,
+                "why": _MEANINGS[cf.MISSING_IN_SOURCE],
+            }
+            for first, last, frames in plan.gaps()
         ],
         "notes": list(plan.index.notes),
     }

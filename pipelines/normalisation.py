@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from pipelines.clips import split_text
 from pipelines.errors import StoreError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Normalisation:
                 if not moments["count"]:
                     raise StoreError(
                         f"no value of '{label}' in the train period",
-                        where=f"{store.uri}, {' to '.join(store.statistics['period'])}",
+                        where=f"{store.uri}, {' to '.join(split_text(store.statistics['period']))}",
                         remedy="convert more of the archive, or name another train period with "
                         "a splits file (--splits)",
                     )
@@ -121,7 +122,7 @@ class Normalisation:
 
 def _channel_moments(info: VariableInfo, moments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Moments for each flattened channel, pooled over the dimensions that share constants."""
-    dims, sizes = info.dims[1:-2], info.shape[1:-2]
+    dims, sizes = info.extra_dims, info.extra_shape
     if all(dim in POOLED_DIMS for dim in dims):
         return [moments] * math.prod(sizes)
     indices = np.indices(sizes).reshape(len(sizes), -1).T

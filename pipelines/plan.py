@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from pipelines.archives.archive import ArchiveIndex, SourceFile, Splits, VariableIndex
+from pipelines.archives.assembly import iso
 from pipelines.area_average import AreaAverage
 from pipelines.errors import UsageError
 from pipelines.regrid import CoarseGrid, regridded
+from pipelines.runs import as_runs, from_runs, true_runs
 from pipelines.shard import COMPRESSION
 from pipelines.splits import Bounds, SplitChoice, choose_splits
 
@@ -48,6 +50,8 @@ class ConversionOptions:
     regrid: str | None = None
     """coarser grid by area average: degrees (``5.625``) or rows x columns (``32x64``); None: the
     source's own"""
+    archive_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of an archive of clips that were given, by name; the others have its defaults"""
 
     def __post_init__(self) -> None:
         if self.regrid is not None:
@@ -80,6 +84,9 @@ class VariableLayout:
     shard_frames: int
     average: AreaAverage | None = None
     """from the source's grid to the store's; None: they are the same"""
+    clip_frames: int | None = None
+    """frames of a clip, where the array is ``(sample, time, ...)``; sizes are in frames all the
+    same, and whole clips"""
 
     @property
     def shards(self) -> int:
@@ -107,13 +114,24 @@ class VariableLayout:
         grid = self.frame_shape[-2:] if self.average is None else self.average.fine_shape
         return 4 * math.prod((*self.frame_shape[:-2], *grid))
 
+    @property
+    def array_dims(self) -> tuple[str, ...]:
+        """The dimensions of the array in the store."""
+        return (*(("time",) if self.clip_frames is None else ("sample", "time")), *self.dims)
+
+    def array_shape(self, frames: int) -> tuple[int, ...]:
+        """So many frames, whole clips where there are clips, as the store's array has them."""
+        clip = self.clip_frames
+        head = (frames,) if clip is None else (frames // clip, clip)
+        return (*head, *self.frame_shape)
+
     def object_name(self, shard: int) -> str:
         """The shard's place in the store.
 
         >>> VariableLayout("t2m", ("y", "x"), (8, 8), 100, 16, 64).object_name(1)
         't2m/c/1/0/0'
         """
-        return "/".join([self.name, "c", str(shard), *["0"] * len(self.frame_shape)])
+        return "/".join([self.name, "c", str(shard), *["0"] * len(self.array_shape(0)[1:])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +203,35 @@ class Plan:
             data["splits"] = {name: list(bounds) for name, bounds in self.options.splits.items()}
         return data
 
+    @property
+    def cadence_seconds(self) -> int | None:
+        """Time between frames, at the beginning of a clip; None for clips without a time."""
+        clips = self.index.clips
+        return None if clips is not None and not clips.timed else self.index.cadence_seconds
+
+    def splits_record(self) -> dict[str, list[Any]]:
+        """split -> first and last, as the store keeps them: ISO times, or numbers of clips."""
+        shown: Callable[[int], Any] = iso if self.index.clips is None else int
+        return {name: [shown(a), shown(b)] for name, (a, b) in self.splits.splits.items()}
+
+    @property
+    def train_frames(self) -> np.ndarray:
+        """bool (frames,): those of the train split."""
+        if self.index.clips is not None:
+            begin, end = self.index.clips.frame_range("train")
+            rows = np.arange(len(self.times))
+            return (rows >= begin) & (rows < end)
+        first, last = self.splits.splits["train"]
+        return (self.times >= first) & (self.times <= last)
+
+    def label(self, frame: int) -> str:
+        """A frame as it stands in messages: its time, or its clip and its place there."""
+        clips = self.index.clips
+        return iso(int(self.times[frame])) if clips is None else clips.label(frame)
+
     def gaps(self) -> list[tuple[int, int, int]]:
-        """Runs of frames that some variable lacks: first time, last time (seconds), frames."""
-        return missing_runs(self.times, ~np.logical_and.reduce(list(self.held.values())))
+        """Runs of frames that some variable lacks: first, last (see :meth:`label`), length."""
+        return true_runs(~np.logical_and.reduce(list(self.held.values())))
 
 
 def make_plan(
@@ -204,6 +248,7 @@ def make_plan(
         variables=tuple(variable.name for variable in index.variables),
         chunk_frames=chunk_frames,
         shard_frames=shard_frames,
+        archive_options=dict(index.options),
     )
     layouts, tasks, held = [], [], {}
     for variable in index.variables:
@@ -215,18 +260,21 @@ def make_plan(
             chunk_frames,
             shard_frames,
             averages.get(variable.name),
+            index.clips.frames if index.clips is not None else None,
         )
         layouts.append(layout)
         rows = np.searchsorted(times, variable.times)
         held[variable.name] = np.zeros(len(times), bool)
         held[variable.name][rows] = True
         tasks.extend(_shard_tasks(layout, variable, rows, times, index))
-    splits = choose_splits(times, protocol_splits, options.splits)
+    splits = _splits(index, times, protocol_splits, options)
     return Plan(index, resolved, times, tuple(layouts), tuple(tasks), held, splits)
 
 
 def time_axis(index: ArchiveIndex) -> np.ndarray:
     """Every step of every period, whether the source has it or not: int64 seconds."""
+    if index.clips is not None:
+        return index.clips.axis()
     step = index.cadence_seconds
     return np.concatenate([np.arange(a, b + 1, step, dtype=np.int64) for a, b in index.periods])
 
@@ -235,8 +283,12 @@ def resolve_frames(index: ArchiveIndex, options: ConversionOptions) -> tuple[int
     """Frames a chunk and a shard, the same for every variable and for any length of the archive."""
     frame_bytes = max(4 * math.prod(variable.shape) for variable in index.variables)
     chunk, shard = options.chunk_frames, options.shard_frames
+    if index.clips is not None:
+        index.clips.check_sizes(chunk_frames=chunk, shard_frames=shard)
     if chunk is None:
+        clip = index.clips.frames if index.clips is not None else 1
         chunk = min(MAX_CHUNK_FRAMES, _power_of_two(MAX_CHUNK_BYTES // frame_bytes))
+        chunk = max(1, chunk // clip) * clip
         chunk = math.gcd(chunk, shard) if shard else chunk
     if shard is None:
         frames = min(MAX_SHARD_FRAMES, MAX_SHARD_BYTES // frame_bytes)
@@ -244,34 +296,18 @@ def resolve_frames(index: ArchiveIndex, options: ConversionOptions) -> tuple[int
     return chunk, shard
 
 
-def missing_runs(times: np.ndarray, missing: np.ndarray) -> list[tuple[int, int, int]]:
-    """Runs of True in ``missing``: first time, last time, frames.
-
-    >>> missing_runs(np.array([0, 60, 120, 180]), np.array([False, True, True, False]))
-    [(60, 120, 2)]
-    """
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
-    return [
-        (int(times[first]), int(times[end - 1]), int(end - first))
-        for first, end in edges.reshape(-1, 2)
-    ]
-
-
-def as_runs(values: np.ndarray) -> list[list[int]]:
-    """Increasing steps of one as ``[first, count]``.
-
-    >>> as_runs(np.array([3, 4, 5, 9]))
-    [[3, 3], [9, 1]]
-    """
-    breaks = np.flatnonzero(np.diff(values) != 1) + 1
-    return [[int(run[0]), len(run)] for run in np.split(values, breaks) if len(run)]
-
-
-def from_runs(runs: list[list[int]]) -> np.ndarray:
-    """The inverse of :func:`as_runs`."""
-    if not runs:
-        return np.empty(0, np.int64)
-    return np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in runs])
+def _splits(
+    index: ArchiveIndex, times: np.ndarray, protocol: Splits | None, options: ConversionOptions
+) -> SplitChoice:
+    if index.clips is None:
+        return choose_splits(times, protocol, options.splits)
+    if options.splits is not None:
+        raise UsageError(
+            "clips have no times to split by",
+            where="--splits",
+            remedy="leave it out: the archive's own lists and options say which clips are held out",
+        )
+    return SplitChoice(dict(index.clips.splits), "protocol")
 
 
 def _power_of_two(value: int) -> int:
@@ -301,16 +337,21 @@ def _shard_tasks(
             for run in np.split(np.arange(end - first), cuts)
             if len(run)
         )
-        key = _key(layout, times[start:stop], segments)
+        key = _key(layout, times[start:stop], segments, index.options)
         tasks.append(ShardTask(layout, shard, start, stop, segments, key))
     return tasks
 
 
-def _key(layout: VariableLayout, times: np.ndarray, segments: tuple[Segment, ...]) -> str:
+def _key(
+    layout: VariableLayout,
+    times: np.ndarray,
+    segments: tuple[Segment, ...],
+    options: Mapping[str, Any],
+) -> str:
     sources = [segment.to_json() for segment in segments]
-    for source in sources:
+    for source, segment in zip(sources, segments, strict=True):
         # Where the archive lies is no part of its content: it may be mounted elsewhere tomorrow.
-        source["file"]["uri"] = source["file"]["uri"].rsplit("/", 1)[-1]
+        source["file"]["uri"] = segment.file.name
     content = {
         "version": CONVERTER_VERSION,
         "compression": COMPRESSION,
@@ -323,4 +364,6 @@ def _key(layout: VariableLayout, times: np.ndarray, segments: tuple[Segment, ...
     }
     if layout.average is not None:
         content["average"] = layout.average.digest()
+    if options:
+        content["options"] = dict(options)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from pipelines import uri as places
+from pipelines.archives.archive import SourceFile
 from pipelines.archives.assembly import iso
 from pipelines.errors import SourceError, StoreError
 from pipelines.ledger import Ledger, ShardRecord
-from pipelines.plan import ConversionOptions, Plan, ShardTask, as_runs, from_runs
+from pipelines.plan import ConversionOptions, Plan, ShardTask
+from pipelines.runs import as_runs, from_runs
 
 _FIXED = ("chunk_frames", "shard_frames", "slots_per_day", "regrid")
 
@@ -46,7 +48,11 @@ def remember_options(
         options = replace(options, variables=tuple(kept["variables"]))
     if kept["splits"] is not None:
         kept["splits"] = {name: tuple(bounds) for name, bounds in kept["splits"].items()}
-    differing = []
+    differing, held = [], kept.get("archive_options", {})
+    for name, value in options.archive_options.items():
+        if held.get(name) != value:
+            differing.append(f"{name}: the store has {held.get(name)}, asked {value}")
+    options = replace(options, archive_options=held)
     for name in _FIXED:
         asked = getattr(options, name)
         if asked is None:
@@ -74,9 +80,9 @@ def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
         "configuration": plan.configuration(),
         "cadence_seconds": plan.index.cadence_seconds,
         "frames": len(plan.times),
-        "first_time": iso(int(plan.times[0])),
-        "last_time": iso(int(plan.times[-1])),
-        "times_sha256": _digest(plan.times),
+        "first_time": plan.label(0),
+        "last_time": plan.label(len(plan.times) - 1),
+        "times_sha256": _digest(plan, len(plan.times)),
         "grid_sha256": grid_digest(plan),
         "missing": {name: as_runs(np.flatnonzero(~held)) for name, held in plan.held.items()},
         "sources": [file.to_json() for file in plan.index.files],
@@ -108,7 +114,15 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
             remedy="convert this source to another --store",
         )
     old = summary["frames"]
-    if len(plan.times) < old or _digest(plan.times[:old]) != summary["times_sha256"]:
+    if len(plan.times) < old or _digest(plan, old) != summary["times_sha256"]:
+        if plan.index.clips is not None:
+            raise StoreError(
+                f"the source's clips do not continue the store's {old // plan.index.clips.frames}, "
+                f"which end with {summary['last_time']}",
+                where=store,
+                remedy="a store grows at its end only, by clips of its last split: convert the "
+                "whole archive to another --store",
+            )
         raise StoreError(
             f"the source does not continue the store: it covers {iso(int(plan.times[0]))} to "
             f"{iso(int(plan.times[-1]))} every {plan.index.cadence_seconds} s, the store "
@@ -124,10 +138,11 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
         lost = np.flatnonzero(~was_missing & ~plan.held[name][:old])
         if len(lost):
             present = {file.name for file in plan.index.files}
-            gone = [s["uri"] for s in summary["sources"] if s["uri"].split("/")[-1] not in present]
+            sources = [SourceFile(**source) for source in summary["sources"]]
+            gone = [source.uri for source in sources if source.name not in present]
             raise SourceError(
                 f"{len(lost)} frames of '{name}' that the store holds are gone from the source, "
-                f"the first at {iso(int(plan.times[lost[0]]))}",
+                f"the first at {plan.label(int(lost[0]))}",
                 where=", ".join(gone) or summary["source"],
                 remedy="put the files back and run again, or convert to another --store",
             )
@@ -184,5 +199,10 @@ def grid_digest(plan: Plan) -> str:
     return digest.hexdigest()
 
 
-def _digest(times: np.ndarray) -> str:
-    return hashlib.sha256(times.astype("<i8").tobytes()).hexdigest()
+def _digest(plan: Plan, frames: int) -> str:
+    """sha256 of the first times of the axis, and of the clips that they belong to."""
+    digest = hashlib.sha256(plan.times[:frames].astype("<i8").tobytes())
+    if plan.index.clips is not None:
+        ids = plan.index.clips.ids[: frames // plan.index.clips.frames]
+        digest.update(repr(ids.tolist()).encode())
+    return digest.hexdigest()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Destination:
     store: str
     archive: str
     owner: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """the archive's own, as resolved"""
 
 
 def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
@@ -44,7 +47,7 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
     layout = task.layout
     encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
     moments = []
-    for frames in _frames(task, destination.archive):
+    for frames in _frames(task, destination):
         moments.append(frame_moments(frames))
         encoder.add(frames)
     data = encoder.finish()
@@ -89,7 +92,7 @@ def utc_now() -> str:
     return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat("T", "seconds")
 
 
-def _frames(task: ShardTask, archive: str) -> Iterator[np.ndarray]:
+def _frames(task: ShardTask, destination: Destination) -> Iterator[np.ndarray]:
     """The shard's frames in order of time, in runs; NaN where the source has none."""
     layout = task.layout
     run = max(1, _RUN_BYTES // max(layout.frame_bytes, layout.source_frame_bytes))
@@ -97,7 +100,7 @@ def _frames(task: ShardTask, archive: str) -> Iterator[np.ndarray]:
     for segment in _interleaved(task.segments):
         yield from _missing(task, done, int(segment.offset[0]))
         done = int(segment.offset[0])
-        decoder = load_archive(archive).decoder
+        decoder = load_archive(destination.archive).opener(destination.options)
         with reading(segment.file) as path, decoder(path, segment.file) as decode:
             for begin in range(0, len(segment.positions), run):
                 positions = segment.positions[begin : begin + run]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import uri as places
+from pipelines.clips import Clips, split_text
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.ledger import Ledger
 
@@ -28,7 +30,7 @@ class VariableInfo:
 
     name: str
     dims: tuple[str, ...]
-    """``(time, [level, member, channel ...], y, x)``"""
+    """``(time, [level, member, channel ...], y, x)``, ``sample`` first where there are clips"""
     shape: tuple[int, ...]
     chunk_frames: int
     shard_frames: int
@@ -36,6 +38,16 @@ class VariableInfo:
     long_name: str
     channel_labels: tuple[str, ...]
     """one label per extra index, flattened: ``(t2m,)`` or ``(z[850], z[500])``"""
+
+    @property
+    def extra_dims(self) -> tuple[str, ...]:
+        """The dimensions between time and the grid: level, member, channel."""
+        return self.dims[self.dims.index("time") + 1 : -2]
+
+    @property
+    def extra_shape(self) -> tuple[int, ...]:
+        """Lengths of :attr:`extra_dims`."""
+        return self.shape[self.dims.index("time") + 1 : -2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +57,7 @@ class Store:
     uri: str
     attributes: Mapping[str, Any]
     times: np.ndarray
-    """datetime64[ns] (T,)"""
+    """datetime64[ns] (T,); of clips a made-up axis, clip after clip with a jump between two"""
     available: np.ndarray
     """uint8 (T,): 0 where the frame can be used"""
     cadence: np.timedelta64
@@ -53,6 +65,8 @@ class Store:
     variables: Mapping[str, VariableInfo]
     coordinates: Mapping[str, np.ndarray]
     """values by dimension, without time"""
+    clips: Clips | None = None
+    """where the archive is one of clips: frames are counted clip after clip all the same"""
 
     @property
     def title(self) -> str:
@@ -66,7 +80,13 @@ class Store:
 
     @property
     def splits(self) -> dict[str, tuple[np.datetime64, np.datetime64]]:
-        """split -> first and last time, inclusive."""
+        """split -> first and last time of :attr:`times`, inclusive."""
+        if self.clips is not None:
+            ranges = {name: self.clips.frame_range(name) for name in self.clips.splits}
+            return {
+                name: (self.times[begin], self.times[end - 1])
+                for name, (begin, end) in ranges.items()
+            }
         return {
             name: (np.datetime64(first, "ns"), np.datetime64(last, "ns"))
             for name, (first, last) in self.attributes["splits"].items()
@@ -88,6 +108,16 @@ class Store:
         height, width = next(iter(self.variables.values())).shape[-2:]
         return height, width
 
+    def period(self, split: str) -> tuple[str, str]:
+        """First and last of a split as people read them: times, or numbers of samples."""
+        return split_text(self.attributes["splits"][split])
+
+    def label(self, frame: int) -> str:
+        """What a frame is: its time, or its clip and its place there."""
+        if self.clips is not None:
+            return self.clips.label(frame)
+        return str(self.times[frame].astype("datetime64[m]"))
+
     def variable(self, name: str) -> VariableInfo:
         """One variable; UsageError with the nearest name where there is none."""
         if name not in self.variables:
@@ -99,7 +129,7 @@ class Store:
         return self.variables[name]
 
     def array(self, name: str) -> zarr.Array:
-        """A variable's array ``(T, *extra, H, W)``, read only."""
+        """A variable's array ``(T, *extra, H, W)``, or ``(sample, T, ...)``, read only."""
         self.variable(name)
         return _open_group(self.uri)[name]  # pyright: ignore[reportReturnType]
 
@@ -150,15 +180,27 @@ def open_store(uri: str) -> Store:
         if array["node_type"] == "array" and len(array["shape"]) >= 3
     }
     order = attributes["configuration"]["variables"]
+    clips = _clips(attributes, one_dimensional)
+    times = one_dimensional["time"] if clips is None else clips.axis()
+    cadence = attributes["cadence_seconds"] if clips is None else clips.step
     return Store(
         uri=uri,
         attributes=attributes,
-        times=one_dimensional["time"].astype("datetime64[s]").astype("datetime64[ns]"),
-        available=one_dimensional["available"],
-        cadence=np.timedelta64(attributes["cadence_seconds"], "s"),
+        times=times.astype("datetime64[s]").astype("datetime64[ns]"),
+        available=np.asarray(group["available"]).reshape(-1),
+        cadence=np.timedelta64(cadence, "s"),
         variables={name: variables[name] for name in order},
         coordinates=coordinates,
+        clips=clips,
     )
+
+
+def _clips(attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Clips | None:
+    if "sample" not in arrays:
+        return None
+    splits = {name: (first, last) for name, (first, last) in attributes["splits"].items()}
+    timed = attributes["cadence_seconds"] is not None
+    return Clips(arrays["sample"], arrays["time"], splits, timed)
 
 
 def _open_group(uri: str) -> zarr.Group:
@@ -177,15 +219,17 @@ def _variable(
 ) -> VariableInfo:
     dims, shape = tuple(array["dimension_names"]), tuple(array["shape"])
     sharding = array["codecs"][0]["configuration"]
+    chunk, shard = sharding["chunk_shape"], array["chunk_grid"]["configuration"]["chunk_shape"]
+    head = dims.index("time") + 1
     return VariableInfo(
         name=name,
         dims=dims,
         shape=shape,
-        chunk_frames=sharding["chunk_shape"][0],
-        shard_frames=array["chunk_grid"]["configuration"]["chunk_shape"][0],
+        chunk_frames=math.prod(chunk[:head]),
+        shard_frames=math.prod(shard[:head]),
         units=str(array["attributes"].get("units", "")),
         long_name=str(array["attributes"].get("long_name", name)),
-        channel_labels=_labels(name, dims[1:-2], shape[1:-2], coordinates),
+        channel_labels=_labels(name, dims[head:-2], shape[head:-2], coordinates),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
-from pipelines.archives.files import find_files
+from pipelines.archives.archive import SourceFile
 from pipelines.errors import StoreError
 from pipelines.ledger import FOLDER, Ledger, ShardRecord
 from pipelines.resume import object_sizes
@@ -126,12 +126,12 @@ def verify(
 
 def _source_problems(summary: dict[str, Any], source: str) -> Iterable[Problem]:
     archive = load_archive(summary["archive"])
-    found = {f.name: f for f in find_files(source, archive.suffixes, archive.name)}
-    recorded = {entry["uri"].rsplit("/", 1)[-1]: entry for entry in summary["sources"]}
-    for name, entry in recorded.items():
+    found = {file.name: file for file in archive.find(source)}
+    recorded = {file.name: file for file in (SourceFile(**s) for s in summary["sources"])}
+    for name, file in recorded.items():
         if name not in found:
-            yield Problem("missing", entry["uri"])
-        elif (found[name].size, found[name].etag) != (entry["size"], entry["etag"]):
+            yield Problem("missing", file.uri)
+        elif (found[name].size, found[name].etag) != (file.size, file.etag):
             yield Problem("changed", found[name].uri)
     yield from (Problem("new", found[name].uri) for name in sorted(found.keys() - recorded.keys()))
 

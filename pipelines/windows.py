@@ -15,6 +15,7 @@ import numpy as np
 from pipelines.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from pipelines.clips import Clips
     from pipelines.store import Store
 
 Counting = Literal["every", "openstl"]
@@ -129,12 +130,36 @@ def split_starts(
         )
     first, last = store.splits[split]
     embargo = spec.span - 1 if store.attributes.get("splits_embargo") and split != "train" else 0
-    starts = window_starts(store.times, store.available, store.cadence, spec, first, last, embargo)
+    if store.clips is not None and not store.clips.regular:
+        store.clips.check_window(spec.frames, spec.stride, store.uri)
+        starts = _whole_clips(store.clips, store.available, split)
+    else:
+        starts = window_starts(
+            store.times, store.available, store.cadence, spec, first, last, embargo
+        )
     if counting == "openstl":
         starts = starts[:-2]
     if not len(starts):
         raise _no_window(store, split, spec, embargo)
     return starts
+
+
+def lead_seconds(store: Store, spec: WindowSpec) -> tuple[int, ...]:
+    """From the last input frame of a window to each frame that is predicted, (horizon,).
+
+    Seconds; for clips without a time, frames.
+    """
+    if store.clips is not None:
+        return store.clips.lead_offsets(spec.input_frames, spec.horizon, spec.stride)
+    step = int(store.cadence / np.timedelta64(1, "s")) * spec.stride
+    return tuple(step * lead for lead in range(1, spec.horizon + 1))
+
+
+def _whole_clips(clips: Clips, available: np.ndarray, split: str) -> np.ndarray:
+    """First frames of the clips of a split that lack no frame."""
+    heads = np.arange(*clips.frame_range(split), clips.frames, dtype=np.int64)
+    whole = (available.reshape(-1, clips.frames) == 0).all(axis=1)
+    return heads[whole[heads // clips.frames]]
 
 
 def longest_run(times: np.ndarray, available: np.ndarray, cadence: np.timedelta64) -> int:
@@ -163,7 +188,7 @@ def _no_window(store: Store, split: str, spec: WindowSpec, embargo: int) -> Usag
         f"no window fits in split '{split}': a window spans {spec.span} frames "
         f"({spec.input_frames} + {spec.horizon} at stride {spec.stride}) and the longest run "
         f"without a gap has {run}",
-        where=f"{store.uri}, {first.astype('datetime64[s]')} to {last.astype('datetime64[s]')}"
+        where=f"{store.uri}, {' to '.join(store.period(split))}"
         + (f", the first {embargo} frames left out as an embargo" if embargo else ""),
         remedy="lower input_frames, horizon or stride, convert more of the archive, "
         "or give the split a longer period with a splits file (--splits)",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from pipelines.clips import split_text
+
 if TYPE_CHECKING:
     from pipelines.convert import ConversionReport
     from pipelines.verification import Verification
@@ -18,7 +22,8 @@ def show_plan(plan: dict[str, Any]) -> str:
         ("title", plan["title"] + (" (synthetic)" if plan["synthetic"] else "")),
         ("files", f"{plan['files']} ({size(plan['files_bytes'])})"),
         *_period_rows(plan),
-        ("frames", f"{plan['frames']} every {duration(plan['cadence_seconds'])}"),
+        *_sample_rows(plan["samples"]),
+        ("frames", _frames(plan)),
     ]
     for name, v in plan["variables"].items():
         rows.append((name, _variable_line(v)))
@@ -73,12 +78,9 @@ def show_store(description: dict[str, Any]) -> str:
         ("store", description["store"]),
         ("title", f"{title}, archive {description['archive']}"),
         ("grid", grid),
-        *_period_rows({"periods": [description["period"]]}),
-        (
-            "frames",
-            f"{description['frames']} every {duration(description['cadence_seconds'])}, "
-            f"{description['frames_available']} usable",
-        ),
+        *_period_rows({"periods": [description["period"]]} if description["period"] else {}),
+        *_sample_rows(description["samples"]),
+        ("frames", f"{_frames(description)}, {description['frames_available']} usable"),
     ]
     statistics = description["statistics"]["variables"]
     for name, v in description["variables"].items():
@@ -163,13 +165,26 @@ def _variable_line(variable: dict[str, Any]) -> str:
 
 
 def _period_rows(content: dict[str, Any]) -> list[tuple[str, str]]:
-    return [("period", f"{first} to {last}") for first, last in content["periods"]]
+    return [("period", f"{first} to {last}") for first, last in content.get("periods", [])]
+
+
+def _sample_rows(samples: dict[str, Any] | None) -> list[tuple[str, str]]:
+    return [("clips", f"{samples['count']} of {samples['frames']} frames")] if samples else []
+
+
+def _frames(content: dict[str, Any]) -> str:
+    if content["cadence_seconds"] is None:
+        return str(content["frames"])
+    steps = dict.fromkeys(np.diff((content["samples"] or {}).get("offsets", [])).tolist())
+    shown = " then ".join(duration(step) for step in steps or [content["cadence_seconds"]])
+    return f"{content['frames']} every {shown}"
 
 
 def _split_rows(content: dict[str, Any]) -> list[tuple[str, str]]:
     origin = content["splits_origin"]
     return [
-        (name, f"{first} to {last} ({origin})") for name, (first, last) in content["splits"].items()
+        (name, f"{' to '.join(split_text(ends))} ({origin})")
+        for name, ends in content["splits"].items()
     ]
 
 

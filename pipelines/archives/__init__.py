@@ -14,12 +14,15 @@ from pipelines.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from pipelines.archives.archive import Archive
+    from pipelines.archives.clip_archive import ClipArchive
 
-NAMES: tuple[str, ...] = ("weatherbench", "era5", "taxibj")
+CLIP_ARCHIVES: tuple[str, ...] = ("moving_mnist",)
+"""those made of clips, which declare options of their own"""
+NAMES: tuple[str, ...] = ("weatherbench", "era5", "taxibj", *CLIP_ARCHIVES)
 """Every archive, each the name of a module of this package."""
 
 
-def load_archive(name: str) -> Archive:
+def load_archive(name: str) -> Archive | ClipArchive:
     """The archive called ``name``; UsageError with the nearest name where there is none."""
     if name not in NAMES:
         raise UsageError(

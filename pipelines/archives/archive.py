@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.clips import Clips
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -23,15 +25,18 @@ class SourceFile:
     """bytes"""
     etag: str
     """version of the content: an object store's ETag, or time and size of a local file"""
+    inside: str = ""
+    """path inside the archive, where files of different folders may have one name"""
 
     @property
     def name(self) -> str:
-        """The last part of the URI."""
-        return self.uri.rsplit("/", 1)[-1]
+        """What tells the file from others of its archive, wherever the archive lies."""
+        return self.inside or self.uri.rsplit("/", 1)[-1]
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return {"uri": self.uri, "size": self.size, "etag": self.etag}
+        inside = {"inside": self.inside} if self.inside else {}
+        return {"uri": self.uri, "size": self.size, "etag": self.etag, **inside}
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,12 @@ class ArchiveIndex:
     synthetic: bool = False
     notes: tuple[str, ...] = ()
     """what a user should know: repeats that were dropped, variables without time"""
+    clips: Clips | None = None
+    """an archive of clips; times are then those of :meth:`pipelines.clips.Clips.axis`"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """the archive's own options that the values depend on, as resolved"""
+    grid_mapping: Mapping[str, Any] = field(default_factory=dict)
+    """CF attributes of the grid's projection, where it is known"""
 
 
 Decode = Callable[[str, np.ndarray], np.ndarray]
@@ -132,3 +143,15 @@ class Archive:
     protocol_splits: Callable[[np.ndarray], Splits | None]
     separate_periods: bool = False
     """each file is a period of its own; otherwise all files are one period"""
+
+    def find(self, source: str) -> tuple[SourceFile, ...]:
+        """The archive's files."""
+        from pipelines.archives.files import find_files
+
+        return find_files(source, self.suffixes, self.name)
+
+    def opener(
+        self, options: Mapping[str, Any]
+    ) -> Callable[[str, SourceFile], AbstractContextManager[Decode]]:
+        """The decoder; one that has options takes them from here."""
+        return self.decoder

@@ -110,7 +110,7 @@ def test_valid_time_and_levels_and_members_get_their_names(tmp_path: Path):
 def test_holes_are_no_error(tmp_path: Path):
     write_days(tmp_path, 1, 3)
     planned = make_plan(index(tmp_path), ConversionOptions(), None)
-    assert [(iso(a), iso(b), n) for a, b, n in planned.gaps()] == [
+    assert [(planned.label(a), planned.label(b), n) for a, b, n in planned.gaps()] == [
         ("2010-01-02T00:00:00", "2010-01-02T23:00:00", 24)
     ]
 
@@ -296,7 +296,7 @@ def test_traffic_files_are_periods_with_missing_slots(tmp_path: Path):
     ]
     planned = make_plan(found, ConversionOptions(), None)
     assert len(planned.times) == 96 + 48
-    assert [(iso(a), n) for a, _, n in planned.gaps()] == [
+    assert [(planned.label(a), n) for a, _, n in planned.gaps()] == [
         ("2013-07-01T02:30:00", 2),
         ("2013-07-02T01:00:00", 1),
     ]

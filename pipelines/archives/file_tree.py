@@ -1,0 +1,54 @@
+"""The files of an archive that keeps them in folders of folders, each with its path as its name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pipelines import uri as places
+from pipelines.archives.archive import SourceFile
+from pipelines.errors import SourceError
+
+_NUMBERS = re.compile(r"(\d+)", re.ASCII)
+
+
+def find_tree(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[SourceFile, ...]:
+    """The archive's files at and below ``source``, which is a folder or one file.
+
+    Their names are paths inside the folder, numbers in them counted as numbers: ``sample_2`` comes
+    before ``sample_10``.
+
+    Raises
+    ------
+    SourceError
+        Nothing there, or nothing with one of the archive's endings.
+    """
+    fs, path = places.filesystem(source)
+    fs.invalidate_cache()
+    remedy = f"archive '{archive}' reads {', '.join(suffixes)}: give the folder that holds them"
+    try:
+        folder = fs.isdir(path)
+        entries: Any = fs.find(path, detail=True) if folder else {path: fs.info(path)}
+    except FileNotFoundError:
+        raise SourceError("there is nothing at the source", where=source, remedy=remedy) from None
+    except OSError as error:
+        raise SourceError(
+            f"the source cannot be listed: {error}", where=source, remedy=remedy
+        ) from None
+    scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
+    root = path.rstrip("/") + "/" if folder else path.rsplit("/", 1)[0] + "/"
+    files = [
+        SourceFile(
+            f"{scheme}{name}", int(entry["size"]), places.etag(entry), name.removeprefix(root)
+        )
+        for name, entry in entries.items()
+        if name.lower().endswith(suffixes) and not name.rsplit("/", 1)[-1].startswith(".")
+    ]
+    if not files:
+        raise SourceError("no files found", where=source, remedy=remedy)
+    return tuple(sorted(files, key=lambda file: _by_number(file.name)))
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts the numbers in names as numbers."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in _NUMBERS.split(name)]

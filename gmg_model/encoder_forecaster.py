@@ -142,6 +142,8 @@ class EncoderForecaster(RecurrentForecaster):
         Channels of what `recollect` adds to the layers' H in front of the output convolution.
     """
 
+    takes_hidden_frames = False
+
     def __init__(
         self,
         config: EncoderForecasterConfig,
@@ -181,6 +183,7 @@ class EncoderForecaster(RecurrentForecaster):
         *,
         input_frames: int | None = None,
         forced: Tensor | None = None,
+        shown: Tensor | None = None,
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -192,6 +195,7 @@ class EncoderForecaster(RecurrentForecaster):
             horizon,
             input_frames=input_frames,
             forced=forced,
+            shown=shown,
             noise_keys=noise_keys,
             generator=generator,
         )

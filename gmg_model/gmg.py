@@ -160,6 +160,7 @@ class GMG(CellStack):
     """``GMG(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``."""
 
     config: GMGConfig
+    takes_hidden_frames = False
 
     def __init__(self, config: GMGConfig):
         def motion(channels: int) -> MotionFilter:

@@ -49,6 +49,10 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         activations: about a third more time, memory of one step in place of all.
     """
 
+    takes_hidden_frames = True
+    """Whether training may hide frames of the input part (``shown``): the state must be able to go
+    on from the model's own output there."""
+
     def __init__(
         self,
         *,
@@ -113,6 +117,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         *,
         input_frames: int | None = None,
         forced: Tensor | None = None,
+        shown: Tensor | None = None,
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -123,7 +128,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
         * ``model(frames, horizon)``: frames (B, T, C, H, W) -> (B, horizon, C, H, W), running on
           its own outputs after the T observed frames.
-        * ``model(frames, input_frames=n, forced=f)``: what `one_step_outputs` returns.
+        * ``model(frames, input_frames=n, forced=f, shown=s)``: what `one_step_outputs` returns.
 
         Parameters
         ----------
@@ -145,10 +150,17 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             )
         if input_frames is not None:
             return self.one_step_outputs(
-                frames, input_frames, forced, noise_keys=noise_keys, generator=generator
+                frames,
+                input_frames,
+                forced,
+                shown=shown,
+                noise_keys=noise_keys,
+                generator=generator,
             )
-        if forced is not None:
-            raise ConfigurationError("forced frames belong to training: give input_frames as well")
+        if forced is not None or shown is not None:
+            raise ConfigurationError(
+                "forced and shown frames belong to training: give input_frames as well"
+            )
         assert horizon is not None
         if horizon < 1:
             raise ConfigurationError(f"horizon={horizon} frames: give 1 or more")
@@ -162,15 +174,16 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         input_frames: int,
         forced: Tensor | None = None,
         *,
+        shown: Tensor | None = None,
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
 
         Output t is the model's estimate of frame t + 1. The first ``input_frames`` frames are fed
-        as they are; after them the model's own outputs, except where ``forced`` is 1. A model with
-        an encoder estimates no observed frame: its outputs are those of the last frames alone,
-        (B, T - input_frames, C, H, W).
+        as they are, except where ``shown`` is 0; after them the model's own outputs, except where
+        ``forced`` is 1. A model with an encoder estimates no observed frame: its outputs are those
+        of the last frames alone, (B, T - input_frames, C, H, W).
 
         Parameters
         ----------
@@ -182,6 +195,10 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             (B, T - input_frames - 1), 1 where the true frame is fed in place of the output and 0
             elsewhere; column j belongs to frame ``input_frames + j``. None: all 0. If it is on
             the CPU, where a look at it makes no GPU wait, and all 1, all frames are read together.
+        shown:
+            (B, input_frames - 1), 1 where the true frame of the input part is fed and 0 where the
+            model's own output stands in for it (reverse scheduled sampling); column j belongs to
+            frame 1 + j. None: all 1. Only for models that take hidden frames.
         noise_keys, generator:
             As for `forward`.
         """
@@ -197,6 +214,12 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
                 f"forced has shape {tuple(forced.shape)}; {batch} windows with "
                 f"{total - input_frames} frames to forecast want {wanted}"
             )
+        if shown is not None:
+            self._check_shown(shown, batch, input_frames)
+            if forced is None:
+                forced = shown.new_zeros(wanted)
+            # As if the first frame alone were observed.
+            forced, input_frames = torch.cat([shown.to(forced), forced], dim=1), 1
         return self._roll(frames, input_frames, total - 1, forced, 0, noise_keys, generator)
 
     def _roll(
@@ -279,6 +302,19 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
     def _recomputes_steps(self) -> bool:
         return self.checkpoint_steps and self.training and torch.is_grad_enabled()
+
+    def _check_shown(self, shown: Tensor, batch: int, input_frames: int) -> None:
+        if not self.takes_hidden_frames:
+            raise ConfigurationError(
+                f"{type(self).__name__} reads every frame of the input part: leave out shown, and "
+                "train with scheduled sampling of the horizon"
+            )
+        wanted = (batch, input_frames - 1)
+        if shown.shape != wanted:
+            raise ConfigurationError(
+                f"shown has shape {tuple(shown.shape)}; {batch} windows with {input_frames} input "
+                f"frames want {wanted}"
+            )
 
     def _check_frames(self, frames: Tensor) -> None:
         if frames.ndim != 5 or frames.shape[1] < 1:

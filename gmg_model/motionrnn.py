@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmg_model.errors import ConfigurationError, require_one_of
+from gmg_model.layers import e3d_lstm
+from gmg_model.layers import mim as mim_cells
 from gmg_model.layers.cell import Cell
 from gmg_model.layers.conv_lstm import ConvLSTM
-from gmg_model.layers.mim import MIMBlock, MIMEntry
-from gmg_model.layers.mim import own_name as own_name_in_mim
 from gmg_model.layers.motion import OFFSETS, MotionFilter
 from gmg_model.layers.st_lstm import SpatioTemporalLSTM
 from gmg_model.options import OFFICIAL, configure
 from gmg_model.stack import RECURRENT, CellStack, StackConfig
 
-BACKBONES = ("predrnn", "convlstm", "mim")
+BACKBONES = ("predrnn", "convlstm", "mim", "e3dlstm")
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,16 @@ class BackboneConfig(StackConfig):
     """A stack of plain cells."""
 
     backbone: str = "predrnn"
-    """Kind of the cells: ``"predrnn"`` (ST-LSTM), ``"convlstm"`` or ``"mim"``."""
+    """Kind of the cells: ``"predrnn"`` (ST-LSTM), ``"convlstm"``, ``"mim"`` or ``"e3dlstm"``."""
+    memory_length: int | None = None
+    """E3D-LSTM: states of C that the recall sees, the latest; None: all since the first frame, of
+    which each costs memory, 2 * hidden * h * w numbers a sample and cell, and time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("backbone", self.backbone, BACKBONES)
+        if self.memory_length is not None and self.memory_length < 1:
+            raise ConfigurationError(f"memory_length={self.memory_length} states: give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,16 @@ class Backbone(CellStack):
     """Cells one above the other, without motion."""
 
     def __init__(self, config: BackboneConfig):
-        super().__init__(config, cell_maker(config, config.backbone, motion=False))
+        make_cell = cell_maker(
+            config, config.backbone, motion=False, memory_length=config.memory_length
+        )
+        super().__init__(config, make_cell)
         self.backbone = config.backbone
 
     def own_name(self, name: str) -> str:
         """Where a tensor of a published checkpoint belongs in this model."""
-        return own_name_in_mim(name) if self.backbone == "mim" else name
+        own_names = {"mim": mim_cells.own_name, "e3dlstm": e3d_lstm.own_name}
+        return own_names.get(self.backbone, str)(name)
 
 
 class MotionRNN(CellStack):
@@ -79,11 +88,15 @@ class MotionRNN(CellStack):
                 circular=config.circular,
             )
 
-        make_cell = cell_maker(config, config.backbone, motion=True)
+        make_cell = cell_maker(
+            config, config.backbone, motion=True, memory_length=config.memory_length
+        )
         super().__init__(config, make_cell, motion, recurrent=config.recurrent)
 
 
-def cell_maker(config: StackConfig, backbone: str, *, motion: bool) -> Callable[[int, int], Cell]:
+def cell_maker(
+    config: StackConfig, backbone: str, *, motion: bool, memory_length: int | None = None
+) -> Callable[[int, int], Cell]:
     """``make_cell(in_channels, layer)`` for one of `BACKBONES` in the sizes of ``config``."""
     width, size, circular = config.width, config.filter_size, config.circular
 
@@ -93,9 +106,22 @@ def cell_maker(config: StackConfig, backbone: str, *, motion: bool) -> Callable[
         if backbone == "convlstm":
             bias = 0.0 if config.compat == "official" else 1.0
             return ConvLSTM(in_channels, width, size, forget_bias=bias, circular=circular)
+        grid = config.grid(motion=motion)
+        if backbone == "e3dlstm":
+            return e3d_lstm.EideticLSTM(
+                in_channels,
+                width,
+                size,
+                grid,
+                of_frames=layer == 0,
+                memory_length=memory_length,
+                published_recall=config.compat == "official",
+                fused=config.fused,
+                circular=circular,
+            )
         if layer == 0:
-            return MIMEntry(in_channels, width, size, circular=circular)
-        return MIMBlock(width, size, config.grid(motion=motion), circular=circular)
+            return mim_cells.MIMEntry(in_channels, width, size, circular=circular)
+        return mim_cells.MIMBlock(width, size, grid, circular=circular)
 
     return make
 
@@ -109,12 +135,18 @@ MOTIONRNN_OFFICIAL = {
 
 
 def _motionrnn(backbone: str, overrides: Mapping[str, Any]) -> MotionRNN:
-    name, variant = f"motionrnn-{backbone}", {"backbone": backbone}
+    name, variant = f"motionrnn-{backbone}", _variant(backbone)
     return MotionRNN(configure(name, MotionRNNConfig, variant, MOTIONRNN_OFFICIAL, overrides))
 
 
 def _backbone(name: str, overrides: Mapping[str, Any]) -> Backbone:
-    return Backbone(configure(name, BackboneConfig, {"backbone": name}, OFFICIAL, overrides))
+    return Backbone(configure(name, BackboneConfig, _variant(name), OFFICIAL, overrides))
+
+
+def _variant(backbone: str) -> dict[str, Any]:
+    """What the name of a model stands for; memories have a length in E3D-LSTM alone."""
+    fixed: dict[str, Any] = {} if backbone == "e3dlstm" else {"memory_length": None}
+    return {"backbone": backbone, **fixed}
 
 
 def motionrnn_predrnn(**overrides: Any) -> MotionRNN:
@@ -132,6 +164,15 @@ def motionrnn_mim(**overrides: Any) -> MotionRNN:
     return _motionrnn("mim", overrides)
 
 
+def motionrnn_e3dlstm(**overrides: Any) -> MotionRNN:
+    """MotionRNN around E3D-LSTM: 3-D encoders and decoders, the gate on each frame of the window.
+
+    Offsets are shared by the frames of the window, as in the paper, whose encoder makes its 3-D
+    states 2-D.
+    """
+    return _motionrnn("e3dlstm", overrides)
+
+
 def predrnn(**overrides: Any) -> Backbone:
     """PredRNN (23.839 M)."""
     return _backbone("predrnn", overrides)
@@ -147,10 +188,17 @@ def mim(**overrides: Any) -> Backbone:
     return _backbone("mim", overrides)
 
 
+def e3dlstm(**overrides: Any) -> Backbone:
+    """E3D-LSTM (51.347 M; published 51.35 M)."""
+    return _backbone("e3dlstm", overrides)
+
+
 MODELS: Mapping[str, Callable[..., CellStack]] = {
     "convlstm": convlstm,
+    "e3dlstm": e3dlstm,
     "mim": mim,
     "motionrnn-convlstm": motionrnn_convlstm,
+    "motionrnn-e3dlstm": motionrnn_e3dlstm,
     "motionrnn-mim": motionrnn_mim,
     "motionrnn-predrnn": motionrnn_predrnn,
     "predrnn": predrnn,

@@ -19,6 +19,7 @@ from gmg_model.layers.cell import Cell, Reading, Start
 from gmg_model.layers.convolution import convolve, upsample_twice
 from gmg_model.layers.motion import MotionFilter
 from gmg_model.layers.warp import TAPS
+from gmg_model.layers.window import as_channels, convolve_each, over_window
 from gmg_model.patches import GridPadding
 from gmg_model.rollout import RecurrentForecaster
 
@@ -133,8 +134,9 @@ def first_states(
     if config.initial_states == "xavier" and generator is None:
         generator = torch.Generator(patches_bchw.device).manual_seed(config.initial_seed)
 
-    def start(channels: int, scale: int = 1) -> Tensor:
-        state = patches_bchw.new_zeros(batch, channels, height // scale, width // scale)
+    def start(channels: int, scale: int = 1, depth: int | None = None) -> Tensor:
+        window = () if depth is None else (depth,)
+        state = patches_bchw.new_zeros(batch, channels, *window, height // scale, width // scale)
         if config.initial_states == "xavier":
             nn.init.xavier_normal_(state, generator=generator)
         return state
@@ -218,13 +220,14 @@ class CellStack(RecurrentForecaster):
             make_cell(fed_channels if i == 0 else hidden, i) for i in range(layers)
         )
         between = range(0 if make_motion is None else layers - 1)
-        self.enc_list = nn.ModuleList(nn.Conv2d(hidden, quarter, 5, 2, 2) for _ in between)
+        depth = self.depth = self._cells()[0].depth
+        self.enc_list = nn.ModuleList(_encoder(hidden, quarter, depth) for _ in between)
         self.motion_list = nn.ModuleList(
             make_motion(quarter) for _ in between if make_motion is not None
         )
-        self.dec_list = nn.ModuleList(nn.ConvTranspose2d(quarter, hidden, 4, 2, 1) for _ in between)
+        self.dec_list = nn.ModuleList(_decoder(quarter, hidden, depth) for _ in between)
         self.gate_list = nn.ModuleList(nn.Conv2d(2 * hidden, hidden, 5, padding=2) for _ in between)
-        self.conv_last = nn.Conv2d(hidden, patch_channels, 1, bias=False)
+        self.conv_last = _projection(hidden, patch_channels, depth)
         self.conv_first_v = (
             nn.Conv2d(fed_channels, hidden, 1, bias=False) if make_motion is not None else None
         )
@@ -256,6 +259,8 @@ class CellStack(RecurrentForecaster):
         if self.conv_first_v is not None:
             *first, highway = reading
             reading = tuple(first)
+            if self.depth > 1:
+                highway = over_window(highway, self.depth)
         for i, cell in enumerate(self._cells()):
             out = cell.advance(reading, cells[i], memory, state.kernels[i])
             memory, x = out.memory, out.hidden
@@ -275,24 +280,27 @@ class CellStack(RecurrentForecaster):
             state.step + 1,
             state.kernels,
         )
-        return self.conv_last(cells[-1].hidden), after
+        return convolve(as_channels(cells[-1].hidden), as_channels(self.conv_last.weight)), after
 
     def _move(
-        self, i: int, h_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: Tensor
+        self, i: int, h: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The motion module after cell i: X, F and D."""
+        """The motion module after cell i: X, F and D. Offsets are those of the whole window."""
         circular = self.config.circular
         encode: Any = self.enc_list[i]
         decode: Any = self.dec_list[i]
         gate: Any = self.gate_list[i]
-        encoded = convolve(h_bchw, encode.weight, encode.bias, stride=2, circular=circular)
+        kernel = as_channels(encode.weight)
+        encoded = convolve(as_channels(h), kernel, encode.bias, stride=2, circular=circular)
         warped, filter_bnhw, momentum_bnhw = self.motion_list[i](
             encoded, filter_bnhw, momentum_bnhw, step
         )
-        decoded = upsample_twice(warped, decode, circular=circular)
-        both = torch.cat([decoded, h_bchw], dim=1)
-        share = torch.sigmoid(convolve(both, gate.weight, gate.bias, circular=circular))
-        return share * decoded + (1 - share) * h_bchw, filter_bnhw, momentum_bnhw
+        bias = decode.bias.repeat_interleave(self.depth) if self.depth > 1 else decode.bias
+        decoded = upsample_twice(warped, as_channels(decode.weight), bias, circular=circular)
+        decoded = decoded.reshape(h.shape)
+        both = torch.cat([decoded, h], dim=1)
+        share = torch.sigmoid(convolve_each(both, gate.weight, gate.bias, circular=circular))
+        return share * decoded + (1 - share) * h, filter_bnhw, momentum_bnhw
 
     def _check_frames(self, frames: Tensor) -> None:
         super()._check_frames(frames)
@@ -300,3 +308,24 @@ class CellStack(RecurrentForecaster):
 
     def _cells(self) -> Sequence[Cell]:
         return [cast(Cell, cell) for cell in self.cell_list]
+
+
+def _encoder(hidden: int, quarter: int, depth: int) -> nn.Module:
+    """To the grid of stride 2; of a window of frames one (the paper's 3-D convolutions)."""
+    if depth == 1:
+        return nn.Conv2d(hidden, quarter, 5, 2, 2)
+    return nn.Conv3d(hidden, quarter, (depth, 5, 5), (1, 2, 2), (0, 2, 2))
+
+
+def _decoder(quarter: int, hidden: int, depth: int) -> nn.Module:
+    """Back from the grid of stride 2, to every frame of the window."""
+    if depth == 1:
+        return nn.ConvTranspose2d(quarter, hidden, 4, 2, 1)
+    return nn.ConvTranspose3d(quarter, hidden, (depth, 4, 4), (1, 2, 2), (0, 1, 1))
+
+
+def _projection(hidden: int, patch_channels: int, depth: int) -> nn.Conv2d | nn.Conv3d:
+    """From H, all frames of its window together, to the patch frame."""
+    if depth == 1:
+        return nn.Conv2d(hidden, patch_channels, 1, bias=False)
+    return nn.Conv3d(hidden, patch_channels, (depth, 1, 1), bias=False)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 Start = Callable[..., Tensor]
-"""``start(channels, ...)``: a first state (B, channels, ..., h, w), zeros or a random draw."""
+"""``start(channels, scale=1, depth=None)``: a first state (B, channels, h / scale, w / scale), or
+with a depth (B, channels, depth, h / scale, w / scale); zeros or a random draw."""
 
 Reading = tuple[Tensor, ...]
 """Tensors (B, ...) that depend on the input of a step alone."""
@@ -48,6 +49,9 @@ class Cell(nn.Module, ABC):
 
     grid: tuple[int, int] | None = None
     """Rows and columns of the only patch grid that the weights fit; None: any."""
+    depth: int = 1
+    """Frames of the window that H spans: at 1, H is (B, hidden, h, w), above that it is
+    (B, hidden, depth, h, w), and so is X of the cell above."""
 
     def __init__(self, in_channels: int, hidden: int, *, circular: bool = False):
         super().__init__()

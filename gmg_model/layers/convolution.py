@@ -38,15 +38,15 @@ class GridConvolution(nn.Conv2d):
         return convolve(input, self.weight, self.bias, circular=self.circular)
 
 
-def upsample_twice(x_bchw: Tensor, deconvolution: nn.ConvTranspose2d, *, circular: bool) -> Tensor:
+def upsample_twice(
+    x_bchw: Tensor, weight: Tensor, bias: Tensor | None, *, circular: bool
+) -> Tensor:
     """A 4x4 transposed convolution of stride 2: (B, I, h, w) -> (B, O, 2h, 2w)."""
     if not circular:
-        return deconvolution(x_bchw)
+        return F.conv_transpose2d(x_bchw, weight, bias, stride=2, padding=1)
     wrapped = F.pad(x_bchw, (1, 1, 0, 0), mode="circular")
     # One column more on each side makes two more columns of output on each side: cropped as well.
-    return F.conv_transpose2d(
-        wrapped, deconvolution.weight, deconvolution.bias, stride=2, padding=(1, 3)
-    )
+    return F.conv_transpose2d(wrapped, weight, bias, stride=2, padding=(1, 3))
 
 
 def for_this_precision(weight: Tensor) -> Tensor:

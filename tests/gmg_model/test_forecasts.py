@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gmg_model.errors import ConfigurationError
 
-GRID_BOUND = ("mim", "motionrnn-mim")  # with weights for each cell of the patch grid
+# With weights for each cell of the patch grid.
+GRID_BOUND = ("mim", "motionrnn-mim", "e3dlstm", "motionrnn-e3dlstm")
 NAMES = (
     "gmg-l",
     "gmg-m",
@@ -107,7 +108,7 @@ def test_forcing_every_frame_feeds_the_window_itself(small: Make) -> None:
 @pytest.mark.parametrize("name", NAMES[:-1])
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 def test_two_hundred_steps_stay_finite(small: Make, name: str, half: bool) -> None:
-    model = small(name)
+    model = small(name, hidden=(8,) * (2 if "e3dlstm" in name else 4))
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         outputs = forecast(model, clips(batch=1), 200)
     assert outputs.dtype == torch.float32

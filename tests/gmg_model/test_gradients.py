@@ -23,6 +23,8 @@ NAMES = (
     "convlstm",
     "mim",
     "motionrnn-mim",
+    "e3dlstm",
+    "motionrnn-e3dlstm",
 )
 Make = Callable[..., Any]
 
@@ -90,6 +92,8 @@ def test_distributed_wrapper_trains_through_the_same_call(small: Make, name: str
         ("gmg-l", {"motion": "none"}),
         ("gmg-l", {"global_focus": "none", "motion": "motiongru"}),
         ("gmg-s", {"filter_size": 7, "circular": True}),
+        ("e3dlstm", {}),
+        ("motionrnn-e3dlstm", {"circular": True, "memory_length": 2}),
     ],
 )
 def test_fused_convolutions_equal_the_separate_ones(

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipelines import uri as places
+from pipelines.archives import zips
 from pipelines.archives.archive import SourceFile
+from pipelines.archives.source_cache import local_copy
 from pipelines.errors import SourceError
 
 
 def find_files(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[SourceFile, ...]:
     """The archive's files at ``source``, in the order of their names.
 
-    ``source`` is one file, a glob, a folder that holds the files, or that folder's parent.
+    ``source`` is one file, a glob, a folder that holds the files, or that folder's parent. The
+    members of a zip that it means are files of their own, but for those that lie beside it with
+    the same name and size.
 
     Raises
     ------
     SourceError
-        Nothing there, or nothing with one of the archive's endings.
+        Nothing there, nothing with one of the archive's endings, or a damaged zip.
     """
     fs, path = places.filesystem(source)
     fs.invalidate_cache()
@@ -34,7 +37,7 @@ def find_files(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[So
         elif fs.isfile(path):
             found = [fs.info(path)]
         elif fs.isdir(path):
-            found = _in_folder(fs, path, suffixes)
+            found = _in_folder(fs, path, (*suffixes, zips.SUFFIX))
         else:
             raise SourceError("there is nothing at the source", where=source, remedy=remedy)
     except (PermissionError, OSError) as error:
@@ -48,7 +51,25 @@ def find_files(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[So
         SourceFile(f"{scheme}{entry['name']}", int(entry["size"]), places.etag(entry))
         for entry in found
     ]
+    files = _with_members(files, suffixes)
+    if not files:
+        raise SourceError("no files found in the zip", where=source, remedy=remedy)
     return tuple(sorted(files, key=lambda file: (file.name, file.uri)))
+
+
+def _with_members(files: list[SourceFile], suffixes: tuple[str, ...]) -> list[SourceFile]:
+    """The files with the members of every zip in its place."""
+    if zips.SUFFIX in suffixes:
+        return files
+    packed = [file for file in files if file.name.lower().endswith(zips.SUFFIX)]
+    plain = [file for file in files if file not in packed]
+    unpacked = {(file.name, file.size) for file in plain}
+    members = [member for file in packed for member in zips.members(file.uri, suffixes)]
+    return plain + [m for m in members if (_last_part(m.uri), m.size) not in unpacked]
+
+
+def _last_part(uri: str) -> str:
+    return re.split("[/!]", uri)[-1]
 
 
 def _in_folder(fs: Any, path: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -74,7 +95,8 @@ def _belongs(entry: dict[str, Any], suffixes: tuple[str, ...]) -> bool:
 def reading(file: SourceFile) -> Iterator[str]:
     """A local path of the file's content, which is checked to be the planned one before and after.
 
-    A remote file is fetched to a temporary copy that is removed on leaving.
+    A remote file and a member of a zip are fetched to a copy, which the active cache of
+    :mod:`pipelines.archives.source_cache` keeps and nobody else.
 
     Raises
     ------
@@ -82,27 +104,40 @@ def reading(file: SourceFile) -> Iterator[str]:
         The file is gone, or changed since it was planned: nothing that was read may be used.
     """
     check_unchanged(file)
-    if places.is_local(file.uri):
+    packed = zips.place_of(file.uri) is not None
+    if places.is_local(file.uri) and not packed:
         yield places.local_path(file.uri)
         check_unchanged(file)
         return
-    fs, path = places.filesystem(file.uri)
-    with tempfile.TemporaryDirectory(prefix="gmg-source-") as folder:
-        copy = os.path.join(folder, file.name)
-        try:
-            fs.get_file(path, copy)
-        except OSError as error:
-            raise SourceError(
-                f"a source file cannot be fetched: {_reason(error)}",
-                where=file.uri,
-                remedy="check the connection and run the same command again: it resumes",
-            ) from None
+    with local_copy(file, _last_part(file.uri), lambda path: _fetch(file, path)) as path:
+        yield path
+
+
+def _fetch(file: SourceFile, path: str) -> None:
+    """Write the content of a remote file or a zip's member to a local path."""
+    if zips.place_of(file.uri) is not None:
+        zips.extract(file, path)
         check_unchanged(file)
-        yield copy
+        return
+    fs, remote = places.filesystem(file.uri)
+    try:
+        fs.get_file(remote, path)
+    except Exception as error:
+        if not places.is_storage_fault(error):
+            raise
+        raise SourceError(
+            f"a source file cannot be fetched: {_reason(error)}",
+            where=file.uri,
+            remedy="check the connection and run the same command again: it resumes",
+        ) from None
+    check_unchanged(file)
 
 
 def check_unchanged(file: SourceFile) -> None:
     """SourceError where the file is gone or is not the one that was planned."""
+    if zips.place_of(file.uri) is not None:
+        zips.check_member(file)
+        return
     fs, path = places.filesystem(file.uri)
     fs.invalidate_cache()
     try:

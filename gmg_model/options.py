@@ -10,7 +10,7 @@ from gmg_model.errors import ConfigurationError, nearest
 
 C = TypeVar("C")
 
-OFFICIAL: Mapping[str, Any] = {"residual": False, "circular": False}
+OFFICIAL: Mapping[str, Any] = {"residual": False, "circular": False, "noise": 0}
 """What compat="official" stands for in every recurrent model."""
 
 

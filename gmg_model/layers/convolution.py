@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CPU_BLOCK = 256
+"""Most output channels of one convolution on a CPU: wider kernels are done in blocks, because the
+gradient of a kernel that outgrows the cache runs at half the rate (docs/models.md)."""
+
 
 def convolve(
     x_bchw: Tensor,
@@ -24,7 +28,15 @@ def convolve(
     if circular and columns:
         x_bchw = F.pad(x_bchw, (columns, columns, 0, 0), mode="circular")
         columns = 0
-    return F.conv2d(x_bchw, weight, bias, stride=stride, padding=(rows, columns))
+    if weight.is_cuda or len(weight) <= CPU_BLOCK:
+        return F.conv2d(x_bchw, weight, bias, stride=stride, padding=(rows, columns))
+    weights = weight.split(CPU_BLOCK)
+    biases = [None] * len(weights) if bias is None else bias.split(CPU_BLOCK)
+    blocks = [
+        F.conv2d(x_bchw, block, shift, stride=stride, padding=(rows, columns))
+        for block, shift in zip(weights, biases, strict=True)
+    ]
+    return torch.cat(blocks, dim=1)
 
 
 class GridConvolution(nn.Conv2d):

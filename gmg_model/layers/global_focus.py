@@ -5,6 +5,7 @@ Axes: b sample, c channel, h row, w column.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import cast
 
 import torch
@@ -48,7 +49,7 @@ class MultiScaleFocus(nn.Module):
             convolve(x_bchw, conv.weight, conv.bias, circular=self.circular)
             for conv in self._scales()
         ]
-        return torch.stack(parts).sum(0)
+        return reduce(torch.add, parts)
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """The one 5x5 kernel and bias that equal the three."""
@@ -56,7 +57,9 @@ class MultiScaleFocus(nn.Module):
         rims = [(FOCUS_SIZE - size) // 2 for size in SCALES]
         weights = [F.pad(conv.weight, [rim] * 4) for conv, rim in zip(scales, rims, strict=True)]
         biases = [conv.bias for conv in scales if conv.bias is not None]
-        return torch.stack(weights).sum(0), torch.stack(biases).sum(0)
+        # One addition after the other: the gradients of a stack's sum would be views of one memory,
+        # which clipping and accumulation would then change once for each of them.
+        return reduce(torch.add, weights), reduce(torch.add, biases)
 
     def _scales(self) -> list[nn.Conv2d]:
         return [cast(nn.Conv2d, conv) for conv in self.convs]

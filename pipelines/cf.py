@@ -9,7 +9,7 @@ import numpy as np
 
 CONVENTIONS = "CF-1.11"
 
-_KEPT = ("long_name", "standard_name", "units", "cell_methods", "comment")
+_KEPT = ("long_name", "standard_name", "units", "cell_methods", "comment", "no_echo_value")
 _LIMITS = ("valid_range", "valid_min", "valid_max")
 """in the unit of the values; a packed file gives them in packed numbers, of no use in a store"""
 
@@ -39,6 +39,15 @@ _COORDINATES: dict[str, dict[str, str]] = {
     "channel": {"long_name": "channel"},
     "sample": {"long_name": "name of the clip"},
 }
+
+GRID_MAPPING = "crs"
+"""the variable whose attributes are the projection, where it is known"""
+
+PROJECTED = {
+    dim: {"standard_name": f"projection_{dim}_coordinate", "units": "m", "axis": dim.upper()}
+    for dim in ("y", "x")
+}
+"""attributes of the axes of a projected grid"""
 
 TIME = {
     "standard_name": "time",

@@ -29,17 +29,23 @@ GROWING_CHUNK = 65_536
 """frames a chunk of the arrays along time only; fixed, so that an append rewrites few objects"""
 
 
-def compose(plan: Plan, moments: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+def compose(
+    plan: Plan,
+    moments: Mapping[str, np.ndarray],
+    unreadable: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, bytes]:
     """The objects of a finished store by name, without shards; ``zarr.json`` is the last.
 
     Parameters
     ----------
     moments:
         variable -> float64 (frames, channels, 6), in plan order.
+    unreadable:
+        variable -> int64 (n,): frames that the source holds but could not be read.
     """
     memory = MemoryStore()
     root = zarr.create_group(memory, zarr_format=3)
-    flags = frame_flags(plan, moments)
+    flags = frame_flags(plan, moments, unreadable or {})
     clips = plan.index.clips
     if clips is None:
         _along_time(root, "time", plan.times, cf.TIME)
@@ -49,10 +55,16 @@ def compose(plan: Plan, moments: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     fractions = missing_fraction(plan, moments)
     _along_time(root, "available", flags, cf.AVAILABLE, clips)
     _along_time(root, "missing_fraction", fractions, cf.MISSING_FRACTION, clips)
+    mapping = plan.index.grid_mapping
     for dim, values in _coordinates(plan).items():
-        _write_coordinate(root, dim, values)
+        projected = cf.PROJECTED.get(dim) if mapping else None
+        _write_coordinate(root, dim, values, projected)
+    if mapping:
+        _write_grid_mapping(root, mapping)
     for variable, layout in zip(plan.index.variables, plan.layouts, strict=True):
         attributes = cf.variable_attributes(variable.name, variable.attributes)
+        if mapping:
+            attributes["grid_mapping"] = cf.GRID_MAPPING
         _declare(root, layout, attributes)
     objects = {name: _bytes(memory, name) for name in _names(memory) if name != ROOT}
     attributes = _root_attributes(plan, moments, flags)
@@ -60,7 +72,11 @@ def compose(plan: Plan, moments: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     return objects
 
 
-def frame_flags(plan: Plan, moments: Mapping[str, np.ndarray]) -> np.ndarray:
+def frame_flags(
+    plan: Plan,
+    moments: Mapping[str, np.ndarray],
+    unreadable: Mapping[str, np.ndarray],
+) -> np.ndarray:
     """The ``available`` flag of every frame: uint8 (frames,).
 
     A frame is missing where the source lacks it, or holds no value at all, for a variable that has
@@ -79,6 +95,8 @@ def frame_flags(plan: Plan, moments: Mapping[str, np.ndarray]) -> np.ndarray:
         if counts.any():
             absent = absent | (counts == 0)
         flags[absent] = cf.MISSING_IN_SOURCE
+    for frames in unreadable.values():
+        flags[frames] = cf.UNREADABLE
     return flags
 
 
@@ -200,6 +218,19 @@ def _write_coordinate(
             config={"write_empty_chunks": True},
         )
         array[:] = values
+
+
+def _write_grid_mapping(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    """A scalar that carries the projection, as CF has it."""
+    root.create_array(
+        cf.GRID_MAPPING,
+        shape=(),
+        dtype="int8",
+        fill_value=0,
+        dimension_names=(),
+        compressors=None,
+        attributes=dict(attributes),
+    )
 
 
 def _names(memory: MemoryStore) -> list[str]:

@@ -46,6 +46,16 @@ class ShardRecord:
     """user, host and process that wrote it"""
     written_at: str
     """UTC"""
+    unreadable: tuple[dict[str, Any], ...] = ()
+    """runs that could not be read: first frame of the shard, number of frames, file and reason"""
+
+    def unreadable_frames(self) -> np.ndarray:
+        """Frames of the time axis that could not be read, int64 (n,)."""
+        runs = [
+            self.start + np.arange(run["frame"], run["frame"] + run["frames"], dtype=np.int64)
+            for run in self.unreadable
+        ]
+        return np.concatenate([np.empty(0, np.int64), *runs])
 
     def to_bytes(self) -> bytes:
         """The record as JSON."""
@@ -59,6 +69,7 @@ class ShardRecord:
         try:
             content["moments"] = _unpack(content["moments"])
             content["sources"] = tuple(content["sources"])
+            content["unreadable"] = tuple(content.get("unreadable", ()))
             return cls(**content)
         except (TypeError, KeyError, zlib.error) as error:
             raise ValueError(f"no ledger record: {error}") from None

@@ -1,0 +1,117 @@
+"""The archive of radar composites: files to an index, and frames to the store's grid and unit.
+
+A frame that cannot be read, or is not what its name and the other files say, is flagged and the
+rest converted: among a hundred thousand files some are always damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from pipelines.archives.archive import ArchiveIndex, Decode, SourceFile, Splits
+from pipelines.archives.clip_archive import refuse_options
+from pipelines.archives.files import find_files
+from pipelines.archives.radar.file_times import time_in_name
+from pipelines.archives.radar.formats import load_format
+from pipelines.archives.radar.index import FOUND, Progress, RadarReading, described, index
+from pipelines.archives.radar.processing import Processing, converted_quantity
+from pipelines.archives.radar_options import RadarOptions
+from pipelines.errors import PlatformError, UnreadableError
+
+SUFFIXES = (
+    *(".h5", ".hf5", ".hdf5", ".hdf", ".npz", ".pgm", ".pgm.gz", ".grib2", ".grb2"),
+    *(".grib2.gz", ".grb2.gz", "---bin", "---bin.gz", "---bin.bz2", "-hd5"),
+)
+
+
+@dataclass(frozen=True)
+class RadarArchive:
+    """As :class:`pipelines.archives.archive.Archive`, but indexed as a whole and with options."""
+
+    name: str = "radar"
+    title: str = "radar composites"
+    suffixes: tuple[str, ...] = SUFFIXES
+    options: type[RadarOptions] = RadarOptions
+
+    def find(self, source: str) -> tuple[SourceFile, ...]:
+        """The archive's files."""
+        return find_files(source, self.suffixes, self.name)
+
+    def resolve(self, given: Mapping[str, Any]) -> RadarOptions:
+        """Its options with defaults; UsageError with the nearest name for one that it lacks."""
+        known = [known.name for known in fields(self.options)]
+        refuse_options(self.name, [n for n in given if n not in (FOUND, *known)], known)
+        return self.options(**{name: value for name, value in given.items() if name != FOUND})
+
+    def index(
+        self,
+        source: str,
+        *,
+        variables: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> ArchiveIndex:
+        """What the folder at ``source`` holds, see :func:`pipelines.archives.radar.index.index`."""
+        return index(self.find(source), variables, self.resolve(options or {}), progress)
+
+    def opener(
+        self, options: Mapping[str, Any]
+    ) -> Callable[[str, SourceFile], AbstractContextManager[Decode]]:
+        """The decoder for an index's options."""
+        found = RadarReading.from_json(options)
+        return lambda path, file: decoder(path, file, found)
+
+    def protocol_splits(self, times: np.ndarray) -> Splits | None:
+        """A folder of composites has no protocol: splits are by fraction or from a file."""
+        return None
+
+
+@contextmanager
+def decoder(path: str, file: SourceFile, found: RadarReading) -> Iterator[Decode]:
+    """Decodes frames, float32 (n, rows, columns) of the store's grid.
+
+    ``decode`` raises UnreadableError where the file is damaged, or is not at the time, on the grid
+    or of the quantity that the index took it for.
+    """
+    yield lambda variable, positions: _frames(variable, positions, path, file, found)
+
+
+def _frames(
+    variable: str, positions: np.ndarray, path: str, file: SourceFile, found: RadarReading
+) -> np.ndarray:
+    held, stored = next(
+        (held, stored)
+        for held in found.quantities
+        if (stored := converted_quantity(held, found.options)).name == variable
+    )
+    try:
+        frames = load_format(found.options.radar_format).read(path, file, held, positions)
+    except PlatformError:
+        raise
+    except Exception as error:
+        # HDF5, eccodes, zlib and pysteps share no class of errors.
+        raise _unreadable(described(error), file) from None
+    named = time_in_name(file.name) if found.times_in_names else None
+    if named is not None and int(frames.times[0]) != named:
+        time = np.datetime64(int(frames.times[0]), "s")
+        raise _unreadable(f"its metadata say {time}, which is not the time in its name", file)
+    difference = found.grid.difference(frames.grid)
+    if difference:
+        raise _unreadable(f"its grid is not that of the first file: {difference}", file)
+    return Processing(found.options, held, stored)(frames.values)
+
+
+def _unreadable(reason: str, file: SourceFile) -> UnreadableError:
+    return UnreadableError(
+        reason,
+        where=f"{file.uri} ({file.size} bytes)",
+        remedy="fetch it again and run the same command: the frame is filled in",
+    )
+
+
+ARCHIVE = RadarArchive()

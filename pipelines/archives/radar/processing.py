@@ -1,0 +1,122 @@
+"""What is done to decoded frames on request: crop, average, convert, cut at a threshold.
+
+Averages are taken in linear units of what the radar measured: reflectivity factors in mm6/m3, not
+their decibels, and rain rates or sums as they are. A pixel without echo counts as zero; a pixel
+without measurement does not count. Z = a R^b: Marshall and Palmer (1948).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pipelines.archives.radar.formats import Quantity
+from pipelines.archives.radar_options import RadarOptions
+
+MEASURED_AREA = 0.5
+"""an average of less measured area than this fraction is missing"""
+NO_ECHO_DBZ = -32.0
+"""of rain that was converted to reflectivity"""
+
+
+def converted_quantity(held: Quantity, options: RadarOptions) -> Quantity:
+    """What the store holds of what the files hold."""
+    if options.unit in ("source", held.unit):
+        return held
+    if options.unit == "dBZ":
+        return held.converted("reflectivity", NO_ECHO_DBZ)
+    return held.converted("rain_rate", 0.0)
+
+
+@dataclass(frozen=True)
+class Processing:
+    """From frames as a file holds them to frames of the store."""
+
+    options: RadarOptions
+    held: Quantity
+    stored: Quantity
+
+    def __call__(self, values_nyx: np.ndarray) -> np.ndarray:
+        """float32 (n, rows, columns) as decoded -> float32 (n, *grid of the store)."""
+        options, held, stored = self.options, self.held, self.stored
+        if options.window is not None:
+            top, bottom, left, right = options.window
+            values_nyx = values_nyx[:, top:bottom, left:right]
+        # Weaker than nothing is nothing; NaN stays NaN.
+        values = np.maximum(values_nyx, np.float32(held.no_echo))
+        if options.shape is not None:
+            values = _averaged(values, options.shape, held)
+        if stored.name != held.name:
+            values = _converted(values, held, stored, options.coefficients)
+        if options.least is not None:
+            values = np.where(values < options.least, np.float32(stored.no_echo), values)
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def area_mean(values_nyx: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Mean over the area of each pixel of a coarser grid, of what is measured of it.
+
+    Parameters
+    ----------
+    values_nyx:
+        (n, rows, columns); NaN is not measured.
+
+    Returns
+    -------
+    float64 (n, *shape); NaN where less than :data:`MEASURED_AREA` of a pixel is measured.
+    """
+    rows = _weights(values_nyx.shape[1], shape[0])
+    columns = _weights(values_nyx.shape[2], shape[1])
+    averaged = np.empty((len(values_nyx), *shape))
+    for values, out in zip(values_nyx, averaged, strict=True):
+        measured = np.isfinite(values)
+        total = rows @ np.where(measured, values, 0.0).astype(np.float64) @ columns.T
+        area = rows @ measured.astype(np.float64) @ columns.T
+        out[:] = np.where(area >= MEASURED_AREA - 1e-9, total / np.maximum(area, 1e-9), np.nan)
+    return averaged
+
+
+@lru_cache(maxsize=8)
+def _weights(size: int, coarse: int) -> Any:
+    """Sparse (coarse, size): the share of each old pixel in each new one; rows sum to one."""
+    from scipy.sparse import csr_array
+
+    edges = np.arange(coarse + 1) * (size / coarse)
+    old = np.arange(size)
+    overlap = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
+    return csr_array(np.maximum(overlap, 0.0) * (coarse / size))
+
+
+def _averaged(values: np.ndarray, shape: tuple[int, int], held: Quantity) -> np.ndarray:
+    if held.unit != "dBZ":
+        return area_mean(values, shape)
+    linear = _reflectivity_factor(values, held.no_echo)
+    return np.maximum(_decibels(area_mean(linear, shape)), held.no_echo)
+
+
+def _reflectivity_factor(values: np.ndarray, no_echo: float) -> np.ndarray:
+    """mm6/m3 of dBZ; no echo is zero."""
+    linear = 10 ** (values.astype(np.float64) / 10)
+    return np.where(values <= np.float32(no_echo), 0.0, linear)
+
+
+def _decibels(linear: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(linear)
+
+
+def _converted(
+    values: np.ndarray, held: Quantity, stored: Quantity, zr: tuple[float, float]
+) -> np.ndarray:
+    a, b = zr
+    rate = values.astype(np.float64)
+    if held.name == "rainfall":
+        rate = rate * 3600 / held.accumulation_seconds
+    if stored.name == "rain_rate":
+        if held.name == "reflectivity":
+            return (_reflectivity_factor(values, held.no_echo) / a) ** (1 / b)
+        return rate
+    return np.maximum(_decibels(a * np.maximum(rate, 0.0) ** b), stored.no_echo)

@@ -12,7 +12,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +23,12 @@ from pipelines.archives import load_archive
 from pipelines.archives.archive import ReadOptions
 from pipelines.archives.assembly import index_archive
 from pipelines.archives.clip_archive import ClipArchive, index_clips, refuse_options
+from pipelines.archives.source_cache import SourceCache, kept_copies
 from pipelines.errors import PlatformError
 from pipelines.lease import Lease, hold
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import ConversionOptions, Plan, ShardTask, make_plan
-from pipelines.ray_session import check_reachable, ray_session
+from pipelines.ray_session import check_reachable, on_other_nodes, ray_session
 from pipelines.repair import damaged, remove_strays
 from pipelines.resume import check_continues, due_tasks, remember_options, summarise
 from pipelines.shard_task import Destination, checksum, convert_shard, utc_now
@@ -54,6 +55,9 @@ class ConversionRequest:
     """shards in the works at once; None: one a CPU. Bounds the memory: workers x a few shards"""
     shared_paths: bool = False
     """local paths are the same on every node of the cluster"""
+    source_cache_bytes: int | None = None
+    """of remote sources and members of zips that a node keeps while it converts; None: see
+    :data:`pipelines.archives.source_cache.MAX_BYTES`"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ class ConversionReport:
 
 def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b: None) -> Plan:
     """The plan of a request, checked against what stands at the store; writes nothing."""
+    with kept_copies(request.source_cache_bytes):
+        return _plan(request, progress)
+
+
+def _plan(request: ConversionRequest, progress: Progress) -> Plan:
     archive = load_archive(request.archive)
     summary = Ledger(request.store).read_plan()
     options = remember_options(summary, request.archive, request.options, request.store)
@@ -127,6 +136,13 @@ def convert(
     UsageError, SourceError, StoreError, BusyError
         As the modules of planning, reading and the lease say; what stands at the store stays.
     """
+    with kept_copies(request.source_cache_bytes) as cache:
+        return _convert(request, cache, progress, say)
+
+
+def _convert(
+    request: ConversionRequest, cache: SourceCache, progress: Progress, say: _Say
+) -> ConversionReport:
     began = time.monotonic()
     check_writable(request.store)
     ledger = Ledger(request.store)
@@ -155,10 +171,19 @@ def convert(
                 check_reachable(used, request.shared_paths)
                 ledger.write_plan(summary | {"objects": objects, "state": "converting"})
                 progress(0, len(due))
-                converting = _on_ray(due, request, lease.owner, plan.index.options)
-                for done, record in enumerate(converting, start=1):
-                    records[record.variable, record.shard] = record
-                    progress(done, len(due))
+                destination = Destination(
+                    places.absolute(request.store),
+                    request.archive,
+                    lease.owner,
+                    plan.index.options,
+                    cache,
+                )
+                try:
+                    for done, record in enumerate(_on_ray(due, request, destination), start=1):
+                        records[record.variable, record.shard] = record
+                        progress(done, len(due))
+                finally:
+                    on_other_nodes(cache.remove)
                 converted = time.monotonic()
         changed, new_statistics = _finish(plan, records, summary, lease, request)
     gaps = plan.gaps()
@@ -184,17 +209,13 @@ def convert(
 
 
 def _on_ray(
-    tasks: Sequence[ShardTask],
-    request: ConversionRequest,
-    owner: str,
-    options: Mapping[str, Any],
+    tasks: Sequence[ShardTask], request: ConversionRequest, destination: Destination
 ) -> Iterator[ShardRecord]:
     """Records as they come: one Ray Data row a shard, decoded and written inside its task."""
     import ray
     from ray.data import TaskPoolStrategy
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    destination = Destination(places.absolute(request.store), request.archive, owner, options)
 
     def work(row: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = pickle.loads(row["task"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipelines.errors import UsageError
 
 _OBJECT_STORE_BYTES = 128 * 1024**2
 """field values never pass through the object store: records of shards need little"""
+_CLEARING_SECONDS = 30.0
 
 
 @contextmanager
@@ -70,6 +72,26 @@ def _join(address: str, options: dict[str, Any]) -> None:
             remedy="give the head's HOST:6379, start one (ray start --head), or unset RAY_ADDRESS "
             "to work on this machine alone",
         ) from None
+
+
+def on_other_nodes(function: Callable[[], None]) -> None:
+    """Run a function once on every node of the cluster but this one; nodes that go are left out."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    others = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
+    if not others:
+        return
+    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+    pending = [
+        remote.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote()
+        for node in others
+    ]
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(pending, timeout=_CLEARING_SECONDS)
 
 
 def check_reachable(

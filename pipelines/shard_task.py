@@ -16,6 +16,7 @@ import numpy as np
 from pipelines import uri as places
 from pipelines.archives import load_archive
 from pipelines.archives.files import reading
+from pipelines.archives.source_cache import SourceCache
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask
 from pipelines.shard import ShardEncoder
@@ -34,6 +35,8 @@ class Destination:
     owner: str
     options: Mapping[str, Any] = field(default_factory=dict)
     """the archive's own, as resolved"""
+    cache: SourceCache = field(default_factory=lambda: SourceCache(limit_bytes=0))
+    """where copies of remote sources are kept from shard to shard"""
 
 
 def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
@@ -47,9 +50,10 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
     layout = task.layout
     encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
     moments = []
-    for frames in _frames(task, destination):
-        moments.append(frame_moments(frames))
-        encoder.add(frames)
+    with destination.cache.active():
+        for frames in _frames(task, destination):
+            moments.append(frame_moments(frames))
+            encoder.add(frames)
     data = encoder.finish()
     size = sum(map(len, data))
     object_name = layout.object_name(task.shard)

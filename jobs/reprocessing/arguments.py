@@ -69,6 +69,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(known, name, None)
         if value is not None and value < 1:
             verb.error(f"--{name} must be at least 1, not {value}")
+    if (getattr(known, "source_cache_gb", None) or 0.0) < 0:
+        verb.error(f"--source_cache_gb must be at least 0, not {known.source_cache_gb}")
     return known
 
 
@@ -103,6 +105,12 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--repair", action="store_true", help="also convert damaged shards anew (see verify)"
     )
+    verb.add_argument(
+        "--source_cache_gb",
+        type=float,
+        metavar="GB",
+        help="remote files that a node keeps while it converts; default: 16, at most half the disk",
+    )
     verb.add_argument("--workers", type=int, metavar="N", help="shards at once; default: one a CPU")
     verb.add_argument(
         "--shared_paths",
@@ -127,6 +135,7 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         slots_per_day=arguments.slots_per_day,
         regrid=str(CoarseGrid.parse(arguments.regrid)) if arguments.regrid else None,
     )
+    kept = getattr(arguments, "source_cache_gb", None)
     return ConversionRequest(
         archive=arguments.archive,
         source=arguments.source,
@@ -135,4 +144,5 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         repair=getattr(arguments, "repair", False),
         workers=getattr(arguments, "workers", None),
         shared_paths=getattr(arguments, "shared_paths", "false") == "true",
+        source_cache_bytes=None if kept is None else round(kept * 1e9),
     )

@@ -109,10 +109,15 @@ class VariableLayout:
         return 4 * math.prod(self.frame_shape)
 
     @property
+    def source_frame_shape(self) -> tuple[int, ...]:
+        """``(*extra, y, x)`` on the source's grid."""
+        grid = self.frame_shape[-2:] if self.average is None else self.average.fine_shape
+        return (*self.frame_shape[:-2], *grid)
+
+    @property
     def source_frame_bytes(self) -> int:
         """Bytes of one frame as float32 on the source's grid."""
-        grid = self.frame_shape[-2:] if self.average is None else self.average.fine_shape
-        return 4 * math.prod((*self.frame_shape[:-2], *grid))
+        return 4 * math.prod(self.source_frame_shape)
 
     @property
     def array_dims(self) -> tuple[str, ...]:

@@ -7,22 +7,40 @@ name it here.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from pipelines.archives.archive import Archive
     from pipelines.archives.clip_archive import ClipArchive
+    from pipelines.archives.radar import RadarArchive
 
-CLIP_ARCHIVES: tuple[str, ...] = ("moving_mnist",)
-"""those made of clips, which declare options of their own"""
-NAMES: tuple[str, ...] = ("weatherbench", "era5", "taxibj", *CLIP_ARCHIVES)
+CLIP_ARCHIVES: tuple[str, ...] = (
+    "moving_mnist",
+    "cikm2017",
+    "shanghai2020",
+    "openstl_npz",
+    "kth",
+)
+"""those made of clips"""
+NAMES: tuple[str, ...] = ("weatherbench", "era5", "taxibj", "radar", *CLIP_ARCHIVES)
 """Every archive, each the name of a module of this package."""
 
 
-def load_archive(name: str) -> Archive | ClipArchive:
+WITH_OPTIONS: tuple[str, ...] = (*CLIP_ARCHIVES, "radar")
+"""those that declare options of their own"""
+
+
+def option_fields(name: str) -> tuple[dataclasses.Field[Any], ...]:
+    """The options that an archive declares."""
+    module = importlib.import_module(f"pipelines.archives.{name}")
+    return dataclasses.fields(module.ARCHIVE.options)
+
+
+def load_archive(name: str) -> Archive | ClipArchive | RadarArchive:
     """The archive called ``name``; UsageError with the nearest name where there is none."""
     if name not in NAMES:
         raise UsageError(

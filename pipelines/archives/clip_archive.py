@@ -187,16 +187,14 @@ def held_out(count: int, fraction: float, seed: int) -> np.ndarray:
     return chosen
 
 
-def check_fraction(options: Any) -> None:
-    """Refuse a held out fraction, or a seed, that is none."""
-    if not 0 <= options.validation < 1:
+def check_fraction(validation: float) -> None:
+    """Refuse a held out fraction that is none."""
+    if not 0 <= validation < 1:
         raise UsageError(
-            f"validation is {options.validation}",
+            f"validation is {validation}",
             where="--validation",
             remedy="give the fraction of the train clips that is held out, such as 0.1, or 0",
         )
-    if options.seed < 0:
-        raise UsageError(f"seed is {options.seed}", where="--seed", remedy="give 0 or more")
 
 
 def check_counts(options: Any, **least: int) -> None:

@@ -52,11 +52,6 @@ class EncoderForecasterConfig(StackConfig):
             value = getattr(self, option)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{option}={value!r} frames: give a whole number from 1")
-        if self.noise:
-            raise ConfigurationError(
-                f"noise={self.noise}: encoder-forecasters have no noise input; the ensembles are "
-                "those of GMG, MotionRNN and their backbones"
-            )
         if self.residual and self.output == "sigmoid":
             raise ConfigurationError(
                 "residual=True wants output='linear': a sigmoid cannot predict a decrease"
@@ -176,29 +171,11 @@ class EncoderForecaster(RecurrentForecaster):
             GridConvolution(width, patch_channels, 3, circular=config.circular)
         )
 
-    def forward(
-        self,
-        frames: Tensor,
-        horizon: int | None = None,
-        *,
-        input_frames: int | None = None,
-        forced: Tensor | None = None,
-        shown: Tensor | None = None,
-        noise_keys: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Forecast, by default ``config.horizon`` frames; or, with ``input_frames``, train."""
-        if horizon is None and input_frames is None:
+    def forward(self, frames: Tensor, horizon: int | None = None, **options: Any) -> Tensor:
+        """As `RecurrentForecaster.forward`, and ``model(frames)`` forecasts ``config.horizon``."""
+        if horizon is None and options.get("input_frames") is None:
             horizon = self.config.horizon
-        return super().forward(
-            frames,
-            horizon,
-            input_frames=input_frames,
-            forced=forced,
-            shown=shown,
-            noise_keys=noise_keys,
-            generator=generator,
-        )
+        return super().forward(frames, horizon, **options)
 
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None

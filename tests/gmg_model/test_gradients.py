@@ -55,6 +55,15 @@ def test_every_weight_has_a_gradient_in_a_free_running_window(small: Make, name:
             assert gradient.abs().max() > 0, key
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_two_batches_add_up(small: Make, name: str) -> None:
+    model, frames = small(name), window()
+    once = gradients(model, frames)
+    create_loss("l1+l2")(model(frames, input_frames=3), frames[:, 1:]).mean().backward()
+    twice = {name: weight.grad for name, weight in model.named_parameters()}
+    assert_same(twice, {name: 2 * gradient for name, gradient in once.items()}, 1e-4)
+
+
 @pytest.fixture
 def group_of_one() -> Iterator[None]:
     # Outlives the wrapper that the test makes: a Gloo group that dies with its last wrapper waits

@@ -15,6 +15,8 @@ from pipelines.errors import SourceError, UsageError, nearest
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1)
 """train and validation; the rest is the test split"""
+MOVED = 0.05
+"""of all frames: so far a cut moves, so that a period of the archive stays in one split"""
 
 Bounds = dict[str, tuple[str, str]]
 """split -> first and last as the user wrote them, in ISO form"""
@@ -51,7 +53,11 @@ def choose_splits(times: np.ndarray, protocol: Splits | None, file: Bounds | Non
 
 
 def split_by_fraction(times: np.ndarray) -> Splits:
-    """70/10/20 by time; SourceError with fewer than three frames."""
+    """70/10/20 by time; SourceError with fewer than three frames.
+
+    Where a jump in time is near a cut, the cut is made there: an archive of short events keeps each
+    of them whole.
+    """
     frames = len(times)
     if frames < len(NAMES):
         raise SourceError(
@@ -60,10 +66,23 @@ def split_by_fraction(times: np.ndarray) -> Splits:
         )
     train = min(max(1, int(frames * FRACTIONS[0])), frames - 2)
     validation = min(max(1, int(frames * FRACTIONS[1])), frames - train - 1)
-    edges = (0, train, train + validation, frames)
+    steps = np.diff(times)
+    jumps = np.flatnonzero(steps > steps.min()) + 1
+    first, second = (_near(cut, jumps, frames) for cut in (train, train + validation))
+    if first == second:
+        first, second = train, train + validation
+    edges = (0, first, second, frames)
     return {
         name: (int(times[edges[i]]), int(times[edges[i + 1] - 1])) for i, name in enumerate(NAMES)
     }
+
+
+def _near(cut: int, jumps: np.ndarray, frames: int) -> int:
+    """The jump that is nearest to ``cut``, or ``cut`` where none is near."""
+    if not len(jumps):
+        return cut
+    nearest_jump = int(jumps[np.argmin(np.abs(jumps - cut))])
+    return nearest_jump if abs(nearest_jump - cut) <= MOVED * frames else cut
 
 
 def splits_between(times: np.ndarray, bounds: Bounds) -> Splits:

@@ -54,6 +54,30 @@ def test_taxibj_tests_on_the_last_four_weeks():
     assert splits["validation"][1] + HOUR == splits["test"][0]
 
 
+def events(*frames: int) -> np.ndarray:
+    """Events of five-minute frames, a day apart."""
+    return np.concatenate([np.arange(n) * 300 + day * 86_400 for day, n in enumerate(frames)])
+
+
+def test_fractions_keep_short_events_whole_where_a_cut_is_near_one():
+    times = events(36, 36, 36, 36, 36, 36)
+    splits = split_by_fraction(times)
+    counts = [int(((times >= a) & (times <= b)).sum()) for a, b in splits.values()]
+    assert counts == [4 * 36, 36, 36]
+
+
+@pytest.mark.parametrize("frames", [(100, 100), (3, 200), (2, 1, 1), (70, 8, 1, 1, 20)])
+def test_fractions_are_kept_where_events_end_elsewhere(frames: tuple[int, ...]):
+    times = events(*frames)
+    splits = split_by_fraction(times)
+    counts = np.array([((times >= a) & (times <= b)).sum() for a, b in splits.values()])
+    assert counts.min() >= 1
+    assert counts.sum() == len(times)
+    assert np.all(
+        np.abs(np.cumsum(counts)[:2] / len(times) - (0.7, 0.8)) <= max(0.1, 1 / len(times))
+    )
+
+
 def test_a_traffic_archive_of_a_month_has_no_protocol():
     assert taxibj.protocol_splits(hours("2014-04-01", "2014-05-10")) is None
 

@@ -64,6 +64,9 @@ class FileVariable:
     """the file's own attributes of the variable"""
     resolution: float = 0.0
     """step between neighbouring packed values, in the variable's unit; 0 where not packed"""
+    preliminary: np.ndarray | None = None
+    """bool (n,): frames with values that are going to be replaced, which give way to final ones of
+    the same time; None: all are final"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,7 +65,9 @@ def assemble(
     files = tuple(content.file for content in contents)
     names = _chosen(contents, variables)
     notes: list[str] = []
-    indexed = tuple(_merge(archive, contents, name, notes) for name in names)
+    early: dict[tuple[int, int], list[str]] = {}
+    indexed = tuple(_merge(archive, contents, name, notes, early) for name in names)
+    notes.extend(_preliminary_notes(early))
     periods = _periods(archive, contents, names, indexed)
     cadence = _cadence(contents, indexed)
     check_regular(indexed, files, periods, cadence)
@@ -117,7 +119,11 @@ def _chosen(contents: Sequence[FileContents], asked: Sequence[str] | None) -> tu
 
 
 def _merge(
-    archive: Archive, contents: Sequence[FileContents], name: str, notes: list[str]
+    archive: Archive,
+    contents: Sequence[FileContents],
+    name: str,
+    notes: list[str],
+    early: dict[tuple[int, int], list[str]],
 ) -> VariableIndex:
     parts = [
         (number, content, variable)
@@ -129,15 +135,23 @@ def _merge(
     times = np.concatenate([variable.times for _, _, variable in parts])
     files = np.concatenate([np.full(len(v.times), n, np.int32) for n, _, v in parts])
     positions = np.concatenate([np.arange(len(v.times), dtype=np.int64) for _, _, v in parts])
-    order = np.lexsort((positions, files, times))
+    preliminary = np.concatenate([_preliminary(variable) for _, _, variable in parts])
+    order = np.lexsort((positions, files, preliminary, times))
     times, files, positions = times[order], files[order], positions[order]
+    preliminary = preliminary[order]
     first = np.ones(len(times), bool)
     first[1:] = times[1:] != times[:-1]
-    if not first.all():
+    # Final frames come first among those of one time; preliminary ones need not equal them.
+    replaced = ~first & preliminary & ~preliminary[np.flatnonzero(first)[np.cumsum(first) - 1]]
+    repeated = ~first & ~replaced
+    if repeated.any():
         variables = {number: variable for number, _, variable in parts}
-        _check_equal(archive, contents, variables, name, times, files, positions, first)
-        dropped = int((~first).sum())
+        _check_equal(archive, contents, variables, name, times, files, positions, first, repeated)
+        dropped = int(repeated.sum())
         notes.append(f"{name}: {dropped} repeated frames with equal values are kept once")
+    if preliminary.any():
+        counts = int((first & preliminary).sum()), int(replaced.sum())
+        early.setdefault(counts, []).append(name)
     variable = parts[0][2]
     return VariableIndex(
         name=name,
@@ -149,6 +163,25 @@ def _merge(
         files=files[first],
         positions=positions[first],
     )
+
+
+def _preliminary(variable: FileVariable) -> np.ndarray:
+    if variable.preliminary is None:
+        return np.zeros(len(variable.times), bool)
+    return variable.preliminary
+
+
+def _preliminary_notes(early: Mapping[tuple[int, int], Sequence[str]]) -> list[str]:
+    """What there is to say of preliminary frames: (kept, replaced) -> variables."""
+    notes = []
+    for (kept, replaced), names in early.items():
+        parts = [
+            (kept, f"{kept} frames are preliminary: fetch them again when the final ones are out"),
+            (replaced, f"{replaced} preliminary frames give way to final ones"),
+        ]
+        said = "; ".join(text for count, text in parts if count)
+        notes.append(f"{', '.join(names)}: {said}")
+    return notes
 
 
 def _check_same_grid(parts: Sequence[tuple[SourceFile, FileVariable]]) -> None:
@@ -199,9 +232,10 @@ def _check_equal(
     files: np.ndarray,
     positions: np.ndarray,
     first: np.ndarray,
+    repeated: np.ndarray,
 ) -> None:
     """Repeated times must hold equal values, up to the packing of the files that they lie in."""
-    repeats = np.flatnonzero(~first)
+    repeats = np.flatnonzero(repeated)
     originals = np.flatnonzero(first)[np.cumsum(first) - 1][repeats]
     pairs = np.stack([files[originals], files[repeats]], axis=1)
     # Pair by pair of files, in the order of time inside a pair: each file is decoded in runs.

@@ -1,4 +1,4 @@
-"""ERA5 as the Climate Data Store delivers it: GRIB or NetCDF, one file a month or year.
+"""ERA5 as the Climate Data Store delivers it: GRIB, NetCDF or zips of them, by month or year.
 
 Hersbach et al. (2020), doi:10.1002/qj.3803. What a file is, is told by its first bytes: downloads
 are often named wrongly.
@@ -22,6 +22,7 @@ from pipelines.errors import SourceError
 
 _NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
 _GRIB = b"GRIB"
+_ZIP = b"PK\x03\x04"
 
 
 def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
@@ -48,6 +49,12 @@ def _reader(path: str, file: SourceFile):
         return grib
     if magic in _NETCDF:
         return netcdf
+    if magic == _ZIP:
+        raise SourceError(
+            "a source file is a zip under another name",
+            where=f"{file.uri} ({file.size} bytes)",
+            remedy="rename it to end in .zip: what is in it is then read in place",
+        )
     what = "is empty" if not magic else f"is neither GRIB nor NetCDF (it begins with {magic!r})"
     raise SourceError(
         f"a source file {what}",

@@ -2,18 +2,20 @@
 
 A file may hold messages that make no one cube (2 m temperature beside pressure levels); cfgrib then
 gives several data sets, and a variable that is in more than one is told apart by its kind of level.
-Forecasts that are stored as (time, step) become one axis of valid times.
+Forecasts that are stored as (time, step), as accumulated fields are, become one axis of valid
+times; pairs of time and step that the file has no message for are no frames.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +62,8 @@ def _frames(
     dims = coordinates.ordered(tuple(map(str, array.dims)), _TIME) or ()
     axes = [dim for dim in _TIME if dim in array.dims]
     sizes = [array.sizes[dim] for dim in axes]
-    indices = dict(zip(axes, np.unravel_index(positions, sizes), strict=True))
+    held = np.flatnonzero(_held(array, axes))
+    indices = dict(zip(axes, np.unravel_index(held[positions], sizes), strict=True))
     picked = {dim: np.unique(index, return_inverse=True) for dim, index in indices.items()}
     try:
         block = array.isel({dim: unique for dim, (unique, _) in picked.items()})
@@ -141,7 +144,7 @@ def _variable(name: str, array: xr.DataArray, dims: tuple[str, ...]) -> FileVari
     valid = array["valid_time"].transpose(*axes).values
     return FileVariable(
         name=name,
-        times=as_seconds(np.atleast_1d(valid).reshape(-1)),
+        times=as_seconds(np.atleast_1d(valid).reshape(-1)[_held(array, axes)]),
         dims=tuple(coordinates.store_dim(dim) for dim in dims),
         shape=tuple(array.sizes[dim] for dim in dims),
         coordinates={
@@ -149,3 +152,27 @@ def _variable(name: str, array: xr.DataArray, dims: tuple[str, ...]) -> FileVari
         },
         attributes={k: v for k, v in array.attrs.items() if not k.startswith("GRIB_")},
     )
+
+
+def _held(array: xr.DataArray, axes: list[str]) -> np.ndarray:
+    """bool, flat over ``axes``: the file has a message for the pair of time and step.
+
+    cfgrib makes a cube of all times and all steps and fills what is not there with NaN.
+    """
+    held = np.ones(math.prod(array.sizes[dim] for dim in axes), bool)
+    if len(axes) < 2:
+        return held
+    found: Any = array.variable._data
+    while not hasattr(found, "field_id_index"):
+        if not hasattr(found, "array"):
+            return held
+        found = found.array
+    kept = [axis for axis, size in enumerate(found.shape[:-2]) if size > 1]
+    dims = [str(dim) for dim in array.dims][:-2]
+    if len(kept) != len(dims):
+        return held
+    columns = [kept[dims.index(dim)] for dim in axes]
+    cells = np.array([[key[column] for column in columns] for key in found.field_id_index])
+    held[:] = False
+    held[np.ravel_multi_index(tuple(cells.T), [array.sizes[dim] for dim in axes])] = True
+    return held

@@ -1,4 +1,9 @@
-"""NetCDF 3 and 4, read by xarray: packing of each file's own, `time` or `valid_time`."""
+"""NetCDF 3 and 4, read by xarray: packing of each file's own, `time` or `valid_time`.
+
+The Climate Data Store puts preliminary ERA5 (ERA5T, expver 5) beside final (expver 1): until 2024
+as a dimension, of which one side is missing at each time, and since then as a coordinate of time.
+Both become one variable, final where there is a final value; which frames are preliminary is told.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,9 @@ from pipelines.errors import SourceError
 if TYPE_CHECKING:
     import xarray as xr
 
+EXPVER = "expver"
+FINAL, PRELIMINARY = 1, 5
+_DESCRIBED_FRAMES = 64
 _DENSE = 4
 """read up to so many times the frames that are asked for, rather than one by one"""
 
@@ -39,12 +47,19 @@ def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
                 f"the time dimension must be called {' or '.join(coordinates.TIME)}",
             )
         times = _times(dataset, time, file)
-        variables = tuple(
-            _variable(dataset, str(name), times, dims)
+        found = {
+            str(name): dims
             for name, array in dataset.data_vars.items()
             if time in array.dims
             and np.issubdtype(array.dtype, np.number)
-            and (dims := coordinates.ordered(tuple(map(str, array.dims)), (time,)))
+            and (dims := coordinates.ordered(tuple(map(str, array.dims)), (time, EXPVER)))
+        }
+        versioned = [name for name in found if EXPVER in dataset[name].dims]
+        early = _labelled_preliminary(dataset, time)
+        if versioned:
+            early = _missing_final(path, file, versioned[0], len(times))
+        variables = tuple(
+            _variable(dataset, name, times, dims, early) for name, dims in found.items()
         )
         return FileContents(file, variables, dict(dataset.attrs))
 
@@ -53,15 +68,15 @@ def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
 def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
     """Decodes runs of frames while the block keeps the file open."""
     with ExitStack() as opened:
-        readers: dict[str, tuple[_Read, tuple[int, ...]]] = {}
+        readers: dict[str, _Read] = {}
 
         def decode(variable: str, positions: np.ndarray) -> np.ndarray:
             try:
                 if variable not in readers:
                     readers[variable] = _reader(path, file, variable, opened)
-                read, axes = readers[variable]
+                read = readers[variable]
                 selection, rest = covering(positions)
-                frames = read(selection).transpose(axes)
+                frames = read(selection)
             except (OSError, RuntimeError, ValueError, IndexError) as error:
                 raise SourceError(
                     f"frames of '{variable}' cannot be decoded: {error}",
@@ -75,21 +90,69 @@ def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
 
 
 _Read = Callable[["slice | np.ndarray"], np.ndarray]
-"""frames along time -> values with the axes in the file's order"""
+"""frames along time -> values, time first and then the axes in the store's order"""
 
 
-def _reader(
+def _reader(path: str, file: SourceFile, variable: str, opened: ExitStack) -> _Read:
+    """How a variable is read."""
+    read, dims = _versions(path, file, variable, opened)
+    if EXPVER not in dims:
+        return read
+
+    def merged(selection: slice | np.ndarray) -> np.ndarray:
+        final, preliminary = read(selection).swapaxes(0, 1)
+        return np.where(np.isnan(final), preliminary, final)
+
+    return merged
+
+
+def _versions(
     path: str, file: SourceFile, variable: str, opened: ExitStack
-) -> tuple[_Read, tuple[int, ...]]:
-    """How a variable is read, and the order of its axes in a store."""
+) -> tuple[_Read, tuple[str, ...]]:
+    """How a variable is read with its expver, if it has any, as the second axis; and its dims.
+
+    The first of two versions is the final one.
+    """
     raw = opened.enter_context(_open(path, file, decoded=False))[variable]
     dims = tuple(map(str, raw.dims))
     time = next(name for name in coordinates.TIME if name in dims)
-    axes = tuple(dims.index(dim) for dim in (time, *(coordinates.ordered(dims, (time,)) or ())))
-    if is_plain(raw):
-        return lambda selection: raw.isel({time: selection}).values, axes
-    decoded = opened.enter_context(_open(path, file, decoded=True))[variable]
-    return lambda selection: decoded.isel({time: selection}).values, axes
+    versions = (EXPVER,) if EXPVER in dims else ()
+    rest = coordinates.ordered(dims, (time, EXPVER)) or ()
+    axes = tuple(dims.index(dim) for dim in (time, *versions, *rest))
+    plain = is_plain(raw)
+    array = raw if plain else opened.enter_context(_open(path, file, decoded=True))[variable]
+    if versions:
+        known = list(raw[EXPVER].values) if EXPVER in raw.coords else [FINAL, PRELIMINARY]
+        if len(known) != 2 or FINAL not in known:
+            raise ValueError(f"its {EXPVER} is {known}, not {FINAL} and {PRELIMINARY}")
+        first = known.index(FINAL)
+        array = array.isel({EXPVER: [first, 1 - first]})
+    return lambda selection: array.isel({time: selection}).values.transpose(axes), dims
+
+
+def _labelled_preliminary(dataset: xr.Dataset, time: str) -> np.ndarray | None:
+    """bool (n,): frames that a coordinate along time calls preliminary; None without one."""
+    if EXPVER not in dataset or dataset[EXPVER].dims[:1] != (time,):
+        return None
+    labels = dataset[EXPVER].values.astype(str)
+    early = np.array([label.lstrip("0") == str(PRELIMINARY) for label in labels.tolist()])
+    return early if early.any() else None
+
+
+def _missing_final(path: str, file: SourceFile, variable: str, frames: int) -> np.ndarray | None:
+    """bool (n,): frames with preliminary values where the final one is missing; reads them all."""
+    early = np.zeros(frames, bool)
+    with ExitStack() as opened:
+        try:
+            read, _ = _versions(path, file, variable, opened)
+            for begin in range(0, frames, _DESCRIBED_FRAMES):
+                part = slice(begin, begin + _DESCRIBED_FRAMES)
+                final, preliminary = read(part).swapaxes(0, 1)
+                taken = np.isnan(final) & ~np.isnan(preliminary)
+                early[part] = taken.any(axis=tuple(range(1, taken.ndim)))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _unreadable(file, str(error)) from None
+    return early if early.any() else None
 
 
 def covering(positions: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray | None]:
@@ -156,7 +219,11 @@ def is_plain(array: xr.DataArray) -> bool:
 
 
 def _variable(
-    dataset: xr.Dataset, name: str, times: np.ndarray, dims: tuple[str, ...]
+    dataset: xr.Dataset,
+    name: str,
+    times: np.ndarray,
+    dims: tuple[str, ...],
+    preliminary: np.ndarray | None,
 ) -> FileVariable:
     array = dataset[name]
     scale = array.attrs.get("scale_factor", 0.0) if array.dtype.kind in "iu" else 0.0
@@ -170,6 +237,7 @@ def _variable(
         },
         attributes=dict(array.attrs),
         resolution=abs(float(scale)),
+        preliminary=preliminary,
     )
 
 

@@ -55,7 +55,8 @@ def describe(files: Sequence[SourceFile], options: KthOptions, progress: Progres
             images = np.array(numbers[begin : begin + options.frames], np.int32)
             zeros = np.zeros(len(images), np.int64)
             clips.append(Clip(f"{folder}/{begin}", _split(folder, files), images, zeros))
-    side = min(image_shape(files[0]))
+    first = next((numbers[0] for numbers in sequences.values()), 0)
+    side = min(image_shape(files[first]))
     return ClipContents(
         variable="intensity",
         dims=("y", "x"),

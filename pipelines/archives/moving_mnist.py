@@ -13,6 +13,7 @@ clips as a smaller one.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ def read_digits(path: str, file: SourceFile) -> np.ndarray:
     try:
         with (gzip.open if file.name.endswith(".gz") else open)(path, "rb") as content:
             data = content.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _damaged(file, str(error)) from None
     header = np.frombuffer(data[:16], ">i4")
     if len(header) < 4 or header[0] != 2051 or tuple(header[2:]) != (DIGIT, DIGIT):

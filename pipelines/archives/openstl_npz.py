@@ -115,19 +115,19 @@ def _windows(train: int, test: int, frames: int, fraction: float) -> list[Clip]:
 def decoder(path: str, file: SourceFile, options: OpenstlOptions) -> Iterator[Decode]:
     """Flows, float32 (n, 2, y, x), in the source's scale."""
     with _opened(path, file) as archive:
+        shape = _member(archive, "X_train", file).shape
+        length = shape[1] + _member(archive, "Y_train", file).shape[1]
 
         def decode(variable: str, positions: np.ndarray) -> np.ndarray:
-            split = "train" if positions[0] < _TEST else "test"
-            parts = [_member(archive, f"{x}_{split}", file) for x in "XY"]
-            frames = sum(part.shape[1] for part in parts)
-            windows, places = np.divmod(positions, frames)
-            windows = windows % _TEST
-            first, count = int(windows[0]), int(windows[-1] - windows[0]) + 1
-            values = [
-                _read(archive, f"{x}_{split}", part, first, count, file)
-                for x, part in zip("XY", parts, strict=True)
-            ]
-            return np.concatenate(values, axis=1)[windows - first, places].astype(np.float32)
+            frames = np.empty((len(positions), *shape[2:]), np.float32)
+            windows, places = np.divmod(positions, length)
+            for split, base in (("train", 0), ("test", _TEST)):
+                rows = np.flatnonzero((windows >= _TEST) == (base == _TEST))
+                if len(rows):
+                    chosen = windows[rows] - base
+                    run = _windows_of(archive, split, chosen.min(), chosen.max() + 1, file)
+                    frames[rows] = run[chosen - chosen.min(), places[rows]]
+            return frames
 
         yield decode
 
@@ -158,18 +158,22 @@ def _member(archive: zipfile.ZipFile, name: str, file: SourceFile) -> _Member:
         raise _damaged(file, f"{name}: {error}") from None
 
 
-def _read(
-    archive: zipfile.ZipFile, name: str, part: _Member, first: int, count: int, file: SourceFile
+def _windows_of(
+    archive: zipfile.ZipFile, split: str, first: int, end: int, file: SourceFile
 ) -> np.ndarray:
-    """Windows [first, first + count) of one array: a file of gigabytes is never held whole."""
-    size = int(np.prod(part.shape[1:])) * part.dtype.itemsize
-    try:
-        with archive.open(f"{name}.npy") as content:
-            content.seek(part.data + first * size)
-            data = _exactly(content, count * size)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(file, f"{name}: {error}") from None
-    return np.frombuffer(data, part.dtype).reshape(count, *part.shape[1:])
+    """Windows [first, end) of a split, (n, T, 2, H, W): the file is never held whole."""
+    values = []
+    for name in (f"X_{split}", f"Y_{split}"):
+        part = _member(archive, name, file)
+        size = int(np.prod(part.shape[1:])) * part.dtype.itemsize
+        try:
+            with archive.open(f"{name}.npy") as content:
+                content.seek(part.data + first * size)
+                data = _exactly(content, (end - first) * size)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise _damaged(file, f"{name}: {error}") from None
+        values.append(np.frombuffer(data, part.dtype).reshape(-1, *part.shape[1:]))
+    return np.concatenate(values, axis=1)
 
 
 def _exactly(content: IO[bytes], size: int) -> bytes:

@@ -103,7 +103,7 @@ def balanced(
     """
     bounds = true_btchw.new_tensor(thresholds)
     steps = true_btchw.new_tensor(weights)
-    weight = steps[torch.bucketize(true_btchw, bounds, right=True)]
+    weight = steps[torch.bucketize(true_btchw.contiguous(), bounds, right=True)]
     error = pred_btchw - true_btchw
     return _mean(weight * (squared * error.square() + absolute * error.abs()))
 

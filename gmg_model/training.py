@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class OptimisationConfig:
     """largest norm of the whole gradient; 0: off"""
     loss: str = "l1+l2"
     """name for gmg_model.losses.create_loss"""
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    """its options"""
     precision: str = "fp32"
     """fp32, bf16 (autocast) or fp64"""
     ema: float = 0.0
@@ -107,7 +109,7 @@ class Optimisation:
 
     def __init__(self, model: nn.Module, config: OptimisationConfig):
         self.model, self.config = model, config
-        self._loss = create_loss(config.loss)
+        self._loss = create_loss(config.loss, **config.loss_options)
         kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
         self._optimiser = kind(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -132,6 +134,7 @@ class Optimisation:
         input_frames: int,
         forced: Tensor | None,
         weight: float,
+        shown: Tensor | None = None,
     ) -> Tensor:
         """Add the gradient of ``weight * sum of the windows' losses``.
 
@@ -148,6 +151,9 @@ class Optimisation:
         weight:
             1 / windows of the global batch, times the number of processes where gradients are
             averaged over processes.
+        shown:
+            (b, input_frames - 1) in {0, 1}: 0 hides a frame of the input part (reverse scheduled
+            sampling), for models that take it. None: all are shown.
 
         Returns
         -------
@@ -155,8 +161,9 @@ class Optimisation:
             (b,) loss of each window over all its outputs, detached, float64: T - 1 frames, of a
             model with an encoder those of the horizon.
         """
+        masks = {"forced": forced} if shown is None else {"forced": forced, "shown": shown}
         with self.autocast():
-            outputs_btchw = forward(frames_btchw, input_frames=input_frames, forced=forced)
+            outputs_btchw = forward(frames_btchw, input_frames=input_frames, **masks)
         true_btchw = frames_btchw[:, -outputs_btchw.shape[1] :]
         losses_b = self._loss(outputs_btchw.to(frames_btchw.dtype), true_btchw)
         (losses_b.sum() * weight).backward()

@@ -92,11 +92,17 @@ def _check_model(plan: TrainingPlan) -> int:
     from gmg_model.training import OptimisationConfig
 
     try:
-        create_loss(plan.options.training.loss)
+        create_loss(plan.options.training.loss, **plan.loss_options)
         OptimisationConfig(**plan.optimisation)
-        ScheduledSampling(**plan.sampling)
+        sampling = ScheduledSampling(**plan.sampling)
         with torch.device("meta"):
             model = create_model(plan.options.model.name, **plan.model_overrides)
+        if sampling.hides_input and not getattr(model, "takes_hidden_frames", False):
+            raise ConfigurationError(
+                f"{plan.options.model.name} cannot be trained with reverse scheduled sampling, "
+                "which hides frames of the input part: --training.sampling linear, or a model that "
+                "can go without them: predrnn, convlstm, mim, motionrnn-predrnn, ..."
+            )
     except ConfigurationError as error:
         raise UsageError(str(error), remedy="see --model.* and --training.* in --help") from None
     return sum(parameter.numel() for parameter in model.parameters())

@@ -120,15 +120,32 @@ class TrainingOptions:
     gradient_clip: float = 1.0
     """largest norm of the whole gradient; 0: off"""
     loss: str = "l1+l2"
-    """l1+l2, mse, l1, ...; over all one-step outputs"""
+    """l1+l2, mse, l1, balanced-l1+l2, ...; over all one-step outputs"""
+    loss_thresholds: tuple[float, ...] = ()
+    """balanced losses: values from which an error weighs more, rising, in the units of the data"""
+    loss_weights: tuple[float, ...] = ()
+    """balanced losses: weights below, between and above the thresholds; empty: 1,2,5,10,30 for 4"""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """bf16: autocast; fp64: for checks of exactness"""
     ema: float = 0.0
     """decay of the exponential moving average of the weights that is validated; 0: off"""
-    sampling: Literal["linear", "exponential", "none"] = "linear"
-    """scheduled sampling: how the probability of feeding the true frame falls"""
+    sampling: Literal[
+        "none",
+        "linear",
+        "exponential",
+        "sigmoid",
+        "reverse-linear",
+        "reverse-exponential",
+        "reverse-sigmoid",
+    ] = "linear"
+    """scheduled sampling: how the probability of feeding the true frame falls; reverse-* hides
+    input frames as well (PredRNN-V2), not for gmg-* and encoder-forecasters"""
+    sampling_start: float = 0.0
+    """when it begins to fall: fraction of training, or step"""
     sampling_end: float = 0.8
-    """fraction of training after which the model runs free"""
+    """from when the model runs free: fraction of training, or step"""
+    sampling_unit: Literal["fraction", "steps"] = "fraction"
+    """what sampling_start and sampling_end are"""
     seed: int = 0
     """of the weights, the order of the windows and the scheduled sampling"""
 

@@ -56,6 +56,7 @@ class TrainingPlan:
             "warmup": training.warmup,
             "gradient_clip": training.gradient_clip,
             "loss": training.loss,
+            "loss_options": self.loss_options,
             "precision": training.precision,
             "ema": training.ema,
         }
@@ -64,7 +65,43 @@ class TrainingPlan:
     def sampling(self) -> dict[str, Any]:
         """Arguments of ``gmg_model.sampling.ScheduledSampling``."""
         training = self.options.training
-        return {"kind": training.sampling, "end": training.sampling_end}
+        return {
+            "kind": training.sampling,
+            "start": training.sampling_start,
+            "end": training.sampling_end,
+            "unit": training.sampling_unit,
+        }
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """Options of ``gmg_model.losses.create_loss``, thresholds in units of normalised frames.
+
+        Raises
+        ------
+        UsageError
+            A balanced loss has no thresholds, or channels of several scales.
+        """
+        training = self.options.training
+        given: dict[str, Any] = {}
+        if training.loss_weights:
+            given["weights"] = training.loss_weights
+        if training.loss_thresholds:
+            scales = set(zip(self.normalisation.offset, self.normalisation.scale, strict=True))
+            if len(scales) > 1:
+                raise UsageError(
+                    f"--training.loss_thresholds for {len(self.normalisation.labels)} channels of "
+                    "several units or scales: no threshold means the same in all of them",
+                    remedy="train on one variable (--data.variables), or with another "
+                    "--training.loss",
+                )
+            ((offset, scale),) = scales
+            given["thresholds"] = tuple((t - offset) / scale for t in training.loss_thresholds)
+        elif training.loss.startswith("balanced"):
+            raise UsageError(
+                f"--training.loss {training.loss} needs the values from which errors weigh more",
+                remedy="--training.loss_thresholds [20,30,40,50], in the units of the data",
+            )
+        return given
 
     @property
     def model_overrides(self) -> dict[str, Any]:

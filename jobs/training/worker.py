@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gmg_model import create_model
-from gmg_model.sampling import ScheduledSampling, forced_frames
+from gmg_model.sampling import ScheduledSampling, forced_frames, observed_frames
 from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
 from jobs.training import checkpoints, run
 from jobs.training.board import final_failure
@@ -156,20 +156,15 @@ class Worker:
             frames_btchw = torch.zeros(
                 1, self.plan.window.frames, c, h, w, dtype=self.dtype, device=self.device
             )
-            spec = self.plan.window
-            loss = self.optimisation.backward(
-                self.forward, frames_btchw, spec.input_frames, self._forced(np.zeros(1, int)), 0.0
-            )
-            return loss * 0
+            return self._part(frames_btchw, np.zeros(1, int), 0.0) * 0
         frames = torch.from_numpy(batch.frames_btchw)
         size = self.options.training.micro_batch or len(frames)
         losses = []
         for first in range(0, len(frames), size):
             part = slice(first, first + size)
             frames_btchw = frames[part].to(self.device, self.dtype)
-            forced = self._forced(batch.lanes[part])
             with self._collectives(at_end=first + size >= len(frames)):
-                losses.append(self._part(frames_btchw, forced, weight))
+                losses.append(self._part(frames_btchw, batch.lanes[part], weight))
         return torch.cat(losses)
 
     def _collectives(self, at_end: bool) -> AbstractContextManager[Any]:
@@ -178,22 +173,23 @@ class Worker:
             return nullcontext()
         return self.forward.no_sync()
 
-    def _part(self, frames_btchw: Tensor, forced: Tensor, weight: float) -> Tensor:
-        spec = self.plan.window
+    def _part(self, frames_btchw: Tensor, lanes: np.ndarray, weight: float) -> Tensor:
+        """Gradients of some lanes; what is fed to each is a function of (seed, step, lane)."""
+        window, draw = self.plan.window, (self.options.training.seed, self.step, lanes)
+        when = (self.step, self.plan.total_steps)
+        forced = forced_frames(self.sampling.probability(*when), window.horizon, *draw)
+        shown = None
+        if (observed := self.sampling.observed_probability(*when)) < 1:
+            shown = observed_frames(observed, window.input_frames, *draw)
+            shown = shown.to(self.device, self.dtype)
         return self.optimisation.backward(
-            self.forward, frames_btchw, spec.input_frames, forced, weight
+            self.forward,
+            frames_btchw,
+            window.input_frames,
+            forced.to(self.device, self.dtype),
+            weight,
+            shown,
         )
-
-    def _forced(self, lanes: np.ndarray) -> Tensor:
-        """(b, horizon - 1) which true frames are fed, a function of (seed, step, lane)."""
-        probability = self.sampling.probability(self.step, self.plan.total_steps)
-        return forced_frames(
-            probability,
-            horizon=self.plan.window.horizon,
-            seed=self.options.training.seed,
-            step=self.step,
-            lanes=lanes,
-        ).to(self.device, self.dtype)
 
     # --- what is seen of it ----------------------------------------------------------------------
 

@@ -12,7 +12,13 @@ import pytest
 
 from jobs.training import checkpoints
 from jobs.training.job import train
-from jobs.training.options import TrainingOptions, TrainOptions
+from jobs.training.options import (
+    DataOptions,
+    ModelOptions,
+    TrainingOptions,
+    TrainOptions,
+    ValidationOptions,
+)
 from jobs.training.plan import make_plan
 from pipelines.errors import PlatformError
 from tests.training_runs import losses, small_options
@@ -115,6 +121,79 @@ def test_bf16_with_a_moving_average_trains_and_goes_on_for_more_epochs(
     assert len(curve) == 2 * len(first)
     assert curve[: len(first)] == first
     assert np.mean(curve[len(first) :]) < np.mean(first)
+
+
+def test_hidden_input_frames_and_weighted_errors_do_not_depend_on_a_stop_or_on_the_workers(
+    traffic_store: str, tmp_path: Path
+) -> None:
+    training = TrainingOptions(
+        epochs=2,
+        global_batch=9,
+        precision="fp64",
+        schedule="constant",
+        learning_rate=3e-3,
+        loss="balanced-l1+l2",
+        loss_thresholds=(20.0, 60.0),
+        loss_weights=(1.0, 2.0, 5.0),
+        sampling="reverse-exponential",
+        sampling_start=2,
+        sampling_end=14,
+        sampling_unit="steps",
+        seed=3,
+    )
+    whole = small_options(
+        traffic_store,
+        str(tmp_path / "whole"),
+        workers=1,
+        model=ModelOptions(name="predrnn", hidden=(8, 8), patch_size=2, filter_size=3),
+        data=DataOptions(input_frames=3, horizon=3, every=3, normalise="minmax", pool_mib=1),
+        training=training,
+        validation=ValidationOptions(windows=0),
+    )
+    train(whole)
+    halves = dataclasses.replace(whole, run=str(tmp_path / "halves"), workers=2)
+    for epochs in (1, 2):
+        train(dataclasses.replace(halves, training=dataclasses.replace(training, epochs=epochs)))
+    expected = losses(whole.run)
+    assert len(expected) == 16
+    np.testing.assert_allclose(losses(halves.run), expected, rtol=1e-9)
+    by_hand = [_first_loss(whole, hide) for hide in (True, False)]
+    assert expected[0] == pytest.approx(by_hand[0], rel=1e-9)
+    assert expected[0] != pytest.approx(by_hand[1], rel=1e-3)
+
+
+def _first_loss(options: TrainOptions, hide: bool) -> float:
+    """The loss of the first step, with or without input frames hidden as the schedule has it."""
+    import torch
+
+    from gmg_model import create_model
+    from gmg_model.losses import create_loss
+    from gmg_model.sampling import forced_frames, observed_frames
+    from pipelines.stream import WindowStream
+
+    plan = make_plan(options)
+    stream = WindowStream(
+        store=plan.store,
+        variables=plan.variables,
+        spec=plan.window,
+        starts=plan.train_starts,
+        order=plan.order,
+        normalisation=plan.normalisation,
+        lanes=range(9),
+    )
+    batch = next(iter(stream.epoch(0)))
+    torch.manual_seed(3)
+    model = create_model("predrnn", **plan.model_overrides).double()
+    frames = torch.from_numpy(batch.frames_btchw).double()
+    masks = {"forced": forced_frames(0.5, 3, 3, 0, batch.lanes).double()}
+    if hide:
+        masks["shown"] = observed_frames(0.5, 3, 3, 0, batch.lanes).double()
+    with torch.no_grad():
+        outputs = model(frames, input_frames=3, **masks)
+    low, width = plan.normalisation.offset[0], plan.normalisation.scale[0]
+    thresholds = tuple((value - low) / width for value in (20.0, 60.0))
+    loss = create_loss("balanced-l1+l2", thresholds=thresholds, weights=(1.0, 2.0, 5.0))
+    return float(loss(outputs, frames[:, 1:]).mean())
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_windows(

@@ -7,7 +7,7 @@ periods of one archive have: no window crosses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ class Clips:
         )
 
 
-def split_text(bounds: tuple[Any, Any] | list[Any]) -> tuple[str, str]:
+def split_text(bounds: Sequence[Any]) -> tuple[str, str]:
     """First and last of a split, or of a period of statistics, as people read them.
 
     >>> split_text([0, 8999]), split_text(["2010-01-01T00:00:00", "2015-12-31T23:00:00"])[0]

@@ -29,7 +29,7 @@ from pipelines.climatology import Climatology, climatology
 from pipelines.errors import UsageError
 from pipelines.normalisation import POOLED_DIMS, Normalisation
 from pipelines.stream import read_batches
-from pipelines.windows import WindowSpec, split_starts
+from pipelines.windows import WindowSpec, lead_seconds, split_starts
 
 if TYPE_CHECKING:
     from pipelines.store import Store
@@ -98,14 +98,12 @@ def evaluate(
         errors[done : done + len(batch)] = _window_errors(model, truth, normalisation)
         done += len(batch)
         report(done, len(starts))
-    first, last = store.attributes["splits"][split]
-    seconds = int(store.cadence / np.timedelta64(1, "s")) * window.stride
     return Evaluation(
         split=split,
-        period=(first, last),
+        period=store.period(split),
         windows_scored=len(starts),
         windows_available=len(available),
-        lead_seconds=tuple(seconds * lead for lead in range(1, window.horizon + 1)),
+        lead_seconds=lead_seconds(store, window),
         climatology=definition,
         openstl_scale=OPENSTL_SCALES[normalisation.kind],
         scores=tuple(
@@ -113,6 +111,7 @@ def evaluate(
             for group, own in zip(groups, metrics, strict=True)
         ),
         examples=_examples(reader, starts, errors),
+        timed=store.clips is None or store.clips.timed,
     )
 
 
@@ -219,8 +218,12 @@ class _Reader:
 
     def valid_times(self, starts: np.ndarray) -> np.ndarray:
         """(B, T) datetime64 of the frames that are forecast."""
+        return self.store.times[self.forecast_frames(starts)]
+
+    def forecast_frames(self, starts: np.ndarray) -> np.ndarray:
+        """(B, T) int64: the frames of the store that are forecast."""
         leads = np.arange(self.window.input_frames, self.window.frames) * self.window.stride
-        return self.store.times[starts[:, None] + leads]
+        return starts[:, None] + leads
 
 
 def _window_errors(model: np.ndarray, truth: np.ndarray, constants: Normalisation) -> np.ndarray:
@@ -240,7 +243,7 @@ def _examples(reader: _Reader, starts: np.ndarray, errors: np.ndarray) -> tuple[
     for rank, index in ranks.items():
         one = starts[index : index + 1]
         _, (_, truth, outputs) = next(iter(reader.batches(one, 1)))
-        examples.append(
-            Example(rank, reader.valid_times(one)[0], truth[0], outputs[0], float(errors[index]))
-        )
+        labels = tuple(map(reader.store.label, reader.forecast_frames(one)[0].tolist()))
+        valid = reader.valid_times(one)[0]
+        examples.append(Example(rank, valid, truth[0], outputs[0], float(errors[index]), labels))
     return tuple(examples)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.clips import split_text
 from pipelines.errors import StoreError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def refuse_selection(checkpoint: Checkpoint, store: Store, split: str) -> None:
     if split == "validation" or chosen is None or not _touch(chosen, scored):
         return
     raise StoreError(
-        f"scores of split '{split}' would not be honest: its period {' to '.join(scored)} touches "
-        f"{' to '.join(chosen)}, the validation period that chose this checkpoint",
+        f"scores of split '{split}' would not be honest: its period {_period(scored)} touches "
+        f"{_period(chosen)}, the validation period that chose this checkpoint",
         where=f"{checkpoint.uri} and {store.uri}",
         remedy="convert with the splits that it was trained with (--splits), or train anew",
     )
@@ -95,16 +96,22 @@ def refuse_leak(store: Store, split: str) -> None:
     seen, scored = store.statistics["period"], store.attributes["splits"][split]
     if _touch(seen, scored):
         raise StoreError(
-            f"scores of split '{split}' would not be honest: its period {' to '.join(scored)} "
-            f"touches {' to '.join(seen)}, which the statistics were taken from",
+            f"scores of split '{split}' would not be honest: its period {_period(scored)} "
+            f"touches {_period(seen)}, which the statistics were taken from",
             where=store.uri,
             remedy="score a split outside the train period (--split test), or convert with splits "
             "that do not overlap (--splits)",
         )
 
 
-def _touch(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two periods (first, last), both inclusive, have a time in common."""
+def _period(ends: Sequence[Any]) -> str:
+    return " to ".join(split_text(ends))
+
+
+def _touch(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two periods (first, last), both inclusive, have a time, or a sample, in common."""
+    if isinstance(one[0], int) and isinstance(other[0], int):
+        return one[0] <= other[1] and other[0] <= one[1]
     first, last = (np.datetime64(time, "s") for time in one)
     other_first, other_last = (np.datetime64(time, "s") for time in other)
     return bool(first <= other_last and other_first <= last)

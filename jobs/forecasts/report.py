@@ -15,6 +15,7 @@ from jobs.forecasts import figures, wording
 from jobs.forecasts.destination import destinations
 from jobs.forecasts.scores import MODEL, Evaluation, Example, GroupScores
 from pipelines import uri as places
+from pipelines.clips import split_text
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
@@ -78,7 +79,7 @@ class Provenance:
             step=checkpoint.step,
             epoch=checkpoint.epoch,
             options=checkpoint.configuration,
-            train_period=tuple(store.statistics["period"]),
+            train_period=split_text(store.statistics["period"]),
             fingerprint=store.fingerprint,
             history=tuple((record["step"], record["loss"]) for record in history),
         )
@@ -111,7 +112,7 @@ def render(evaluation: Evaluation, provenance: Provenance, store: Store, protoco
         p=provenance,
         e=evaluation,
         windows=wording.windows(evaluation),
-        leads=wording.lead_labels(evaluation.lead_seconds),
+        leads=wording.lead_labels(evaluation.lead_seconds, evaluation.timed),
         groups=[_group(evaluation, item, protocol) for item in evaluation.scores],
         training=_training(provenance),
         examples=[_example(evaluation, item, store) for item in evaluation.examples],
@@ -196,7 +197,7 @@ def _by_lead(
     evaluation: Evaluation, item: GroupScores, skills: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     chosen = wording.several(len(evaluation.lead_seconds), TABLE_LEADS)
-    labels = wording.lead_labels(evaluation.lead_seconds)
+    labels = wording.lead_labels(evaluation.lead_seconds, evaluation.timed)
     rmse = {name: item.strict_per_lead(name, "rmse") for name in item.forecasts}
     rows = [
         (f"{name}, RMSE", [wording.number(values[lead]) for lead in chosen])
@@ -212,7 +213,7 @@ def _by_lead(
 def _charts(
     evaluation: Evaluation, item: GroupScores, skills: dict[str, dict[str, Any]]
 ) -> list[str]:
-    unit, seconds = wording.lead_unit(evaluation.lead_seconds)
+    unit, seconds = wording.lead_unit(evaluation.lead_seconds, evaluation.timed)
     x = [lead / seconds for lead in evaluation.lead_seconds]
     lead, units = f"lead time ({unit})", f" ({_units(item)})" if _units(item) else ""
     rmse = {name: item.strict_per_lead(name, "rmse") for name in item.forecasts}
@@ -239,7 +240,7 @@ def _training(provenance: Provenance) -> str | None:
 def _example(evaluation: Evaluation, example: Example, store: Store) -> dict[str, Any]:
     """Maps of one window: truth and forecast on one scale, the error around zero."""
     leads = wording.several(len(evaluation.lead_seconds), MAP_LEADS)
-    labels = wording.lead_labels(evaluation.lead_seconds)
+    labels = wording.lead_labels(evaluation.lead_seconds, evaluation.timed)
     axes = _axes(store, example.truth_tchw.shape[-2:])
     rows = []
     for channel, name, units in _channels(evaluation)[:MAP_CHANNELS]:
@@ -249,7 +250,7 @@ def _example(evaluation: Evaluation, example: Example, store: Store) -> dict[str
         error = forecast - truth
         largest = float(np.nanmax(np.abs(error[leads]), initial=0.0)) or 1.0
         for lead in leads:
-            at = f"{name}, {labels[lead]}, valid {_time(example.valid_times[lead])}"
+            at = f"{name}, {labels[lead]}, valid {_time(example.labels[lead])}"
             rows.append(
                 {
                     "caption": at,
@@ -265,8 +266,8 @@ def _example(evaluation: Evaluation, example: Example, store: Store) -> dict[str
             )
     return {
         "rank": example.rank,
-        "first": _time(example.valid_times[0]),
-        "last": _time(example.valid_times[-1]),
+        "first": _time(example.labels[0]),
+        "last": _time(example.labels[-1]),
         "rmse": wording.number(example.rmse),
         "rows": rows,
     }
@@ -307,5 +308,9 @@ def _axes(store: Store, shape: tuple[int, ...]) -> figures.Axes:
     return figures.Axes(rows, columns, "y", "x", False, downwards)
 
 
-def _time(instant: Any) -> str:
-    return str(np.datetime64(instant, "m")).replace("T", " ") + " UTC"
+def _time(label: str) -> str:
+    """A time for people; what is none, as the name of a clip, as it stands."""
+    try:
+        return str(np.datetime64(label, "m")).replace("T", " ") + " UTC"
+    except ValueError:
+        return label

@@ -73,11 +73,13 @@ class Example:
     rank: str
     """best, median or worst of the windows scored"""
     valid_times: np.ndarray
-    """(T,) datetime64"""
+    """(T,) datetime64; of clips places on a made-up axis"""
     truth_tchw: np.ndarray
     forecast_tchw: np.ndarray
     rmse: float
     """of the whole window, in standard deviations (or ranges, for min-max) of the train period"""
+    labels: tuple[str, ...]
+    """(T,) what each frame is for people: its time, or its clip and its place there"""
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,15 @@ class Evaluation:
     windows_scored: int
     windows_available: int
     lead_seconds: tuple[int, ...]
-    """lead times, seconds after the last input frame"""
+    """lead times, seconds after the last input frame; frames where ``timed`` is False"""
     climatology: str
     """definition of the climatology, or why there is none"""
     openstl_scale: str
     """the scale that protocol openstl was computed on"""
     scores: tuple[GroupScores, ...]
     examples: tuple[Example, ...]
+    timed: bool = True
+    """False: a video whose frames have an order but no time"""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the maps."""
@@ -103,7 +107,8 @@ class Evaluation:
             "split": self.split,
             "period": list(self.period),
             "windows": {"scored": self.windows_scored, "available": self.windows_available},
-            "lead_seconds": list(self.lead_seconds),
+            "lead_seconds": list(self.lead_seconds) if self.timed else None,
+            "lead_frames": None if self.timed else list(self.lead_seconds),
             "climatology": self.climatology,
             "skill": "1 - MSE / MSE(reference), protocol strict",
             "openstl_scale": self.openstl_scale,
@@ -120,7 +125,7 @@ class Evaluation:
             "examples": [
                 {
                     "rank": item.rank,
-                    "first_valid_time": str(item.valid_times[0].astype("datetime64[s]")),
+                    "first_valid": item.labels[0],
                     "rmse_normalised": item.rmse,
                 }
                 for item in self.examples

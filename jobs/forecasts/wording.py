@@ -13,12 +13,14 @@ HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def lead_unit(lead_seconds: Sequence[int]) -> tuple[str, int]:
-    """The unit to give lead times in, and its seconds.
+def lead_unit(lead_seconds: Sequence[int], timed: bool = True) -> tuple[str, int]:
+    """The unit to give lead times in, and its seconds; frames where they have no time.
 
     >>> lead_unit([3600, 7200]), lead_unit([360, 720]), lead_unit([86400, 4 * 86400])
     (('h', 3600), ('min', 60), ('days', 86400))
     """
+    if not timed:
+        return "frames", 1
     if all(lead % DAY == 0 for lead in lead_seconds) and max(lead_seconds) > 2 * DAY:
         return "days", DAY
     if all(lead % HOUR == 0 for lead in lead_seconds) or max(lead_seconds) > 6 * HOUR:
@@ -26,13 +28,13 @@ def lead_unit(lead_seconds: Sequence[int]) -> tuple[str, int]:
     return "min", MINUTE
 
 
-def lead_labels(lead_seconds: Sequence[int]) -> list[str]:
+def lead_labels(lead_seconds: Sequence[int], timed: bool = True) -> list[str]:
     """One label a lead time.
 
     >>> lead_labels([1800, 3600])
     ['+30 min', '+60 min']
     """
-    unit, seconds = lead_unit(lead_seconds)
+    unit, seconds = lead_unit(lead_seconds, timed)
     return [f"+{lead / seconds:g} {unit}" for lead in lead_seconds]
 
 
@@ -92,7 +94,7 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
 
     Variables that are scored apart have their lines one after another.
     """
-    labels = lead_labels(evaluation.lead_seconds)
+    labels = lead_labels(evaluation.lead_seconds, evaluation.timed)
     chosen = several(len(labels), 4)
     lines = [f"{evaluation.split}: {windows(evaluation)}, {' to '.join(evaluation.period)}"]
     for item in evaluation.scores:

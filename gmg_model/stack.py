@@ -247,6 +247,21 @@ class CellStack(RecurrentForecaster):
             kernels=tuple(cell.kernels() for cell in cells),
         )
 
+    def compile_steps(self, **options: Any) -> None:
+        """Compile the time step, where all steps have the same shapes; see the base class.
+
+        Raises
+        ------
+        ConfigurationError
+            For E3D-LSTM: each step would compile anew.
+        """
+        if any(cell.grows for cell in self._cells()):
+            raise ConfigurationError(
+                "the steps of E3D-LSTM cannot be compiled: each recalls from a longer history than "
+                "the one before, so each would compile anew; run the model as it is"
+            )
+        super().compile_steps(**options)
+
     def read(self, patches_bchw: Tensor, state: StackState) -> Reading:
         """What cell 1 and the highway take from patch frames."""
         reading = self._cells()[0].read(patches_bchw, state.kernels[0])

@@ -49,6 +49,8 @@ class Cell(nn.Module, ABC):
 
     grid: tuple[int, int] | None = None
     """Rows and columns of the only patch grid that the weights fit; None: any."""
+    grows: bool = False
+    """Whether the state takes up more at each step, so that no two steps have the same shapes."""
     depth: int = 1
     """Frames of the window that H spans: at 1, H is (B, hidden, h, w), above that it is
     (B, hidden, depth, h, w), and so is X of the cell above."""

@@ -76,7 +76,7 @@ class EideticLSTM(Cell):
         Whether what is the same in both frames of the window is computed once.
     """
 
-    depth = WINDOW
+    depth, grows = WINDOW, True
 
     def __init__(
         self,

@@ -121,6 +121,29 @@ def test_differences_are_those_of_the_moved_states(small: Make, recurrent: str) 
     assert torch.equal(first.below, entry.hidden) == (recurrent == "post")
 
 
+def test_recomputed_steps_and_random_first_states_train_alike(small: Make) -> None:
+    found = []
+    for recompute in (False, True):
+        model = small("motionrnn-mim", checkpoint_steps=recompute, initial_states="xavier")
+        frames = torch.randn(2, 6, 1, 8, 12, generator=torch.Generator().manual_seed(5))
+        model(frames, input_frames=3).square().mean().backward()
+        found.append([weight.grad for weight in model.parameters()])
+    for plain, lean in zip(*found, strict=True):
+        torch.testing.assert_close(lean, plain, rtol=1e-4, atol=1e-7)
+
+
+@torch.no_grad()
+def test_memories_keep_full_precision_under_autocast(small: Make) -> None:
+    model = small("mim")
+    with torch.autocast("cpu", torch.bfloat16):
+        state = model.initial_state(patches())
+        for _ in range(3):
+            _, state = model.step(model.read(patches(), state), state)
+    kept = [(cell.cell, cell.stationary, cell.non_stationary.cell) for cell in state.cells[1:]]
+    kept = [*(memory for memories in kept for memory in memories), state.memory.spatial]
+    assert {memory.dtype for memory in kept} == {torch.float32}
+
+
 def test_frames_of_another_grid_are_refused_naming_both(small: Make) -> None:
     model = small("mim")
     assert model(torch.zeros(1, 2, 1, 7, 11), 1).shape == (1, 1, 1, 7, 11)  # padded to 8 x 12

@@ -174,14 +174,29 @@ class Optimisation:
         with torch.no_grad():
             return self._loss(predicted_btchw.to(true_btchw.dtype), true_btchw).double()
 
-    def update(self, step: int) -> Tensor:
+    def update(self, step: int, loss: Tensor | None = None) -> Tensor:
         """Clip, step the optimiser and the average, clear the gradients.
 
-        Returns the norm of the whole gradient before clipping, a scalar tensor: reading it would
-        make the host wait for the device at every step.
+        Parameters
+        ----------
+        step:
+            0-based, of the learning rate.
+        loss:
+            The step's loss, the same on every process. Where it is given, a step whose loss or
+            gradient is not finite is left out: weights, moments and average stay as they were. The
+            host then waits for the device at every step.
+
+        Returns
+        -------
+        Tensor
+            The norm of the whole gradient before clipping, a scalar: reading it makes the host
+            wait for the device.
         """
         limit = self.config.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        if loss is not None and not bool(torch.isfinite(norm + loss)):
+            self._optimiser.zero_grad(set_to_none=True)
+            return norm.detach()
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(step, self.config)
         self._optimiser.step()

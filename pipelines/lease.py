@@ -75,13 +75,7 @@ class Lease:
 
     def check(self) -> None:
         """BusyError where another process took the lease over: nothing may be written now."""
-        held = _read(self.uri)
-        if self._lost.is_set() or held is None or held.token != self.record.token:
-            raise BusyError(
-                f"another process took the {self.what} over while this one was not heard of",
-                where=self.uri,
-                remedy="wait until it has ended and run the same command again: it resumes",
-            )
+        check_held(self.uri, "" if self._lost.is_set() else self.record.token, self.what)
 
     def release(self) -> None:
         """Give the lease back."""
@@ -102,6 +96,28 @@ class Lease:
             except (OSError, PlatformError):
                 # The storage is away for a moment; the next beat tries again, and check() decides.
                 continue
+
+
+def check_held(uri: str, token: str, what: _What) -> None:
+    """Check a lease from a process that works for its owner, such as a worker on another node.
+
+    Parameters
+    ----------
+    token:
+        ``Lease.record.token`` of the owner.
+
+    Raises
+    ------
+    BusyError
+        Another process took the lease over: nothing may be written now.
+    """
+    held = _read(uri)
+    if held is None or held.token != token:
+        raise BusyError(
+            f"another process took the {what} over while this one was not heard of",
+            where=uri,
+            remedy="wait until it has ended and run the same command again: it resumes",
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.command_line import progress
+from jobs.training.patience import passes
 from pipelines.errors import PlatformError
 from pipelines.uri import is_storage_fault
 
@@ -20,6 +22,7 @@ class Board:
 
     def __init__(self) -> None:
         self._news: dict[str, Any] = {}
+        self._lines: list[str] = []
         self._failure: PlatformError | None = None
 
     def write(self, news: dict[str, Any]) -> None:
@@ -29,6 +32,15 @@ class Board:
     def read(self) -> dict[str, Any]:
         """The latest news; empty before the first."""
         return self._news
+
+    def say(self, line: str) -> None:
+        """A line for the terminal, of something that happened."""
+        self._lines.append(line)
+
+    def take_lines(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
 
     def fail(self, failure: PlatformError) -> None:
         """Keep the first error that another attempt would meet again."""
@@ -43,7 +55,7 @@ def final_failure(error: Exception) -> PlatformError | None:
     """What ``error`` is to the user where another attempt would meet it again; None where a new
     group of workers may do better: a lost connection, a full disk, a failed collective.
     """
-    if is_storage_fault(error) or isinstance(error, (RuntimeError, MemoryError)):
+    if passes(error) or is_storage_fault(error) or isinstance(error, (RuntimeError, MemoryError)):
         return None
     if isinstance(error, PlatformError):
         return error
@@ -69,12 +81,19 @@ def progress_board(title: str) -> Iterator[Any]:
 
         def show() -> None:
             while not ended.wait(POLL_SECONDS):
-                try:
-                    news: Any = ray.get(board.read.remote(), timeout=5)
-                except ray.exceptions.RayError:
-                    continue
-                if news:
-                    report(news["step"], news["steps"], news["note"])
+                look()
+            look()
+
+        def look() -> None:
+            try:
+                lines: Any = ray.get(board.take_lines.remote(), timeout=5)
+                news: Any = ray.get(board.read.remote(), timeout=5)
+            except ray.exceptions.RayError:
+                return
+            for line in lines:
+                print(line, file=sys.stderr, flush=True)
+            if news:
+                report(news["step"], news["steps"], news["note"])
 
         viewer = threading.Thread(target=show, daemon=True)
         viewer.start()

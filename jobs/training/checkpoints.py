@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,16 @@ class Checkpoint:
         return self.record["statistics_fingerprint"]
 
     @property
+    def selection(self) -> dict[str, Any]:
+        """Best validation so far, see ``jobs.training.validation.Selection``."""
+        return self.record.get("selection", {})
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out so far because their loss or gradient was not finite."""
+        return self.record.get("skipped", {}).get("total", 0)
+
+    @property
     def validation_loss(self) -> float:
         """Loss of free-running forecasts on the validation split; NaN where none was measured."""
         loss = self.record["validation_loss"]
@@ -120,19 +130,29 @@ class Checkpoint:
         model.load_state_dict(self.tensors)
         return model.eval()
 
+    def damage(self) -> str | None:
+        """The file whose checksum is not the one recorded; None where all is sound."""
+        return next((name for name in self.record["files"] if self._checked(name) is None), None)
+
     def _load(self, name: str) -> dict[str, Tensor]:
-        import xxhash
         from safetensors.torch import load
 
-        data = places.read_bytes(places.join(self.uri, name))
-        expected = self.record["files"][name]
-        if xxhash.xxh3_128_hexdigest(data) != expected["xxh3_128"]:
+        data = self._checked(name)
+        if data is None:
             raise StoreError(
                 f"'{name}' is damaged: its checksum is not the one recorded",
                 where=self.uri,
-                remedy="delete this checkpoint's folder; the run then resumes from the one before",
+                remedy="name another checkpoint; the training itself goes back to the one before",
             )
         return load(data)
+
+    def _checked(self, name: str) -> bytes | None:
+        """The bytes of a file, None where they are not those that were written."""
+        import xxhash
+
+        data = places.read_bytes(places.join(self.uri, name))
+        expected = self.record["files"][name]["xxh3_128"]
+        return data if xxhash.xxh3_128_hexdigest(data) == expected else None
 
 
 def write(
@@ -152,6 +172,17 @@ def write(
         files[name] = {"bytes": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
     text = json.dumps({"format": FORMAT, **record, "files": files}, indent=1)
     (folder / RECORD).write_text(text)
+
+
+def publish(folder: Path, uri: str) -> None:
+    """Copy a checkpoint from a local folder to its place, the record last.
+
+    A record that stands there from an earlier upload goes first: with other tensors beside it the
+    checkpoint would pass for complete.
+    """
+    places.delete(places.join(uri, RECORD))
+    for name in (WEIGHTS, TRAINING, RECORD):
+        places.write_bytes(places.join(uri, name), (folder / name).read_bytes())
 
 
 def read(uri: str) -> Checkpoint | None:
@@ -179,6 +210,46 @@ def list_checkpoints(run: str) -> list[Checkpoint]:
     folders = [name for name in places.names(run) if name.startswith(PREFIX)]
     found = (read(places.join(places.absolute(run), name)) for name in folders)
     return sorted((item for item in found if item), key=lambda item: item.step)
+
+
+def newest_sound(run: str, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint whose files have their checksums; None in a run that has none yet.
+
+    Damaged ones that are newer are set aside: their record is renamed to
+    ``checkpoint.json.damaged``, and the training goes on from the one before as if they had not
+    been written. Only the process that holds the run may call this.
+
+    Raises
+    ------
+    StoreError
+        There are checkpoints, and all are damaged.
+    """
+    damaged: list[str] = []
+    folders = [name for name in places.names(run) if name.startswith(PREFIX)]
+    for name in sorted(folders, reverse=True):
+        uri = places.join(places.absolute(run), name)
+        if not places.exists(places.join(uri, RECORD)):
+            continue  # an upload that did not end, or one that was set aside before
+        checkpoint = read(uri)
+        if checkpoint and not checkpoint.damage():
+            for other in damaged:
+                say(f"{other} is damaged: set aside; going on from step {checkpoint.step}")
+                _set_aside(other)
+            return checkpoint
+        damaged.append(uri)
+    if damaged:
+        raise StoreError(
+            f"every checkpoint of this run is damaged ({len(damaged)})",
+            where=run,
+            remedy="restore one from a copy, or begin again with another --run",
+        )
+    return None
+
+
+def _set_aside(uri: str) -> None:
+    record = places.join(uri, RECORD)
+    places.write_bytes(f"{record}.damaged", places.read_bytes(record))
+    places.delete(record)
 
 
 def load_checkpoint(uri: str) -> Checkpoint:

@@ -17,6 +17,9 @@ from pipelines import lease
 from pipelines import uri as places
 from pipelines.errors import PlatformError, UsageError
 
+RAY_RECORD = "checkpoint_manager_snapshot.json"
+"""what Ray Train knows of a run's checkpoints, in the run's folder"""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -27,6 +30,25 @@ class Outcome:
     epochs: int
     validation_loss: float
     already_finished: bool
+    best_step: int | None = None
+    """steps of the best validation, where training ended early after it"""
+    skipped: int = 0
+    """steps left out because they were not finite"""
+
+    @classmethod
+    def of(cls, options: TrainOptions, last: checkpoints.Checkpoint, already: bool) -> Outcome:
+        """From a run's last checkpoint."""
+        early = last.epoch < options.training.epochs
+        best_step = last.selection.get("best_step") if early else None
+        return cls(
+            options.run,
+            last.step,
+            last.epoch,
+            last.validation_loss,
+            already,
+            best_step,
+            last.skipped,
+        )
 
     def summary(self) -> str:
         """One line for the terminal."""
@@ -35,6 +57,10 @@ class Outcome:
         score = (
             "" if math.isnan(self.validation_loss) else f", validation {self.validation_loss:.4f}"
         )
+        if self.best_step is not None:
+            score += f", ended early: none better since step {self.best_step}"
+        if self.skipped:
+            score += f", {self.skipped} steps left out (not finite)"
         return f"trained {self.epochs} epochs, {self.step} steps{score}: {self.run}"
 
 
@@ -58,20 +84,21 @@ def train(options: TrainOptions) -> Outcome:
     run.check_place(options.run)
     plan = make_plan(options)
     parameters = _check_model(plan)
-    with lease.hold(options.run, _say, what="run"):
+    with lease.hold(options.run, _say, what="run") as held:
         resumed = run.check_same(options, plan.store.fingerprint)
-        finished = _finished(options)
-        if finished:
-            return finished
+        latest = _latest_sound(options)
+        if latest and is_finished(latest, options):
+            return Outcome.of(options, latest, already=True)
+        _check_tracking(options)
         with connect(options) as cluster:
             cluster.check_paths(options)
             use_gpu = cluster.wants_gpu(options)
             if not resumed:
                 run.write_record(options, plan.store.fingerprint)
             _say(_headline(plan, parameters, cluster, use_gpu))
-            _fit(plan, use_gpu)
+            _fit(plan, use_gpu, held.record.token)
         last = checkpoints.list_checkpoints(options.run)[-1]
-        return Outcome(options.run, last.step, last.epoch, last.validation_loss, False)
+        return Outcome.of(options, last, already=False)
 
 
 def _say(line: str) -> None:
@@ -108,12 +135,34 @@ def _check_model(plan: TrainingPlan) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _finished(options: TrainOptions) -> Outcome | None:
-    found = checkpoints.list_checkpoints(options.run)
-    if not found or found[-1].epoch < options.training.epochs:
-        return None
-    last = found[-1]
-    return Outcome(options.run, last.step, last.epoch, last.validation_loss, True)
+def _latest_sound(options: TrainOptions) -> checkpoints.Checkpoint | None:
+    """The checkpoint that the run goes on from, checked here before any worker is started."""
+    damaged: list[str] = []
+    latest = checkpoints.newest_sound(options.run, damaged.append)
+    for line in damaged:
+        _say(line)
+    if damaged:
+        # Ray would count the steps that are now trained again to the folders that it knows, and
+        # remove the new ones as old.
+        places.delete(places.join(options.run, RAY_RECORD))
+    return latest
+
+
+def is_finished(checkpoint: checkpoints.Checkpoint, options: TrainOptions) -> bool:
+    """Whether nothing is left to train after a checkpoint, with these options."""
+    stale, patience = checkpoint.selection.get("since", 0), options.training.patience
+    return checkpoint.epoch >= options.training.epochs or 0 < patience <= stale
+
+
+def _check_tracking(options: TrainOptions) -> None:
+    from jobs.training import events
+    from jobs.training.mlflow_server import check_server
+
+    tracking = options.tracking
+    if tracking.tensorboard and not events.is_available():
+        _say("no TensorBoard curves: install the package tensorboardX")
+    if tracking.mlflow_uri:
+        check_server(tracking.mlflow_uri, tracking.mlflow_experiment)
 
 
 def _headline(plan: TrainingPlan, parameters: int, cluster: Cluster, use_gpu: bool) -> str:
@@ -128,7 +177,7 @@ def _headline(plan: TrainingPlan, parameters: int, cluster: Cluster, use_gpu: bo
     )
 
 
-def _fit(plan: TrainingPlan, use_gpu: bool) -> None:
+def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
     import ray.train
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -136,7 +185,7 @@ def _fit(plan: TrainingPlan, use_gpu: bool) -> None:
     from jobs.training.worker import train_worker
 
     options = plan.options
-    storage, name = _storage(options.run)
+    storage, name = _storage(options.run, options.checkpoints.storage_wait)
     with progress_board("training") as board:
         trainer = TorchTrainer(
             train_worker,
@@ -144,6 +193,7 @@ def _fit(plan: TrainingPlan, use_gpu: bool) -> None:
                 "options": options.as_dict(),
                 "fingerprint": plan.store.fingerprint,
                 "board": board,
+                "lease": token,
             },
             scaling_config=ScalingConfig(
                 num_workers=options.workers,
@@ -173,7 +223,7 @@ def _fit(plan: TrainingPlan, use_gpu: bool) -> None:
             raise failure
 
 
-def _storage(run_uri: str) -> tuple[dict[str, Any], str]:
+def _storage(run_uri: str, patience: float) -> tuple[dict[str, Any], str]:
     """Ray's storage settings for a run's URI, and the run's name in it."""
     fs, path = places.filesystem(run_uri)
     parent, _, name = path.rpartition("/")
@@ -181,8 +231,10 @@ def _storage(run_uri: str) -> tuple[dict[str, Any], str]:
         return {"storage_path": parent}, name
     import pyarrow.fs
 
+    from jobs.training.patience import PatientFiles
+
     # pyarrow's own S3 driver ignores AWS_ENDPOINT_URL; fsspec's serves every S3-compatible server.
-    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
+    handler = pyarrow.fs.PyFileSystem(PatientFiles(fs, patience))
     return {"storage_path": parent, "storage_filesystem": handler}, name
 
 

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pipelines.errors import UsageError
 
@@ -148,6 +149,11 @@ class TrainingOptions:
     """what sampling_start and sampling_end are"""
     seed: int = 0
     """of the weights, the order of the windows and the scheduled sampling"""
+    patience: int = 0
+    """validations without a better score after which training ends; 0: it goes through"""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """a step whose loss or gradient is not finite ends the run, or is left out; either names the
+    windows"""
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,9 @@ class CheckpointOptions:
     """how many checkpoints are kept, the best among them"""
     max_failures: int = 3
     """failures of workers or nodes survived before the run gives up"""
+    storage_wait: int = 300
+    """seconds that a storage which does not answer is waited for, before that counts as a
+    failure"""
 
 
 @dataclass(frozen=True)
@@ -182,8 +191,23 @@ class ValidationOptions:
 
     every_epochs: int = 1
     """epochs between validations"""
+    every_steps: int = 0
+    """steps between further validations within an epoch, each with a checkpoint; 0: none"""
     windows: int = 256
     """at most so many windows, evenly spaced over the split"""
+
+
+@dataclass(frozen=True)
+class TrackingOptions:
+    """Where the curves of a run are shown, besides the terminal and its history."""
+
+    tensorboard: bool = True
+    """write TensorBoard's event files to <run>/tensorboard"""
+    mlflow_uri: str = ""
+    """address of an MLflow server, http(s)://HOST:PORT; empty: none. Credentials come from
+    MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"""
+    mlflow_experiment: str = "gmg"
+    """the MLflow experiment that the run belongs to; made where it is missing"""
 
 
 @dataclass(frozen=True)
@@ -208,6 +232,7 @@ class TrainOptions:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
     validation: ValidationOptions = field(default_factory=ValidationOptions)
+    tracking: TrackingOptions = field(default_factory=TrackingOptions)
 
     def __post_init__(self) -> None:
         positive = {
@@ -229,8 +254,11 @@ class TrainOptions:
         not_negative = {
             "training.micro_batch": self.training.micro_batch,
             "training.seed": self.training.seed,
+            "training.patience": self.training.patience,
             "checkpoints.every_steps": self.checkpoints.every_steps,
             "checkpoints.max_failures": self.checkpoints.max_failures,
+            "checkpoints.storage_wait": self.checkpoints.storage_wait,
+            "validation.every_steps": self.validation.every_steps,
             "validation.windows": self.validation.windows,
         }
         for key, value in not_negative.items():
@@ -243,6 +271,8 @@ class TrainOptions:
                 remedy=f"--workers {self.training.global_batch} or fewer, "
                 "or a larger --training.global_batch",
             )
+        if self.tracking.mlflow_uri:
+            _check_address(self.tracking.mlflow_uri)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, for JSON and YAML."""
@@ -258,12 +288,29 @@ class TrainOptions:
             "augmentation": AugmentationOptions,
             "checkpoints": CheckpointOptions,
             "validation": ValidationOptions,
+            "tracking": TrackingOptions,
         }
         return cls(
             **{
                 key: nested[key](**_tuples(value)) if key in nested else value
                 for key, value in values.items()
             }
+        )
+
+
+def _check_address(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.username or parts.password:
+        raise UsageError(
+            "--tracking.mlflow_uri must not carry credentials",
+            where=f"{parts.scheme}://***@{parts.hostname}",
+            remedy="set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, in the environment of the nodes",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"--tracking.mlflow_uri is no address of a server: {uri}",
+            remedy="give http://HOST:PORT of an MLflow server (mlflow server --port 5000)",
         )
 
 

@@ -147,13 +147,21 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
             where=store.uri,
             remedy=f"--training.global_batch {len(train_starts)} or smaller, or shorter windows",
         )
+    validation_starts = _validation_starts(store, window, options.validation.windows)
+    if training.patience and not len(validation_starts):
+        raise UsageError(
+            "--training.patience counts validations, and there is no window to validate on",
+            where=store.uri,
+            remedy="--training.patience 0, a validation split (reprocess.py convert --splits), or "
+            "--validation.windows above 0",
+        )
     return TrainingPlan(
         options=options,
         store=store,
         variables=variables,
         window=window,
         train_starts=train_starts,
-        validation_starts=_validation_starts(store, window, options.validation.windows),
+        validation_starts=validation_starts,
         normalisation=Normalisation.from_store(store, variables, data.normalise),
         order=OrderConfig(
             global_batch=training.global_batch,

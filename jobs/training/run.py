@@ -3,6 +3,7 @@
 ``<run>/run.json``       resolved options, versions, store fingerprint, git commit; written once
 ``<run>/.ledger/``       the lease of the process that trains it now
 ``<run>/history/``       one JSON line a step, in a file per stretch between checkpoints
+``<run>/tensorboard/``   the same as event files of TensorBoard (:mod:`jobs.training.events`)
 ``<run>/step_<n>/``      checkpoints (:mod:`jobs.training.checkpoints`)
 """
 
@@ -25,6 +26,8 @@ from pipelines.ledger import FOLDER as LEASE_FOLDER
 from pipelines.writable import refuse_unwritable
 
 RECORD = "run.json"
+HISTORY = "history"
+EVENTS = "tensorboard"
 MAY_DIFFER = (
     "run",
     "workers",
@@ -33,8 +36,10 @@ MAY_DIFFER = (
     "shared_paths",
     "training.epochs",
     "training.micro_batch",
+    "training.patience",
     "checkpoints.",
-    "validation.every_epochs",
+    "validation.every_",
+    "tracking.",
 )
 """Options that a resumed run may be given anew: none changes what a step computes, but for the
 schedule, whose horizon follows the epochs."""
@@ -123,7 +128,7 @@ def write_record(options: TrainOptions, fingerprint: str) -> None:
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Lines of the options that differ and must not."""
-    before, after = _flat(there), _flat(here)
+    before, after = flat(there), flat(here)
     return [
         f"  {key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted({*before, *after})
@@ -131,14 +136,19 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names.
+
+    >>> flat({"training": {"epochs": 3}})
+    {'training.epochs': 3}
+    """
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -177,12 +187,21 @@ def write_history(run: str, steps: list[dict[str, Any]]) -> None:
     if steps:
         text = "".join(json.dumps(step) + "\n" for step in steps)
         name = f"{steps[0]['step']:09d}.jsonl"
-        places.write_bytes(places.join(run, "history", name), text.encode())
+        places.write_bytes(places.join(run, HISTORY, name), text.encode())
+
+
+def forget_after(run: str, step: int) -> None:
+    """Remove the stretches that begin at ``step`` or later: they are about to be trained again."""
+    for folder in (HISTORY, EVENTS):
+        for name in places.names(places.join(run, folder)):
+            first = "".join(filter(str.isdigit, name))
+            if first and int(first) >= step:
+                places.delete(places.join(run, folder, name))
 
 
 def read_history(run: str) -> list[dict[str, Any]]:
     """Every step's record once, by step: ``step``, ``epoch``, ``loss``, ``learning_rate``, ..."""
-    folder = places.join(run, "history")
+    folder = places.join(run, HISTORY)
     steps: dict[int, dict[str, Any]] = {}
     for name in places.names(folder):
         for line in places.read_bytes(places.join(folder, name)).decode().splitlines():

@@ -8,12 +8,10 @@ of (seed, step, lane), so a checkpoint after any step resumes exactly.
 
 from __future__ import annotations
 
-import math
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,24 +28,28 @@ from gmg_model.sampling import ScheduledSampling, forced_frames, observed_frames
 from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
 from jobs.training import checkpoints, run
 from jobs.training.board import final_failure
+from jobs.training.journal import Journal
 from jobs.training.options import TrainOptions
+from jobs.training.patience import Patience
 from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
-from pipelines.errors import PlatformError
+from jobs.training.upload import Uploads
+from jobs.training.validation import Selection, share_of_losses
 from pipelines.order import rank_lanes
-from pipelines.stream import Batch, WindowStream, read_batches
+from pipelines.stream import Batch, WindowStream
 
 FLUSH_STEPS = 10
 """Steps between two looks at the losses, so that a GPU is not waited for at every step."""
-NEWS_SECONDS = 0.5
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Entry of a worker; ``settings``: options, the store's fingerprint, the board."""
+    """Entry of a worker; ``settings``: options, the store's fingerprint, the board, the token of
+    the driver's lease.
+    """
     board = settings["board"]
     if ray.get(board.failure.remote()):
         return  # the group before this one met an error that this one would meet again
     try:
-        _train(TrainOptions.from_dict(settings["options"]), settings["fingerprint"], board)
+        _train(TrainOptions.from_dict(settings["options"]), settings, board)
     except Exception as error:
         failure = final_failure(error)
         if failure is None:
@@ -57,21 +59,28 @@ def train_worker(settings: dict[str, Any]) -> None:
         raise
 
 
-def _train(options: TrainOptions, fingerprint: str, board: Any) -> None:
+def _train(options: TrainOptions, settings: dict[str, Any], board: Any) -> None:
     torch.set_num_threads(options.cpus_per_worker)
-    plan = make_plan(options)
-    check_fingerprint(plan, fingerprint)
-    worker = Worker(plan, board)
+    rank = ray.train.get_context().get_world_rank()
+    patience = Patience(
+        options.checkpoints.storage_wait,
+        say=lambda line: board.say.remote(f"worker {rank}: {line}"),
+    )
+    plan = patience("opening the store", lambda: make_plan(options))
+    check_fingerprint(plan, settings["fingerprint"])
+    uploads = Uploads(options, settings["lease"], board, patience)
+    worker = Worker(plan, board, patience, uploads)
     worker.resume()
-    while worker.epoch < options.training.epochs:
+    while not worker.finished:
         worker.train_epoch()
 
 
 class Worker:
     """The state of one worker: model, optimiser, stream, and how far the training is."""
 
-    def __init__(self, plan: TrainingPlan, board: Any):
+    def __init__(self, plan: TrainingPlan, board: Any, patience: Patience, uploads: Uploads):
         self.plan, self.options, self.board = plan, plan.options, board
+        self.patience, self.uploads = patience, uploads
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = get_device()
@@ -98,26 +107,56 @@ class Worker:
             augmentation=plan.augmentation,
         )
         self.step, self.epoch = 0, 0
-        self.pending: list[dict[str, Any]] = []
-        self.history: list[dict[str, Any]] = []
-        self.last_news = self.started = time.monotonic()
-        self.first_step = 0
+        self.selection = Selection()
+        self.journal = Journal(plan, self.rank, board)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or validation has not improved for long enough."""
+        training = self.options.training
+        return self.epoch >= training.epochs or self.selection.exhausted(training.patience)
 
     # --- one epoch -------------------------------------------------------------------------------
 
     def train_epoch(self) -> None:
         """Train from where the epoch stands to its end, validate, and write a checkpoint."""
         first = self.step - self.epoch * self.plan.steps_per_epoch
-        every = self.options.checkpoints.every_steps
-        for batch in self.stream.epoch(self.epoch, first_step=first):
+        checkpoints_every = self.options.checkpoints.every_steps
+        validations_every = self.options.validation.every_steps
+        for batch in self._batches(first):
             self.train_step(batch)
-            at_end = batch.step + 1 == self.plan.steps_per_epoch
-            if every and self.step % every == 0 and not at_end:
-                self.checkpoint()
+            if batch.step + 1 == self.plan.steps_per_epoch:
+                continue
+            validates = validations_every and self.step % validations_every == 0
+            if validates or (checkpoints_every and self.step % checkpoints_every == 0):
+                self.checkpoint(self.validate() if validates else None)
+            if self.finished:
+                self.stream.close()
+                return
         self.epoch += 1
         last = self.epoch == self.options.training.epochs
         due = last or self.epoch % self.options.validation.every_epochs == 0
         self.checkpoint(self.validate() if due else None)
+
+    def _batches(self, first: int) -> Iterator[Batch]:
+        """The epoch's batches; where the storage was away, the stream begins again at its step."""
+        batches: Iterator[Batch] | None = None
+
+        def draw() -> Batch | None:
+            nonlocal batches
+            batches = batches or self.stream.epoch(self.epoch, first_step=first)
+            try:
+                return next(batches, None)
+            except Exception:
+                batches = None
+                raise
+
+        while first < self.plan.steps_per_epoch:
+            batch = self.patience("reading the store", draw)
+            if batch is None:
+                return
+            yield batch
+            first = batch.step + 1
 
     def train_step(self, batch: Batch) -> None:
         """One optimisation step on this worker's lanes of the global batch."""
@@ -125,23 +164,22 @@ class Worker:
         weight = self.world / windows  # DistributedDataParallel averages over the workers
         torch.manual_seed(self.options.training.seed * 1_000_003 + self.step)
         losses = self._backward(batch, weight)
-        norm = self.optimisation.update(self.step)
         total = losses.sum() / windows
         if self.world > 1:
             dist.all_reduce(total)
-        self.pending.append(
-            {
-                "step": self.step,
-                "epoch": self.epoch,
-                "loss": total,
-                "gradient_norm": norm,
-                "learning_rate": learning_rate(self.step, self.optimisation.config),
-                "starts": batch.starts.copy(),
-            }
-        )
+        skips = self.options.training.on_nonfinite == "skip"
+        norm = self.optimisation.update(self.step, loss=total if skips else None)
+        record = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": total,
+            "gradient_norm": norm,
+            "learning_rate": learning_rate(self.step, self.optimisation.config),
+        }
+        self.journal.add(record, batch.starts, losses)
         self.step += 1
         if self.step % FLUSH_STEPS == 0 or self.device.type == "cpu":
-            self.flush()
+            self.journal.flush(self.stream.wait_seconds)
 
     def _windows_of_step(self, step: int) -> int:
         """Windows of the global batch: all lanes, or what is left for the epoch's last step."""
@@ -191,108 +229,59 @@ class Worker:
             shown,
         )
 
-    # --- what is seen of it ----------------------------------------------------------------------
-
-    def flush(self) -> None:
-        """Read the pending losses, refuse what is not finite, and tell the driver.
-
-        Raises
-        ------
-        PlatformError
-            A loss or a gradient is not finite; the step and windows are named.
-        """
-        for record in self.pending:
-            starts = record.pop("starts")
-            record["loss"] = float(record["loss"])
-            record["gradient_norm"] = float(record["gradient_norm"])
-            if not math.isfinite(record["loss"] + record["gradient_norm"]):
-                times = ", ".join(
-                    str(self.plan.store.times[start].astype("datetime64[m]"))
-                    for start in starts[:8]
-                )
-                raise PlatformError(
-                    f"the loss of step {record['step']} is {record['loss']} and the norm of its "
-                    f"gradient {record['gradient_norm']}",
-                    where=f"{self.plan.store.uri}, worker {self.rank}, windows that begin at "
-                    f"{times}",
-                    remedy="begin a new --run with a smaller --training.learning_rate, or with "
-                    "--training.precision fp32; reprocess.py verify checks the store",
-                )
-            self.history.append(record)
-        self.pending.clear()
-        now = time.monotonic()
-        if self.rank == 0 and self.history and now - self.last_news > NEWS_SECONDS:
-            self.last_news = now
-            self._tell(now)
-
-    def _tell(self, now: float) -> None:
-        done = self.step - self.first_step
-        elapsed = now - self.started
-        rate = done * self.options.training.global_batch / elapsed
-        waited = 100 * self.stream.wait_seconds / elapsed
-        note = (
-            f"epoch {self.history[-1]['epoch'] + 1}/{self.options.training.epochs} "
-            f"loss {self.history[-1]['loss']:.4f} {rate:.1f} windows/s data wait {waited:.1f} %"
-        )
-        self.board.write.remote({"step": self.step, "steps": self.plan.total_steps, "note": note})
+    # --- validation and checkpoints --------------------------------------------------------------
 
     def validate(self) -> float | None:
         """Mean loss of free-running forecasts over the validation windows, on all workers."""
-        starts = self.plan.validation_starts
-        if not len(starts):
+        windows = len(self.plan.validation_starts)
+        if not windows:
             return None
-        weights = self.optimisation.evaluated_weights()
-        spec = self.plan.window
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        mine = starts[self.rank :: self.world]
-        batch = max(1, self.options.training.global_batch // self.world)
-        batches = read_batches(self.plan.store, self.plan.variables, spec, mine, batch)
-        self.model.eval()
-        with torch.no_grad(), self.optimisation.autocast():
-            for _, physical_btchw in batches:
-                normalised = np.nan_to_num(self.plan.normalisation.apply(physical_btchw))
-                frames_btchw = torch.from_numpy(normalised).to(self.device, self.dtype)
-                given, true = frames_btchw.split([spec.input_frames, spec.horizon], dim=1)
-                forecast = torch.func.functional_call(self.model, weights, (given, spec.horizon))
-                total += self.optimisation.losses(forecast, true).sum()
-        self.model.train()
+        began = time.monotonic()
+        total = self.patience(
+            "validating",
+            lambda: share_of_losses(
+                self.plan,
+                self.model,
+                self.optimisation,
+                self.rank,
+                self.world,
+                lambda values: torch.from_numpy(values).to(self.device, self.dtype),
+            ),
+        )
         if self.world > 1:
             dist.all_reduce(total)
-        return float(total) / len(starts)
-
-    # --- checkpoints -----------------------------------------------------------------------------
+        self.journal.leave_out(time.monotonic() - began)
+        return float(total) / windows
 
     def checkpoint(self, validation_loss: float | None = None) -> None:
-        """Write the history and report a checkpoint; the upload goes on behind the training."""
-        self.flush()
+        """Report a checkpoint; history, curves and files are uploaded behind the training."""
+        self.journal.flush(self.stream.wait_seconds)
+        steps = self.journal.take(validation_loss)
+        began = time.monotonic()
+        if validation_loss is not None:
+            self.selection = self.selection.after(validation_loss, self.step)
         metrics = {
             "step": self.step,
             "epoch": self.epoch,
-            "loss": self.history[-1]["loss"] if self.history else math.nan,
             # Ray keeps the lowest; one that was not validated comes last, by a number that survives
             # JSON, as infinity does not.
             "validation_loss": sys.float_info.max if validation_loss is None else validation_loss,
         }
-        if self.rank != 0:
-            self.history.clear()
-            ray.train.report(metrics, checkpoint=None)
-            return
-        run.write_history(self.options.run, self.history)
-        self.history.clear()
-        folder = Path(tempfile.mkdtemp(prefix="checkpoint_"))
-        weights = self.optimisation.evaluated_weights()
-        training = self.optimisation.state_tensors()
-        if self.optimisation.config.ema:
-            raw = self.model.state_dict()
-            training |= {f"model/{name}": value for name, value in raw.items()}
-        checkpoints.write(folder, self._record(validation_loss), weights, training)
-        ray.train.report(
-            metrics,
-            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
-            checkpoint_dir_name=checkpoints.directory_name(self.step),
-            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-            delete_local_checkpoint_after_upload=True,
-        )
+        if self.rank == 0:
+            weights = self.optimisation.evaluated_weights()
+            training = self.optimisation.state_tensors()
+            if self.optimisation.config.ema:
+                raw = self.model.state_dict()
+                training |= {f"model/{name}": value for name, value in raw.items()}
+            self.uploads.send(steps, self._record(validation_loss), weights, training, metrics)
+        else:
+            # In the same mode: where an upload takes long, no worker waits for Ray to note it.
+            ray.train.report(
+                metrics,
+                checkpoint=None,
+                checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            )
+        self.journal.stood_still(time.monotonic() - began)
 
     def _record(self, validation_loss: float | None) -> dict[str, Any]:
         plan = self.plan
@@ -300,8 +289,10 @@ class Worker:
             "step": self.step,
             "epoch": self.epoch,
             "steps_per_epoch": plan.steps_per_epoch,
-            "finished": self.epoch >= self.options.training.epochs,
+            "finished": self.finished,
             "validation_loss": validation_loss,
+            "selection": self.selection.to_json(),
+            "skipped": self.journal.skipped,
             "options": self.options.as_dict(),
             "model": {"name": self.options.model.name, "overrides": plan.model_overrides},
             "variables": list(plan.variables),
@@ -325,21 +316,34 @@ class Worker:
 
     def resume(self) -> None:
         """Take up the latest complete checkpoint of the run, the same one on every worker."""
-        found = checkpoints.list_checkpoints(self.options.run) if self.rank == 0 else []
-        uris = [found[-1].uri if found else None]
+        uris = [self.patience("looking for checkpoints", self._latest)]
         if self.world > 1:
             dist.broadcast_object_list(uris, src=0, device=self.device)
-        if uris[0] is None:
+        uri = uris[0]
+        if uri is None:
             return
-        checkpoint = checkpoints.load_checkpoint(uris[0])
-        training = checkpoint.training_tensors
+
+        def load() -> tuple[checkpoints.Checkpoint, dict[str, Tensor], dict[str, Tensor]]:
+            checkpoint = checkpoints.load_checkpoint(uri)
+            return checkpoint, checkpoint.tensors, checkpoint.training_tensors
+
+        checkpoint, weights, training = self.patience("reading the checkpoint", load)
         raw = {
             name.removeprefix("model/"): value
             for name, value in training.items()
             if name.startswith("model/")
         }
-        self.model.load_state_dict(raw or checkpoint.tensors)
+        self.model.load_state_dict(raw or weights)
         self.optimisation.load_state_tensors(training)
-        self.step = self.first_step = checkpoint.step
+        self.step = checkpoint.step
         self.epoch = checkpoint.step // self.plan.steps_per_epoch
-        self.started = time.monotonic()
+        self.selection = Selection(**checkpoint.selection)
+        self.journal.start(checkpoint.record.get("skipped", {}))
+
+    def _latest(self) -> str | None:
+        """On the first worker: the run's latest checkpoint; what came after it is forgotten."""
+        if self.rank != 0:
+            return None
+        found = checkpoints.list_checkpoints(self.options.run)
+        run.forget_after(self.options.run, found[-1].step if found else 0)
+        return found[-1].uri if found else None

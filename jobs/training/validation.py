@@ -1,0 +1,76 @@
+"""Free-running forecasts of the validation windows, on all workers; which score was the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gmg_model.training import Optimisation
+from jobs.training.plan import TrainingPlan
+from pipelines.stream import read_batches
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The best validation so far: what early stopping decides by, kept in every checkpoint."""
+
+    best: float | None = None
+    """lowest validation loss; None before the first"""
+    best_step: int = 0
+    """steps done when it was measured"""
+    since: int = 0
+    """validations after it"""
+
+    def after(self, loss: float, step: int) -> Selection:
+        """The selection once another validation is done.
+
+        >>> Selection(best=0.5, best_step=10).after(0.6, 20)
+        Selection(best=0.5, best_step=10, since=1)
+        """
+        if self.best is None or loss < self.best:
+            return Selection(loss, step) if math.isfinite(loss) else replace(self, since=1)
+        return replace(self, since=self.since + 1)
+
+    def exhausted(self, patience: int) -> bool:
+        """Whether training ends by ``patience`` validations without a better one; 0: never."""
+        return 0 < patience <= self.since
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint's record."""
+        return asdict(self)
+
+
+def share_of_losses(
+    plan: TrainingPlan,
+    model: nn.Module,
+    optimisation: Optimisation,
+    rank: int,
+    world: int,
+    to_device: Callable[[np.ndarray], Tensor],
+) -> Tensor:
+    """Sum of the losses of this worker's share of the validation windows, a float64 scalar.
+
+    The model is left in training mode, and no random number is drawn from a global generator.
+    """
+    weights = optimisation.evaluated_weights()
+    spec, mine = plan.window, plan.validation_starts[rank::world]
+    batch = max(1, plan.options.training.global_batch // world)
+    total = to_device(np.zeros((), np.float64)).double()
+    model.eval()
+    try:
+        with torch.no_grad(), optimisation.autocast():
+            for _, physical_btchw in read_batches(plan.store, plan.variables, spec, mine, batch):
+                normalised = np.nan_to_num(plan.normalisation.apply(physical_btchw))
+                frames_btchw = to_device(normalised)
+                given, true = frames_btchw.split([spec.input_frames, spec.horizon], dim=1)
+                forecast = torch.func.functional_call(model, weights, (given, spec.horizon))
+                total += optimisation.losses(forecast, true).sum()
+    finally:
+        model.train()
+    return total

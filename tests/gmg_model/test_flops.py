@@ -101,6 +101,7 @@ def test_e3d_lstm_takes_the_published_arithmetic_with_its_growing_history() -> N
 
 def test_what_both_frames_of_a_window_share_is_computed_once() -> None:
     assert round(counted("e3dlstm", 19, **MOVING_MNIST)[0], 1) == 467.0
+    assert round(counted("motionrnn-e3dlstm", 19, **MOVING_MNIST)[0], 1) == 517.5
 
 
 def test_a_bounded_memory_bounds_the_cost_of_a_step() -> None:

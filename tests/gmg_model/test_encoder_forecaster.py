@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import gmg_model
 from gmg_model.errors import ConfigurationError
@@ -248,20 +250,28 @@ def test_weights_that_fit_one_grid_refuse_another_and_any_other_model_takes_it()
         forecast(make("srvp-mim"), frames)
 
 
+class EveryResult(TorchDispatchMode):
+    """Weak references to the results of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[weakref.ref[Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        self.seen += [weakref.ref(result) for result in tree_leaves(results)]
+        return results
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_tensor_of_a_forecast_outlives_it(name: str) -> None:
-    model, seen = make(name), list[weakref.ref[Tensor]]()
-    for module in model.modules():
-        module.register_forward_hook(
-            lambda _module, _inputs, out: seen.extend(
-                weakref.ref(t) for t in (out if isinstance(out, tuple) else (out,))
-            )
-        )
-    outputs = forecast(model, clips())
-    assert len(seen) > 4
+    model = make(name)
+    with EveryResult() as every:
+        outputs = forecast(model, clips())
+    assert any(reference() is outputs for reference in every.seen)
     del outputs
     gc.collect()
-    assert not any(reference() is not None for reference in seen)
+    assert not any(reference() is not None for reference in every.seen)
 
 
 @pytest.mark.parametrize(
@@ -340,6 +350,14 @@ def test_the_highway_begins_as_the_mean_of_nothing_and_its_past() -> None:
     with torch.no_grad():
         out = highway.advance(highway.read(x, kernels), past, None, kernels)  # type: ignore[arg-type]
     torch.testing.assert_close(out.hidden, torch.full((2, 4, 5, 5), 0.5), rtol=0, atol=0.05)
+
+
+def test_a_highway_is_the_second_of_five_layers_and_all_of_them_reach_the_output() -> None:
+    model = make("srvp-causallstm", hidden=(8, 8, 8, 8))
+    for layers in (model.encoder, model.forecast):
+        kinds = [type(cell) for cell in layers.cells()]
+        assert kinds == [CausalLSTM, GradientHighway, CausalLSTM, CausalLSTM, CausalLSTM]
+    assert model.output_layer[0].in_channels == 5 * 8
 
 
 def test_causal_lstm_and_highway_have_the_published_weights_less_the_dead_ones() -> None:

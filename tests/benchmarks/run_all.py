@@ -20,6 +20,7 @@ BENCHMARKS = {
     "Conversion": ("conversion.py", "--gigabytes", "1"),
     "Streaming": ("streaming.py",),
     "Training step": ("training.py",),
+    "Models": ("models.py",),
 }
 
 

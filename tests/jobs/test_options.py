@@ -35,6 +35,21 @@ def test_the_defaults_are_table_1_of_the_paper() -> None:
     assert traffic.training.epochs == 200
 
 
+@pytest.mark.parametrize(
+    ("config", "frames", "epochs"),
+    [("moving_mnist", (10, 10), 600), ("cikm2017", (5, 10), 100), ("shanghai2020", (10, 10), 200)],
+)
+def test_the_defaults_of_clips_are_table_1_of_the_paper(
+    config: str, frames: tuple[int, int], epochs: int
+) -> None:
+    options = parse(f"{config}.yaml", "", REQUIRED)
+    assert options.model.name == "gmg-l"
+    assert (options.model.patch_size, options.model.attention_hidden) == (4, 32)
+    assert (options.data.input_frames, options.data.horizon) == frames
+    assert (options.training.epochs, options.training.global_batch) == (epochs, 16)
+    assert (options.training.learning_rate, options.training.loss) == (3e-4, "l1+l2")
+
+
 def test_a_yaml_overrides_the_defaults_and_the_command_line_overrides_both(tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     config.write_text("model: {hidden: [8, 8, 8, 8]}\ntraining: {epochs: 3, seed: 5}\n")
@@ -135,7 +150,7 @@ def test_every_shipped_yaml_holds_known_options_only() -> None:
         parse(path.name, "", REQUIRED)
 
 
-@pytest.mark.parametrize("script", ["train_weatherbench.py", "train_taxibj.py"])
+@pytest.mark.parametrize("script", ["train_weatherbench.py", "train_shanghai2020.py"])
 def test_help_and_usage_errors_import_neither_torch_nor_ray(script: str) -> None:
     probe = (
         "import runpy, sys\n"

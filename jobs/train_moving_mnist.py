@@ -1,0 +1,31 @@
+"""Train GMG-L on Moving MNIST: 10 frames in, 10 out.
+
+    python jobs/reprocess.py convert --archive moving_mnist --source FOLDER --store STORE
+    python jobs/train_moving_mnist.py --store STORE --run RUN --workers 2
+    python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT
+
+FOLDER holds train-images-idx3-ubyte.gz and, for the test split, mnist_test_seq.npy or
+t10k-images-idx3-ubyte.gz. The store holds a fixed number of clips (--samples 10000), which every
+epoch goes through once, where the papers make new ones: one epoch of --samples 100000 stands for
+ten of theirs, and sees no clip twice. For 10 -> 30 convert with --frames 40 and give
+--data.horizon 30.
+
+The defaults are jobs/configs/moving_mnist.yaml; the way through the code stands in
+jobs/train_weatherbench.py.
+"""
+
+from jobs.command_line import run
+from jobs.training.options import parse
+
+
+def main() -> None:
+    """Parse, train, say how it ended."""
+    options = parse(default="moving_mnist.yaml", description=__doc__)
+
+    from jobs.training.job import train
+
+    print(train(options).summary())
+
+
+if __name__ == "__main__":
+    run(main)

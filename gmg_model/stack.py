@@ -1,8 +1,8 @@
 """Recurrent cells in a stack, with or without motion modules between them and a highway past them.
 
-GMG and MotionRNN are this stack with different cells and different momentum; PredRNN and ConvLSTM
-are it without motion. Axes: b sample,
-c channel, h row, w column of the patch grid, n offset channel on the grid of stride 2.
+GMG and MotionRNN are this stack with different cells and different momentum; PredRNN, ConvLSTM, MIM
+and E3D-LSTM are it without motion. Axes: b sample, c channel, h row, w column of the patch grid,
+n offset channel on the grid of stride 2.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class StackConfig:
     checkpoint_steps: bool = False
     """Whether training recomputes each time step in the backward pass to save memory."""
     fused: bool = True
-    """Whether convolutions that read the same tensor run as one; equal to rounding."""
+    """Whether convolutions that read the same tensor run as one, and E3D-LSTM computes once what
+    the frames of its window share; equal to rounding."""
     compat: str = "default"
     """``"official"``: the arithmetic of the published code, for its checkpoints."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipelines.optional_libraries import load_pyproj_before_eccodes
+
 if TYPE_CHECKING:
     from jobs.training.options import TrainOptions
 
@@ -16,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Workers import torch and Ray from bytecode caches: starting one without them takes twice as long.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tests import eccodes, pysteps and cfgrib in any order.
+load_pyproj_before_eccodes()
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 

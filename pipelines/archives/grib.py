@@ -29,6 +29,7 @@ from pipelines.archives.archive import (
 )
 from pipelines.archives.netcdf import as_seconds
 from pipelines.errors import SourceError
+from pipelines.optional_libraries import load_pyproj_before_eccodes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -93,6 +94,7 @@ def _open(path: str, file: SourceFile) -> dict[str, xr.DataArray]:
 
 
 def _datasets(path: str, file: SourceFile) -> list[xr.Dataset]:
+    load_pyproj_before_eccodes()
     import cfgrib
 
     # cfgrib logs every attempt to make one cube of the file as an error.

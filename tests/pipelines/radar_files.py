@@ -10,6 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pipelines.optional_libraries import load_pyproj, load_pyproj_before_eccodes
+
 KNMI_PROJECTION = "+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +a=6378.14 +b=6356.75 +x_0=0 y_0=0"
 KILOMETRES = "+proj=stere +lat_0=90 +lon_0=0.0 +lat_ts=60.0 +a=6378.137 +b=6356.752 +x_0=0 +y_0=0"
 LAEA = "+proj=laea +lat_0=55.0 +lon_0=10.0 +x_0=1950000.0 +y_0=-2100000.0 +units=m +ellps=WGS84"
@@ -101,8 +103,6 @@ def write_odim(
     ``text`` is how strings are written; ``outer`` puts the quantity beside the data group; ``more``
     holds other quantities.
     """
-    import pyproj
-
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = values.shape
     with h5py.File(path, "w") as file:
@@ -115,7 +115,7 @@ def write_odim(
         where["projdef"] = text(projection)
         where["xsize"], where["ysize"] = columns, rows
         where["xscale"], where["yscale"] = 2000.0, 2000.0
-        proj = pyproj.Proj(projection)
+        proj = load_pyproj().Proj(projection)
         scale = 0.02 if proj.crs.is_geographic else 2000.0
         left, top = (10.0, 55.0) if proj.crs.is_geographic else (1_000_000.0, -1_000_000.0)
         right, bottom = left + scale * columns, top - scale * rows
@@ -195,6 +195,7 @@ def write_meteonet(
 
 def write_mrms(path: Path, time: np.datetime64, values: np.ndarray) -> Path:
     """One precipitation rate of MRMS: GRIB 2, discipline 209, tenths of mm/h."""
+    load_pyproj_before_eccodes()
     import eccodes
 
     rows, columns = values.shape

@@ -16,9 +16,10 @@ from PIL import Image
 
 from pipelines.archives.archive import SourceFile
 from pipelines.archives.radar.formats import Frames, Quantity, RadarFormat, recognise
-from pipelines.archives.radar.importers import pyproj, pysteps_importers
+from pipelines.archives.radar.importers import pysteps_importers
 from pipelines.archives.radar.object_dates import read_dates
 from pipelines.errors import SourceError, UsageError
+from pipelines.optional_libraries import load_pyproj
 from tests.pipelines import radar_files
 from tests.pipelines.radar_files import KNMI_PROJECTION, five_minutes, pixels
 
@@ -59,7 +60,7 @@ def test_a_real_file_of_knmi(shared: Path):
     assert frames.times.astype("datetime64[s]") == np.datetime64("2021-01-03T20:05")
     # The file gives the corners in degrees as well, the north west first after the south west.
     grid = frames.grid
-    proj = pyproj().Proj(grid.projection)
+    proj = load_pyproj().Proj(grid.projection)
     assert proj(grid.x[0] - 500, grid.y[0] + 500, inverse=True) == pytest.approx(
         (0.0, 55.973602), abs=2e-4
     )
@@ -225,7 +226,7 @@ def test_radolan_sums_flag_what_their_bits_say(tmp_path: Path):
     assert frames.times.astype("datetime64[s]") == time
     # Row 0 is the south: 46.9526 N, 3.5889 E is the outer corner that DWD gives.
     grid = frames.grid
-    corner = pyproj().Proj(grid.projection)(grid.x[0] - 500, grid.y[0] - 500, inverse=True)
+    corner = load_pyproj().Proj(grid.projection)(grid.x[0] - 500, grid.y[0] - 500, inverse=True)
     assert corner == pytest.approx((3.5889, 46.9526), abs=2e-4)
     assert grid.y[1] > 0
 

@@ -21,7 +21,7 @@ from pipelines.archives.radar.formats import load_format
 from pipelines.archives.radar.index import FOUND, Progress, RadarReading, described, index
 from pipelines.archives.radar.processing import Processing, converted_quantity
 from pipelines.archives.radar_options import RadarOptions
-from pipelines.errors import PlatformError, UnreadableError
+from pipelines.errors import PlatformError, UnreadableError, UsageError
 
 SUFFIXES = (
     *(".h5", ".hf5", ".hdf5", ".hdf", ".npz", ".pgm", ".pgm.gz", ".grib2", ".grb2"),
@@ -47,6 +47,15 @@ class RadarArchive:
         known = [known.name for known in fields(self.options)]
         refuse_options(self.name, [n for n in given if n not in (FOUND, *known)], known)
         return self.options(**{name: value for name, value in given.items() if name != FOUND})
+
+    def refuse_regrid(self, regrid: str | None) -> None:
+        """UsageError: an average of decibels is none of what the radar measured."""
+        if regrid is not None:
+            raise UsageError(
+                "radar composites are averaged on their own grid, in linear units",
+                where="--regrid",
+                remedy="give --resize instead, such as --resize 128x128",
+            )
 
     def index(
         self,

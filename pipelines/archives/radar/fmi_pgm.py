@@ -16,7 +16,7 @@ from pipelines.archives.radar.formats import (
     opened,
     seconds,
 )
-from pipelines.archives.radar.importers import grid_of, pyproj, pysteps_importers
+from pipelines.archives.radar.importers import grid_of, pysteps_importers
 
 _NO_ECHO = -32.0
 _HEADER_BYTES = 8192
@@ -43,7 +43,6 @@ def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
     """The one frame."""
-    pyproj()
     quantities(path, file)
     with opened(path) as content:
         # Reading to the end checks the checksum that gzip keeps there.

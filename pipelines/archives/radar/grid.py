@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UsageError
+from pipelines.optional_libraries import load_pyproj
 
 _TOLERANCE = 0.01
 """of a pixel: grids that differ by less are the same"""
@@ -112,9 +113,7 @@ class RadarGrid:
 
     def grid_mapping(self) -> dict[str, Any]:
         """CF attributes of the projection, with its WKT and the PROJ string of the source."""
-        from pipelines.archives.radar.importers import pyproj
-
-        crs = pyproj().CRS.from_user_input(self.projection)
+        crs = load_pyproj().CRS.from_user_input(self.projection)
         attributes = dict(crs.to_cf())
         return attributes | {"spatial_ref": attributes["crs_wkt"], "proj4": self.projection}
 

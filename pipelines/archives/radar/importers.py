@@ -1,42 +1,20 @@
-"""The way to pysteps and pyproj, which the extra ``radar`` installs.
-
-pysteps prints where its configuration lies as soon as it is imported; standard output belongs to
-the jobs, whose last line may be JSON.
-"""
+"""What pysteps' importers say of a grid, in metres."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import warnings
 from types import ModuleType
 from typing import Any
 
 from pipelines.archives.radar.grid import RadarGrid
-from pipelines.errors import UsageError
+from pipelines.optional_libraries import load_pysteps
 
 _UNITS = {"m": 1.0, "km": 1000.0, "degrees": 1.0}
 
 
 def pysteps_importers() -> ModuleType:
     """``pysteps.io.importers``; UsageError with the command that installs it where it is absent."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pysteps.io.importers as importers
-    except ImportError as error:
-        raise _missing("pysteps", error) from None
-    return importers
-
-
-def pyproj() -> ModuleType:
-    """The module pyproj; UsageError with the command that installs it where it is absent."""
-    try:
-        import pyproj as module
-    except ImportError as error:
-        raise _missing("pyproj", error) from None
-    return module
+    return load_pysteps("pysteps.io.importers")
 
 
 def grid_of(metadata: dict[str, Any], shape: tuple[int, int]) -> RadarGrid:
@@ -63,11 +41,3 @@ def _in_metres(projection: str) -> str:
         return f"+{match[1]}={value * 1000:.10g}" if value < 10_000 else match[0]
 
     return re.sub(r"\+?\b(a|b)=([0-9.]+)", longer, projection)
-
-
-def _missing(module: str, error: ImportError) -> UsageError:
-    return UsageError(
-        f"radar composites need {module}, which is not installed ({error})",
-        where="--archive radar",
-        remedy="pip install 'gmg-platform[radar]'",
-    )

@@ -22,6 +22,7 @@ from pipelines.archives.radar.formats import (
     seconds,
 )
 from pipelines.archives.radar.grid import RadarGrid
+from pipelines.optional_libraries import load_pyproj_before_eccodes
 
 _END = b"7777"
 _RATE = (209, 6, 1)
@@ -64,6 +65,7 @@ def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray)
 @contextmanager
 def _message(path: str) -> Iterator[Any]:
     """The file's one message."""
+    load_pyproj_before_eccodes()
     import eccodes
 
     with opened(path) as content:

@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.archives.archive import SourceFile
 from pipelines.archives.radar.formats import HDF5, Frames, Quantity, RadarFormat, begins, seconds
 from pipelines.archives.radar.grid import RadarGrid
-from pipelines.archives.radar.importers import pyproj
+from pipelines.optional_libraries import load_pyproj
 
 _NAMES = {"DBZH": "reflectivity", "DBZ": "reflectivity", "RATE": "rain_rate", "ACRR": "rainfall"}
 _COMPOSITES = ("COMP", "IMAGE")
@@ -126,7 +126,7 @@ def _values(pixels: np.ndarray, what: Mapping[str, Any], no_echo: float) -> np.n
 def _grid(where: Any, shape: tuple[int, int]) -> RadarGrid:
     """The grid between the outer corners that the file gives in longitude and latitude."""
     projection = " ".join(_text(where["projdef"]).split())
-    transform = pyproj().Proj(projection)
+    transform = load_pyproj().Proj(projection)
     names = [corner for corner in ("LL", "UL", "LR", "UR") if f"{corner}_lon" in where]
     corners = [
         transform(float(where[f"{name}_lon"]), float(where[f"{name}_lat"])) for name in names

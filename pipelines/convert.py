@@ -12,7 +12,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipelines.archives import load_archive
 from pipelines.archives.archive import ReadOptions
 from pipelines.archives.assembly import index_archive
 from pipelines.archives.clip_archive import ClipArchive, index_clips, refuse_options
+from pipelines.archives.radar import RadarArchive
 from pipelines.archives.source_cache import SourceCache, kept_copies
 from pipelines.errors import PlatformError
 from pipelines.lease import Lease, hold
@@ -72,6 +73,8 @@ class ConversionReport:
     gaps: int
     """runs of frames that some variable lacks"""
     missing_frames: int
+    unreadable: tuple[str, ...]
+    """files whose frames are flagged because they cannot be read, each with the reason"""
     bytes_raw: int
     """of all values as float32"""
     bytes_stored: int
@@ -103,6 +106,15 @@ def _plan(request: ConversionRequest, progress: Progress) -> Plan:
     if isinstance(archive, ClipArchive):
         index = index_clips(
             archive,
+            request.source,
+            variables=options.variables,
+            options=options.archive_options,
+            progress=progress,
+        )
+        plan = make_plan(index, options, None)
+    elif isinstance(archive, RadarArchive):
+        archive.refuse_regrid(options.regrid)
+        index = archive.index(
             request.source,
             variables=options.variables,
             options=options.archive_options,
@@ -195,6 +207,7 @@ def _convert(
         shards_skipped=len(plan.tasks) - len(due),
         gaps=len(gaps),
         missing_frames=sum(frames for _, _, frames in gaps),
+        unreadable=_unreadable(records),
         bytes_raw=plan.raw_bytes,
         bytes_stored=sum(record.bytes for record in records.values()),
         bytes_converted=sum((t.stop - t.start) * t.layout.frame_bytes for t in due),
@@ -278,7 +291,13 @@ def _finish(
         )
         for layout in plan.layouts
     }
-    objects = compose(plan, moments)
+    unreadable = {
+        layout.name: np.concatenate(
+            [records[layout.name, shard].unreadable_frames() for shard in range(layout.shards)]
+        )
+        for layout in plan.layouts
+    }
+    objects = compose(plan, moments, unreadable)
     store = request.store
     old = {name: _read_or_none(places.join(store, *name.split("/"))) for name in objects}
     changed = [name for name, content in objects.items() if old[name] != content]
@@ -300,6 +319,15 @@ def _finish(
     key = "statistics_fingerprint"
     was, now = (json.loads(content)["attributes"].get(key) for content in (before, objects[ROOT]))
     return True, was != now
+
+
+def _unreadable(records: Mapping[tuple[str, int], ShardRecord]) -> tuple[str, ...]:
+    lines = {
+        f"{run['file']}: {run['reason']}"
+        for _, record in sorted(records.items(), key=lambda item: item[0])
+        for run in record.unreadable
+    }
+    return tuple(sorted(lines))
 
 
 def _differs(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:

@@ -15,8 +15,10 @@ import numpy as np
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
+from pipelines.archives.archive import SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.source_cache import SourceCache
+from pipelines.errors import SourceError, UnreadableError
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask
 from pipelines.shard import ShardEncoder
@@ -50,8 +52,9 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
     layout = task.layout
     encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
     moments = []
+    unreadable: list[dict[str, Any]] = []
     with destination.cache.active():
-        for frames in _frames(task, destination):
+        for frames in _frames(task, destination, unreadable):
             moments.append(frame_moments(frames))
             encoder.add(frames)
     data = encoder.finish()
@@ -76,6 +79,7 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
         converter_version=CONVERTER_VERSION,
         owner=destination.owner,
         written_at=utc_now(),
+        unreadable=tuple(unreadable),
     )
     Ledger(destination.store).commit(record)
     return record
@@ -96,8 +100,14 @@ def utc_now() -> str:
     return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat("T", "seconds")
 
 
-def _frames(task: ShardTask, destination: Destination) -> Iterator[np.ndarray]:
-    """The shard's frames in order of time, in runs; NaN where the source has none."""
+def _frames(
+    task: ShardTask, destination: Destination, unreadable: list[dict[str, Any]]
+) -> Iterator[np.ndarray]:
+    """The shard's frames in order of time, in runs; NaN where the source has none.
+
+    Runs that cannot be read, in an archive that goes on without them, are NaN as well and are added
+    to ``unreadable``.
+    """
     layout = task.layout
     run = max(1, _RUN_BYTES // max(layout.frame_bytes, layout.source_frame_bytes))
     done = 0
@@ -108,12 +118,31 @@ def _frames(task: ShardTask, destination: Destination) -> Iterator[np.ndarray]:
         with reading(segment.file) as path, decoder(path, segment.file) as decode:
             for begin in range(0, len(segment.positions), run):
                 positions = segment.positions[begin : begin + run]
-                frames = decode(layout.name, positions)
+                try:
+                    frames = decode(layout.name, positions)
+                except UnreadableError as error:
+                    where = {"frame": done + begin, "frames": len(positions)}
+                    unreadable.append(where | {"file": segment.file.name, "reason": error.what})
+                    yield np.full((len(positions), *layout.frame_shape), np.nan, np.float32)
+                    continue
+                _check_shape(frames.shape[1:], task, segment.file)
                 if layout.average is not None:
                     frames = layout.average(frames).astype(np.float32)
                 yield frames
         done += len(segment.positions)
     yield from _missing(task, done, task.stop - task.start)
+
+
+def _check_shape(shape: tuple[int, ...], task: ShardTask, file: SourceFile) -> None:
+    """Refuse frames that are not of the size that planning saw in the archive's first file."""
+    planned = task.layout.source_frame_shape
+    if shape != planned:
+        raise SourceError(
+            f"frames of '{task.layout.name}' are {' x '.join(map(str, shape))}, "
+            f"those of the archive {' x '.join(map(str, planned))}",
+            where=file.uri,
+            remedy="leave the file out of the source, or repair it",
+        )
 
 
 def _interleaved(segments: tuple[Segment, ...]) -> Iterator[Segment]:

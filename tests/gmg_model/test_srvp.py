@@ -86,13 +86,31 @@ def test_a_checkpoint_whose_projections_differ_is_not_silently_cut_down(publishe
         gmg_model.load_official(model_of(published), tensors)
 
 
-def test_count_and_operations_match_the_published_ones() -> None:
+@pytest.mark.parametrize(
+    ("name", "millions", "gigaflop"),
+    [
+        ("srvp", 18.310, 1533.5),  # published: 18.31 and 1,533
+        ("srvp-convgru", 17.233, 1411.2),
+        ("srvp-convlstm", 22.968, 1881.5),
+        ("srvp-stlstm", 47.006, 3850.7),
+        ("srvp-causallstm", 69.945, 5729.9),
+        ("srvp-mim", 92.914, 6065.3),
+    ],
+)
+def test_count_and_operations_are_those_that_the_documentation_states(
+    name: str, millions: float, gigaflop: float
+) -> None:
     with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        model = gmg_model.create_model("srvp", in_shape=(1, 64, 64), compat="official").eval()
+        model = gmg_model.create_model(name, in_shape=(1, 64, 64), compat="official").eval()
         model(torch.empty(1, 10, 1, 64, 64), 10)
-    assert round(sum(weight.numel() for weight in model.parameters()) / 1e6, 2) == 18.31
-    assert round(counter.get_total_flops() / 1e9) == 1533
-    assert model.output_layer[0].in_channels == 832
+    assert round(sum(weight.numel() for weight in model.parameters()) / 1e6, 3) == millions
+    assert round(counter.get_total_flops() / 1e9, 1) == gigaflop
+
+
+def test_the_output_sees_the_states_and_both_branches() -> None:
+    with torch.device("meta"):
+        model = gmg_model.create_model("srvp")
+    assert model.output_layer[0].in_channels == 4 * 128 + 2 * 128 + 2 * 32
 
 
 def test_frames_that_the_weights_do_not_fit_are_refused_by_number(published: Any) -> None:

@@ -9,7 +9,17 @@ import numpy as np
 
 CONVENTIONS = "CF-1.11"
 
-_KEPT = ("long_name", "standard_name", "units", "cell_methods", "comment", "no_echo_value")
+GREY_LEVELS = "grey_level_values"
+"""attribute: the values of levels 0 and 255 of the 8-bit images that a variable came from"""
+_KEPT = (
+    "long_name",
+    "standard_name",
+    "units",
+    "cell_methods",
+    "comment",
+    "no_echo_value",
+    GREY_LEVELS,
+)
 _LIMITS = ("valid_range", "valid_min", "valid_max")
 """in the unit of the values; a packed file gives them in packed numbers, of no use in a store"""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmg_model.metrics import StreamingMetrics, create_metrics
+from gmg_model.metrics.radar import CONVENTIONS
 from jobs.forecasts.baselines import Forecast, climatological, persistence
 from jobs.forecasts.matching import refuse_leak
 from jobs.forecasts.scores import (
@@ -25,6 +26,7 @@ from jobs.forecasts.scores import (
     Example,
     GroupScores,
 )
+from pipelines.cf import GREY_LEVELS
 from pipelines.climatology import Climatology, climatology
 from pipelines.errors import UsageError
 from pipelines.normalisation import POOLED_DIMS, Normalisation
@@ -139,6 +141,7 @@ def channel_groups(store: Store, variables: tuple[str, ...]) -> list[ChannelGrou
             low, width = span.offset[index], span.scale[index]
             groups.append(
                 ChannelGroup(
+                    variable=name,
                     label=name if whole else span.labels[index],
                     long_name=info.long_name or name,
                     units=info.units or "1",
@@ -166,11 +169,20 @@ def _accumulators(
     options: dict[str, dict[str, Any]] = {
         "strict": {"data_min": group.data_min, "data_max": group.data_max},
         "openstl": {"image": kind == "minmax"},
+        "detail": {},
     }
     if "latitude" in store.coordinates:
         options["weather"] = {"latitude": store.coordinates["latitude"]}
-    if group.units.lower() == "dbz":
+    radar = group.units.lower() == "dbz"
+    if radar:
         options["radar"] = {"thresholds": RADAR_DBZ, "scales": (5,)}
+    grey = store.array(group.variable).attrs.get(GREY_LEVELS)
+    if isinstance(grey, (list, tuple)):
+        low, high = (float(value) for value in grey)  # pyright: ignore[reportArgumentType]
+        options["srvp"] = {"data_min": low, "data_max": high}
+        options["motionrnn"] = {**options["srvp"], "thresholds": RADAR_DBZ if radar else ()}
+        if radar:
+            options["radar"] |= {"conventions": CONVENTIONS, "dbz_range": (low, high)}
     return {
         protocol: {name: create_metrics(protocol, **chosen) for name in forecasts}
         for protocol, chosen in options.items()

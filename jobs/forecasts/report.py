@@ -41,6 +41,17 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "rmse_spatial_norm": ("RMSE, pixel mean", "", "lower"),
     "ssim_uniform7_range2_clipped": ("SSIM, range 2", "", "higher"),
     "psnr_frame_mean_clipped": ("PSNR", "dB", "higher"),
+    "mse_uint8_rounded": ("MSE", "squared grey levels", "lower"),
+    "psnr_uint8_rounded_pooled_range_forecast": ("PSNR, span of the forecasts", "dB", "higher"),
+    "ssim_uint8_rounded_uniform7_range255": ("SSIM", "", "higher"),
+    "mse_pixel_sum_clipped": ("MSE, pixel sum", "", "lower"),
+    "mae_pixel_sum_clipped": ("MAE, pixel sum", "", "lower"),
+    "psnr_uint8_truncated_frame_mean": ("PSNR", "dB", "higher"),
+    "ssim_uint8_truncated_uniform7_range255": ("SSIM", "", "higher"),
+    "gdl1_pixel_sum_clipped": ("GDL, exponent 1", "", "lower"),
+    "gdl2_pixel_sum_clipped": ("GDL, exponent 2", "", "lower"),
+    "gdl": ("Gradient difference", "units", "lower"),
+    "power_ratio_finer_8px": ("Power finer than 8 pixels", "of the truth's", "one"),
 }
 """Heading, unit and the better direction of the scores that tables show; CSI and its kin follow."""
 EVENT_SCORES = {"csi": "higher", "pod": "higher", "far": "lower", "hss": "higher", "fss": "higher"}
@@ -186,7 +197,12 @@ def _column(name: str) -> tuple[str, str, str]:
 
 def _best(values: Sequence[float], better: str) -> int | None:
     """The row of the best value; none where no value exists or all are the same."""
-    badness = {"lower": values, "higher": [-v for v in values], "zero": [abs(v) for v in values]}
+    badness = {
+        "lower": values,
+        "higher": [-v for v in values],
+        "zero": [abs(v) for v in values],
+        "one": [abs(v - 1) for v in values],
+    }
     ranked = np.asarray(badness[better], float)
     if np.isnan(ranked).all() or np.nanmax(ranked) == np.nanmin(ranked):
         return None

@@ -18,6 +18,8 @@ FORECASTS = (MODEL, PERSISTENCE, CLIMATOLOGY)
 class ChannelGroup:
     """Channels of one quantity in one unit, scored together."""
 
+    variable: str
+    """of the store"""
     label: str
     """a variable, or one level of it"""
     long_name: str

@@ -36,6 +36,7 @@ from pipelines.archives.clip_archive import (
 )
 from pipelines.archives.files import reading
 from pipelines.archives.images import image_decoder, image_shape
+from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError, UsageError
 
 FRAMES, HEIGHTS, SIDE = 15, 4, 101
@@ -76,6 +77,7 @@ def describe(files: Sequence[SourceFile], options: CikmOptions, progress: Progre
             "standard_name": "equivalent_reflectivity_factor",
             "units": "dBZ",
             "comment": "pixel * 95 / 255 - 10 of the source's pixels 0 to 255",
+            GREY_LEVELS: [-10.0, 85.0],
         },
         offsets=np.arange(FRAMES, dtype=np.int64) * 360,
         clips=clips,

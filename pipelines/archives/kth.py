@@ -26,6 +26,7 @@ from pipelines.archives.clip_archive import (
     option,
 )
 from pipelines.archives.images import image_decoder, image_shape
+from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
 LAST_TRAIN, LAST_VALIDATION, LAST = 14, 16, 25
@@ -61,7 +62,11 @@ def describe(files: Sequence[SourceFile], options: KthOptions, progress: Progres
         variable="intensity",
         dims=("y", "x"),
         shape=(side, side),
-        attributes={"long_name": "grey value, 0 to 255", "units": "1"},
+        attributes={
+            "long_name": "grey value, 0 to 255",
+            "units": "1",
+            GREY_LEVELS: [0.0, 255.0],
+        },
         offsets=np.arange(options.frames, dtype=np.int64),
         clips=clips,
         timed=False,

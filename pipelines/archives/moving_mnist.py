@@ -32,6 +32,7 @@ from pipelines.archives.clip_archive import (
     whole,
 )
 from pipelines.archives.files import reading
+from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
 SIDE, DIGIT = 64, 28
@@ -95,7 +96,11 @@ def describe(
         variable="intensity",
         dims=("y", "x"),
         shape=(SIDE, SIDE),
-        attributes={"long_name": "grey value, 0 to 255", "units": "1"},
+        attributes={
+            "long_name": "grey value, 0 to 255",
+            "units": "1",
+            GREY_LEVELS: [0.0, 255.0],
+        },
         offsets=np.arange(options.frames, dtype=np.int64),
         clips=made,
         timed=False,

@@ -31,6 +31,7 @@ from pipelines.archives.clip_archive import (
 )
 from pipelines.archives.files import reading
 from pipelines.archives.images import image_decoder, image_shape
+from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
 INPUTS, TARGETS = 10, 10
@@ -86,6 +87,7 @@ def describe(
             "standard_name": "equivalent_reflectivity_factor",
             "units": "dBZ",
             "comment": "70 * grey / 255 of the source's images",
+            GREY_LEVELS: [0.0, 70.0],
         },
         offsets=OFFSETS,
         clips=clips,

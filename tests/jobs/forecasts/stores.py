@@ -39,6 +39,7 @@ def write_store(
     synthetic: bool = True,
     cadence_seconds: int = 3600,
     units: str = "K",
+    grey_level_values: list[float] | None = None,
 ) -> Store:
     """A complete store of ``t2m`` (time, latitude, longitude) or ``flow`` (time, channel, y, x)."""
     splits = splits or SPLITS
@@ -69,6 +70,7 @@ def write_store(
         attributes={
             "units": "1" if traffic else units,
             "long_name": "traffic" if traffic else name,
+            **({"grey_level_values": grey_level_values} if grey_level_values else {}),
         },
     )
     array[:] = values

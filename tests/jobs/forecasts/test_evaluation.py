@@ -254,6 +254,31 @@ def test_reflectivity_is_also_scored_by_events(make_store):
     assert found.keys() == expected.keys()
 
 
+def test_data_of_eight_bit_images_are_scored_as_the_papers_do_by_name(make_store):
+    grey = np.clip(np.rint((weather() - 240) * 4), 0, 255)
+    store = make_store((grey * 95 / 255 - 10), units="dBZ", grey_level_values=[-10.0, 85.0])
+    starts = split_starts(store, "test", WINDOW)
+    truth, last = (frames(store, starts, r) for r in (range(4, 7), range(3, 4)))
+    forecast = np.repeat(last, 3, axis=1)
+
+    (scores,) = run(store).scores
+
+    span = {"data_min": -10.0, "data_max": 85.0}
+    events = {"conventions": ("dbz", "pixel", "motionrnn"), "dbz_range": (-10.0, 85.0)}
+    for protocol, options, telling in (
+        ("radar", {"scales": (5,), **events}, ("csi_40_dbz", "csi_134_pixel", "csi_50_motionrnn")),
+        ("motionrnn", {**span, "thresholds": (30, 40, 50)}, ("csi_50_motionrnn",)),
+        ("srvp", span, ("mse_uint8_rounded", "ssim_uint8_rounded_uniform7_range255")),
+        ("detail", {}, ("gdl", "power_ratio_finer_8px")),
+    ):
+        found = scores.protocols[protocol]["persistence"]["overall"]
+        expected = score(forecast, truth, protocol, **options)
+        assert found.keys() == expected.keys()
+        for name in telling:
+            assert math.isfinite(found[name])
+            assert found[name] == pytest.approx(expected[name], rel=1e-3), name
+
+
 def test_a_model_whose_forecast_is_nan_does_not_score_better_for_it(make_store):
     def broken(seen: np.ndarray, horizon: int) -> np.ndarray:
         outputs = persistence(seen, horizon)

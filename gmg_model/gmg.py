@@ -27,10 +27,12 @@ from gmg_model.layers.cell import CellOutput, Reading
 from gmg_model.layers.convolution import convolve, for_this_precision
 from gmg_model.layers.global_focus import (
     FOCUS_SIZE,
+    GateKernels,
     GlobalFeatures,
     MultiScaleFocus,
     SimplifiedFocus,
     fuse_global,
+    gate_kernels,
 )
 from gmg_model.layers.motion import DECAYS, OFFSETS, GrowthAndDecay, MotionFilter
 from gmg_model.layers.st_lstm import LSTMKernels, LSTMState, SpatioTemporalLSTM
@@ -84,6 +86,7 @@ class CellKernels(NamedTuple):
 
     lstm: LSTMKernels
     x_bias: Tensor | None
+    gate: GateKernels | None
     attention: AttentionKernels | None
 
 
@@ -120,10 +123,12 @@ class GMGCell(SpatioTemporalLSTM):
             if focus_bias is not None:
                 gates = focus_bias.new_zeros(7 * self.hidden)
                 bias = for_this_precision(torch.cat([gates, focus_bias]))
-        attention = None
+        gate, attention = None, None
+        if self.fused and self.gate is not None:
+            gate = gate_kernels(cast(nn.Conv2d, self.gate[0]))
         if self.fused and self.attention_layer is not None:
             attention = self.attention_layer.kernels()
-        return CellKernels(lstm, bias, attention)
+        return CellKernels(lstm, bias, gate, attention)
 
     def read(self, x_bchw: Tensor, kernels: CellKernels) -> Reading:
         """What the gates take from X (Eq. 26-34), g_t (Eq. 5 or 20) and X_g (Eq. 1-2)."""
@@ -148,7 +153,7 @@ class GMGCell(SpatioTemporalLSTM):
         hidden, output_gate, state, memory = self.gates(from_x, state, memory, kernels.lstm)
         if self.gate is not None:  # Eq. 3-4
             gate = cast(nn.Conv2d, self.gate[0])
-            hidden = fuse_global(hidden, of_x[1], gate, fused=self.fused, circular=self.circular)
+            hidden = fuse_global(hidden, of_x[1], gate, kernels.gate, circular=self.circular)
         if self.conv_g is not None:  # Eq. 6 or 21
             hidden = hidden * of_x[0]
         if self.attention_layer is not None:  # Eq. 24

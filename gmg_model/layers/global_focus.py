@@ -6,13 +6,13 @@ Axes: b sample, c channel, h row, w column.
 from __future__ import annotations
 
 from functools import reduce
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gmg_model.layers.convolution import at_least_float32, convolve
+from gmg_model.layers.convolution import at_least_float32, convolve, for_this_precision
 
 SCALES = (1, 3, 5)
 FOCUS_SIZE = 5
@@ -81,26 +81,41 @@ class SimplifiedFocus(nn.Module):
         return self.conv.weight, None
 
 
+class GateKernels(NamedTuple):
+    """The gate of Eq. 3 for one rollout: the parts of its kernel that see H and X_g."""
+
+    of_hidden: Tensor
+    of_global: Tensor
+
+
+def gate_kernels(gate: nn.Conv2d) -> GateKernels:
+    """The two halves of the kernel (hidden, 2 * hidden, 3, 3)."""
+    halves = gate.weight.chunk(2, dim=1)
+    return GateKernels(*(for_this_precision(half) for half in halves))
+
+
 def fuse_global(
-    h_bchw: Tensor, x_global_bc: Tensor, gate: nn.Conv2d, *, fused: bool, circular: bool = False
+    h_bchw: Tensor,
+    x_global_bc: Tensor,
+    gate: nn.Conv2d,
+    kernels: GateKernels | None = None,
+    *,
+    circular: bool = False,
 ) -> Tensor:
     """Eq. 3-4: mix H with the global features by a gate that sees both, (B, hidden, h, w).
 
-    ``fused`` convolves only H on the full grid: the part of a constant field has the same value
-    everywhere but at the rim, so convolving a grid of 3 x 3 cells yields all its values.
+    With ``kernels`` only H is convolved on the full grid: the part of a constant field has the same
+    value everywhere but at the rim, so convolving a grid of 3 x 3 cells yields all its values.
     """
     constant = x_global_bc[:, :, None, None]
-    if fused:
-        hidden = h_bchw.shape[1]
-        of_h, of_constant = gate.weight.split(hidden, dim=1)
-        sums = convolve(h_bchw, of_h, gate.bias, circular=circular)
-        small = convolve(constant.expand(-1, -1, 3, 3), of_constant, circular=circular)
-        sums = sums + _spread(small, *h_bchw.shape[-2:])
-    else:
+    if kernels is None:
         field = constant.expand_as(h_bchw)
-        sums = convolve(
-            torch.cat([h_bchw, field], dim=1), gate.weight, gate.bias, circular=circular
-        )
+        both = torch.cat([h_bchw, field], dim=1)
+        sums = convolve(both, gate.weight, gate.bias, circular=circular)
+    else:
+        sums = convolve(h_bchw, kernels.of_hidden, gate.bias, circular=circular)
+        small = convolve(constant.expand(-1, -1, 3, 3), kernels.of_global, circular=circular)
+        sums = sums + _spread(small, *h_bchw.shape[-2:])
     share = torch.sigmoid(sums)
     return h_bchw * share + constant * (1 - share)
 

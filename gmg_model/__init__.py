@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gmg_model.exported import load_exported
     from gmg_model.registry import (
         create_model,
         is_sized_by_window,
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
         load_official,
     )
 
-__all__ = ["create_model", "is_sized_by_window", "list_models", "load_official"]
+__all__ = ["create_model", "is_sized_by_window", "list_models", "load_exported", "load_official"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'gmg_model' has no attribute {name!r}")
-    from gmg_model import registry
+    from gmg_model import exported, registry
 
-    return getattr(registry, name)
+    return getattr(exported if name == "load_exported" else registry, name)
 
 
 def __dir__() -> list[str]:

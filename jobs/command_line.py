@@ -64,7 +64,7 @@ def finite(value: Any) -> Any:
 
 @contextmanager
 def progress(title: str, unit: str = "") -> Iterator[Progress]:
-    """A progress bar on standard error; on a pipe, one line every ten seconds.
+    """A progress bar with the time that is left; on a pipe, one line every ten seconds.
 
     >>> with progress("converting", "shards") as report:   # doctest: +SKIP
     ...     report(3, 17)
@@ -73,7 +73,7 @@ def progress(title: str, unit: str = "") -> Iterator[Progress]:
         yield _lines(title, unit)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
     columns = (
@@ -82,29 +82,63 @@ def progress(title: str, unit: str = "") -> Iterator[Progress]:
         MofNCompleteColumn(),
         TextColumn(unit),
         TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
+    left = _Remaining()
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, note="")
+        task = bar.add_task(title, total=None, note="", left="")
 
         def report(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, note=note, left=left(done, total))
 
         yield report
 
 
 def _lines(title: str, unit: str) -> Progress:
-    last, shown = time.monotonic(), -1
+    last, shown, left = time.monotonic(), -1, _Remaining()
 
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal last, shown
-        now = time.monotonic()
+        now, remains = time.monotonic(), left(done, total)
         if done != shown and (now - last >= 10.0 or (done == total and now - last > 2.0)):
             last, shown = now, done
-            line = " ".join(part for part in (f"{title}: {done}/{total}", unit, note) if part)
-            print(line, file=sys.stderr, flush=True)
+            parts = (f"{title}: {done}/{total}", unit, note, remains)
+            print(" ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     return report
+
+
+class _Remaining:
+    """How long the rest takes, from what was done since the first report.
+
+    What an earlier process did, and a resumed one reports at first, says nothing of the speed.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> str:
+        now = time.monotonic()
+        self._first = self._first or (now, done)
+        began, before = self._first
+        if not before < done < total:
+            return ""
+        return f"{duration((now - began) * (total - done) / (done - before))} left"
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> duration(40), duration(754), duration(9000), duration(200000)
+    ('40 s', '13 min', '2 h 30 min', '2 d 7 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def parser_class() -> type[Any]:

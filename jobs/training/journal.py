@@ -117,9 +117,7 @@ class Journal:
         """End the run, or count a step that was left out."""
         bad = (~torch.isfinite(losses)).cpu().numpy()[: len(starts)]
         blamed = starts[bad] if bad.any() else starts
-        times = ", ".join(
-            str(self._plan.store.times[start].astype("datetime64[m]")) for start in blamed[:8]
-        )
+        times = ", ".join(self._plan.store.label(int(start)) for start in blamed[:8])
         what = (
             f"the loss of step {record['step']} is {record['loss']} and the norm of its gradient "
             f"{record['gradient_norm']}"

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow.fs
 from fsspec.spec import AbstractFileSystem
 
 from pipelines import uri as places
+
+if TYPE_CHECKING:
+    from pipelines.stream import Batch, WindowStream
 
 T = TypeVar("T")
 FIRST_PAUSE_SECONDS = 0.5
@@ -82,6 +85,34 @@ class Patience:
     def _tell(self, line: str) -> None:
         if self.say:
             self.say(line)
+
+
+def patient_epoch(
+    stream: WindowStream, epoch: int, first_step: int, patience: Patience
+) -> Iterator[Batch]:
+    """The batches of ``stream.epoch(epoch, first_step)``, whatever storage faults pass meanwhile.
+
+    The order is a function of (seed, epoch, step), so after a fault the stream begins again at the
+    step that it had come to, and gives what it would have given.
+    """
+    batches: Iterator[Batch] | None = None
+    step = first_step
+
+    def draw() -> Batch | None:
+        nonlocal batches
+        batches = batches or stream.epoch(epoch, first_step=step)
+        try:
+            return next(batches, None)
+        except Exception:
+            batches = None
+            raise
+
+    while step < stream.steps_per_epoch:
+        batch = patience("reading the store", draw)
+        if batch is None:
+            return
+        yield batch
+        step = batch.step + 1
 
 
 class PatientFiles(pyarrow.fs.FSSpecHandler):

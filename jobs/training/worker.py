@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -30,7 +29,7 @@ from jobs.training import checkpoints, run
 from jobs.training.board import final_failure
 from jobs.training.journal import Journal
 from jobs.training.options import TrainOptions
-from jobs.training.patience import Patience
+from jobs.training.patience import Patience, patient_epoch
 from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
 from jobs.training.upload import Uploads
 from jobs.training.validation import Selection, share_of_losses
@@ -123,7 +122,7 @@ class Worker:
         first = self.step - self.epoch * self.plan.steps_per_epoch
         checkpoints_every = self.options.checkpoints.every_steps
         validations_every = self.options.validation.every_steps
-        for batch in self._batches(first):
+        for batch in patient_epoch(self.stream, self.epoch, first, self.patience):
             self.train_step(batch)
             if batch.step + 1 == self.plan.steps_per_epoch:
                 continue
@@ -137,26 +136,6 @@ class Worker:
         last = self.epoch == self.options.training.epochs
         due = last or self.epoch % self.options.validation.every_epochs == 0
         self.checkpoint(self.validate() if due else None)
-
-    def _batches(self, first: int) -> Iterator[Batch]:
-        """The epoch's batches; where the storage was away, the stream begins again at its step."""
-        batches: Iterator[Batch] | None = None
-
-        def draw() -> Batch | None:
-            nonlocal batches
-            batches = batches or self.stream.epoch(self.epoch, first_step=first)
-            try:
-                return next(batches, None)
-            except Exception:
-                batches = None
-                raise
-
-        while first < self.plan.steps_per_epoch:
-            batch = self.patience("reading the store", draw)
-            if batch is None:
-                return
-            yield batch
-            first = batch.step + 1
 
     def train_step(self, batch: Batch) -> None:
         """One optimisation step on this worker's lanes of the global batch."""

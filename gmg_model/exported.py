@@ -1,0 +1,150 @@
+"""A trained forecaster in one folder: weights and JSON, read with PyTorch, NumPy and safetensors.
+
+``weights.safetensors``  the weights
+``model.json``           model and options, normalisation, variables, window, versions, and the
+                         size and sha256 of the weights
+
+Nothing in it is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gmg_model.errors import ConfigurationError
+from gmg_model.registry import create_model
+
+FORMAT = 1
+RECORD = "model.json"
+WEIGHTS = "weights.safetensors"
+
+
+class ExportedForecaster:
+    """``forecaster(frames, horizon)`` from physical units to physical units.
+
+    Attributes
+    ----------
+    record:
+        What ``model.json`` says: ``variables``, ``window``, ``cadence_seconds``, ``versions``, ...
+    labels:
+        (C,) names of the channels, in the order in which frames hold them.
+    """
+
+    def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
+        self.record = record
+        normalisation = record["normalisation"]
+        self.labels: tuple[str, ...] = tuple(normalisation["labels"])
+        shape = (len(self.labels), 1, 1)
+        self._offset = np.asarray(normalisation["offset"], np.float32).reshape(shape)
+        self._scale = np.asarray(normalisation["scale"], np.float32).reshape(shape)
+        choice = record["model"]
+        overrides = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in choice["overrides"].items()
+        }
+        model = create_model(choice["name"], **overrides)
+        model.load_state_dict(tensors)
+        self._model = model.eval()
+        self._device = torch.device("cpu")
+
+    def to(self, device: str | torch.device) -> ExportedForecaster:
+        """Move the model, to ``"cuda"`` for example; returns itself."""
+        self._device = torch.device(device)
+        self._model.to(self._device)
+        return self
+
+    def __call__(self, frames: np.ndarray, horizon: int | None = None) -> np.ndarray:
+        """Forecast the frames after some observed ones.
+
+        Parameters
+        ----------
+        frames:
+            (T, C, H, W) or (B, T, C, H, W) in physical units, one cadence apart; the last is the
+            newest. Missing pixels are NaN: the model sees the mean (or minimum) of the train period
+            there, as in training.
+        horizon:
+            Frames to forecast; None: as many as it was trained for.
+
+        Returns
+        -------
+        np.ndarray
+            (horizon, C, H, W) or (B, horizon, C, H, W) float32 in the same units.
+
+        Raises
+        ------
+        ConfigurationError
+            The frames have another shape than those that it was trained on.
+        """
+        frames = np.asarray(frames)
+        wanted = (len(self.labels), *self.record["grid"])
+        if frames.ndim not in (4, 5) or frames.shape[-3:] != wanted:
+            raise ConfigurationError(
+                f"frames have shape {frames.shape}; give (T, C, H, W) or (B, T, C, H, W) with "
+                f"C, H, W = {wanted}: {', '.join(self.labels)} on the grid it was trained on"
+            )
+        single = frames.ndim == 4
+        btchw = frames[None] if single else frames
+        normalised = np.subtract(btchw, self._offset, dtype=np.float32, casting="same_kind")
+        normalised = np.nan_to_num(np.multiply(normalised, np.float32(1) / self._scale))
+        steps = self.record["window"]["horizon"] if horizon is None else horizon
+        with torch.inference_mode():
+            given = torch.from_numpy(normalised).to(self._device)
+            forecast = self._model(given, steps).float().cpu().numpy()
+        physical = np.add(np.multiply(forecast, self._scale), self._offset)
+        return physical[0] if single else physical
+
+
+def load_exported(folder: str | Path) -> ExportedForecaster:
+    """Read a folder that ``jobs/export.py`` wrote.
+
+    >>> forecaster = load_exported("exported")  # doctest: +SKIP
+    >>> forecast = forecaster(frames_in_kelvin, horizon=12)  # doctest: +SKIP
+
+    Raises
+    ------
+    ConfigurationError
+        The folder is incomplete, damaged or of another format.
+    """
+    from safetensors.torch import load
+
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        data = (folder / WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"no exported model in {folder}: {error}") from None
+    if record.get("format") != FORMAT:
+        raise ConfigurationError(
+            f"{folder} holds format {record.get('format')}; this version reads {FORMAT}"
+        )
+    if hashlib.sha256(data).hexdigest() != record["weights"]["sha256"]:
+        raise ConfigurationError(f"{folder / WEIGHTS} is damaged: export the model again")
+    return ExportedForecaster(record, load(data))
+
+
+def write_exported(
+    folder: str | Path, record: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> None:
+    """Write the folder that `load_exported` reads; ``model.json`` last.
+
+    Parameters
+    ----------
+    record:
+        ``model`` (name, overrides), ``normalisation`` (labels, offset, scale), ``grid`` (H, W),
+        ``window`` (input_frames, horizon, stride), and whatever else is worth knowing.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    (folder / WEIGHTS).write_bytes(data)
+    weights = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    text = json.dumps({"format": FORMAT, **record, "weights": weights}, indent=1)
+    (folder / RECORD).write_text(text + "\n")

@@ -1,0 +1,87 @@
+"""Write a trained model as one self-contained folder that needs no Ray, no Zarr and no pipelines.
+
+    python jobs/export.py --run RUN --to FOLDER
+
+The folder holds weights.safetensors and model.json; gmg_model alone reads it:
+
+    import gmg_model
+    forecaster = gmg_model.load_exported("FOLDER")
+    forecast = forecaster(frames, horizon=12)   # (T, C, H, W) in physical units, in and out
+
+A run gives its best checkpoint by validation loss (the latest where none was validated), the
+folder of a checkpoint gives that one. The way through the code: jobs/training/checkpoints.py,
+gmg_model/exported.py.
+"""
+
+from __future__ import annotations
+
+from jobs.command_line import parser_class, print_json, run
+
+
+def export(run: str, to: str, json: bool = False) -> None:
+    """Read a checkpoint, write the folder.
+
+    Args:
+        run: URI of a run, or of one of its checkpoints.
+        to: local folder to write; it must be new or empty.
+        json: print one JSON object on standard output instead of a line.
+    """
+    import os
+
+    from jobs.training.checkpoints import load_checkpoint
+    from pipelines import uri as places
+    from pipelines.errors import UsageError
+
+    if not places.is_local(to):
+        raise UsageError(
+            "an export is a local folder", where=to, remedy="export here, then copy the folder"
+        )
+    folder = places.local_path(to)
+    if os.path.isdir(folder) and os.listdir(folder):
+        raise UsageError(
+            "the folder is not empty", where=folder, remedy="give --to a new or an empty folder"
+        )
+    checkpoint = load_checkpoint(run)
+    tensors = checkpoint.tensors
+    from gmg_model.exported import write_exported
+
+    known = checkpoint.record
+    record = {key: known[key] for key in ("model", "normalisation", "variables", "window", "grid")}
+    store = known.get("store", {})
+    record |= {
+        "cadence_seconds": store.get("cadence_seconds"),
+        "trained_on": {
+            "title": store.get("title"),
+            "period": store.get("train_period"),
+            "statistics_fingerprint": checkpoint.fingerprint,
+        },
+        "step": checkpoint.step,
+        "validation_loss": known["validation_loss"],
+        "versions": known.get("versions", {}),
+    }
+    try:
+        write_exported(folder, record, tensors)
+    except OSError as error:
+        raise UsageError(
+            f"the folder cannot be written: {error.strerror}",
+            where=folder,
+            remedy="give a --to that you may write to",
+        ) from None
+    if json:
+        print_json({"folder": folder, "checkpoint": checkpoint.uri, "step": checkpoint.step})
+        return
+    print(f"exported step {checkpoint.step} of {checkpoint.uri} to {folder}")
+
+
+def main() -> None:
+    """Parse and export."""
+    parser = parser_class()(description=__doc__)
+    parser.add_function_arguments(export, skip={"json"})
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of a line"
+    )
+    export(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,139 @@
+"""A trained model as one folder: it forecasts as the checkpoint does, without Ray and Zarr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmg_model import load_exported
+from gmg_model.errors import ConfigurationError
+from gmg_model.exported import WEIGHTS
+from jobs.export import export
+from jobs.forecasts.model_forecast import forecast_with
+from jobs.training.checkpoints import Checkpoint
+from pipelines.errors import StoreError, UsageError
+from pipelines.store import open_store
+from tests.training_runs import small_options, write_untrained_run
+
+# Imports of what gmg_model must do without fail; so does anything of this project beside it.
+USE_IT_ALONE = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"ray", "zarr", "xarray", "fsspec", "pipelines", "jobs"}:
+            raise ImportError(f"{name} is not to be imported")
+
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+frames = np.load(sys.argv[2])
+
+import gmg_model
+forecaster = gmg_model.load_exported(sys.argv[1])
+forecast = forecaster(frames, horizon=5)
+
+np.save(sys.argv[3], forecast)
+"""
+
+
+@pytest.fixture
+def checkpoint(traffic_store: str, tmp_path: Path) -> Checkpoint:
+    """A checkpoint whose weights are those of the start: enough to forecast with."""
+    return write_untrained_run(small_options(traffic_store, str(tmp_path / "run")))
+
+
+@pytest.fixture
+def frames(traffic_store: str, checkpoint: Checkpoint) -> np.ndarray:
+    """(2, T, C, H, W) bicycles, one pixel missing."""
+    array = open_store(traffic_store).array("flow")
+    length = checkpoint.window.input_frames
+    values = np.stack([np.asarray(array[first : first + length]) for first in (5, 90)])
+    values[0, 1, 0, 2, 3] = np.nan
+    return values.astype(np.float32)
+
+
+@pytest.fixture
+def exported(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """The folder."""
+    export(checkpoint.uri, str(tmp_path / "exported"))
+    return tmp_path / "exported"
+
+
+def expected(checkpoint: Checkpoint, frames: np.ndarray, horizon: int) -> np.ndarray:
+    """The forecast as an evaluation makes it."""
+    given = np.nan_to_num(checkpoint.normalisation.apply(frames))
+    return checkpoint.normalisation.invert(forecast_with(checkpoint.model())(given, horizon))
+
+
+def test_three_lines_forecast_in_physical_units_where_ray_and_zarr_cannot_be_imported(
+    exported: Path, checkpoint: Checkpoint, frames: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "frames.npy", frames)
+    places = [str(exported), str(tmp_path / "frames.npy"), str(tmp_path / "forecast.npy")]
+    done = subprocess.run(
+        [sys.executable, "-c", USE_IT_ALONE, *places], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    forecast = np.load(tmp_path / "forecast.npy")
+    assert forecast.shape == (2, 5, 2, 16, 8)
+    np.testing.assert_array_equal(forecast, expected(checkpoint, frames, 5))
+
+
+def test_one_window_may_come_without_a_batch_and_the_horizon_is_that_of_training(
+    exported: Path, checkpoint: Checkpoint, frames: np.ndarray
+) -> None:
+    forecast = load_exported(exported)(frames[1])
+    assert forecast.shape == (checkpoint.window.horizon, 2, 16, 8)
+    wanted = expected(checkpoint, frames[1:], checkpoint.window.horizon)
+    np.testing.assert_array_equal(forecast, wanted[0])
+
+
+def test_the_record_says_what_the_model_was_made_from(
+    exported: Path, checkpoint: Checkpoint
+) -> None:
+    assert {path.name for path in exported.iterdir()} == {"model.json", WEIGHTS}
+    record = json.loads((exported / "model.json").read_text())
+    assert record["model"]["name"] == "gmg-s"
+    assert record["variables"] == ["flow"]
+    assert record["window"] == dataclasses.asdict(checkpoint.window)
+    assert record["trained_on"]["statistics_fingerprint"] == checkpoint.fingerprint
+    assert load_exported(exported).labels == checkpoint.normalisation.labels
+
+
+def test_frames_of_another_grid_are_refused_with_the_shape_that_is_wanted(exported: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"C, H, W = \(2, 16, 8\)"):
+        load_exported(exported)(np.zeros((3, 2, 8, 16), np.float32))
+
+
+def test_a_damaged_export_is_refused(exported: Path) -> None:
+    data = bytearray((exported / WEIGHTS).read_bytes())
+    data[-3] ^= 0xFF
+    (exported / WEIGHTS).write_bytes(data)
+    with pytest.raises(ConfigurationError, match=r"weights\.safetensors is damaged"):
+        load_exported(exported)
+    (exported / "model.json").unlink()
+    with pytest.raises(ConfigurationError, match="no exported model"):
+        load_exported(exported)
+
+
+def test_a_folder_that_holds_anything_is_refused_and_left_alone(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter1.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="not empty"):
+        export(checkpoint.uri, str(thesis))
+    assert [path.name for path in thesis.iterdir()] == ["chapter1.tex"]
+
+
+def test_a_run_without_a_checkpoint_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no complete checkpoint here"):
+        export(str(tmp_path / "nowhere"), str(tmp_path / "exported"))
+    assert not (tmp_path / "exported").exists()

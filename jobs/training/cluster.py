@@ -23,6 +23,10 @@ class Cluster:
     """the most of each resource that it can come to"""
     nodes: int
     """the most nodes that it can come to"""
+    standing: tuple[tuple[dict[str, float], int], ...]
+    """the nodes that run now: resources of one, and 1"""
+    scalable: tuple[tuple[dict[str, float], int], ...] = ()
+    """the autoscaler's groups: resources of one node, and the most of them"""
 
     @classmethod
     def describe(cls) -> Cluster:
@@ -43,7 +47,12 @@ class Cluster:
         added = UNLIMITED if -1 in groups else sum(groups)
         # The nodes that run now belong to these groups, so the larger of both is the bound.
         most = {key: max(now.get(key, 0), scaled.get(key, 0)) for key in {*now, *scaled}}
-        return cls(most, max(len(used), added))
+        standing = [(dict(node["Resources"]), 1) for node in ray.nodes() if node["Alive"]]
+        scalable = [
+            (dict(group.resources), UNLIMITED if group.max_count == -1 else group.max_count)
+            for group in (config.node_group_configs if config else [])
+        ]
+        return cls(most, max(len(used), added), tuple(standing), tuple(scalable))
 
     def wants_gpu(self, options: TrainOptions) -> bool:
         """Whether workers get a GPU each.
@@ -53,13 +62,12 @@ class Cluster:
         UsageError
             The cluster can never place all the workers: the job would wait for ever.
         """
-        gpus = self.resources.get("GPU", 0)
+        gpus, cpus = self.resources.get("GPU", 0), self.resources.get("CPU", 0)
         if options.use_gpu == "true" and gpus < options.workers:
             raise UsageError(
                 f"{options.workers} workers with a GPU each, but the cluster has at most {gpus:g}",
                 remedy=f"--workers {max(1, int(gpus))}, or --use_gpu false",
             )
-        cpus = self.resources.get("CPU", 0)
         needed = options.workers * options.cpus_per_worker
         if cpus < needed:
             raise UsageError(
@@ -68,7 +76,33 @@ class Cluster:
                 remedy=f"--workers {max(1, int(cpus // options.cpus_per_worker))}, "
                 "or add nodes to the cluster",
             )
-        return options.use_gpu == "true" or (options.use_gpu == "auto" and gpus >= options.workers)
+        use_gpu = options.use_gpu == "true" or (
+            options.use_gpu == "auto" and gpus >= options.workers
+        )
+        self._check_room(options, use_gpu)
+        return use_gpu
+
+    def _check_room(self, options: TrainOptions, use_gpu: bool) -> None:
+        """UsageError where the nodes have enough in all, but none, or too few, hold a worker."""
+        wants = {"CPU": options.cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
+        room = max(
+            sum(
+                count * min(int(node.get(key, 0) // amount) for key, amount in wants.items())
+                for node, count in nodes
+            )
+            for nodes in (self.standing, self.scalable)
+        )
+        if room >= options.workers:
+            return
+        worker = " and ".join(f"{amount} {key}" for key, amount in wants.items())
+        largest = max(node.get("CPU", 0) for node, _ in self.standing + self.scalable)
+        raise UsageError(
+            f"{options.workers} workers of {worker} each, but the cluster's nodes have room for "
+            f"{room}: a worker must fit on one node, and the largest has {largest:g} CPU",
+            remedy="lower --cpus_per_worker"
+            + (f" or --workers to {room}" if room else "")
+            + ", or give the cluster larger nodes",
+        )
 
     def check_paths(self, options: TrainOptions) -> None:
         """UsageError for a local path that workers on another node cannot see."""

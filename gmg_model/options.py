@@ -63,8 +63,9 @@ def _refuse_unknown(
     for option in overrides:
         if option == "reverse_scheduled_sampling":
             raise ConfigurationError(
-                f"{name} cannot be trained with reverse scheduled sampling: it ignores frames "
-                "hidden from the input part; use the scheduled sampling of gmg_model.sampling"
+                f"reverse_scheduled_sampling is no option of {name}: reverse scheduled sampling is "
+                "a schedule of gmg_model.sampling, for models that can go without frames of the "
+                "input part, as predrnn can and gmg-* cannot"
             )
         if option in fixed:
             raise ConfigurationError(

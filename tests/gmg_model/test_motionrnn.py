@@ -59,3 +59,25 @@ def test_dead_weights_of_published_convlstm_checkpoints_are_left_out(small: Make
     gmg_model.load_official(model, tensors)
     with pytest.raises(ConfigurationError, match=r"unknown: cell_list\.0\.conv_p"):
         gmg_model.load_official(model, tensors | {"cell_list.0.conv_p": torch.zeros(1)})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", ["convlstm", "predrnn", "mim", "e3dlstm"])
+def test_every_backbone_has_a_published_form_by_itself_and_in_motionrnn(
+    small: Make, backbone: str
+) -> None:
+    for name in (backbone, f"motionrnn-{backbone}"):
+        model = small(name, compat="official")
+        assert model(clips(), 3).isfinite().all()
+        with pytest.raises(ConfigurationError, match=r"contradicts compat='official'"):
+            small(name, compat="official", circular=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", ["mim", "e3dlstm"])
+def test_noise_beside_the_frames_reaches_the_forecast(small: Make, backbone: str) -> None:
+    model = small(f"motionrnn-{backbone}", noise=1)
+    keys = torch.arange(2)[:, None]
+    first, again, other = (model(clips(), 3, noise_keys=keys + i) for i in (0, 0, 5))
+    assert torch.equal(first, again)
+    assert (first - other).abs().max() > 1e-5

@@ -134,7 +134,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         ----------
         noise_keys:
             (B, K) whole numbers that name each sample's noise (see `draw_noise`), for a model that
-            has noise. None: zeros in place of noise.
+            has noise. None: zeros in place of noise, which training refuses.
         generator:
             Source of random initial states, where the model has them.
 
@@ -274,6 +274,11 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         """Noise beside the frame of each step: (B, steps, noise, h, w)."""
         batch, (height, width) = len(patches_btchw), patches_btchw.shape[-2:]
         if noise_keys is None:
+            if self.noise and self.training and torch.is_grad_enabled():
+                raise ConfigurationError(
+                    f"a model with noise={self.noise} learns nothing of its noise from zeros: give "
+                    "noise_keys, and a loss over members, or make the model with noise=0"
+                )
             return patches_btchw.new_zeros(batch, steps, self.noise, height, width)
         if not self.noise:
             raise ConfigurationError("noise_keys are for a model that is made with noise=1 or more")

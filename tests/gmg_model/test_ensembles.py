@@ -85,13 +85,19 @@ def test_noise_can_be_trained_through_the_one_step_outputs(small: Make) -> None:
     frames = torch.randn(2, 6, 1, 8, 12)
     keys = torch.tensor([[0, 1], [0, 2]])
     outputs = model(frames, input_frames=3, noise_keys=keys)
-    plain = model(frames, input_frames=3)
+    with torch.no_grad():
+        plain = model(frames, input_frames=3)
     assert (outputs - plain).abs().amax(dim=(1, 2, 3, 4)).min() > 1e-5
     outputs.square().mean().backward()
     patch_channels = 4
     of_noise = model.cell_list[0].conv_x.weight.grad[:, patch_channels:]
     assert of_noise.shape[1] == 2
     assert of_noise.abs().max() > 0
+
+
+def test_training_on_zeros_in_place_of_noise_is_refused(small: Make) -> None:
+    with pytest.raises(ConfigurationError, match="give noise_keys"):
+        small(noise=2)(torch.randn(2, 6, 1, 8, 12), input_frames=3)
 
 
 @pytest.mark.parametrize(

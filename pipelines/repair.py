@@ -12,11 +12,15 @@ from pipelines.shard_task import checksum
 
 
 def damaged(store: str, records: Mapping[tuple[str, int], ShardRecord]) -> list[tuple[str, int]]:
-    """The shards whose bytes do not have the recorded checksum; reads every one of them."""
+    """The shards whose bytes do not have the recorded checksum; reads every one of them.
+
+    Those with frames that could not be read are among them: a disk may have failed for a moment.
+    """
     return [
         place
         for place, record in records.items()
-        if checksum(places.read_bytes(places.join(store, *record.object_name.split("/"))))
+        if record.unreadable
+        or checksum(places.read_bytes(places.join(store, *record.object_name.split("/"))))
         != record.checksum
     ]
 

@@ -100,7 +100,7 @@ def _frames(
     )
     try:
         frames = load_format(found.options.radar_format).read(path, file, held, positions)
-    except PlatformError:
+    except (PlatformError, MemoryError):
         raise
     except Exception as error:
         # HDF5, eccodes, zlib and pysteps share no class of errors.

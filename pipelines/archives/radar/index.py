@@ -242,6 +242,12 @@ def _other_format(path: str, file: SourceFile) -> RadarFormat | None:
 def _mixed(
     files: Sequence[SourceFile], found: RadarFormat, file: SourceFile, other: RadarFormat
 ) -> SourceError:
+    if file == files[0]:
+        return SourceError(
+            f"the source holds {other.title}, not {found.title}",
+            where=file.uri,
+            remedy=f"leave --radar_format out, or give --radar_format {other.name}",
+        )
     return SourceError(
         f"the source holds files of several formats: {found.title} and {other.title}",
         where=f"{files[0].uri} and {file.uri}",

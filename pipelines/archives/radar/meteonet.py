@@ -7,12 +7,13 @@ columns) int16, ``dates`` and ``miss_dates`` object arrays; ``radar_coords_<zone
 from __future__ import annotations
 
 import datetime
+import io
 import re
 import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -172,18 +173,17 @@ def _grid(file: SourceFile, shape: tuple[int, ...]) -> RadarGrid:
     zone = match["zone"] if match else ""
     place = places.join(file.uri.rsplit("/", 1)[0], f"radar_coords_{zone}.npz")
     if place not in _grids:
-        fs, path = places.filesystem(place)
-        if not fs.exists(path):
-            raise ValueError(f"its coordinates are not beside it: {place}")
-        with fs.open(path, "rb") as content:
-            _grids[place] = _regular(cast(IO[bytes], content))
+        try:
+            _grids[place] = _regular(io.BytesIO(places.read_bytes(place)))
+        except FileNotFoundError:
+            raise ValueError(f"its coordinates are not beside it: {place}") from None
     grid = _grids[place]
     if grid.shape != shape:
         raise ValueError(f"its frames are {shape}, its coordinates {grid.shape}")
     return grid
 
 
-def _regular(content: IO[bytes]) -> RadarGrid:
+def _regular(content: io.BytesIO) -> RadarGrid:
     with np.load(content, allow_pickle=False) as arrays:
         lats, lons = arrays["lats"], arrays["lons"]
     rows, columns = lats.shape

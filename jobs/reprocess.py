@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from jobs.command_line import print_json, progress, run
-from jobs.reprocessing.arguments import parse, request
+from jobs.reprocessing.arguments import parse, request, window
+
+if TYPE_CHECKING:
+    from pipelines.store import Store
 
 
 def main() -> int:
@@ -24,12 +28,22 @@ def main() -> int:
 def plan(arguments: argparse.Namespace) -> int:
     """Say what convert would do."""
     from jobs.reprocessing.presentation import show_plan
+    from pipelines.archives.source_cache import kept_copies
     from pipelines.convert import plan_conversion
+    from pipelines.estimate import estimate
     from pipelines.inspection import describe_plan
+    from pipelines.manifest import planned_store
+    from pipelines.resume import due_tasks
 
-    with progress("reading headers", "files") as report:
-        planned = plan_conversion(request(arguments), report)
+    with kept_copies():
+        with progress("reading headers", "files") as report:
+            planned = plan_conversion(request(arguments), report)
+        due, _ = due_tasks(planned, arguments.store)
+        with progress("estimating", "chunks") as report:
+            cost = estimate(planned, due, report)
     description = describe_plan(planned, arguments.store)
+    description["estimate"] = cost.to_json() if cost else None
+    description["windows"] = _windows(planned_store(planned, arguments.store), arguments)
     print(show_plan(description))
     if arguments.json:
         print_json(description)
@@ -51,11 +65,19 @@ def convert(arguments: argparse.Namespace) -> int:
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Say what a store holds."""
+    from jobs.reprocessing.figures import write_figures
     from jobs.reprocessing.presentation import show_store
     from pipelines.inspection import inspect as describe
+    from pipelines.store import open_store
 
     description = describe(arguments.store)
+    store = open_store(arguments.store)
+    description["windows"] = _windows(store, arguments)
     print(show_store(description))
+    if arguments.plot:
+        with progress("drawing", "figures") as report:
+            description["figures"] = write_figures(store, arguments.plot, report)
+        print("\n".join(description["figures"]))
     if arguments.json:
         print_json(description)
     return 0
@@ -72,6 +94,20 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found.to_json())
     return 0 if found.ok else 4
+
+
+def _windows(store: Store, arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """How many windows each split has, and the list of them, where they were asked for."""
+    from pipelines.manifest import window_counts, write_manifest
+
+    spec = window(arguments)
+    if spec is None:
+        return None
+    if getattr(arguments, "manifest", ""):
+        counts = write_manifest(store, spec, arguments.manifest, arguments.counting)
+    else:
+        counts = window_counts(store, spec, arguments.counting)
+    return asdict(spec) | {"counting": arguments.counting, "splits": counts}
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from pipelines import uri as places
+from pipelines.anomalies import Anomaly, find_anomalies
 from pipelines.archives import load_archive
 from pipelines.archives.archive import SourceFile
 from pipelines.errors import StoreError
 from pipelines.ledger import FOLDER, Ledger, ShardRecord
 from pipelines.resume import object_sizes
 from pipelines.shard_task import checksum
+from pipelines.store import open_store
 
 Progress = Callable[[int, int], None]
 
@@ -41,6 +45,8 @@ class Verification:
     """sources that are not as they were when the store was made"""
     remedy: str
     """the command that mends it; empty where nothing is wrong"""
+    anomalies: tuple[Anomaly, ...] = ()
+    """frames that are as recorded and look wrong all the same; no problem of the store"""
 
     @property
     def ok(self) -> bool:
@@ -82,6 +88,8 @@ def verify(
     expected = dict(summary.get("objects", {}))
     labels: dict[str, str] = {}
     problems: list[Problem] = []
+    anomalies: list[Anomaly] = []
+    frame_label = _frame_label(store)
     for name in names:
         records = ledger.read(name, range(shards))
         for shard in range(shards):
@@ -93,6 +101,9 @@ def verify(
             record: ShardRecord = records[shard]
             expected[record.object_name] = record.checksum
             labels[record.object_name] = label
+        if len(records) == shards:
+            moments = np.concatenate([records[shard].moments for shard in range(shards)])
+            anomalies += find_anomalies(name, moments, frame_label)
     present = object_sizes(store, "")
     total_bytes = 0
     for done, (name, sum_recorded) in enumerate(sorted(expected.items())):
@@ -121,7 +132,17 @@ def verify(
         problems=tuple(problems),
         source_problems=sources,
         remedy=_remedy(store, summary, source, problems, sources),
+        anomalies=tuple(anomalies),
     )
+
+
+def _frame_label(store: str) -> Callable[[int], str]:
+    """What a frame is called in warnings: its time, or its number where the store does not open."""
+    try:
+        return open_store(store).label
+    except Exception:
+        # Whatever keeps the store from opening is among the problems.
+        return lambda frame: f"frame {frame}"
 
 
 def _source_problems(summary: dict[str, Any], source: str) -> Iterable[Problem]:

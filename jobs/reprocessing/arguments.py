@@ -8,13 +8,16 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from pipelines.archives import NAMES
+from pipelines.archives import NAMES, WITH_OPTIONS, option_fields
 from pipelines.errors import nearest
 
 if TYPE_CHECKING:
     from pipelines.convert import ConversionRequest
+    from pipelines.windows import WindowSpec
 
 _REQUIRED = ("archive", "source", "store")
+_POSITIVE = ("workers", "chunk_frames", "shard_frames", "slots_per_day")
+_WINDOW = ("input_frames", "horizon")
 _EXIT_CODES = """\
 exit codes: 0 done (also with nothing to do), 1 anything else (the store is held by another
 process), 2 wrong usage, 3 source data missing or unreadable, 4 store incomplete or not matching"""
@@ -44,7 +47,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options as given; ends the process with code 2 where they are wrong."""
     parser = _Parser(prog="reprocess.py", description="Raw archive to sharded Zarr store.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-    _add_conversion(verbs.add_parser("plan", help="say what convert would do; writes nothing"))
+    plan = verbs.add_parser("plan", help="say what convert would do; writes nothing")
+    _add_conversion(plan)
     convert = verbs.add_parser("convert", help="create, resume, append and fill gaps")
     _add_conversion(convert)
     _add_running(convert)
@@ -52,6 +56,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     verify = verbs.add_parser("verify", help="compare a store with its ledger and its sources")
     for verb in (inspect, verify):
         verb.add_argument("--store", metavar="URI")
+    for verb in (plan, inspect):
+        _add_windows(verb)
+    inspect.add_argument(
+        "--manifest", metavar="FILE", default="", help="list every window in a .csv or .json"
+    )
+    inspect.add_argument(
+        "--plot",
+        metavar="FOLDER",
+        default="",
+        help="write maps, a timeline of missing data and histograms as PNG",
+    )
     verify.add_argument(
         "--source", metavar="URI", default="", help="also compare the archive's files"
     )
@@ -65,10 +80,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     missing = [f"--{name}" for name in _REQUIRED if getattr(known, name, "") is None]
     if missing:
         verb.error(f"give {', '.join(missing)}")
-    for name in ("workers", "chunk_frames", "shard_frames", "slots_per_day"):
+    for name in (*_POSITIVE, *_WINDOW, "stride"):
         value = getattr(known, name, None)
         if value is not None and value < 1:
             verb.error(f"--{name} must be at least 1, not {value}")
+    windows = [getattr(known, name, None) is not None for name in _WINDOW]
+    if any(windows) != all(windows):
+        verb.error(f"a window needs both --{' and --'.join(_WINDOW)}")
+    if getattr(known, "manifest", "") and not all(windows):
+        verb.error(f"--manifest lists windows: give --{' and --'.join(_WINDOW)}")
     if (getattr(known, "source_cache_gb", None) or 0.0) < 0:
         verb.error(f"--source_cache_gb must be at least 0, not {known.source_cache_gb}")
     return known
@@ -99,6 +119,45 @@ def _add_conversion(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--slots_per_day", type=int, metavar="N", help="taxibj: 48 or 24; default: as found"
     )
+    clips = verb.add_argument_group("options of one archive (default)")
+    for name, (kind, text) in _archive_options().items():
+        clips.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _archive_options() -> dict[str, tuple[type, str]]:
+    """The options that archives declare: name -> type, and a line of help for each archive."""
+    found: dict[str, tuple[type, str]] = {}
+    for archive in WITH_OPTIONS:
+        for option in option_fields(archive):
+            line = f"{archive}: {option.metadata['help']} ({option.default})"
+            kind, text = found.get(option.name, (type(option.default), ""))
+            found[option.name] = kind, f"{text}; {line}" if text else line
+    return found
+
+
+def _add_windows(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--input_frames", type=int, metavar="N", help="count windows of N input frames"
+    )
+    verb.add_argument("--horizon", type=int, metavar="N", help="and N predicted ones")
+    verb.add_argument(
+        "--stride", type=int, metavar="N", default=1, help="N steps apart; default: 1"
+    )
+    verb.add_argument(
+        "--counting",
+        choices=("every", "openstl"),
+        default="every",
+        help="every window that fits, or as the papers count",
+    )
+
+
+def window(arguments: argparse.Namespace) -> WindowSpec | None:
+    """The window that ``plan`` or ``inspect`` was asked for, if any."""
+    from pipelines.windows import WindowSpec
+
+    if arguments.input_frames is None:
+        return None
+    return WindowSpec(arguments.input_frames, arguments.horizon, arguments.stride)
 
 
 def _add_running(verb: argparse.ArgumentParser) -> None:
@@ -133,6 +192,11 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         shard_frames=arguments.shard_frames,
         splits=read_splits_file(arguments.splits) if arguments.splits else None,
         slots_per_day=arguments.slots_per_day,
+        archive_options={
+            name: getattr(arguments, name)
+            for name in _archive_options()
+            if getattr(arguments, name) is not None
+        },
         regrid=str(CoarseGrid.parse(arguments.regrid)) if arguments.regrid else None,
     )
     kept = getattr(arguments, "source_cache_gb", None)

@@ -31,7 +31,9 @@ def show_plan(plan: dict[str, Any]) -> str:
         ("chunk, shard", f"{plan['chunk_frames']} and {plan['shard_frames']} frames"),
         ("shards", f"{plan['shards']}, of which {plan['shards_due']} to write"),
         ("bytes raw", size(plan["bytes_raw"])),
+        *_estimate_rows(plan["estimate"]),
         *_split_rows(plan),
+        *_window_rows(plan["windows"]),
         *_gap_rows(plan["gaps"]),
         *(("note", note) for note in plan["notes"]),
     ]
@@ -42,7 +44,7 @@ def show_report(report: ConversionReport) -> str:
     """What convert did."""
     if not report.changed:
         lines = [f"nothing to do: {report.store} holds all {report.frames} frames of the source"]
-        return "\n".join([*lines, *report.notes])
+        return "\n".join([*lines, *_unreadable_lines(report), *report.notes])
     rate = report.bytes_converted / 1e6 / max(report.seconds_converting, 1e-9)
     rows = [
         ("store", report.store),
@@ -55,6 +57,7 @@ def show_report(report: ConversionReport) -> str:
             f"{report.seconds_starting:.1f}, converting {report.seconds_converting:.1f}: "
             f"{rate:.0f} MB/s)",
         ),
+        *(("unreadable", line) for line in _unreadable_lines(report)),
         *(("note", note) for note in report.notes),
     ]
     text = table(rows)
@@ -64,6 +67,12 @@ def show_report(report: ConversionReport) -> str:
             "refused.\nTo keep the splits fixed while an archive grows, give them with --splits."
         )
     return text
+
+
+def _unreadable_lines(report: ConversionReport) -> list[str]:
+    rest = len(report.unreadable) - _SHOWN_GAPS
+    more = [f"and {rest} more files"] if rest > 0 else []
+    return [*report.unreadable[:_SHOWN_GAPS], *more]
 
 
 def show_store(description: dict[str, Any]) -> str:
@@ -104,6 +113,7 @@ def show_store(description: dict[str, Any]) -> str:
     rows += [
         ("objects", f"{description['objects']} ({size(description['bytes'])})"),
         *_split_rows(description),
+        *_window_rows(description["windows"]),
         *_gap_rows(description["gaps"]),
         ("statistics", description["statistics_fingerprint"]),
         ("source", f"{provenance['source']} ({len(provenance['files'])} files)"),
@@ -115,7 +125,8 @@ def show_store(description: dict[str, Any]) -> str:
 def show_verification(found: Verification) -> str:
     """What is wrong with a store."""
     if found.ok:
-        return f"{found.store}: {found.objects} objects ({size(found.bytes)}) are as recorded"
+        line = f"{found.store}: {found.objects} objects ({size(found.bytes)}) are as recorded"
+        return "\n".join([line, *_anomaly_lines(found)])
     lines = [f"{found.store}: {len(found.problems) + len(found.source_problems)} problems"]
     for title, problems in (("store", found.problems), ("source", found.source_problems)):
         for problem in problems[:_SHOWN_PROBLEMS]:
@@ -123,7 +134,20 @@ def show_verification(found: Verification) -> str:
             lines.append(f"  {title}: {problem.kind} {problem.place}{frames}")
         if len(problems) > _SHOWN_PROBLEMS:
             lines.append(f"  {title}: and {len(problems) - _SHOWN_PROBLEMS} more")
-    return "\n".join([*lines, f"to mend it: {found.remedy}"])
+    return "\n".join([*lines, *_anomaly_lines(found), f"to mend it: {found.remedy}"])
+
+
+def _anomaly_lines(found: Verification) -> list[str]:
+    """Frames that look wrong: warnings, which leave the exit code as it is."""
+    lines = [
+        f"  warning: {a.variable}{f' (channel {a.channel})' if a.channel else ''}, {a.first}"
+        + (f" to {a.last}" if a.frames > 1 else "")
+        + f": {a.kind}, {a.detail}"
+        for a in found.anomalies[:_SHOWN_PROBLEMS]
+    ]
+    if len(found.anomalies) > _SHOWN_PROBLEMS:
+        lines.append(f"  warning: and {len(found.anomalies) - _SHOWN_PROBLEMS} more")
+    return lines
 
 
 def table(rows: list[tuple[str, str]]) -> str:
@@ -154,6 +178,52 @@ def duration(seconds: int) -> str:
         if seconds % scale == 0:
             return f"{seconds // scale} {unit}"
     return f"{seconds} s"
+
+
+def elapsed(seconds: float) -> str:
+    """A time that something takes, for people.
+
+    >>> elapsed(0.2), elapsed(75), elapsed(9000)
+    ('0.2 s', '75 s', '2.5 h')
+    """
+    for unit, scale, least in (("h", 3600, 7200), ("min", 60, 120)):
+        if seconds >= least:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _estimate_rows(estimate: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if estimate is None:
+        return [("estimate", "none: no chunk of the source could be read")]
+    bad = estimate["chunks_unreadable"]
+    plural = "s" if estimate["processors"] > 1 else ""
+    return [
+        (
+            "bytes stored",
+            f"about {size(estimate['bytes_stored'])} ({estimate['ratio']:.2g} : 1) in "
+            f"{estimate['objects']} objects",
+        ),
+        (
+            "time",
+            f"about {elapsed(estimate['seconds'])} on {estimate['processors']} processor{plural} "
+            "of this machine, without starting Ray",
+        ),
+        (
+            "",
+            f"estimated from {estimate['chunks']} chunks that were decoded and encoded here"
+            + (f"; {bad} more cannot be read" if bad else ""),
+        ),
+    ]
+
+
+def _window_rows(windows: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if windows is None:
+        return [("windows", "counted with --input_frames N --horizon N")]
+    counts = ", ".join(f"{split} {count}" for split, count in windows["splits"].items())
+    stride = f" at stride {windows['stride']}" if windows["stride"] > 1 else ""
+    return [
+        ("windows", f"{windows['input_frames']} -> {windows['horizon']} frames{stride}: {counts}")
+    ]
 
 
 def _variable_line(variable: dict[str, Any]) -> str:

@@ -1,0 +1,291 @@
+"""Figures of a store as PNG: maps, when frames lack, and how values are distributed.
+
+Read in black and white as well: fields by lightness, states by hatching, channels by dashes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.forecasts.figures import STYLE
+from pipelines import uri as places
+from pipelines.store import Store
+from pipelines.store_sample import FrameSample, sample_frames, timeline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SHOWN_CHANNELS = 4
+_DRAWN_PIXELS = 1000
+"""along one side of a map at most"""
+_BINS = 60
+_STATES: dict[str, dict[str, Any]] = {
+    "ok": {"label": "ok", "color": "#9ecae1"},
+    "missing_in_source": {"label": "missing in the source", "color": "#ffffff", "hatch": "////"},
+    "unreadable": {"label": "unreadable", "color": "#D55E00", "hatch": "xxxx"},
+    "out_of_range": {"label": "out of range", "color": "#444444", "hatch": ".."},
+}
+_DASHES = ("-", "--", ":", "-.")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#444444")
+_SPLITS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
+
+
+def write_figures(
+    store: Store, folder: str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[str]:
+    """Draw a store into ``folder`` and return the places of the figures."""
+    drawings: list[tuple[str, Callable[[], Figure]]] = [("timeline", lambda: draw_timeline(store))]
+    samples: dict[str, FrameSample] = {}
+
+    def sample(name: str) -> FrameSample:
+        if name not in samples:
+            samples.clear()
+            samples[name] = sample_frames(store, name)
+        return samples[name]
+
+    for name in store.variables:
+        drawings += [
+            (f"map_{name}", lambda name=name: draw_maps(store, sample(name))),
+            (f"histogram_{name}", lambda name=name: draw_histogram(store, sample(name))),
+        ]
+    written = []
+    for done, (name, draw) in enumerate(drawings):
+        progress(done, len(drawings))
+        target = places.join(folder, f"{name}.png")
+        places.write_bytes(target, _png(draw))
+        written.append(target)
+    progress(len(drawings), len(drawings))
+    return written
+
+
+def draw_maps(store: Store, sample: FrameSample) -> Figure:
+    """The mean of the sampled frames beside the last usable one, for some of the channels."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows, columns, labels, downwards = _grid(store, sample.variable)
+    shown = _channels(sample)
+    ratio = float(np.clip((np.ptp(rows) or 1.0) / (np.ptp(columns) or 1.0), 0.35, 1.6))
+    figure = Figure(figsize=(9.6, len(shown) * (4.3 * ratio + 1.25) + 0.5), layout="constrained")
+    panels = figure.subplots(len(shown), 2, squeeze=False, sharey=True)
+    step = math.ceil(max(sample.last_chw.shape[-2:]) / _DRAWN_PIXELS)
+    title = f"mean of {len(sample.frames)} sampled frames of the train period"
+    last = f"last usable frame: {_shown(store, sample.last)}"
+    for pair, channel in zip(panels, shown, strict=True):
+        for axes, values in zip(
+            pair, (sample.mean_chw[channel], sample.last_chw[channel]), strict=True
+        ):
+            low, high, beyond = _limits(values)
+            # Missing pixels are transparent and show the hatching.
+            axes.patch.set(facecolor="#ffffff", edgecolor="#999999", hatch="////", linewidth=0)
+            image = axes.pcolormesh(
+                columns[::step],
+                rows[::step],
+                values[::step, ::step],
+                cmap="cividis",
+                vmin=low,
+                vmax=high,
+                shading="nearest",
+            )
+            axes.set(xlabel=labels[1], ylabel=labels[0], aspect="equal")
+            _ticks(axes, rows, columns)
+            bar = figure.colorbar(
+                image, ax=axes, location="bottom", shrink=0.9, aspect=32, pad=0.03, extend=beyond
+            )
+            bar.set_label(_value_label(store, sample, channel))
+            bar.ax.xaxis.set_major_locator(MaxNLocator(6))
+            bar.ax.ticklabel_format(axis="x", scilimits=(-3, 4))
+        if downwards:
+            pair[0].set_ylim(*sorted(pair[0].get_ylim(), reverse=True))
+    panels[0][0].set_title(title, fontsize=10.5)
+    panels[0][1].set_title(last, fontsize=10.5)
+    figure.suptitle(_title(store, sample, shown), x=0.01, ha="left", fontsize=12, weight="bold")
+    return figure
+
+
+def draw_histogram(store: Store, sample: FrameSample) -> Figure:
+    """How the values of the sampled frames are distributed, with the exact mean of all of them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    shown = _channels(sample)
+    statistics = store.statistics["variables"][sample.variable]
+    tallest = 0.0
+    for number, channel in enumerate(shown):
+        values = sample.values_nchw[:, channel]
+        values = values[np.isfinite(values)]
+        if not len(values):
+            continue
+        counts, edges = np.histogram(values, bins=_BINS)
+        tallest = max(tallest, float(counts.max() / len(values)))
+        label = sample.labels[channel] if len(shown) > 1 else None
+        look = {"color": _COLOURS[number], "linestyle": _DASHES[number], "linewidth": 1.6}
+        axes.stairs(counts / len(values), edges, label=label, **look)
+        if len(shown) == 1:
+            axes.stairs(counts / len(values), edges, fill=True, color=_COLOURS[0], alpha=0.25)
+    if tallest > 0.5:
+        axes.set_yscale("log")
+    if len(shown) == 1 and statistics["mean"] is not None:
+        mean, std = statistics["mean"], statistics["std"]
+        axes.axvline(mean, color="#000000", linewidth=1.2, label=f"mean {mean:.4g}")
+        for place in (mean - std, mean + std):
+            label = f"± standard deviation {std:.3g}" if place < mean else None
+            axes.axvline(place, color="#000000", linewidth=1, linestyle="--", label=label)
+    axes.set(xlabel=_value_label(store, sample, None), ylabel="share of values")
+    frames = f"{len(sample.frames)} sampled frames of the train period"
+    axes.set_title(frames, loc="left", fontsize=10.5)
+    figure.suptitle(_title(store, sample, shown), x=0.01, ha="left", fontsize=12, weight="bold")
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def draw_timeline(store: Store) -> Figure:
+    """Splits, the state of the frames, and the pixels that lack, along the time axis."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    found = timeline(store)
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    band, states, pixels = figure.subplots(3, 1, sharex=True, height_ratios=[0.35, 2, 1.4])
+    left, width = _along(store, found.first), _lengths(store, found.frames)
+    for name, (first, last) in store.splits.items():
+        ends = np.searchsorted(store.times, [first, last])
+        place, final = _along(store, ends)
+        length = final + _lengths(store, np.ones(1))[0] - place
+        band.barh(0, length, left=place, color=_SPLITS.get(name, "#999999"), height=0.8)
+        band.text(place + length / 2, 0, name, ha="center", va="center", color="#ffffff", size=9)
+    band.set(yticks=[], ylabel="")
+    band.tick_params(bottom=False)
+    for side in ("left", "bottom"):
+        band.spines[side].set_visible(False)
+    bottom = np.zeros(len(found.first))
+    for look, share in zip(_STATES.values(), found.shares, strict=True):
+        if share.any():
+            states.bar(
+                left, share, width, bottom, align="edge", edgecolor="#666666", linewidth=0, **look
+            )
+        bottom = bottom + share
+    marked = found.shares[0] < 1
+    states.plot(
+        (left + width / 2)[marked], np.full(marked.sum(), 1.05), "v", color="#D55E00", markersize=4
+    )
+    states.set(ylim=(0, 1.12), yticks=[0, 0.5, 1], ylabel="frames")
+    states.yaxis.set_major_formatter(PercentFormatter(1))
+    pixels.bar(left, np.nan_to_num(found.missing_pixels), width, align="edge", color="#444444")
+    largest = float(np.nanmax(found.missing_pixels, initial=0.0))
+    pixels.set(ylim=(0, max(0.01, 1.1 * largest)), ylabel="missing pixels\nof usable frames")
+    pixels.yaxis.set_major_formatter(PercentFormatter(1))
+    if not largest:
+        pixels.text(0.5, 0.5, "none", transform=pixels.transAxes, ha="center", va="center")
+    pixels.set_xlabel("clip" if store.clips is not None else "time (UTC)")
+    if store.clips is None:
+        locator = AutoDateLocator(maxticks=9)
+        pixels.xaxis.set_major_locator(locator)
+        pixels.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    pixels.set_xlim(left[0], left[-1] + width[-1])
+    lacking = int((store.available != 0).sum())
+    figure.suptitle(
+        f"{store.title}: {lacking} of {len(store.times)} frames cannot be used",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+        weight="bold",
+    )
+    figure.legend(
+        *states.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    )
+    return figure
+
+
+def _png(draw: Callable[[], Figure]) -> bytes:
+    import matplotlib
+
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "font.size": 10}):
+        buffer = io.BytesIO()
+        draw().savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def _channels(sample: FrameSample) -> list[int]:
+    """The channels that are shown: all of a few, else some at even distances."""
+    count = len(sample.labels)
+    return sorted(
+        {round(place) for place in np.linspace(0, count - 1, min(count, _SHOWN_CHANNELS))}
+    )
+
+
+def _title(store: Store, sample: FrameSample, shown: list[int]) -> str:
+    name = store.variables[sample.variable].long_name
+    more = len(sample.labels) - len(shown)
+    made = " (synthetic)" if store.synthetic else ""
+    return f"{name}{made}" + (f", {len(shown)} of {len(sample.labels)} channels" if more else "")
+
+
+def _value_label(store: Store, sample: FrameSample, channel: int | None) -> str:
+    info = store.variables[sample.variable]
+    name = sample.variable if channel is None else sample.labels[channel]
+    return f"{name} ({info.units})" if info.units not in ("", "1") else name
+
+
+def _limits(values: np.ndarray) -> tuple[float, float, str]:
+    """Nearly all values, and which ends go on: a few must not take the colours from the rest."""
+    held = values[np.isfinite(values)]
+    if not len(held):
+        return 0.0, 1.0, "neither"
+    low, high = (float(x) for x in np.percentile(held, [0.5, 99.5]))
+    if not low < high:
+        low, high = float(held.min()), float(held.max())
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    beyond = {(True, True): "both", (True, False): "min", (False, True): "max"}
+    return low, high, beyond.get((held.min() < low, held.max() > high), "neither")
+
+
+def _grid(store: Store, variable: str) -> tuple[np.ndarray, np.ndarray, tuple[str, str], bool]:
+    """Rows, columns, their labels, and whether rows count downwards."""
+    dims, sizes = store.variables[variable].dims[-2:], store.variables[variable].shape[-2:]
+    dataset = store.dataset()
+    axes, labels = [], []
+    for dim, size in zip(dims, sizes, strict=True):
+        known = dim in store.coordinates
+        axes.append(np.asarray(store.coordinates[dim], float) if known else np.arange(float(size)))
+        unit = str(dataset[dim].attrs.get("units", "")) if known else "pixel"
+        unit = {"degrees_north": "°N", "degrees_east": "°E"}.get(unit, unit)
+        labels.append(f"{dim} ({unit})" if unit else dim)
+    return axes[0], axes[1], (labels[0], labels[1]), dims[0] not in store.coordinates
+
+
+def _ticks(axes: Any, rows: np.ndarray, columns: np.ndarray) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for axis, values in ((axes.xaxis, columns), (axes.yaxis, rows)):
+        wide = 60 < np.ptp(values) <= 360
+        steps = [1, 3, 4.5, 6, 9, 10] if wide else [1, 2, 2.5, 5, 10]
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=steps))
+
+
+def _along(store: Store, frames: np.ndarray) -> np.ndarray:
+    """Where frames lie along the axis: days since 1970, or numbers of clips."""
+    if store.clips is not None:
+        return frames / store.clips.frames
+    return store.times[frames].astype("datetime64[s]").astype(np.int64) / 86_400
+
+
+def _lengths(store: Store, frames: np.ndarray) -> np.ndarray:
+    """How long runs of frames are on that axis."""
+    if store.clips is not None:
+        return frames / store.clips.frames
+    return frames * (store.cadence / np.timedelta64(86_400, "s"))
+
+
+def _shown(store: Store, frame: int) -> str:
+    label = store.label(frame)
+    return label if store.clips is not None else label.replace("T", " ") + " UTC"

@@ -48,7 +48,7 @@ class StackConfig:
     initial_seed: int = 0
     """Seed of the Xavier states of a call that passes no generator."""
     residual: bool = False
-    """Whether the network predicts the change from the last frame fed."""
+    """Whether the network predicts the change from the last frame fed, at first none."""
     circular: bool = False
     """Whether columns wrap around the globe: in every convolution, in the warp and in padding."""
     noise: int = 0
@@ -229,6 +229,10 @@ class CellStack(RecurrentForecaster):
         self.dec_list = nn.ModuleList(_decoder(quarter, hidden, depth) for _ in between)
         self.gate_list = nn.ModuleList(nn.Conv2d(2 * hidden, hidden, 5, padding=2) for _ in between)
         self.conv_last = _projection(hidden, patch_channels, depth)
+        if config.residual:
+            # Training starts from persistence: random changes that add up can run away, because
+            # the global focus multiplies H by what grows with the frame.
+            nn.init.zeros_(self.conv_last.weight)
         self.conv_first_v = (
             nn.Conv2d(fed_channels, hidden, 1, bias=False) if make_motion is not None else None
         )

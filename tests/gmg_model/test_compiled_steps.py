@@ -28,7 +28,7 @@ def window(frames: int = 7) -> Tensor:
     return torch.randn(2, frames, 1, 8, 12, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize("options", [{}, {"decay": "elapsed", "noise": 1, "residual": True}])
+@pytest.mark.parametrize("options", [{}, {"decay": "elapsed", "noise": 1}])
 def test_forecasts_of_every_length_run_on_two_graphs(small: Make, options: dict[str, Any]) -> None:
     model = small(hidden=(8, 8), **options)
     frames = window()[:, :3]

@@ -168,11 +168,19 @@ def test_a_circular_model_knows_no_date_line(small: Make, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gmg-l", "mim", "e3dlstm"])
-def test_a_residual_model_that_predicts_no_change_is_persistence(small: Make, name: str) -> None:
+@pytest.mark.parametrize("name", ["gmg-l", "gmg-m", "predrnn"])
+def test_an_untrained_residual_model_is_persistence_however_far(small: Make, name: str) -> None:
     model, frames = small(name, residual=True), clips()
-    torch.nn.init.zeros_(model.conv_last.weight)
-    last = frames[:, -1:].expand(-1, 4, -1, -1, -1)
-    assert torch.equal(forecast(model, frames), last)
+    last = frames[:, -1:].expand(-1, 200, -1, -1, -1)
+    assert torch.equal(forecast(model, frames, 200), last)
+
+
+def test_a_residual_model_adds_its_output_to_the_frame_it_was_fed(small: Make) -> None:
+    plain, residual = small(), small(residual=True)
+    residual.load_state_dict(plain.state_dict())
+    frames = clips()
+    change = forecast(plain, frames, 1)
+    assert torch.equal(forecast(residual, frames, 1), frames[:, -1:] + change)
 
 
 def test_xavier_states_come_from_the_generator_that_is_given(small: Make) -> None:

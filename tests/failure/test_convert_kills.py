@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.convert import ConversionRequest, convert
 from pipelines.plan import ConversionOptions
+from tests.pipelines.clip_archives import write_digits
 from tests.pipelines.small_archives import hourly, write_netcdf
 from tests.pipelines.test_convert import content
 
@@ -39,7 +40,7 @@ def undisturbed(archive: Path, ray_cluster: None) -> dict[str, str]:
 
 
 def records(store: Path) -> int:
-    return len(list((store / ".ledger" / "t2m").glob("*.json")))
+    return len(list((store / ".ledger").glob("*/*.json")))
 
 
 def wait_until_some_are_done(store: Path, process: subprocess.Popen[str]) -> None:
@@ -70,6 +71,31 @@ def test_a_killed_driver_is_continued(archive: Path, undisturbed: dict[str, str]
     report = convert(ConversionRequest("weatherbench", str(archive), str(store), SMALL))
     assert 0 < report.shards_skipped < SHARDS
     assert content(store) == undisturbed
+
+
+def test_a_killed_conversion_of_clips_is_continued(ray_cluster: None, tmp_path: Path):
+    digits = write_digits(tmp_path / "digits")
+    clips = {"samples": SHARDS - 20, "validation_samples": 10, "test_samples": 10, "frames": 6}
+    sizes = {"chunk_frames": 6, "shard_frames": 6}
+    options = ConversionOptions(**sizes, archive_options=clips)
+    convert(ConversionRequest("moving_mnist", str(digits), str(tmp_path / "whole"), options))
+    store = tmp_path / "s"
+    given = [word for name, n in {**clips, **sizes}.items() for word in (f"--{name}", str(n))]
+    command = [
+        *(sys.executable, str(ROOT / "jobs" / "reprocess.py"), "convert", *given),
+        *("--archive", "moving_mnist", "--source", str(digits), "--store", str(store)),
+        *("--workers", "1"),
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until_some_are_done(store, process)
+    process.kill()
+    process.communicate()
+    assert not (store / "zarr.json").exists()
+    report = convert(ConversionRequest("moving_mnist", str(digits), str(store)))
+    assert 0 < report.shards_skipped < SHARDS
+    assert content(store) == content(tmp_path / "whole")
 
 
 def test_a_killed_task_is_done_again(archive: Path, undisturbed: dict[str, str], tmp_path: Path):

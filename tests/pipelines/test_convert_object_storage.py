@@ -15,6 +15,7 @@ from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
 from pipelines.verification import verify
 from tests.object_storage import S3Server, s3_server
+from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.small_archives import fields, hourly, write_days
 
 __all__ = ["s3_server"]
@@ -50,6 +51,26 @@ def test_a_store_on_s3_is_the_local_one_object_by_object(ray_beside_s3: S3Server
     opened = open_store(store)
     np.testing.assert_array_equal(opened.array("t2m")[:], fields(hourly("2010-01-01", 48)))
     np.testing.assert_array_equal(xr.open_zarr(store).t2m.values, opened.array("t2m")[:])
+
+
+def test_clips_on_s3_are_the_local_ones(ray_beside_s3: S3Server, tmp_path: Path):
+    write_kth(tmp_path / "a", {f"walking/person{i:02d}_walking_d1": 6 for i in (1, 2, 15, 17)})
+    bucket = ray_beside_s3.bucket()
+    fsspec.filesystem("s3").put(str(tmp_path / "a"), f"{bucket}/archive", recursive=True)
+    options = ConversionOptions(archive_options={"frames": 3})
+    store = f"{bucket}/stores/kth.zarr"
+    convert(ConversionRequest("kth", f"{bucket}/archive", store, options))
+    convert(ConversionRequest("kth", str(tmp_path / "a"), str(tmp_path / "s"), options))
+    remote, local = objects(store), objects(str(tmp_path / "s"))
+    assert {name: data for name, data in remote.items() if not name.startswith(".ledger")} == {
+        name: data for name, data in local.items() if not name.startswith(".ledger")
+    }
+    opened = open_store(store)
+    assert opened.attributes["splits"] == {"train": [0, 3], "validation": [4, 5], "test": [6, 7]}
+    np.testing.assert_array_equal(
+        opened.array("intensity")[:], open_store(str(tmp_path / "s")).array("intensity")[:]
+    )
+    assert verify(store, f"{bucket}/archive").ok
 
 
 def test_a_store_on_s3_continues_and_is_verified(ray_beside_s3: S3Server, tmp_path: Path):

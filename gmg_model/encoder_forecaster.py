@@ -167,9 +167,11 @@ class EncoderForecaster(RecurrentForecaster):
         self.forecast = make_layers(patch_channels + config.noise)
         width = config.width * layers + features
         # A container of one: its place in published checkpoints is output_layer.0.
-        self.output_layer = nn.Sequential(
-            GridConvolution(width, patch_channels, 3, circular=config.circular)
-        )
+        head = GridConvolution(width, patch_channels, 3, circular=config.circular)
+        if config.residual:
+            nn.init.zeros_(head.weight)  # training starts at persistence
+            nn.init.zeros_(cast(nn.Parameter, head.bias))
+        self.output_layer = nn.Sequential(head)
 
     def forward(self, frames: Tensor, horizon: int | None = None, **options: Any) -> Tensor:
         """As `RecurrentForecaster.forward`, and ``model(frames)`` forecasts ``config.horizon``."""

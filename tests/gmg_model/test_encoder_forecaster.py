@@ -184,11 +184,11 @@ def test_a_circular_model_knows_no_date_line(name: str) -> None:
     assert (forecast(bounded_by_edges, rolled) - elsewhere).abs().max() > 1e-4
 
 
-def test_a_residual_model_that_predicts_no_change_is_persistence() -> None:
-    model, frames = make("srvp", residual=True), clips()
-    torch.nn.init.zeros_(model.output_layer[0].weight)
-    torch.nn.init.zeros_(model.output_layer[0].bias)
-    assert torch.equal(forecast(model, frames), frames[:, -1:].expand(-1, 4, -1, -1, -1))
+def test_a_residual_model_starts_at_persistence_and_learns_away_from_it() -> None:
+    model, window = make("srvp", residual=True), clips(frames=6)
+    persistence = window[:, OBSERVED - 1 : OBSERVED].expand(-1, 3, -1, -1, -1)
+    assert torch.equal(forecast(model, window[:, :OBSERVED], 3), persistence)
+    assert gradients(model, window)["output_layer.0.weight"].abs().max() > 0
 
 
 def test_a_linear_head_reaches_standardised_values_and_a_sigmoid_stays_within_its_range() -> None:

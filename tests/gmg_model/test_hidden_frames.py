@@ -12,7 +12,8 @@ from torch import Tensor
 from gmg_model.errors import ConfigurationError
 from gmg_model.sampling import observed_frames
 
-PLAIN = ("predrnn", "convlstm", "mim", "motionrnn-predrnn", "motionrnn-convlstm", "motionrnn-mim")
+BACKBONES = ("predrnn", "convlstm", "mim", "e3dlstm")
+PLAIN = (*BACKBONES, *(f"motionrnn-{name}" for name in BACKBONES))
 INPUT_FRAMES, FRAMES = 4, 7
 Make = Callable[..., Any]
 

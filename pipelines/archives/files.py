@@ -14,12 +14,14 @@ from pipelines.archives.source_cache import local_copy
 from pipelines.errors import SourceError
 
 
-def find_files(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[SourceFile, ...]:
+def find_files(
+    source: str, suffixes: tuple[str, ...], archive: str, levels: int = 1
+) -> tuple[SourceFile, ...]:
     """The archive's files at ``source``, in the order of their names.
 
-    ``source`` is one file, a glob, a folder that holds the files, or that folder's parent. The
-    members of a zip that it means are files of their own, but for those that lie beside it with
-    the same name and size.
+    ``source`` is one file, a glob, a folder that holds the files, or a folder at most ``levels``
+    above: the first level that has any counts. The members of a zip that it means are files of
+    their own, but for those that lie beside it with the same name and size.
 
     Raises
     ------
@@ -37,7 +39,7 @@ def find_files(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[So
         elif fs.isfile(path):
             found = [fs.info(path)]
         elif fs.isdir(path):
-            found = _in_folder(fs, path, (*suffixes, zips.SUFFIX))
+            found = _in_folder(fs, path, (*suffixes, zips.SUFFIX), levels)
         else:
             raise SourceError("there is nothing at the source", where=source, remedy=remedy)
     except (PermissionError, OSError) as error:
@@ -72,18 +74,15 @@ def _last_part(uri: str) -> str:
     return re.split("[/!]", uri)[-1]
 
 
-def _in_folder(fs: Any, path: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
-    entries = fs.ls(path, detail=True)
-    found = [entry for entry in entries if _belongs(entry, suffixes)]
-    if found:
-        return found
-    below = [entry["name"] for entry in entries if entry["type"] == "directory"]
-    return [
-        entry
-        for folder in sorted(below)
-        for entry in fs.ls(folder, detail=True)
-        if _belongs(entry, suffixes)
-    ]
+def _in_folder(fs: Any, path: str, suffixes: tuple[str, ...], levels: int) -> list[dict[str, Any]]:
+    folders = [path]
+    for _ in range(levels + 1):
+        entries = [entry for folder in folders for entry in fs.ls(folder, detail=True)]
+        found = [entry for entry in entries if _belongs(entry, suffixes)]
+        if found:
+            return found
+        folders = sorted(entry["name"] for entry in entries if entry["type"] == "directory")
+    return []
 
 
 def _belongs(entry: dict[str, Any], suffixes: tuple[str, ...]) -> bool:

@@ -37,8 +37,8 @@ def refused(source: Path | str, what: str, **options) -> SourceError:
 
 def test_a_folder_of_folders_is_one_archive_with_a_projection(tmp_path: Path):
     times = five_minutes(FIRST, 6)
-    knmi_folder(tmp_path / "one", times[:3])
-    knmi_folder(tmp_path / "two", times[3:])
+    knmi_folder(tmp_path / "2021" / "06" / "07" / "one", times[:3])
+    knmi_folder(tmp_path / "2021" / "06" / "07" / "two", times[3:])
     found = index(tmp_path)
     variable = found.variables[0]
     np.testing.assert_array_equal(variable.times.astype("M8[s]"), times)

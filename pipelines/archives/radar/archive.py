@@ -27,6 +27,8 @@ SUFFIXES = (
     *(".h5", ".hf5", ".hdf5", ".hdf", ".npz", ".pgm", ".pgm.gz", ".grib2", ".grb2"),
     *(".grib2.gz", ".grb2.gz", "---bin", "---bin.gz", "---bin.bz2", "-hd5"),
 )
+_LEVELS = 4
+"""year, month, day and hour"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class RadarArchive:
 
     def find(self, source: str) -> tuple[SourceFile, ...]:
         """The archive's files."""
-        return find_files(source, self.suffixes, self.name)
+        return find_files(source, self.suffixes, self.name, levels=_LEVELS)
 
     def resolve(self, given: Mapping[str, Any]) -> RadarOptions:
         """Its options with defaults; UsageError with the nearest name for one that it lacks."""

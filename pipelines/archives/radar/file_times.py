@@ -28,8 +28,9 @@ def time_in_name(name: str) -> int | None:
     >>> time_in_name("composite_17.h5") is None
     True
     """
+    last = name.rsplit("/", 1)[-1]
     for pattern, layout in _PATTERNS:
-        for match in re.finditer(pattern, name):
+        for match in re.finditer(pattern, last):
             try:
                 time = seconds("".join(match.groups()), layout)
             except ValueError:

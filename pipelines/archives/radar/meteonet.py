@@ -24,7 +24,9 @@ from pipelines.archives.radar.formats import Frames, Quantity, RadarFormat
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.object_dates import read_dates
 
-_NAME = re.compile(r"(?P<product>rainfall|reflectivity_(?:old|new))_(?P<zone>[A-Z]+)_\d{4}_")
+_NAME = re.compile(
+    r"(?:.*/)?(?P<product>rainfall|reflectivity_(?:old|new))_(?P<zone>[A-Z]+)_\d{4}_"
+)
 _WGS84 = "+proj=longlat +datum=WGS84 +no_defs"
 _MISSING = {"rainfall": -1, "reflectivity": 255}
 _FIVE_MINUTES = 300

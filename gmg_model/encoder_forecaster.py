@@ -122,6 +122,7 @@ class EncoderForecaster(RecurrentForecaster):
 
     ``model(window, input_frames=n)`` gives the outputs of the horizon alone, (B, T - n, C, H, W):
     nothing is put out while the encoder reads, so training scores the forecast frames and no other.
+    `one_step_outputs` has persistence in those places.
     Column j of ``forced`` belongs to frame n + j, as in every recurrent model.
 
     Parameters
@@ -178,6 +179,25 @@ class EncoderForecaster(RecurrentForecaster):
         if horizon is None and options.get("input_frames") is None:
             horizon = self.config.horizon
         return super().forward(frames, horizon, **options)
+
+    def one_step_outputs(
+        self,
+        frames: Tensor,
+        input_frames: int,
+        forced: Tensor | None = None,
+        *,
+        shown: Tensor | None = None,
+        noise_keys: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(B, T, C, H, W) -> (B, T - 1, C, H, W), as of every recurrent model.
+
+        The first ``input_frames - 1`` are persistence, the frame before: no output of the network.
+        """
+        outputs = self.scored_outputs(
+            frames, input_frames, forced, shown=shown, noise_keys=noise_keys, generator=generator
+        )
+        return torch.cat([frames[:, : input_frames - 1].to(outputs), outputs], dim=1)
 
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None

@@ -128,7 +128,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
         * ``model(frames, horizon)``: frames (B, T, C, H, W) -> (B, horizon, C, H, W), running on
           its own outputs after the T observed frames.
-        * ``model(frames, input_frames=n, forced=f, shown=s)``: what `one_step_outputs` returns.
+        * ``model(frames, input_frames=n, forced=f, shown=s)``: what `scored_outputs` returns.
 
         Parameters
         ----------
@@ -149,7 +149,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
                 f"horizon={horizon} and input_frames={input_frames}"
             )
         if input_frames is not None:
-            return self.one_step_outputs(
+            return self.scored_outputs(
                 frames,
                 input_frames,
                 forced,
@@ -182,8 +182,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
         Output t is the model's estimate of frame t + 1. The first ``input_frames`` frames are fed
         as they are, except where ``shown`` is 0; after them the model's own outputs, except where
-        ``forced`` is 1. A model with an encoder estimates no observed frame: its outputs are those
-        of the last frames alone, (B, T - input_frames, C, H, W).
+        ``forced`` is 1.
 
         Parameters
         ----------
@@ -201,6 +200,25 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             frame 1 + j. None: all 1. Only for models that take hidden frames.
         noise_keys, generator:
             As for `forward`.
+        """
+        return self.scored_outputs(
+            frames, input_frames, forced, shown=shown, noise_keys=noise_keys, generator=generator
+        )
+
+    def scored_outputs(
+        self,
+        frames: Tensor,
+        input_frames: int,
+        forced: Tensor | None = None,
+        *,
+        shown: Tensor | None = None,
+        noise_keys: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What training scores, the estimates of the window's last frames: (B, T - k, C, H, W).
+
+        k is 1, and ``input_frames`` for a model with an encoder, which estimates no observed
+        frame. Parameters are those of `one_step_outputs`.
         """
         self._check_frames(frames)
         batch, total = frames.shape[:2]

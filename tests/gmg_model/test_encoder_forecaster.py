@@ -86,16 +86,19 @@ def test_training_gets_the_frames_of_the_horizon_and_nothing_of_the_future_reach
     changed = window.clone()
     changed[:, OBSERVED:] = 100.0
     with torch.no_grad():
-        outputs = model.one_step_outputs(window, OBSERVED)
-        assert torch.equal(model.one_step_outputs(changed, OBSERVED), outputs)
+        outputs = model(window, input_frames=OBSERVED)
+        assert torch.equal(model(changed, input_frames=OBSERVED), outputs)
+        whole = model.one_step_outputs(window, OBSERVED)
     assert torch.equal(outputs, forecast(model, window[:, :OBSERVED], 4))
+    assert torch.equal(whole[:, OBSERVED - 1 :], outputs)
+    assert torch.equal(whole[:, : OBSERVED - 1], window[:, : OBSERVED - 1])
 
 
 def test_a_forced_frame_reaches_only_later_outputs_of_its_own_sample() -> None:
     model, window = make("srvp"), clips(frames=7)
     forced = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     with torch.no_grad():
-        free = model.one_step_outputs(window, OBSERVED)
+        free = model(window, input_frames=OBSERVED)
         outputs = model(window, input_frames=OBSERVED, forced=forced)
     assert torch.equal(outputs[1], free[1])
     assert torch.equal(outputs[0, :2], free[0, :2])

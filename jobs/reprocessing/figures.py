@@ -24,6 +24,10 @@ _SHOWN_CHANNELS = 4
 _DRAWN_PIXELS = 1000
 """along one side of a map at most"""
 _BINS = 60
+_LABELLED = 0.08
+"""of the axis: shorter splits have no room for their name"""
+_SPARSE = 0.5
+"""of the time between first and last frame: where periods fill less, frames lie side by side"""
 _STATES: dict[str, dict[str, Any]] = {
     "ok": {"label": "ok", "color": "#9ecae1"},
     "missing_in_source": {"label": "missing in the source", "color": "#ffffff", "hatch": "////"},
@@ -148,20 +152,22 @@ def draw_histogram(store: Store, sample: FrameSample) -> Figure:
 
 def draw_timeline(store: Store) -> Figure:
     """Splits, the state of the frames, and the pixels that lack, along the time axis."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     found = timeline(store)
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
     band, states, pixels = figure.subplots(3, 1, sharex=True, height_ratios=[0.35, 2, 1.4])
-    left, width = _along(store, found.first), _lengths(store, found.frames)
+    axis = _TimeAxis(store)
+    left, width = axis.places(found.first), found.frames * axis.step
+    whole = left[-1] + width[-1] - left[0]
     for name, (first, last) in store.splits.items():
-        ends = np.searchsorted(store.times, [first, last])
-        place, final = _along(store, ends)
-        length = final + _lengths(store, np.ones(1))[0] - place
+        place, final = axis.places(np.searchsorted(store.times, [first, last]))
+        length = final + axis.step - place
         band.barh(0, length, left=place, color=_SPLITS.get(name, "#999999"), height=0.8)
-        band.text(place + length / 2, 0, name, ha="center", va="center", color="#ffffff", size=9)
+        if length > _LABELLED * whole:
+            middle = place + length / 2
+            band.text(middle, 0, name, ha="center", va="center", color="#ffffff", size=9)
     band.set(yticks=[], ylabel="")
     band.tick_params(bottom=False)
     for side in ("left", "bottom"):
@@ -185,20 +191,14 @@ def draw_timeline(store: Store) -> Figure:
     pixels.yaxis.set_major_formatter(PercentFormatter(1))
     if not largest:
         pixels.text(0.5, 0.5, "none", transform=pixels.transAxes, ha="center", va="center")
-    pixels.set_xlabel("clip" if store.clips is not None else "time (UTC)")
-    if store.clips is None:
-        locator = AutoDateLocator(maxticks=9)
-        pixels.xaxis.set_major_locator(locator)
-        pixels.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    pixels.set_xlim(left[0], left[-1] + width[-1])
+    axis.mark((states, pixels))
+    pixels.set_xlim(left[0], left[0] + whole)
     lacking = int((store.available != 0).sum())
-    figure.suptitle(
-        f"{store.title}: {lacking} of {len(store.times)} frames cannot be used",
-        x=0.01,
-        ha="left",
-        fontsize=12,
-        weight="bold",
+    band.set_title(
+        f"{lacking} of {len(store.times)} frames cannot be used", loc="left", fontsize=10.5
     )
+    made = " (synthetic)" if store.synthetic else ""
+    figure.suptitle(store.title + made, x=0.01, ha="left", fontsize=12, weight="bold")
     figure.legend(
         *states.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
     )
@@ -258,6 +258,8 @@ def _grid(store: Store, variable: str) -> tuple[np.ndarray, np.ndarray, tuple[st
         known = dim in store.coordinates
         axes.append(np.asarray(store.coordinates[dim], float) if known else np.arange(float(size)))
         unit = str(dataset[dim].attrs.get("units", "")) if known else "pixel"
+        if unit == "m":
+            axes[-1], unit = axes[-1] / 1000, "km"
         unit = {"degrees_north": "°N", "degrees_east": "°E"}.get(unit, unit)
         labels.append(f"{dim} ({unit})" if unit else dim)
     return axes[0], axes[1], (labels[0], labels[1]), dims[0] not in store.coordinates
@@ -272,18 +274,46 @@ def _ticks(axes: Any, rows: np.ndarray, columns: np.ndarray) -> None:
         axis.set_major_locator(MaxNLocator(nbins=5, steps=steps))
 
 
-def _along(store: Store, frames: np.ndarray) -> np.ndarray:
-    """Where frames lie along the axis: days since 1970, or numbers of clips."""
-    if store.clips is not None:
-        return frames / store.clips.frames
-    return store.times[frames].astype("datetime64[s]").astype(np.int64) / 86_400
+class _TimeAxis:
+    """Where frames lie: along time; side by side where time jumps far; or by clips."""
 
+    def __init__(self, store: Store):
+        self._store = store
+        seconds = store.times.astype("datetime64[s]").astype(np.int64)
+        cadence = store.cadence / np.timedelta64(1, "s")
+        self._days = seconds / 86_400
+        self._heads = np.flatnonzero(np.diff(seconds, prepend=seconds[0] - 2 * cadence) != cadence)
+        filled = len(seconds) * cadence / (seconds[-1] - seconds[0] + cadence)
+        self._timed = store.clips is None and filled > _SPARSE
+        self.step = cadence / 86_400 if self._timed else 1.0
+        """length of a frame"""
+        if store.clips is not None:
+            self.step = 1 / store.clips.frames
 
-def _lengths(store: Store, frames: np.ndarray) -> np.ndarray:
-    """How long runs of frames are on that axis."""
-    if store.clips is not None:
-        return frames / store.clips.frames
-    return frames * (store.cadence / np.timedelta64(86_400, "s"))
+    def places(self, frames: np.ndarray) -> np.ndarray:
+        """Where frames begin."""
+        return self._days[frames] if self._timed else frames * self.step
+
+    def mark(self, panels: tuple[Any, Any]) -> None:
+        """Ticks and label of the axis that the panels share, and where time jumps."""
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        axis = panels[-1].xaxis
+        if self._timed:
+            locator = AutoDateLocator(maxticks=9)
+            axis.set_major_locator(locator)
+            axis.set_major_formatter(ConciseDateFormatter(locator))
+            panels[-1].set_xlabel("time (UTC)")
+        elif self._store.clips is not None:
+            panels[-1].set_xlabel("clip")
+        else:
+            shown = self._heads[:: math.ceil(len(self._heads) / 8)]
+            for panel in panels:
+                for head in self._heads[1:]:
+                    panel.axvline(head, color="#000000", linewidth=0.8, linestyle=":")
+            days = self._store.times[shown].astype("datetime64[D]")
+            axis.set_ticks(shown, days.astype(str))
+            panels[-1].set_xlabel("first day of a period; periods lie side by side")
 
 
 def _shown(store: Store, frame: int) -> str:

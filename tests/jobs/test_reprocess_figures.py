@@ -89,9 +89,22 @@ def test_a_histogram_carries_the_exact_mean_and_the_size_of_its_sample(store: St
 
 def test_a_timeline_marks_every_stretch_with_a_frame_that_cannot_be_used(store: Store):
     figure = draw_timeline(store)
-    _, states, _ = figure.axes
-    assert "25 of 720 frames cannot be used" in figure.get_suptitle()
+    band, states, _ = figure.axes
+    assert band.get_title(loc="left") == "25 of 720 frames cannot be used"
     assert states.get_legend_handles_labels()[1] == ["ok", "missing in the source", "unreadable"]
     (markers,) = states.get_lines()
     # Two frames a stretch: a day of 24 frames, and one hour.
     assert len(np.asarray(markers.get_xdata())) == 12 + 1
+
+
+def test_periods_far_apart_lie_side_by_side(tmp_path: Path):
+    place = tmp_path / "periods.zarr"
+    write_store(place, weather())
+    times = zarr.open_group(place)["time"]
+    assert isinstance(times, zarr.Array)
+    times[360:] = np.asarray(times)[360:] + 365 * 86_400
+    figure = draw_timeline(open_store(str(place)))
+    low, high = figure.axes[2].get_xlim()
+    assert high - low == 720
+    labels = [label.get_text() for label in figure.axes[2].get_xticklabels()]
+    assert labels == ["2019-01-01", "2020-01-16"]

@@ -129,7 +129,7 @@ def split_starts(
             f"there is no split '{split}'", where=store.uri, remedy=nearest(split, store.splits)
         )
     first, last = store.splits[split]
-    embargo = spec.span - 1 if store.attributes.get("splits_embargo") and split != "train" else 0
+    embargo = _embargo_frames(store, split, spec)
     if store.clips is not None and not store.clips.regular:
         store.clips.check_window(spec.frames, spec.stride, store.uri)
         starts = _whole_clips(store.clips, store.available, split)
@@ -153,6 +153,17 @@ def lead_seconds(store: Store, spec: WindowSpec) -> tuple[int, ...]:
         return store.clips.lead_offsets(spec.input_frames, spec.horizon, spec.stride)
     step = int(store.cadence / np.timedelta64(1, "s")) * spec.stride
     return tuple(step * lead for lead in range(1, spec.horizon + 1))
+
+
+def _embargo_frames(store: Store, split: str, spec: WindowSpec) -> int:
+    """Frames at the head of a split that no window may touch: those of a window but one, less what
+    a jump in time before the split already keeps away.
+    """
+    if split == "train" or not store.attributes.get("splits_embargo"):
+        return 0
+    begin = int(np.searchsorted(store.times, store.splits[split][0]))
+    jumped = int((store.times[begin] - store.times[begin - 1]) // store.cadence) if begin else 1
+    return max(0, spec.span - jumped)
 
 
 def _whole_clips(clips: Clips, available: np.ndarray, split: str) -> np.ndarray:

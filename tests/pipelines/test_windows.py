@@ -136,6 +136,19 @@ def test_splits_by_fraction_keep_a_window_clear_of_the_split_before(
     assert split_starts(store, "test", spec).tolist() == list(range(33, 37))
 
 
+@pytest.mark.parametrize(("hours_between", "first"), [(1, 13), (3, 11), (4, 10), (50, 10)])
+def test_a_jump_in_time_counts_towards_the_embargo(
+    tmp_path: Path, write_store: Callable[..., Store], hours_between: int, first: int
+):
+    begin = np.datetime64("2015-01-01T00", "h")
+    times = begin + np.concatenate([np.arange(10), 9 + hours_between + np.arange(10)])
+    splits = {"train": (str(times[0]), str(times[9])), "test": (str(times[10]), str(times[-1]))}
+    values = {"t2m": np.ones((20, 2, 2), np.float32)}
+    store = write_store(tmp_path / "s", values, times=times, splits=splits, embargo=True)
+    starts = split_starts(store, "test", WindowSpec(2, 2))
+    assert starts.tolist() == list(range(first, 17))
+
+
 def test_the_papers_count_two_windows_less(tmp_path: Path, write_store: Callable[..., Store]):
     store = day_and_a_half(tmp_path, write_store)
     frames, spec = 20, WindowSpec(3, 4)

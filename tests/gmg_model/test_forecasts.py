@@ -167,12 +167,11 @@ def test_a_circular_model_knows_no_date_line(small: Make, name: str) -> None:
     assert (forecast(bounded_by_edges, rolled, 6) - elsewhere).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["gmg-l", "mim", "e3dlstm"])
-@pytest.mark.parametrize("name", ["gmg-l", "gmg-m", "predrnn"])
+@pytest.mark.parametrize("name", ["gmg-l", "gmg-m", "mim", "e3dlstm"])
 def test_an_untrained_residual_model_is_persistence_however_far(small: Make, name: str) -> None:
     model, frames = small(name, residual=True), clips()
-    last = frames[:, -1:].expand(-1, 200, -1, -1, -1)
-    assert torch.equal(forecast(model, frames, 200), last)
+    last = frames[:, -1:].expand(-1, 50, -1, -1, -1)
+    assert torch.equal(forecast(model, frames, 50), last)
 
 
 def test_a_residual_model_adds_its_output_to_the_frame_it_was_fed(small: Make) -> None:

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.convert import ConversionReport, ConversionRequest, convert
+from pipelines.convert import ConversionReport, ConversionRequest, convert, plan_conversion
 from pipelines.errors import StoreError
+from pipelines.estimate import SAMPLED_CHUNKS, estimate
+from pipelines.inspection import inspect
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
+from pipelines.verification import verify
+from tests.pipelines.era5_files import values as era5_values
+from tests.pipelines.era5_files import write_with_expver_labels
+from tests.pipelines.small_archives import hourly, write_netcdf
+from tests.pipelines.test_zips import zipped
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -52,3 +59,44 @@ def test_a_store_continues_on_its_own_grid_only(shared: Path, tmp_path: Path):
     run("era5", source, tmp_path / "fine", **options)
     with pytest.raises(StoreError, match="regrid: the store has None, asked 4x6"):
         run("era5", source, tmp_path / "fine", regrid="4x6")
+
+
+def test_the_estimate_of_a_plan_is_close_to_what_the_conversion_writes(tmp_path: Path):
+    times = hourly("2010-01-01", 400)
+    values = np.random.default_rng(0).normal(280, 5, (400, 32, 64)).astype(np.float32)
+    values[100:150] = np.round(values[100:150])
+    write_netcdf(tmp_path / "a" / "a.nc", times, values=values)
+    options = ConversionOptions(chunk_frames=8, shard_frames=16)
+    request = ConversionRequest("weatherbench", str(tmp_path / "a"), str(tmp_path / "s"), options)
+    plan = plan_conversion(request)
+    cost = estimate(plan, plan.tasks)
+    assert not (tmp_path / "s").exists()
+    done = convert(request)
+    assert cost is not None
+    assert cost.chunks == SAMPLED_CHUNKS
+    assert cost.bytes_stored == pytest.approx(done.bytes_stored, rel=0.15)
+    assert cost.objects == inspect(str(tmp_path / "s"))["objects"]
+    assert 0 < cost.seconds <= cost.processor_seconds
+
+
+def test_a_zip_with_preliminary_frames_is_converted_and_mended_when_final_ones_come(
+    tmp_path: Path,
+):
+    times = hourly("2024-10-01", 48)
+    folder = tmp_path / "download"
+    folder.mkdir()
+    member = folder / "data_stream-oper_stepType-instant.nc"
+    write_with_expver_labels(member, times, final=40, seed=3)
+    source = zipped(folder, tmp_path / "a" / "october.zip")
+    done = run("era5", source, tmp_path / "s", chunk_frames=8, shard_frames=16)
+    assert done.notes == (
+        "t2m: 8 frames are preliminary: fetch them again when the final ones are out",
+    )
+    stored = open_store(str(tmp_path / "s")).array("t2m")[:]
+    np.testing.assert_array_equal(stored, era5_values(times, 3))
+    write_with_expver_labels(member, times, final=48)
+    zipped(folder, source)
+    assert run("era5", source, tmp_path / "s").shards_written == 3
+    stored = open_store(str(tmp_path / "s")).array("t2m")[:]
+    np.testing.assert_array_equal(stored, era5_values(times))
+    assert verify(str(tmp_path / "s"), str(source)).ok

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from pipelines.archives.clip_archive import ClipOptions, option
+from pipelines.archives.options import ArchiveOptions, option
 from pipelines.errors import UsageError, nearest
 
-FORMATS = ("knmi_hdf5", "odim_hdf5", "mrms_grib2", "fmi_pgm", "radolan", "meteonet")
+FORMATS = ("knmi_hdf5", "odim_hdf5", "mrms_grib2", "fmi_pgm", "radolan", "bom_rf3", "meteonet")
 """every format, each the name of a module of :mod:`pipelines.archives.radar`"""
 AUTO, ALL, SOURCE, NONE = "auto", "all", "source", "none"
 UNITS = (SOURCE, "dBZ", "mm/h")
@@ -20,7 +20,7 @@ _RESIZE = re.compile(r"(\d+)x(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True)
-class RadarOptions(ClipOptions):
+class RadarOptions(ArchiveOptions):
     """How radar frames are read.
 
     A frame is cropped, averaged to a smaller grid, converted to another unit and cut at a

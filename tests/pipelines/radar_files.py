@@ -231,6 +231,31 @@ def write_mrms(path: Path, time: np.datetime64, values: np.ndarray) -> Path:
     return path
 
 
+def write_bom(path: Path, time: np.datetime64, values: np.ndarray) -> Path:
+    """One sum of ten minutes of Rainfields 3, pixels of one kilometre."""
+    import netCDF4
+
+    rows, columns = values.shape
+    with netCDF4.Dataset(path, "w") as file:
+        for name, size in (("y", rows), ("x", columns)):
+            file.createDimension(name, size)
+            axis = file.createVariable(name, "f4", (name,))
+            axis.units, axis.valid_min, axis.valid_max = "km", np.float32(0), np.float32(size)
+            axis[:] = np.arange(size) + 0.5
+        proj = file.createVariable("proj", "i1", ())
+        proj.grid_mapping_name = "albers_conical_equal_area"
+        proj.longitude_of_central_meridian, proj.latitude_of_projection_origin = 144.752, -37.852
+        proj.standard_parallel = [-18.0, -36.0]
+        for name, minutes in (("valid_time", 0), ("start_time", 10)):
+            moment = file.createVariable(name, "i4", ())
+            moment.units = "seconds since 1970-01-01 00:00:00 UTC"
+            moment[...] = (time - np.timedelta64(minutes, "m")).astype("M8[s]").astype(int)
+        rain = file.createVariable("precipitation", "i2", ("y", "x"), fill_value=-1)
+        rain.scale_factor, rain.add_offset, rain.units = 0.05, 0.0, "kg m-2"
+        rain[:] = np.ma.masked_array(np.nan_to_num(values), np.isnan(values))
+    return path
+
+
 def _knmi_time(time: np.datetime64) -> np.bytes_:
     months = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
     day, clock = str(time.astype("datetime64[s]")).split("T")

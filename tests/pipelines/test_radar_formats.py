@@ -240,6 +240,15 @@ def test_radolan_reflectivity(tmp_path: Path):
     assert quantity.no_echo == -32.5
 
 
+def test_sums_of_rainfields(tmp_path: Path):
+    values = np.array([[0.0, 0.05, np.nan], [1.5, 20.0, 0.0]])
+    quantity, frames = read(radar_files.write_bom(tmp_path / "a.nc", TIME, values))
+    np.testing.assert_allclose(frames.values[0], values, atol=1e-6)
+    assert (quantity.name, quantity.accumulation_seconds) == ("rainfall", 600)
+    assert frames.times.astype("datetime64[s]") == TIME
+    assert (frames.grid.x, frames.grid.y) == ((500.0, 1000.0), (1500.0, -1000.0))
+
+
 @pytest.mark.parametrize("ending", ["pgm", "pgm.gz"])
 def test_grey_maps_of_fmi_with_and_without_gzip(tmp_path: Path, ending: str):
     raw = pixels(4, (1226, 760))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipelines.archives.archive import ArchiveIndex, Decode, SourceFile, Splits
-from pipelines.archives.clip_archive import refuse_options
 from pipelines.archives.files import find_files
+from pipelines.archives.options import resolve
 from pipelines.archives.radar.file_times import time_in_name
 from pipelines.archives.radar.formats import load_format
 from pipelines.archives.radar.index import FOUND, Progress, RadarReading, described, index
@@ -24,7 +24,7 @@ from pipelines.archives.radar_options import RadarOptions
 from pipelines.errors import PlatformError, UnreadableError, UsageError
 
 SUFFIXES = (
-    *(".h5", ".hf5", ".hdf5", ".hdf", ".npz", ".pgm", ".pgm.gz", ".grib2", ".grb2"),
+    *(".h5", ".hf5", ".hdf5", ".hdf", ".nc", ".npz", ".pgm", ".pgm.gz", ".grib2", ".grb2"),
     *(".grib2.gz", ".grb2.gz", "---bin", "---bin.gz", "---bin.bz2", "-hd5"),
 )
 _LEVELS = 4
@@ -46,9 +46,8 @@ class RadarArchive:
 
     def resolve(self, given: Mapping[str, Any]) -> RadarOptions:
         """Its options with defaults; UsageError with the nearest name for one that it lacks."""
-        known = [known.name for known in fields(self.options)]
-        refuse_options(self.name, [n for n in given if n not in (FOUND, *known)], known)
-        return self.options(**{name: value for name, value in given.items() if name != FOUND})
+        asked = {name: value for name, value in given.items() if name != FOUND}
+        return resolve(self.name, self.options, asked)
 
     def refuse_regrid(self, regrid: str | None) -> None:
         """UsageError: an average of decibels is none of what the radar measured."""

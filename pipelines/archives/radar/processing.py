@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from pipelines.archives.radar.formats import Quantity
 from pipelines.archives.radar_options import RadarOptions
+from pipelines.area_average import AreaAverage, equal_parts
 
 MEASURED_AREA = 0.5
 """an average of less measured area than this fraction is missing"""
@@ -68,26 +68,13 @@ def area_mean(values_nyx: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     -------
     float64 (n, *shape); NaN where less than :data:`MEASURED_AREA` of a pixel is measured.
     """
-    rows = _weights(values_nyx.shape[1], shape[0])
-    columns = _weights(values_nyx.shape[2], shape[1])
-    averaged = np.empty((len(values_nyx), *shape))
-    for values, out in zip(values_nyx, averaged, strict=True):
-        measured = np.isfinite(values)
-        total = rows @ np.where(measured, values, 0.0).astype(np.float64) @ columns.T
-        area = rows @ measured.astype(np.float64) @ columns.T
-        out[:] = np.where(area >= MEASURED_AREA - 1e-9, total / np.maximum(area, 1e-9), np.nan)
-    return averaged
+    _, rows, columns = values_nyx.shape
+    return _average((rows, columns), shape)(values_nyx, MEASURED_AREA)
 
 
 @lru_cache(maxsize=8)
-def _weights(size: int, coarse: int) -> Any:
-    """Sparse (coarse, size): the share of each old pixel in each new one; rows sum to one."""
-    from scipy.sparse import csr_array
-
-    edges = np.arange(coarse + 1) * (size / coarse)
-    old = np.arange(size)
-    overlap = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
-    return csr_array(np.maximum(overlap, 0.0) * (coarse / size))
+def _average(fine: tuple[int, int], coarse: tuple[int, int]) -> AreaAverage:
+    return AreaAverage(equal_parts(fine[0], coarse[0]), equal_parts(fine[1], coarse[1]))
 
 
 def _averaged(values: np.ndarray, shape: tuple[int, int], held: Quantity) -> np.ndarray:

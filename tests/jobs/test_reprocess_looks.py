@@ -1,0 +1,73 @@
+"""The command line of reprocess: windows, costs, manifests and figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.reprocessing.arguments import parse
+from jobs.reprocessing.presentation import show_plan
+from tests.jobs.forecasts.stores import weather, write_store
+from tests.pipelines.small_archives import write_days
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def job(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "jobs" / "reprocess.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_plan_counts_windows_and_estimates_the_cost(tmp_path: Path):
+    write_days(tmp_path / "a", 1, 2, 3, 4, 5)
+    done = job(
+        *("plan", "--archive", "weatherbench", "--source", tmp_path / "a"),
+        *("--store", tmp_path / "s", "--regrid", "2x3"),
+        *("--input_frames", 3, "--horizon", 2, "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout.splitlines()[-1])
+    assert plan["windows"]["splits"] == {"train": 80, "validation": 4, "test": 16}
+    assert plan["variables"]["t2m"]["shape"] == [120, 2, 3]
+    assert plan["estimate"]["bytes_stored"] > 0
+    assert plan["estimate"]["objects"] == 13
+    assert "3 -> 2 frames: train 80, validation 4, test 16" in done.stdout
+    assert "chunks that were decoded and encoded here" in done.stdout
+    assert "--input_frames" in show_plan(plan | {"windows": None, "estimate": None})
+    assert not (tmp_path / "s").exists()
+
+
+def test_inspect_draws_a_store_and_lists_its_windows(tmp_path: Path):
+    write_store(tmp_path / "s", weather())
+    done = job(
+        *("inspect", "--store", tmp_path / "s", "--plot", tmp_path / "figures", "--json"),
+        *("--input_frames", 12, "--horizon", 12, "--manifest", tmp_path / "windows.csv"),
+    )
+    assert done.returncode == 0, done.stderr
+    described = json.loads(done.stdout.splitlines()[-1])
+    assert described["windows"]["splits"] == {"train": 457, "validation": 25, "test": 169}
+    assert len((tmp_path / "windows.csv").read_text().splitlines()) == 1 + 457 + 25 + 169
+    assert [Path(place).is_file() for place in described["figures"]] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "--store", "s", "--horizon", "3"], "both --input_frames and --horizon"),
+        (["inspect", "--store", "s", "--manifest", "m.csv"], "--manifest lists windows"),
+        (["plan", "--input_frames", "0", "--horizon", "3"], "--input_frames must be at least 1"),
+        (["convert", "--source_cache_gb", "-1"], "--source_cache_gb must be at least 0"),
+    ],
+)
+def test_half_a_window_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    places = ["--archive", "era5", "--source", "a", "--store", "s"]
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments + (places if arguments[0] != "inspect" else []))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,174 @@
+"""A relay in front of an S3 server that makes every request wait, and counts what passes.
+
+A request waits before its first byte goes on, as it would on the way to a distant store; bodies
+pass at full speed, so that what is measured is the number of requests and how many are under way
+at once. :func:`delaying` runs it as a process of its own: threads beside the client would share its
+interpreter lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+_LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
+_CHUNKED = re.compile(rb"(?im)^transfer-encoding: *chunked")
+_BUFFER = 1 << 20
+
+
+class LatencyProxy:
+    """Relays to a port of this machine; nothing is changed, so that signatures stay valid.
+
+    Parameters
+    ----------
+    port:
+        Of the server behind it.
+    latency_seconds:
+        What each request waits.
+    """
+
+    def __init__(self, port: int, latency_seconds: float):
+        self.latency_seconds = latency_seconds
+        self._port = port
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def counts(self) -> dict[str, int]:
+        """Requests by method, and bytes ``up`` and ``down``, since the last call."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        return dict(counts)
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self._port))
+        except OSError:
+            client.close()
+            return
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=self._answers, args=(server, client), daemon=True).start()
+        with suppress(OSError):
+            self._requests(client, server)
+        _end(client, server)
+
+    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+        held, block = b"", bytearray(_BUFFER)
+        while True:
+            while (cut := held.find(b"\r\n\r\n")) < 0:
+                if not (more := client.recv(65536)):
+                    return
+                held += more
+            head, held = held[: cut + 4], held[cut + 4 :]
+            if _CHUNKED.search(head):
+                raise OSError("bodies without a length are not relayed")
+            length = _LENGTH.search(head)
+            left = int(length[1]) if length else 0
+            self._count(head.split(b" ", 1)[0].decode(), 1)
+            self._count("up", left)
+            time.sleep(self.latency_seconds)
+            body, held = held[:left], held[left:]
+            server.sendall(head + body)
+            left -= len(body)
+            while left:
+                size = client.recv_into(block, min(left, len(block)))
+                if not size:
+                    return
+                server.sendall(memoryview(block)[:size])
+                left -= size
+
+    def _answers(self, server: socket.socket, client: socket.socket) -> None:
+        block = bytearray(_BUFFER)
+        with suppress(OSError):
+            while size := server.recv_into(block):
+                client.sendall(memoryview(block)[:size])
+                self._count("down", size)
+        _end(client, server)
+
+    def _count(self, name: str, amount: int) -> None:
+        with self._lock:
+            self._counts[name] += amount
+
+
+class DelayingProcess:
+    """The same in a process of its own."""
+
+    def __init__(self, port: int, latency_seconds: float):
+        command = [sys.executable, __file__, str(port), str(latency_seconds)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.endpoint = str(self._answer())
+
+    def counts(self) -> dict[str, int]:
+        """Requests by method, and bytes ``up`` and ``down``, since the last call."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process; connections end with it."""
+        self._process.communicate()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def delaying(endpoint: str, latency_seconds: float) -> Iterator[DelayingProcess]:
+    """A relay in front of the server at ``endpoint`` for the length of the block."""
+    proxy = DelayingProcess(urlsplit(endpoint).port or 80, latency_seconds)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+def _end(*connections: socket.socket) -> None:
+    for connection in connections:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
+def main() -> None:
+    """Relay until standard input ends; answer each line of it with the counts."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("port", type=int)
+    parser.add_argument("latency_seconds", type=float)
+    options = parser.parse_args()
+    proxy = LatencyProxy(options.port, options.latency_seconds)
+    print(json.dumps(proxy.endpoint), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(proxy.counts()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pipelines.assembly import Arena, Assembly, Batch, Finish, Load
+from pipelines.batches import Arena, Assembly, Batch, Finish, Load
 from pipelines.errors import UsageError
 from pipelines.frame_reader import FrameReader
 from pipelines.order import (

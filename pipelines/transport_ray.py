@@ -30,7 +30,7 @@ import numpy as np
 import ray.data
 from ray.train import DataConfig
 
-from pipelines.assembly import Load, schedule
+from pipelines.batches import Load, schedule
 from pipelines.errors import StoreError
 from pipelines.frame_reader import FrameReader
 from pipelines.order import EpochOrder, OrderConfig, Pool, rank_lanes

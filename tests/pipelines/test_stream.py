@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.assembly import Load
+from pipelines.batches import Load
 from pipelines.errors import StoreError, UsageError
 from pipelines.frame_reader import FrameReader
 from pipelines.normalisation import Normalisation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipelines.archives.archive import SourceFile
@@ -41,7 +43,8 @@ def _moment(path: str, name: str) -> int:
     import netCDF4
 
     with netCDF4.Dataset(path) as content:
-        time = content[name]
+        variables: dict[str, Any] = content.variables
+        time = variables[name]
         date = str(netCDF4.num2date(time[...].item(), time.units))
         return int(np.datetime64(date, "s").astype(np.int64))
 

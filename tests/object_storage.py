@@ -19,14 +19,33 @@ import pytest
 _START_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
-    """A running server."""
+    """A server; it can be stopped and started again, on the same port and with the same files."""
 
-    endpoint: str
+    command: list[str]
+    port: int
     environment: dict[str, str]
     """what clients need in theirs; set already in this process"""
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Serve, and wait until it answers."""
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(self.command, stdout=quiet, stderr=quiet)
+        _wait_for(self.port, self.process)
+
+    def stop(self) -> None:
+        """End the process; its files stay."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
 
     def bucket(self) -> str:
         """A new bucket, as a URI."""
@@ -52,14 +71,10 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
         port = probe.getsockname()[1]
     key, secret = "tester", uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        [
-            *(program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"),
-            *("--auth-key", f"{key},{secret}", "--config", os.devnull),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [
+        *(program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"),
+        *("--auth-key", f"{key},{secret}", "--config", os.devnull),
+    ]
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": key,
@@ -71,12 +86,12 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     _forget_connections()
+    server = S3Server(command, port, environment)
     try:
-        _wait_for(port, process)
-        yield S3Server(environment["AWS_ENDPOINT_URL"], environment, process)
+        server.start()
+        yield server
     finally:
-        process.terminate()
-        process.wait()
+        server.stop()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -122,12 +122,52 @@ def test_a_half_written_checkpoint_is_passed_over(copied_run: str) -> None:
     assert checkpoints.list_checkpoints(copied_run)[-1].step == last.step
 
 
+def damage(checkpoint: checkpoints.Checkpoint, name: str) -> bytes:
+    """Change one byte of a file; returns what stands there now."""
+    path = Path(checkpoint.uri) / name
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 0xFF
+    path.write_bytes(data)
+    return bytes(data)
+
+
+def test_a_training_goes_back_behind_damaged_checkpoints_and_says_so(
+    copied_run: str,
+    options: TrainOptions,
+    finished_run: TrainOptions,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    *_, sound, short, last = checkpoints.list_checkpoints(copied_run)
+    damage(last, checkpoints.TRAINING)
+    weights = Path(short.uri) / checkpoints.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert train(options).already_finished is False
+    said = capsys.readouterr().err
+    for broken in (last, short):
+        line = f"{broken.uri} is damaged: set aside; going on from step {sound.step}"
+        assert line in said
+        assert (Path(broken.uri) / f"{checkpoints.RECORD}.damaged").exists()
+    assert losses(options.run) == losses(finished_run.run)
+    again = checkpoints.list_checkpoints(copied_run)[-1]
+    assert again.step == last.step
+    assert again.damage() is None
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_as_it_is(
+    copied_run: str, options: TrainOptions
+) -> None:
+    found = checkpoints.list_checkpoints(copied_run)
+    left = {item.uri: damage(item, checkpoints.WEIGHTS) for item in found}
+    with pytest.raises(StoreError, match=rf"every checkpoint .* damaged \({len(found)}\)"):
+        train(options)
+    assert left == {uri: (Path(uri) / checkpoints.WEIGHTS).read_bytes() for uri in left}
+    assert len(checkpoints.list_checkpoints(copied_run)) == len(found)
+
+
 def test_a_damaged_checkpoint_is_refused_by_name_and_kept(copied_run: str) -> None:
     best = checkpoints.load_checkpoint(copied_run)
     weights = Path(best.uri) / checkpoints.WEIGHTS
-    data = bytearray(weights.read_bytes())
-    data[-3] ^= 0xFF
-    weights.write_bytes(data)
+    data = damage(best, checkpoints.WEIGHTS)
     with pytest.raises(StoreError, match=r"'weights.safetensors' is damaged"):
         checkpoints.load_checkpoint(copied_run).model()
     assert weights.read_bytes() == data

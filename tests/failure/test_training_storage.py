@@ -1,0 +1,182 @@
+"""A training whose storage goes away: it waits, goes on, and gives the losses of a calm one."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from jobs.training import checkpoints
+from jobs.training.job import train
+from jobs.training.options import CheckpointOptions, TrainOptions
+from jobs.training.patience import Patience, passes, patient_epoch
+from jobs.training.plan import make_plan
+from pipelines import lease
+from pipelines.batches import Load
+from pipelines.errors import PlatformError, UsageError
+from pipelines.frame_reader import FrameReader
+from pipelines.order import Pool
+from pipelines.stream import DirectTransport, Transport, WindowStream
+from tests.object_storage import S3Server, s3_server
+from tests.training_runs import has_checkpoint, losses, small_options, wait_until
+
+__all__ = ["s3_server"]
+
+
+@pytest.fixture(scope="module")
+def storage(s3_server: S3Server, request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """A server that Ray's workers, which start after it, know from their environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # the driver's own patience only makes tests longer
+        request.getfixturevalue("ray_cluster")
+        yield s3_server
+
+
+@pytest.fixture(scope="module")
+def options(finished_run: TrainOptions, storage: S3Server) -> TrainOptions:
+    """The finished run once more, with store and run on S3; no failure is allowed to it."""
+    bucket = storage.bucket()
+    fsspec.filesystem("s3").put(finished_run.store, f"{bucket}/stores/flow.zarr", recursive=True)
+    return dataclasses.replace(
+        finished_run,
+        store=f"{bucket}/stores/flow.zarr",
+        run=f"{bucket}/runs/small",
+        checkpoints=CheckpointOptions(every_steps=4, keep=20, max_failures=0, storage_wait=90),
+    )
+
+
+def test_checkpoints_wait_for_a_storage_that_is_away_and_no_worker_fails(
+    options: TrainOptions, finished_run: TrainOptions, storage: S3Server
+) -> None:
+    met: list[int] = []
+
+    def interrupt() -> None:
+        wait_until(lambda: has_checkpoint(options.run, 4), "the first checkpoint")
+        met.append(checkpoints.list_checkpoints(options.run)[-1].step)
+        storage.stop()
+        try:
+            wait_until(lambda: "trying again" in said.getvalue(), "the training to notice", 60)
+        finally:
+            storage.start()
+
+    outage = threading.Thread(target=interrupt)
+    with redirect_stderr(io.StringIO()) as said:
+        outage.start()
+        outcome = train(options)
+    outage.join()
+    assert met
+    assert met[0] < outcome.step
+    assert losses(options.run) == losses(finished_run.run)
+    assert "trying again for up to 90 s" in said.getvalue()
+    assert "s of trying" in said.getvalue()
+    found = checkpoints.list_checkpoints(options.run)
+    assert [item.step for item in found] == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48]
+    assert all(item.damage() is None for item in found)
+
+
+class Flaky(DirectTransport):
+    """Reads the store, and loses its connection twice."""
+
+    readers = 1
+
+    def __init__(self, reader: FrameReader):
+        super().__init__(reader)
+        self.loads = 0
+
+    def loader(self, epoch: int, first_step: int) -> Load:
+        load = super().loader(epoch, first_step)
+
+        def flaky(pool: Pool, out_tchw: np.ndarray) -> None:
+            self.loads += 1
+            if self.loads in (3, 7):
+                raise ConnectionResetError("by peer")
+            load(pool, out_tchw)
+
+        return flaky
+
+
+def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) -> None:
+    plan = make_plan(small_options(traffic_store, "run"))
+
+    def stream(transport: Transport | None = None) -> WindowStream:
+        return WindowStream(
+            store=plan.store,
+            variables=plan.variables,
+            spec=plan.window,
+            starts=plan.train_starts,
+            order=dataclasses.replace(plan.order, pool_bytes=1),
+            normalisation=plan.normalisation,
+            lanes=range(2),
+            transport=transport,
+        )
+
+    expected = [batch.frames_btchw.copy() for batch in stream().epoch(1, 5)]
+    said: list[str] = []
+    transport = Flaky(FrameReader(plan.store, plan.variables, plan.normalisation))
+    batches = patient_epoch(stream(transport), 1, 5, Patience(60, said.append))
+    read = [batch.frames_btchw.copy() for batch in batches]
+    assert transport.loads > 8
+    assert "reading the store: by peer; trying again" in said[0]
+    assert len(said) == 4
+    assert len(read) == len(expected) > 10
+    for one, other in zip(read, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_may_pass_is_tried_again_and_a_refusal_is_not() -> None:
+    tries: list[int] = []
+
+    def fails_twice() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionResetError("by peer")
+        return "written"
+
+    said: list[str] = []
+    assert Patience(30, said.append)("writing", fails_twice) == "written"
+    assert len(tries) == 3
+    assert [line.split(":")[0] for line in said] == ["writing", "writing"]
+    assert "by peer; trying again for up to 30 s" in said[0]
+    assert not passes(UsageError("the storage refuses access"))
+    assert not passes(FileNotFoundError("gone"))
+    assert not passes(ValueError("a fault of the program"))
+
+
+def test_a_storage_that_stays_away_ends_the_waiting_with_its_fault(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise TimeoutError("no answer")
+
+    with pytest.raises(TimeoutError, match="no answer"):
+        Patience(0.6)("writing", fail)
+
+
+def test_a_run_whose_lease_another_process_took_stops_and_writes_no_more(
+    finished_run: TrainOptions, tmp_path: Path, storage: S3Server
+) -> None:
+    options = dataclasses.replace(finished_run, run=str(tmp_path / "run"), workers=1)
+    written: list[list[int]] = []
+
+    def take_over() -> None:
+        wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
+        other = dataclasses.replace(lease.this_process(), host="elsewhere/1", user="ada")
+        record = dataclasses.asdict(other)
+        (Path(options.run) / ".ledger" / "lease.json").write_text(json.dumps(record))
+        time.sleep(0.5)  # an upload that had begun may end
+        written.append([item.step for item in checkpoints.list_checkpoints(options.run)])
+
+    thief = threading.Thread(target=take_over)
+    thief.start()
+    with pytest.raises(PlatformError, match="another process took the run over"):
+        train(options)
+    thief.join()
+    assert written[0][-1] < make_plan(options).total_steps
+    assert [item.step for item in checkpoints.list_checkpoints(options.run)] == written[0]

@@ -1,0 +1,140 @@
+"""Curves on a real MLflow server: each point once, whatever happens between; an absent one is met.
+
+MLflow's packages do not fit beside this project's versions, so the server comes from an environment
+of its own: name its program in GMG_MLFLOW (python -m venv DIR && DIR/bin/pip install mlflow).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.training.events import TAGS
+from jobs.training.mlflow_server import MLflowRun, ServerError, check_server
+from jobs.training.options import TrackingOptions, TrainOptions
+from pipelines.errors import UsageError
+from tests.training_runs import wait_until
+
+PLACE = "s3://bucket/runs/first"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An MLflow server on loopback with a file of its own."""
+    program = os.environ.get("GMG_MLFLOW") or shutil.which("mlflow")
+    if program is None:
+        pytest.skip("no MLflow: name its program in GMG_MLFLOW")
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    address = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                *(program, "server", "--host", "127.0.0.1", "--port", str(port)),
+                *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+            ],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: answers(f"{address}/health"), "the MLflow server")
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=2).status == 200
+    except OSError:
+        return False
+
+
+def ask(server: str, what: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{server}/api/2.0/mlflow/{what}", timeout=20) as answer:
+        return json.loads(answer.read())
+
+
+def steps(first: int, last: int) -> list[dict[str, Any]]:
+    return [
+        {"step": step, "loss": 1 / (step + 1), "learning_rate": 1e-3, "time": 1.8e9 + step}
+        for step in range(first, last)
+    ]
+
+
+def test_every_step_is_shown_once_by_runs_that_stop_and_go_on(server: str) -> None:
+    check_server(server, "weather")
+    first = MLflowRun(server, "weather", PLACE)
+    first.open({"training.epochs": 3, "data.variables": ["t2m"], "model.options": "x" * 5000})
+    first.log(steps(0, 300))
+
+    second = MLflowRun(server, "weather", PLACE)
+    second.open({})
+    assert second.logged == 300
+    second.log(steps(0, 310))  # what the history holds; the server has most of it
+    second.log(steps(310, 320))
+    second.finish()
+
+    (experiment,) = [
+        item
+        for item in ask(server, "experiments/search?max_results=10")["experiments"]
+        if item["name"] == "weather"
+    ]
+    request = urllib.request.Request(
+        f"{server}/api/2.0/mlflow/runs/search",
+        data=json.dumps({"experiment_ids": [experiment["experiment_id"]]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    (shown,) = json.loads(urllib.request.urlopen(request, timeout=20).read())["runs"]
+    assert shown["info"]["run_name"] == "first"
+    assert shown["info"]["status"] == "FINISHED"
+    parameters = {item["key"]: item["value"] for item in shown["data"]["params"]}
+    assert parameters["training.epochs"] == "3"
+    run_id, tag = shown["info"]["run_id"], TAGS["loss"]
+    points = ask(server, f"metrics/get-history?run_id={run_id}&metric_key={tag}&max_results=1000")[
+        "metrics"
+    ]
+    assert [int(point.get("step", 0)) for point in points] == list(range(320))
+    assert points[9]["value"] == pytest.approx(0.1)
+
+
+def test_a_server_that_is_not_there_is_refused_before_the_training(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(UsageError, match="the MLflow server cannot be used") as refused:
+        check_server(nowhere, "weather")
+    assert f"where: {nowhere}" in str(refused.value)
+    with pytest.raises(ServerError, match="experiments/get-by-name"):
+        MLflowRun(nowhere, "weather", PLACE).open({})
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://ada:secret@host:5000", "must not carry credentials"),
+        ("./mlruns", "no address of a server"),
+        ("file:///mlruns", "no address of a server"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_without_showing_a_password(
+    uri: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as refused:
+        TrainOptions("store", "run", tracking=TrackingOptions(mlflow_uri=uri))
+    assert "secret" not in str(refused.value)

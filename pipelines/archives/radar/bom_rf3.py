@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pipelines.archives.archive import SourceFile
@@ -36,15 +34,16 @@ def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
     """The one frame."""
     values, _, metadata = pysteps_importers().import_bom_rf3(path)
-    return Frames(times(path, file), grid_of(metadata, values.shape), np.float32(values)[None])
+    # What is masked is NaN below the mask.
+    frames = np.asarray(values, np.float32)[None]
+    return Frames(times(path, file), grid_of(metadata, values.shape), frames)
 
 
 def _moment(path: str, name: str) -> int:
     import netCDF4
 
     with netCDF4.Dataset(path) as content:
-        variables: dict[str, Any] = content.variables
-        time = variables[name]
+        time = content[name]
         date = str(netCDF4.num2date(time[...].item(), time.units))
         return int(np.datetime64(date, "s").astype(np.int64))
 

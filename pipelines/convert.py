@@ -20,9 +20,6 @@ import numpy as np
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
-from pipelines.archives.archive import ReadOptions
-from pipelines.archives.assembly import index_archive
-from pipelines.archives.clip_archive import ClipArchive, index_clips, refuse_options
 from pipelines.archives.radar import RadarArchive
 from pipelines.archives.source_cache import SourceCache, kept_copies
 from pipelines.errors import PlatformError
@@ -103,35 +100,16 @@ def _plan(request: ConversionRequest, progress: Progress) -> Plan:
     archive = load_archive(request.archive)
     summary = Ledger(request.store).read_plan()
     options = remember_options(summary, request.archive, request.options, request.store)
-    if isinstance(archive, ClipArchive):
-        index = index_clips(
-            archive,
-            request.source,
-            variables=options.variables,
-            options=options.archive_options,
-            progress=progress,
-        )
-        plan = make_plan(index, options, None)
-    elif isinstance(archive, RadarArchive):
+    if isinstance(archive, RadarArchive):
         archive.refuse_regrid(options.regrid)
-        index = archive.index(
-            request.source,
-            variables=options.variables,
-            options=options.archive_options,
-            progress=progress,
-        )
-        plan = make_plan(index, options, None)
-    else:
-        refuse_options(archive.name, options.archive_options)
-        index = index_archive(
-            archive,
-            request.source,
-            variables=options.variables,
-            options=ReadOptions(slots_per_day=options.slots_per_day),
-            progress=progress,
-        )
-        times = np.unique(np.concatenate([variable.times for variable in index.variables]))
-        plan = make_plan(index, options, archive.protocol_splits(times))
+    index = archive.index(
+        request.source,
+        variables=options.variables,
+        options=options.archive_options,
+        progress=progress,
+    )
+    times = np.unique(np.concatenate([variable.times for variable in index.variables]))
+    plan = make_plan(index, options, archive.protocol_splits(times))
     check_continues(summary, plan, request.store)
     return plan
 

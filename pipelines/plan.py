@@ -45,18 +45,16 @@ class ConversionOptions:
     """frames a shard, a multiple of ``chunk_frames``; None: at most 4096 frames and 32 MiB"""
     splits: Bounds | None = None
     """first and last time of each split; None: the archive's protocol, or 70/10/20 by time"""
-    slots_per_day: int | None = None
-    """TaxiBJ layout only: slots of a day; None: found from the slots"""
     regrid: str | None = None
     """coarser grid by area average: degrees (``5.625``) or rows x columns (``32x64``); None: the
     source's own"""
     archive_options: Mapping[str, Any] = field(default_factory=dict)
-    """options of an archive of clips that were given, by name; the others have its defaults"""
+    """options of the archive itself that were given, by name; the others have its defaults"""
 
     def __post_init__(self) -> None:
         if self.regrid is not None:
             CoarseGrid.parse(self.regrid)
-        for name in ("chunk_frames", "shard_frames", "slots_per_day"):
+        for name in ("chunk_frames", "shard_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}", where=f"--{name}", remedy="give 1 or more")
@@ -185,7 +183,7 @@ class Plan:
 
     index: ArchiveIndex
     options: ConversionOptions
-    """as resolved: nothing is None but splits, slots_per_day and regrid"""
+    """as resolved: nothing is None but splits and regrid"""
     times: np.ndarray
     """int64 (frames,): regular inside each period"""
     layouts: tuple[VariableLayout, ...]

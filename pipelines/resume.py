@@ -22,7 +22,7 @@ from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import ConversionOptions, Plan, ShardTask
 from pipelines.runs import as_runs, from_runs
 
-_FIXED = ("chunk_frames", "shard_frames", "slots_per_day", "regrid")
+_FIXED = ("chunk_frames", "shard_frames", "regrid")
 
 
 def remember_options(

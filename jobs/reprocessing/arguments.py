@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipelines.windows import WindowSpec
 
 _REQUIRED = ("archive", "source", "store")
-_POSITIVE = ("workers", "chunk_frames", "shard_frames", "slots_per_day")
+_POSITIVE = ("workers", "chunk_frames", "shard_frames")
 _WINDOW = ("input_frames", "horizon")
 _EXIT_CODES = """\
 exit codes: 0 done (also with nothing to do), 1 anything else (the store is held by another
@@ -116,12 +116,9 @@ def _add_conversion(verb: argparse.ArgumentParser) -> None:
         metavar="GRID",
         help="coarser grid by area average: degrees (5.625) or rows x columns (32x64)",
     )
-    verb.add_argument(
-        "--slots_per_day", type=int, metavar="N", help="taxibj: 48 or 24; default: as found"
-    )
-    clips = verb.add_argument_group("options of one archive (default)")
+    own = verb.add_argument_group("options of one archive (default)")
     for name, (kind, text) in _archive_options().items():
-        clips.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(), help=text)
+        own.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(), help=text)
 
 
 def _archive_options() -> dict[str, tuple[type, str]]:
@@ -191,7 +188,6 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         chunk_frames=arguments.chunk_frames,
         shard_frames=arguments.shard_frames,
         splits=read_splits_file(arguments.splits) if arguments.splits else None,
-        slots_per_day=arguments.slots_per_day,
         archive_options={
             name: getattr(arguments, name)
             for name in _archive_options()

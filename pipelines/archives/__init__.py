@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from pipelines.archives.archive import Archive
-    from pipelines.archives.clip_archive import ClipArchive
-    from pipelines.archives.radar import RadarArchive
+    from pipelines.archives.archive import AnyArchive
 
 CLIP_ARCHIVES: tuple[str, ...] = (
     "moving_mnist",
@@ -30,7 +28,7 @@ NAMES: tuple[str, ...] = ("weatherbench", "era5", "taxibj", "radar", *CLIP_ARCHI
 """Every archive, each the name of a module of this package."""
 
 
-WITH_OPTIONS: tuple[str, ...] = (*CLIP_ARCHIVES, "radar")
+WITH_OPTIONS: tuple[str, ...] = ("taxibj", "radar", *CLIP_ARCHIVES)
 """those that declare options of their own"""
 
 
@@ -40,7 +38,7 @@ def option_fields(name: str) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(module.ARCHIVE.options)
 
 
-def load_archive(name: str) -> Archive | ClipArchive | RadarArchive:
+def load_archive(name: str) -> AnyArchive:
     """The archive called ``name``; UsageError with the nearest name where there is none."""
     if name not in NAMES:
         raise UsageError(

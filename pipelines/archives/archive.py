@@ -6,14 +6,18 @@ variable, ``(*extra, y, x)`` with the extra dimensions (level, member, channel) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.archives.options import ArchiveOptions, resolve
 from pipelines.clips import Clips
+
+Progress = Callable[[int, int], None]
+"""called with what is done and how much there is"""
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,6 @@ class SourceFile:
         """A plain dictionary."""
         inside = {"inside": self.inside} if self.inside else {}
         return {"uri": self.uri, "size": self.size, "etag": self.etag, **inside}
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What a user may have to say about files that do not say it themselves."""
-
-    slots_per_day: int | None = None
-    """TaxiBJ layout: slots of one day (48 half-hourly, 24 hourly); found from the slots if None"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +137,13 @@ class Archive:
     title: str
     suffixes: tuple[str, ...]
     """endings of the files that belong to it, lower case"""
-    describe: Callable[[str, SourceFile, ReadOptions], FileContents]
+    describe: Callable[[str, SourceFile, Any], FileContents]
     decoder: Callable[[str, SourceFile], AbstractContextManager[Decode]]
     protocol_splits: Callable[[np.ndarray], Splits | None]
     separate_periods: bool = False
     """each file is a period of its own; otherwise all files are one period"""
+    options: type[ArchiveOptions] = ArchiveOptions
+    """what ``describe`` is given"""
 
     def find(self, source: str) -> tuple[SourceFile, ...]:
         """The archive's files."""
@@ -153,8 +151,69 @@ class Archive:
 
         return find_files(source, self.suffixes, self.name)
 
+    def index(
+        self,
+        source: str,
+        *,
+        variables: Sequence[str] | None,
+        options: Mapping[str, Any],
+        progress: Progress,
+    ) -> ArchiveIndex:
+        """See :meth:`AnyArchive.index` and :func:`pipelines.archives.assembly.index_archive`."""
+        from pipelines.archives.assembly import index_archive
+
+        resolved = resolve(self.name, self.options, options)
+        return index_archive(self, source, variables=variables, options=resolved, progress=progress)
+
     def opener(
         self, options: Mapping[str, Any]
     ) -> Callable[[str, SourceFile], AbstractContextManager[Decode]]:
-        """The decoder; one that has options takes them from here."""
+        """The decoder, which depends on no option."""
         return self.decoder
+
+
+class AnyArchive(Protocol):
+    """What conversion asks of any kind of archive: in time, of clips, of radar composites."""
+
+    @property
+    def name(self) -> str:
+        """As the command line calls it."""
+        ...
+
+    @property
+    def options(self) -> type[ArchiveOptions]:
+        """Its own options."""
+        ...
+
+    def find(self, source: str) -> tuple[SourceFile, ...]:
+        """Its files at ``source``."""
+        ...
+
+    def index(
+        self,
+        source: str,
+        *,
+        variables: Sequence[str] | None,
+        options: Mapping[str, Any],
+        progress: Progress,
+    ) -> ArchiveIndex:
+        """What the files hold, with its options as resolved.
+
+        Parameters
+        ----------
+        variables:
+            Those to keep, in this order; all of them if None.
+        options:
+            Its own, as far as they were given.
+        """
+        ...
+
+    def opener(
+        self, options: Mapping[str, Any]
+    ) -> Callable[[str, SourceFile], AbstractContextManager[Decode]]:
+        """How a file is decoded, given the options of its index."""
+        ...
+
+    def protocol_splits(self, times: np.ndarray, /) -> Splits | None:
+        """The splits of the papers by time; None where there are none, or clips have theirs."""
+        ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from pipelines.archives.archive import (
     ArchiveIndex,
     FileContents,
     FileVariable,
-    ReadOptions,
     SourceFile,
     VariableIndex,
 )
 from pipelines.archives.files import find_files, reading
+from pipelines.archives.options import ArchiveOptions
 from pipelines.errors import SourceError, UsageError, nearest
 
 Progress = Callable[[int, int], None]
@@ -30,7 +31,7 @@ def index_archive(
     source: str,
     *,
     variables: Sequence[str] | None = None,
-    options: ReadOptions | None = None,
+    options: ArchiveOptions | None = None,
     progress: Progress = lambda done, total: None,
 ) -> ArchiveIndex:
     """What the archive at ``source`` holds: reads every file's header, and the frames of overlaps.
@@ -39,6 +40,8 @@ def index_archive(
     ----------
     variables:
         The variables to keep, in this order; all of them if None.
+    options:
+        The archive's own; its defaults if None.
 
     Raises
     ------
@@ -48,14 +51,15 @@ def index_archive(
     UsageError
         A variable that the archive does not have.
     """
+    resolved = options or archive.options()
     files = find_files(source, archive.suffixes, archive.name)
     contents = []
     for done, file in enumerate(files):
         progress(done, len(files))
         with reading(file) as path:
-            contents.append(archive.describe(path, file, options or ReadOptions()))
+            contents.append(archive.describe(path, file, resolved))
     progress(len(files), len(files))
-    return assemble(archive, contents, variables)
+    return replace(assemble(archive, contents, variables), options=asdict(resolved))
 
 
 def assemble(

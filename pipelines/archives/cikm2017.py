@@ -20,22 +20,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.archives.archive import Decode, SourceFile
+from pipelines.archives.archive import Decode, Progress, SourceFile
 from pipelines.archives.clip_archive import (
     MISSING,
     Clip,
     ClipArchive,
     ClipContents,
-    ClipOptions,
-    Progress,
-    check_counts,
     check_fraction,
     held_out,
-    option,
     whole,
 )
 from pipelines.archives.files import reading
 from pipelines.archives.images import image_decoder, image_shape
+from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError, UsageError
 
@@ -45,7 +42,7 @@ _VALUES = FRAMES * HEIGHTS * SIDE * SIDE
 
 
 @dataclass(frozen=True)
-class CikmOptions(ClipOptions):
+class CikmOptions(ArchiveOptions):
     """Which echoes, and which samples are held out."""
 
     height: int = option(0, "of the text: 0 to 3 for 0.5, 1.5, 2.5 and 3.5 km")
@@ -54,7 +51,7 @@ class CikmOptions(ClipOptions):
 
     def __post_init__(self) -> None:
         check_fraction(self.validation)
-        check_counts(self, height=0, seed=0)
+        check_at_least(self, height=0, seed=0)
         if self.height >= HEIGHTS:
             raise UsageError(f"height is {self.height}", where="--height", remedy="give 0 to 3")
 

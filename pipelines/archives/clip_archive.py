@@ -7,33 +7,29 @@ decoded. ``pipelines/archives/kth.py`` is the example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import ArchiveIndex, Decode, SourceFile, VariableIndex
+from pipelines.archives.archive import (
+    ArchiveIndex,
+    Decode,
+    Progress,
+    SourceFile,
+    Splits,
+    VariableIndex,
+)
 from pipelines.archives.file_tree import find_tree
+from pipelines.archives.options import ArchiveOptions, resolve
 from pipelines.clips import Clips
 from pipelines.errors import SourceError, UsageError, nearest
 from pipelines.splits import NAMES
 
-Progress = Callable[[int, int], None]
-
 MISSING = -1
 """the file of a frame that the source lacks"""
-
-
-@dataclass(frozen=True)
-class ClipOptions:
-    """An archive's own options; one that has any derives a class, each field an :func:`option`."""
-
-
-def option(default: Any, text: str) -> Any:
-    """A field of :class:`ClipOptions`: its default, and its line in ``--help``."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,24 +78,33 @@ class ClipArchive:
     """endings of the files that belong to it, lower case"""
     describe: Callable[[Sequence[SourceFile], Any, Progress], ClipContents]
     decoder: Callable[[str, SourceFile, Any], AbstractContextManager[Decode]]
-    options: type[ClipOptions] = ClipOptions
+    options: type[ArchiveOptions] = ArchiveOptions
 
     def find(self, source: str) -> tuple[SourceFile, ...]:
         """The archive's files."""
         return find_tree(source, self.suffixes, self.name)
 
-    def resolve(self, given: Mapping[str, Any]) -> ClipOptions:
-        """Its options with defaults; UsageError with the nearest name for one that it lacks."""
-        known = [known.name for known in fields(self.options)]
-        refuse_options(self.name, [name for name in given if name not in known], known)
-        return self.options(**given)
+    def index(
+        self,
+        source: str,
+        *,
+        variables: Sequence[str] | None,
+        options: Mapping[str, Any],
+        progress: Progress,
+    ) -> ArchiveIndex:
+        """See :meth:`pipelines.archives.archive.AnyArchive.index` and :func:`index_clips`."""
+        return index_clips(self, source, variables=variables, options=options, progress=progress)
 
     def opener(
-        self, given: Mapping[str, Any]
+        self, options: Mapping[str, Any]
     ) -> Callable[[str, SourceFile], AbstractContextManager[Decode]]:
         """The decoder with the options of a conversion."""
-        options = self.resolve(given)
-        return lambda path, file: self.decoder(path, file, options)
+        resolved = resolve(self.name, self.options, options)
+        return lambda path, file: self.decoder(path, file, resolved)
+
+    def protocol_splits(self, times: np.ndarray) -> Splits | None:
+        """None: clips say themselves which split they belong to."""
+        return None
 
 
 def index_clips(
@@ -119,7 +124,7 @@ def index_clips(
     UsageError
         An option or a variable that the archive does not have.
     """
-    resolved = archive.resolve(options or {})
+    resolved = resolve(archive.name, archive.options, options or {})
     files = archive.find(source)
     contents = archive.describe(files, resolved, progress)
     _check_variables(contents, variables, source)
@@ -154,16 +159,6 @@ def index_clips(
     )
 
 
-def refuse_options(archive: str, unknown: Iterable[str], known: Sequence[str] = ()) -> None:
-    """UsageError with the nearest name for the first option that an archive does not have."""
-    for name in unknown:
-        raise UsageError(
-            f"archive '{archive}' has no option '{name}'",
-            where=f"--{name}",
-            remedy=nearest(name, known) if known else "leave it out",
-        )
-
-
 def whole(id: str | int, split: str, file: int, first: int, frames: int) -> Clip:
     """A clip whose frames follow each other in one file.
 
@@ -195,17 +190,6 @@ def check_fraction(validation: float) -> None:
             where="--validation",
             remedy="give the fraction of the train clips that is held out, such as 0.1, or 0",
         )
-
-
-def check_counts(options: Any, **least: int) -> None:
-    """Refuse whole numbers that are too small."""
-    for name, smallest in least.items():
-        if getattr(options, name) < smallest:
-            raise UsageError(
-                f"{name} is {getattr(options, name)}",
-                where=f"--{name}",
-                remedy=f"give {smallest} or more",
-            )
 
 
 def _check_variables(contents: ClipContents, asked: Sequence[str] | None, source: str) -> None:

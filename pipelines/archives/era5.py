@@ -14,10 +14,10 @@ from pipelines.archives.archive import (
     Archive,
     Decode,
     FileContents,
-    ReadOptions,
     SourceFile,
     Splits,
 )
+from pipelines.archives.options import ArchiveOptions
 from pipelines.errors import SourceError
 
 _NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
@@ -25,7 +25,7 @@ _GRIB = b"GRIB"
 _ZIP = b"PK\x03\x04"
 
 
-def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
+def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
     """What one file holds, whichever its format."""
     return _reader(path, file).describe(path, file, options)
 

@@ -24,10 +24,10 @@ from pipelines.archives.archive import (
     Decode,
     FileContents,
     FileVariable,
-    ReadOptions,
     SourceFile,
 )
 from pipelines.archives.netcdf import as_seconds
+from pipelines.archives.options import ArchiveOptions
 from pipelines.errors import SourceError
 from pipelines.optional_libraries import load_pyproj_before_eccodes
 
@@ -40,7 +40,7 @@ _scans: OrderedDict[tuple[str, str], dict[str, xr.DataArray]] = OrderedDict()
 _lock = threading.Lock()
 
 
-def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
+def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
     """The variables of one file that lie on a regular grid; scans its messages."""
     variables = []
     for name, array in _open(path, file).items():

@@ -15,17 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.archives.archive import SourceFile
-from pipelines.archives.clip_archive import (
-    Clip,
-    ClipArchive,
-    ClipContents,
-    ClipOptions,
-    Progress,
-    check_counts,
-    option,
-)
+from pipelines.archives.archive import Progress, SourceFile
+from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents
 from pipelines.archives.images import image_decoder, image_shape
+from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
@@ -34,13 +27,13 @@ _PERSON = re.compile(r"person(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class KthOptions(ClipOptions):
+class KthOptions(ArchiveOptions):
     """How sequences are cut."""
 
     frames: int = option(20, "frames of a clip")
 
     def __post_init__(self) -> None:
-        check_counts(self, frames=2)
+        check_at_least(self, frames=2)
 
 
 def describe(files: Sequence[SourceFile], options: KthOptions, progress: Progress) -> ClipContents:

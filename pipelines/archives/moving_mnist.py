@@ -20,18 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.archives.archive import Decode, SourceFile
-from pipelines.archives.clip_archive import (
-    Clip,
-    ClipArchive,
-    ClipContents,
-    ClipOptions,
-    Progress,
-    check_counts,
-    option,
-    whole,
-)
+from pipelines.archives.archive import Decode, Progress, SourceFile
+from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents, whole
 from pipelines.archives.files import reading
+from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
@@ -47,7 +39,7 @@ _VALIDATION = 2**40
 
 
 @dataclass(frozen=True)
-class MovingMnistOptions(ClipOptions):
+class MovingMnistOptions(ArchiveOptions):
     """How many clips are made, and how."""
 
     samples: int = option(10_000, "train clips")
@@ -58,8 +50,8 @@ class MovingMnistOptions(ClipOptions):
     seed: int = option(0, "of the clips that are made")
 
     def __post_init__(self) -> None:
-        check_counts(self, samples=1, validation_samples=0, test_samples=0)
-        check_counts(self, frames=2, digits=1, seed=0)
+        check_at_least(self, samples=1, validation_samples=0, test_samples=0)
+        check_at_least(self, frames=2, digits=1, seed=0)
 
 
 def describe(

@@ -18,10 +18,10 @@ from pipelines.archives.archive import (
     Decode,
     FileContents,
     FileVariable,
-    ReadOptions,
     SourceFile,
 )
 from pipelines.archives.netcdf_classic import needed_bytes
+from pipelines.archives.options import ArchiveOptions
 from pipelines.errors import SourceError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _DENSE = 4
 """read up to so many times the frames that are asked for, rather than one by one"""
 
 
-def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
+def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
     """The variables of one file that have a time axis and a grid; reads headers and coordinates."""
     _check_complete(path, file)
     with _open(path, file, decoded=False) as dataset:

@@ -19,18 +19,10 @@ from typing import IO
 
 import numpy as np
 
-from pipelines.archives.archive import Decode, SourceFile
-from pipelines.archives.clip_archive import (
-    Clip,
-    ClipArchive,
-    ClipContents,
-    ClipOptions,
-    Progress,
-    check_fraction,
-    option,
-    whole,
-)
+from pipelines.archives.archive import Decode, Progress, SourceFile
+from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents, check_fraction, whole
 from pipelines.archives.files import reading
+from pipelines.archives.options import ArchiveOptions, option
 from pipelines.archives.taxibj import CHANNELS
 from pipelines.errors import SourceError
 
@@ -40,7 +32,7 @@ _TEST = 2**40
 
 
 @dataclass(frozen=True)
-class OpenstlOptions(ClipOptions):
+class OpenstlOptions(ArchiveOptions):
     """Which windows are held out."""
 
     validation: float = option(0.1, "fraction of the train windows that is held out")

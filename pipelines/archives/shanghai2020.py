@@ -18,19 +18,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.archives.archive import SourceFile
-from pipelines.archives.clip_archive import (
-    MISSING,
-    Clip,
-    ClipArchive,
-    ClipContents,
-    ClipOptions,
-    Progress,
-    check_fraction,
-    option,
-)
+from pipelines.archives.archive import Progress, SourceFile
+from pipelines.archives.clip_archive import MISSING, Clip, ClipArchive, ClipContents, check_fraction
 from pipelines.archives.files import reading
 from pipelines.archives.images import image_decoder, image_shape
+from pipelines.archives.options import ArchiveOptions, option
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
@@ -41,7 +33,7 @@ _IMAGE = re.compile(r"(?:^|/)(train|test)/data/(.+\.png)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class ShanghaiOptions(ClipOptions):
+class ShanghaiOptions(ArchiveOptions):
     """Which examples are held out."""
 
     validation: float = option(0.1, "fraction of the train examples that is held out")

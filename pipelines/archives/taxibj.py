@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,11 @@ from pipelines.archives.archive import (
     Decode,
     FileContents,
     FileVariable,
-    ReadOptions,
     SourceFile,
     Splits,
 )
 from pipelines.archives.netcdf import covering
+from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.errors import SourceError
 
 CHANNELS = ("inflow", "outflow")
@@ -33,7 +34,17 @@ VALIDATION_FRACTION = 0.1
 """of the frames before them, the last ones"""
 
 
-def describe(path: str, file: SourceFile, options: ReadOptions) -> FileContents:
+@dataclass(frozen=True)
+class TrafficOptions(ArchiveOptions):
+    """What the files do not say themselves."""
+
+    slots_per_day: int = option(0, "48 half-hourly or 24 hourly; 0: as found")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, slots_per_day=0)
+
+
+def describe(path: str, file: SourceFile, options: TrafficOptions) -> FileContents:
     """The one variable ``flow`` and its times."""
     import h5py
 
@@ -137,4 +148,5 @@ ARCHIVE = Archive(
     decoder=decoder,
     protocol_splits=protocol_splits,
     separate_periods=True,
+    options=TrafficOptions,
 )

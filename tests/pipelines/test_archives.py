@@ -12,9 +12,10 @@ import pytest
 import xarray as xr
 
 from pipelines.archives import load_archive
-from pipelines.archives.archive import ArchiveIndex, ReadOptions
+from pipelines.archives.archive import ArchiveIndex
 from pipelines.archives.assembly import index_archive, iso
 from pipelines.archives.files import reading
+from pipelines.archives.taxibj import TrafficOptions
 from pipelines.errors import SourceError, UsageError
 from pipelines.plan import ConversionOptions, make_plan
 from tests.pipelines.small_archives import (
@@ -309,14 +310,14 @@ def test_slots_that_never_exceed_24_are_hours(tmp_path: Path):
 
 def test_the_slots_of_a_day_can_be_told(tmp_path: Path):
     write_traffic(tmp_path / "a.h5", "2015-01-01", list(range(20)))
-    options = ReadOptions(slots_per_day=48)
+    options = TrafficOptions(slots_per_day=48)
     assert index(tmp_path, "taxibj", options=options).cadence_seconds == 1800
 
 
 def test_a_slot_outside_the_day_is_refused(tmp_path: Path):
     write_traffic(tmp_path / "a.h5", "2015-01-01", list(range(40)))
     with pytest.raises(SourceError, match="slot 25 of 2015-01-01"):
-        index(tmp_path, "taxibj", options=ReadOptions(slots_per_day=24))
+        index(tmp_path, "taxibj", options=TrafficOptions(slots_per_day=24))
 
 
 def test_an_hdf5_file_of_another_layout_is_refused(tmp_path: Path):

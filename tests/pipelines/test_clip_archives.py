@@ -14,6 +14,7 @@ from pipelines.archives.archive import ArchiveIndex
 from pipelines.archives.clip_archive import ClipArchive, index_clips
 from pipelines.archives.files import reading
 from pipelines.archives.moving_mnist import MovingMnistOptions, make_clip
+from pipelines.archives.options import resolve
 from pipelines.clips import Clips
 from pipelines.errors import SourceError, UsageError
 from tests.pipelines.clip_archives import (
@@ -289,13 +290,15 @@ def test_a_damaged_image_is_named(tmp_path: Path):
         ("cikm2017", {"height": 4}, "0 to 3"),
         ("cikm2017", {"validation": 1.0}, "0.1"),
         ("openstl_npz", {"seed": 1}, "validation"),
+        ("taxibj", {"slots_per_day": -1}, "0 or more"),
+        ("era5", {"samples": 3}, "leave it out"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_with_a_way_out(
     name: str, options: dict[str, Any], said: str
 ):
     with pytest.raises(UsageError) as refused:
-        clip_archive(name).resolve(options)
+        resolve(name, load_archive(name).options, options)
     assert said in str(refused.value.remedy)
     assert f"--{next(iter(options))}" in str(refused.value.where)
 

@@ -122,7 +122,7 @@ def test_a_shard_that_is_no_whole_number_of_chunks_is_refused():
     assert "144" in str(refused.value.remedy)
 
 
-@pytest.mark.parametrize("name", ["chunk_frames", "shard_frames", "slots_per_day"])
+@pytest.mark.parametrize("name", ["chunk_frames", "shard_frames"])
 def test_sizes_below_one_are_refused(name: str):
     with pytest.raises(UsageError, match=name):
         ConversionOptions(**{name: 0})

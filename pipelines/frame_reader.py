@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from pipelines import uri as places
 from pipelines.errors import PlatformError, StoreError, UsageError
+from pipelines.remote_shards import RemoteShards, remote_shards
 
 if TYPE_CHECKING:
     import zarr
@@ -39,6 +41,10 @@ class FrameReader:
             store.variable(name)
         self.store, self.variables, self.normalisation = store, tuple(variables), normalisation
         self._arrays = [open_array(store, name) for name in variables]
+        self._remote = [
+            remote_shards(store.uri, name, array)
+            for name, array in zip(variables, self._arrays, strict=True)
+        ]
         shapes = {array.shape[-2:] for array in self._arrays}
         if len(shapes) != 1:
             raise UsageError(
@@ -63,6 +69,8 @@ class FrameReader:
         """Frames in a chunk."""
         self.frame_bytes = int(np.prod(self.frame_shape)) * 4
         """Bytes of a frame of all channels in float32."""
+        self.remote = not places.is_local(store.uri)
+        """Whether reads wait for an object storage rather than for a disk."""
 
     def read(self, first: int, last: int, out_tchw: np.ndarray) -> None:
         """Read frames [first, last) into ``out_tchw``, (last - first, C, H, W) float32.
@@ -73,10 +81,12 @@ class FrameReader:
             A chunk cannot be read, or frames that the store calls available hold nothing.
         """
         channel = 0
-        for name, array, channels in zip(self.variables, self._arrays, self._channels, strict=True):
+        for name, array, remote, channels in zip(
+            self.variables, self._arrays, self._remote, self._channels, strict=True
+        ):
             part = out_tchw[:, channel : channel + channels]
             try:
-                _read_into(array, first, last, part, self._clip_frames)
+                _read_into(array, remote, first, last, part, self._clip_frames)
             except PlatformError:
                 raise
             except Exception as error:
@@ -138,22 +148,35 @@ def open_array(store: Store, name: str) -> zarr.Array[Any]:
 
 
 def _read_into(
-    array: zarr.Array[Any], first: int, last: int, out_tchw: np.ndarray, clip: int
+    array: zarr.Array[Any],
+    remote: RemoteShards | None,
+    first: int,
+    last: int,
+    out_tchw: np.ndarray,
+    clip: int,
 ) -> None:
     """Frames [first, last); an array of clips is read as the whole clips that hold them."""
+    begin, end = first // clip, -(-last // clip)
+    shape = (end - begin, *array.shape[1:])
+    whole = begin * clip == first and end * clip == last
+    if whole and out_tchw.flags.c_contiguous and array.dtype == out_tchw.dtype:
+        # The decoder writes into the caller's memory: no fresh pages, no second copy.
+        _read_entries(array, remote, begin, end, out_tchw.reshape(shape))
+        return
+    entries = np.empty(shape, array.dtype)
+    _read_entries(array, remote, begin, end, entries)
+    frames_tchw = entries.reshape(-1, *out_tchw.shape[1:])
+    out_tchw[...] = frames_tchw[first - begin * clip : last - begin * clip]
+
+
+def _read_entries(
+    array: zarr.Array[Any], remote: RemoteShards | None, begin: int, end: int, out: np.ndarray
+) -> None:
+    """Entries [begin, end) of the leading axis into C-contiguous memory of their shape."""
     from zarr.core.buffer import NDArrayLike, default_buffer_prototype
 
-    begin, end = first // clip, -(-last // clip)
-    if begin * clip < first or last < end * clip:
-        clips = np.asarray(array[begin:end]).reshape(-1, *out_tchw.shape[1:])
-        out_tchw[...] = clips[first - begin * clip : last - begin * clip]
+    if remote is not None:
+        remote.read(begin, end, out)
         return
-    shape = (end - begin, *array.shape[1:])
-    selection = (slice(begin, end),)
-    if out_tchw.flags.c_contiguous and array.dtype == out_tchw.dtype:
-        # The decoder writes into the caller's memory: no fresh pages, no second copy.
-        memory = cast(NDArrayLike, out_tchw.reshape(shape))
-        target = default_buffer_prototype().nd_buffer.from_ndarray_like(memory)
-        array.get_basic_selection(selection, out=target)
-    else:
-        out_tchw[...] = np.asarray(array[selection]).reshape(out_tchw.shape)
+    target = default_buffer_prototype().nd_buffer.from_ndarray_like(cast(NDArrayLike, out))
+    array.get_basic_selection((slice(begin, end),), out=target)

@@ -54,10 +54,10 @@ class Transport(Protocol):
 class DirectTransport:
     """Reads the store in the worker's own process."""
 
-    readers = 2
-
     def __init__(self, reader: FrameReader):
         self._reader = reader
+        # Readers of an object storage wait for most of their time.
+        self.readers = 8 if reader.remote else 2
 
     def loader(self, epoch: int, first_step: int) -> Load:
         return self._load

@@ -131,6 +131,14 @@ def read_bytes(uri: str) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
+def read_range(uri: str, start: int, end: int | None = None) -> bytes:
+    """Bytes [start, end) of an object in one request; a negative start alone: its last bytes."""
+    fs, path = filesystem(uri)
+    with _asked(uri):
+        content = fs.cat_file(path, start=start, end=end)
+    return content.encode() if isinstance(content, str) else content
+
+
 def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True) -> None:
     """Write one object so that a reader sees the old bytes or the new ones, never a part.
 

@@ -113,7 +113,7 @@ def split_starts(
     counting:
         ``every``: every window that fits. ``openstl``: the counts of the papers, which leave out
         the last two windows that would fit (``range(input_frames - 1, frames - 1 - horizon - 1)``
-        over last input frames).
+        over last input frames); of clips they leave out none.
 
     Returns
     -------
@@ -132,12 +132,12 @@ def split_starts(
     embargo = _embargo_frames(store, split, spec)
     if store.clips is not None and not store.clips.regular:
         store.clips.check_window(spec.frames, spec.stride, store.uri)
-        starts = _whole_clips(store.clips, store.available, split)
+        starts = _whole_clips(store, store.clips, split)
     else:
         starts = window_starts(
             store.times, store.available, store.cadence, spec, first, last, embargo
         )
-    if counting == "openstl":
+    if counting == "openstl" and store.clips is None:
         starts = starts[:-2]
     if not len(starts):
         raise _no_window(store, split, spec, embargo)
@@ -166,11 +166,18 @@ def _embargo_frames(store: Store, split: str, spec: WindowSpec) -> int:
     return max(0, spec.span - jumped)
 
 
-def _whole_clips(clips: Clips, available: np.ndarray, split: str) -> np.ndarray:
-    """First frames of the clips of a split that lack no frame."""
+def _whole_clips(store: Store, clips: Clips, split: str) -> np.ndarray:
+    """First frames of the clips of a split that lack no frame; UsageError where there is none."""
     heads = np.arange(*clips.frame_range(split), clips.frames, dtype=np.int64)
-    whole = (available.reshape(-1, clips.frames) == 0).all(axis=1)
-    return heads[whole[heads // clips.frames]]
+    whole = (store.available.reshape(-1, clips.frames) == 0).all(axis=1)
+    starts = heads[whole[heads // clips.frames]]
+    if not len(starts):
+        raise UsageError(
+            f"no clip of split '{split}' has all its {clips.frames} frames",
+            where=f"{store.uri}, {' to '.join(store.period(split))}",
+            remedy="fetch what its source lacks and convert again; inspect lists the gaps",
+        )
+    return starts
 
 
 def longest_run(times: np.ndarray, available: np.ndarray, cadence: np.timedelta64) -> int:

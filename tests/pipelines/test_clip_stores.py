@@ -252,11 +252,14 @@ def test_grids_are_averaged_to_the_papers_size_on_request(tmp_path: Path):
 def test_a_changing_cadence_allows_whole_clips_only(tmp_path: Path):
     write_shanghai(tmp_path / "a", train=4, test=2)
     (tmp_path / "a/test/data/radar_00011.png").unlink()
+    (tmp_path / "a/train/data/radar_00090.png").unlink()
     run("shanghai2020", tmp_path / "a", tmp_path / "s", validation=0.25)
     store = open_store(str(tmp_path / "s"))
     whole = WindowSpec(10, 10)
     assert split_starts(store, "train", whole).tolist() == [0, 20, 40]
     assert split_starts(store, "test", whole).tolist() == [100]
+    with pytest.raises(UsageError, match="no clip of split 'validation' has all its 20 frames"):
+        split_starts(store, "validation", whole)
     leads = lead_seconds(store, whole)
     assert (leads[0], leads[-1], len(leads)) == (720, 7200, 10)
     with pytest.raises(UsageError, match="from 360 s to 720 s after frame 10") as refused:

@@ -9,9 +9,10 @@ Legend: b windows of this process, T frames, C channels, H W grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,12 @@ from torch import Tensor, nn
 
 from gmg_model.errors import ConfigurationError
 from gmg_model.losses import create_loss
+
+_OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": partial(torch.optim.RMSprop, momentum=0.9),
+}
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,9 @@ class OptimisationConfig:
     learning_rate: float = 3e-4
     """peak learning rate"""
     optimiser: str = "adam"
-    """adam or adamw"""
+    """adam, adamw or rmsprop (momentum 0.9, as SRVP was trained)"""
     weight_decay: float = 0.0
-    """decoupled weight decay, adamw only"""
+    """decay of the weights: decoupled from the gradient (adamw), or part of it (rmsprop)"""
     schedule: str = "onecycle"
     """onecycle, cosine or constant"""
     warmup: float = 0.05
@@ -50,7 +57,7 @@ class OptimisationConfig:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("optimiser", ("adam", "adamw")),
+            ("optimiser", tuple(_OPTIMISERS)),
             ("schedule", ("onecycle", "cosine", "constant")),
             ("precision", ("fp32", "bf16", "fp64")),
         ):
@@ -69,7 +76,7 @@ class OptimisationConfig:
             if not allowed:
                 raise ConfigurationError(f"{name} cannot be {getattr(self, name)}")
         if self.weight_decay and self.optimiser == "adam":
-            raise ConfigurationError("weight_decay needs optimiser 'adamw'")
+            raise ConfigurationError("weight_decay needs optimiser 'adamw' or 'rmsprop'")
 
 
 def learning_rate(step: int, config: OptimisationConfig) -> float:
@@ -110,8 +117,7 @@ class Optimisation:
     def __init__(self, model: nn.Module, config: OptimisationConfig):
         self.model, self.config = model, config
         self._loss = create_loss(config.loss, **config.loss_options)
-        kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-        self._optimiser = kind(
+        self._optimiser = _OPTIMISERS[config.optimiser](
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self._average: dict[str, Tensor] = {}

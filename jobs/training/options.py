@@ -108,12 +108,12 @@ class TrainingOptions:
     """windows a step, over all workers; does not depend on their number"""
     micro_batch: int = 0
     """windows a forward pass on one worker; 0: all that the worker owns at once"""
-    optimiser: Literal["adam", "adamw"] = "adam"
+    optimiser: Literal["adam", "adamw", "rmsprop"] = "adam"
     """update rule"""
     learning_rate: float = 3e-4
     """peak learning rate"""
     weight_decay: float = 0.0
-    """decoupled decay (adamw)"""
+    """decay of the weights (adamw, rmsprop)"""
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
     """learning rate against the fraction of training done"""
     warmup: float = 0.05
@@ -149,6 +149,9 @@ class TrainingOptions:
     """what sampling_start and sampling_end are"""
     seed: int = 0
     """of the weights, the order of the windows and the scheduled sampling"""
+    compile: bool = False
+    """compile each model's time step with torch.compile: minutes at the start, then faster steps;
+    results are equal to rounding"""
     patience: int = 0
     """validations without a better score after which training ends; 0: it goes through"""
     on_nonfinite: Literal["stop", "skip"] = "stop"

@@ -13,7 +13,9 @@ from pipelines.convert import ConversionRequest, convert
 from pipelines.errors import UsageError
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
+from pipelines.stream import read_batches
 from pipelines.verification import verify
+from pipelines.windows import WindowSpec, split_starts
 from tests.object_storage import S3Server, s3_server
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.small_archives import fields, hourly, write_days
@@ -67,9 +69,14 @@ def test_clips_on_s3_are_the_local_ones(ray_beside_s3: S3Server, tmp_path: Path)
     }
     opened = open_store(store)
     assert opened.attributes["splits"] == {"train": [0, 3], "validation": [4, 5], "test": [6, 7]}
-    np.testing.assert_array_equal(
-        opened.array("intensity")[:], open_store(str(tmp_path / "s")).array("intensity")[:]
-    )
+    values = open_store(str(tmp_path / "s")).array("intensity")[:]
+    np.testing.assert_array_equal(opened.array("intensity")[:], values)
+    spec = WindowSpec(1, 1)
+    starts = split_starts(opened, "test", spec)
+    assert starts.tolist() == [18, 19, 21, 22]
+    ((_, frames),) = read_batches(opened, ("intensity",), spec, starts, 8)
+    flat = values.reshape(-1, *values.shape[2:])
+    np.testing.assert_array_equal(frames[:, :, 0], np.stack([flat[s : s + 2] for s in starts]))
     assert verify(store, f"{bucket}/archive").ok
 
 

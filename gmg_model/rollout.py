@@ -21,6 +21,9 @@ from gmg_model.errors import ConfigurationError
 from gmg_model.layers.cell import Reading
 from gmg_model.patches import GridPadding, patchify, unpatchify
 
+RECOMPILE_LIMIT = 64
+"""Graphs of the time step in one process before compiling it anew is an error."""
+
 
 class Steps(NamedTuple):
     """The two forms of a time step, plain or compiled."""
@@ -107,6 +110,10 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         options:
             Of `torch.compile`. ``mode="reduce-overhead"`` replays the steps as CUDA graphs.
         """
+        import torch._dynamo.config as dynamo  # takes a second, which only this call needs
+
+        # Shapes, precisions and modes of one run are more than the 8 graphs that torch allows.
+        dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILE_LIMIT)
         options = {"fullgraph": True, "dynamic": False} | options
         self._steps = Steps(*(torch.compile(function, **options) for function in STEPS))
 

@@ -58,6 +58,21 @@ def test_training_adds_one_graph_for_the_first_step(small: Make) -> None:
         torch.testing.assert_close(weight.grad, expected.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_other_shapes_precisions_and_weights_compile_anew_without_end(small: Make) -> None:
+    model = small("convlstm", hidden=(4,))
+    graphs = CompileCounter()
+    model.compile_steps(backend=graphs)
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    for batch in (1, 2):
+        frames = window(4)[:batch]
+        for half in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                model(frames, input_frames=2).square().mean().backward()
+                with torch.no_grad():
+                    torch.func.functional_call(model, weights, (frames, 2))
+    assert graphs.frame_count > 8  # torch's own limit
+
+
 def test_a_copy_of_a_compiled_model_steps_with_its_own_weights(small: Make) -> None:
     model, frames = small(hidden=(8, 8)), window()[:, :2]
     model.compile_steps(backend=CompileCounter())

@@ -25,6 +25,7 @@ from pipelines.archives.source_cache import SourceCache, kept_copies
 from pipelines.errors import PlatformError
 from pipelines.lease import Lease, hold
 from pipelines.ledger import Ledger, ShardRecord
+from pipelines.patience import STORAGE_WAIT_SECONDS, Patience, waiting
 from pipelines.plan import ConversionOptions, Plan, ShardTask, make_plan
 from pipelines.ray_session import check_reachable, on_other_nodes, ray_session
 from pipelines.repair import damaged, remove_strays
@@ -56,6 +57,8 @@ class ConversionRequest:
     source_cache_bytes: int | None = None
     """of remote sources and members of zips that a node keeps while it converts; None: see
     :data:`pipelines.archives.source_cache.MAX_BYTES`"""
+    storage_wait: float = STORAGE_WAIT_SECONDS
+    """seconds that an object storage may be away, once work has begun, before the run ends"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def _convert(
     before = ledger.read_plan()
     plan = plan_conversion(request)
     indexed = time.monotonic()
-    with hold(request.store, say) as lease:
+    with waiting(Patience(request.storage_wait, say)), hold(request.store, say) as lease:
         if before != (latest := ledger.read_plan()):
             # Another converter was here while this one read headers: plan on what it left.
             before, plan = latest, plan_conversion(request)
@@ -167,6 +170,7 @@ def _convert(
                     lease.owner,
                     plan.index.options,
                     cache,
+                    request.storage_wait,
                 )
                 try:
                     for done, record in enumerate(_on_ray(due, request, destination), start=1):

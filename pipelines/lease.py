@@ -15,14 +15,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from pipelines import uri as places
-from pipelines.errors import BusyError, PlatformError, UsageError
+from pipelines.errors import BusyError, PlatformError, StorageError, UsageError
 from pipelines.ledger import FOLDER
+from pipelines.patience import Patience, waiting
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
@@ -78,12 +79,13 @@ class Lease:
         check_held(self.uri, "" if self._lost.is_set() else self.record.token, self.what)
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Give the lease back; if the storage is away it stays, for the next to take over."""
         self._stop.set()
         self._thread.join()
-        held = _read(self.uri)
-        if held is not None and held.token == self.record.token:
-            places.delete(_place(self.uri))
+        with suppress(OSError, StorageError), waiting(Patience(0.0)):
+            held = _read(self.uri)
+            if held is not None and held.token == self.record.token:
+                places.delete(_place(self.uri))
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):

@@ -83,18 +83,25 @@ class Ledger:
 
     def read(self, variable: str, shards: Iterable[int]) -> dict[int, ShardRecord]:
         """The records that exist, by shard; a damaged record counts as absent."""
-        fs, folder = places.filesystem(places.join(self.store, FOLDER, variable))
-        fs.invalidate_cache()
+        uri = places.join(self.store, FOLDER, variable)
+        fs, folder = places.filesystem(uri)
         paths = {f"{folder}/{shard:06d}.json": shard for shard in shards}
         if not paths:
             return {}
-        found: Any = fs.cat(list(paths), on_error="return")
+
+        def read() -> dict[str, Any]:
+            fs.invalidate_cache()
+            answers: Any = fs.cat(list(paths), on_error="return")
+            for answer in answers.values():
+                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                    raise answer
+            return answers
+
+        found = places.ask(uri, "reading", read)
         records = {}
         for path, content in found.items():
             if isinstance(content, FileNotFoundError):
                 continue
-            if isinstance(content, Exception):
-                raise content
             try:
                 records[paths[path]] = ShardRecord.from_bytes(content)
             except ValueError:

@@ -172,10 +172,14 @@ def due_tasks(plan: Plan, store: str) -> tuple[list[ShardTask], dict[tuple[str, 
 def object_sizes(store: str, variable: str) -> dict[str, int]:
     """Name and size of every object under one variable; unfinished uploads are left out."""
     fs, root = places.filesystem(store)
-    fs.invalidate_cache()
     folder = f"{root}/{variable}"
+
+    def look() -> dict[str, Any]:
+        fs.invalidate_cache()
+        return dict(fs.find(folder, detail=True))
+
     try:
-        found = dict(fs.find(folder, detail=True))
+        found = places.ask(store, "listing", look)
     except FileNotFoundError:
         return {}
     return {

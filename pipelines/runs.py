@@ -12,10 +12,7 @@ def true_runs(values: np.ndarray) -> list[tuple[int, int, int]]:
     [(1, 2, 2)]
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], values.astype(np.int8), [0]])))
-    return [
-        (int(first), int(end - 1), int(end - first))
-        for first, end in edges.reshape(-1, 2)
-    ]
+    return [(int(first), int(end - 1), int(end - first)) for first, end in edges.reshape(-1, 2)]
 
 
 def as_runs(values: np.ndarray) -> list[list[int]]:

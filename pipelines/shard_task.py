@@ -6,6 +6,7 @@ Field values live here only: the driver gets back the ledger record.
 from __future__ import annotations
 
 import datetime
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ from pipelines.archives.files import reading
 from pipelines.archives.source_cache import SourceCache
 from pipelines.errors import SourceError, UnreadableError
 from pipelines.ledger import Ledger, ShardRecord
+from pipelines.patience import Patience, waiting
 from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask
 from pipelines.shard import ShardEncoder
 from pipelines.statistics import frame_moments
 
+_log = logging.getLogger(__name__)
 _RUN_BYTES = 8 * 1024**2
 """bytes of float32 frames that are decoded at a time"""
 
@@ -39,6 +42,8 @@ class Destination:
     """the archive's own, as resolved"""
     cache: SourceCache = field(default_factory=lambda: SourceCache(limit_bytes=0))
     """where copies of remote sources are kept from shard to shard"""
+    storage_wait: float = 0.0
+    """seconds that a storage may be away before a shard fails"""
 
 
 def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
@@ -48,7 +53,14 @@ def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
     ------
     SourceError
         A file is missing, changed or cannot be decoded; nothing was published.
+    StorageError
+        A storage was away for longer than ``destination.storage_wait``.
     """
+    with waiting(Patience(destination.storage_wait, _log.warning)):
+        return _convert(task, destination)
+
+
+def _convert(task: ShardTask, destination: Destination) -> ShardRecord:
     layout = task.layout
     encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
     moments = []

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from pipelines.errors import PlatformError, StorageError, UsageError
+from pipelines.patience import is_storage_fault, patiently
 
-_DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}
+T = TypeVar("T")
+
 CHECK_ACCESS = (
     "check the bucket's name, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
     "(gs://: GOOGLE_APPLICATION_CREDENTIALS), and the permissions"
@@ -82,15 +83,11 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
-def is_storage_fault(error: BaseException) -> bool:
-    """Whether a storage or the way to it failed, and not the program: drivers raise their own."""
-    package = type(error).__module__.split(".")[0]
-    return isinstance(error, (OSError, StorageError)) or package in _DRIVERS
+def ask(uri: str, what: str, action: Callable[[], T]) -> T:
+    """What ``action`` returns, which asks the storage that holds ``uri`` for something.
 
-
-@contextmanager
-def _asked(uri: str) -> Iterator[None]:
-    """Errors of a remote storage name the place and what to check; an absent object stays one.
+    A remote storage that fails is asked again as :func:`pipelines.patience.waiting` allows; then
+    its error names the place and what to check. An absent object stays one.
 
     Raises
     ------
@@ -99,12 +96,14 @@ def _asked(uri: str) -> Iterator[None]:
     StorageError
         It cannot be reached, or fails.
     """
+    if is_local(uri):
+        return action()
     try:
-        yield
+        return patiently(f"{what} {uri}", action)
     except (PlatformError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise
     except Exception as error:
-        if is_local(uri) or not is_storage_fault(error):
+        if not is_storage_fault(error):
             raise
         kind = type(error).__name__
         refused = isinstance(error, PermissionError) or "Credentials" in kind
@@ -118,24 +117,25 @@ def _asked(uri: str) -> Iterator[None]:
 def exists(uri: str) -> bool:
     """Whether an object or folder stands at ``uri``; asks the storage, never a cached listing."""
     fs, path = filesystem(uri)
-    with _asked(uri):
+
+    def look() -> bool:
         fs.invalidate_cache()
         return fs.exists(path)
+
+    return ask(uri, "looking for", look)
 
 
 def read_bytes(uri: str) -> bytes:
     """The object's bytes; ``FileNotFoundError`` where it is absent."""
     fs, path = filesystem(uri)
-    with _asked(uri):
-        content = fs.cat_file(path)
+    content = ask(uri, "reading", lambda: fs.cat_file(path))
     return content.encode() if isinstance(content, str) else content
 
 
 def read_range(uri: str, start: int, end: int | None = None) -> bytes:
     """Bytes [start, end) of an object in one request; a negative start alone: its last bytes."""
     fs, path = filesystem(uri)
-    with _asked(uri):
-        content = fs.cat_file(path, start=start, end=end)
+    content = ask(uri, "reading", lambda: fs.cat_file(path, start=start, end=end))
     return content.encode() if isinstance(content, str) else content
 
 
@@ -150,8 +150,8 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
     """
     fs, path = filesystem(uri)
     if not is_local(uri):
-        with _asked(uri):
-            fs.pipe_file(path, data if isinstance(data, bytes) else b"".join(data))
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        ask(uri, "writing", lambda: fs.pipe_file(path, whole))
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.{uuid.uuid4().hex}.partial"
@@ -170,18 +170,24 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
 def delete(uri: str) -> None:
     """Remove one object; nothing happens where it is absent."""
     fs, path = filesystem(uri)
-    with _asked(uri):
+
+    def remove() -> None:
         if fs.exists(path):
             fs.rm_file(path)
+
+    ask(uri, "removing", remove)
 
 
 def names(uri: str) -> list[str]:
     """Sorted names directly below a folder; empty where the folder is absent."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache()
+
+    def look() -> list[str]:
+        fs.invalidate_cache()
+        return fs.ls(path, detail=False)
+
     try:
-        with _asked(uri):
-            entries: list[str] = fs.ls(path, detail=False)
+        entries = ask(uri, "listing", look)
     except FileNotFoundError:
         return []
     found = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)

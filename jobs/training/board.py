@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.command_line import progress
-from jobs.training.patience import passes
 from pipelines.errors import PlatformError
-from pipelines.uri import is_storage_fault
+from pipelines.patience import is_storage_fault, passes
 
 POLL_SECONDS = 0.5
 

@@ -1,90 +1,21 @@
-"""Storage that is away for a while: what failed is done again, for a bounded time.
+"""What of a training waits for a storage that is away: its batches, and Ray's record of it.
 
-One rule for every access of a training to its store and its run, in workers and in Ray's own
-controller: a fault that may pass (a server that does not answer, a reset connection, a stale mount)
-is met by trying again, ever more slowly; a refusal (wrong key, no permission, no such object) is
-not.
+The rule is :mod:`pipelines.patience`, in workers and in Ray's own controller alike.
 """
 
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 from fsspec.spec import AbstractFileSystem
 
-from pipelines import uri as places
+from pipelines.patience import Patience
 
 if TYPE_CHECKING:
     from pipelines.stream import Batch, WindowStream
-
-T = TypeVar("T")
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 15.0
-_REFUSALS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-
-
-def passes(error: BaseException) -> bool:
-    """Whether a fault of the storage may pass by itself.
-
-    >>> passes(ConnectionResetError()), passes(PermissionError()), passes(KeyError())
-    (True, False, False)
-    """
-    causes = [error, error.__cause__]  # a reader names the chunk and keeps the driver's error
-    if any(isinstance(cause, _REFUSALS) for cause in causes):
-        return False
-    refused = any("Credentials" in type(cause).__name__ for cause in causes)
-    return not refused and any(cause and places.is_storage_fault(cause) for cause in causes)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a fault of the storage is waited out."""
-
-    seconds: float
-    """from the first fault to the last attempt"""
-    say: Callable[[str], None] | None = None
-    """told once when a fault begins to be waited out, and once when it has passed"""
-
-    def __call__(self, what: str, action: Callable[[], T]) -> T:
-        """What ``action`` returns, which is called again after a fault that may pass.
-
-        Parameters
-        ----------
-        what:
-            What is being done, for the message: "writing checkpoint step_000000012".
-
-        Raises
-        ------
-        Exception
-            The fault itself, where it does not pass in time or is a refusal.
-        """
-        began, pause = None, FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                result = action()
-            except Exception as error:
-                now = time.monotonic()
-                began = now if began is None else began
-                if not passes(error) or now + pause - began > self.seconds:
-                    raise
-                if now == began:
-                    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-                    self._tell(f"{what}: {first}; trying again for up to {self.seconds:.0f} s")
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                continue
-            if began is not None:
-                self._tell(f"{what}: done after {time.monotonic() - began:.0f} s of trying")
-            return result
-
-    def _tell(self, line: str) -> None:
-        if self.say:
-            self.say(line)
 
 
 def patient_epoch(

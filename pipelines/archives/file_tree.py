@@ -8,6 +8,7 @@ from typing import Any
 from pipelines import uri as places
 from pipelines.archives.archive import SourceFile
 from pipelines.errors import SourceError
+from pipelines.patience import is_storage_fault
 
 _NUMBERS = re.compile(r"(\d+)", re.ASCII)
 
@@ -31,9 +32,13 @@ def find_tree(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[Sou
         entries: Any = fs.find(path, detail=True) if folder else {path: fs.info(path)}
     except FileNotFoundError:
         raise SourceError("there is nothing at the source", where=source, remedy=remedy) from None
-    except OSError as error:
+    except Exception as error:
+        if not is_storage_fault(error):
+            raise
         raise SourceError(
-            f"the source cannot be listed: {error}", where=source, remedy=remedy
+            f"the source cannot be listed: {type(error).__name__}: {error}",
+            where=source,
+            remedy=remedy,
         ) from None
     scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
     root = path.rstrip("/") + "/" if folder else path.rsplit("/", 1)[0] + "/"

@@ -12,6 +12,7 @@ from pipelines.archives import zips
 from pipelines.archives.archive import SourceFile
 from pipelines.archives.source_cache import local_copy
 from pipelines.errors import SourceError
+from pipelines.patience import is_storage_fault, patiently
 
 
 def find_files(
@@ -42,7 +43,9 @@ def find_files(
             found = _in_folder(fs, path, (*suffixes, zips.SUFFIX), levels)
         else:
             raise SourceError("there is nothing at the source", where=source, remedy=remedy)
-    except (PermissionError, OSError) as error:
+    except Exception as error:
+        if not is_storage_fault(error):
+            raise
         raise SourceError(
             f"the source cannot be listed: {_reason(error)}", where=source, remedy=remedy
         ) from None
@@ -102,13 +105,17 @@ def reading(file: SourceFile) -> Iterator[str]:
     SourceError
         The file is gone, or changed since it was planned: nothing that was read may be used.
     """
-    check_unchanged(file)
-    packed = zips.place_of(file.uri) is not None
-    if places.is_local(file.uri) and not packed:
+    if places.is_local(file.uri) and zips.place_of(file.uri) is None:
+        check_unchanged(file)
         yield places.local_path(file.uri)
         check_unchanged(file)
         return
-    with local_copy(file, _last_part(file.uri), lambda path: _fetch(file, path)) as path:
+    patiently(f"looking at {file.uri}", lambda: check_unchanged(file))
+
+    def fetch(path: str) -> None:
+        patiently(f"fetching {file.uri}", lambda: _fetch(file, path))
+
+    with local_copy(file, _last_part(file.uri), fetch) as path:
         yield path
 
 
@@ -122,13 +129,13 @@ def _fetch(file: SourceFile, path: str) -> None:
     try:
         fs.get_file(remote, path)
     except Exception as error:
-        if not places.is_storage_fault(error):
+        if not is_storage_fault(error):
             raise
         raise SourceError(
             f"a source file cannot be fetched: {_reason(error)}",
             where=file.uri,
             remedy="check the connection and run the same command again: it resumes",
-        ) from None
+        ) from error
     check_unchanged(file)
 
 
@@ -145,12 +152,14 @@ def check_unchanged(file: SourceFile) -> None:
         raise SourceError(
             "a source file is missing", where=file.uri, remedy="put it back and run again"
         ) from None
-    except OSError as error:
+    except Exception as error:
+        if not is_storage_fault(error):
+            raise
         raise SourceError(
             f"a source file cannot be read: {_reason(error)}",
             where=file.uri,
             remedy="check the connection and the permissions, and run the same command again",
-        ) from None
+        ) from error
     if places.etag(info) != file.etag:
         raise SourceError(
             "a source file changed while it was being converted",

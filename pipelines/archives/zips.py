@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from pipelines import uri as places
 from pipelines.archives.archive import SourceFile
 from pipelines.errors import PlatformError, SourceError
+from pipelines.patience import is_storage_fault
 
 SUFFIX = ".zip"
 _MEMBER = re.compile(r"(.+\.zip)!(.+)", re.IGNORECASE | re.DOTALL)
@@ -103,13 +104,13 @@ def _opened(uri: str) -> Iterator[zipfile.ZipFile]:
             "a source file is missing", where=uri, remedy="put it back and run again"
         ) from None
     except Exception as error:
-        if not places.is_storage_fault(error):
+        if not is_storage_fault(error):
             raise
         raise SourceError(
             f"a zip cannot be read: {type(error).__name__}: {error}",
             where=uri,
             remedy="check the connection and the permissions, and run the same command again",
-        ) from None
+        ) from error
 
 
 def _belongs(info: zipfile.ZipInfo, suffixes: tuple[str, ...]) -> bool:

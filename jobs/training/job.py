@@ -6,7 +6,7 @@ import dataclasses
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jobs.training import checkpoints, run
 from jobs.training.board import progress_board
@@ -115,6 +115,7 @@ def _check_model(plan: TrainingPlan) -> int:
     from gmg_model import create_model
     from gmg_model.errors import ConfigurationError
     from gmg_model.losses import create_loss
+    from gmg_model.rollout import RecurrentForecaster
     from gmg_model.sampling import ScheduledSampling
     from gmg_model.training import OptimisationConfig
 
@@ -124,6 +125,8 @@ def _check_model(plan: TrainingPlan) -> int:
         sampling = ScheduledSampling(**plan.sampling)
         with torch.device("meta"):
             model = create_model(plan.options.model.name, **plan.model_overrides)
+        if plan.options.training.compile:
+            cast(RecurrentForecaster, model).compile_steps()
         if sampling.hides_input and not getattr(model, "takes_hidden_frames", False):
             raise ConfigurationError(
                 f"{plan.options.model.name} cannot be trained with reverse scheduled sampling, "

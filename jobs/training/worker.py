@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -23,17 +23,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gmg_model import create_model
+from gmg_model.rollout import RecurrentForecaster
 from gmg_model.sampling import ScheduledSampling, forced_frames, observed_frames
 from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
 from jobs.training import checkpoints, run
 from jobs.training.board import final_failure
 from jobs.training.journal import Journal
 from jobs.training.options import TrainOptions
-from jobs.training.patience import Patience, patient_epoch
+from jobs.training.patience import patient_epoch
 from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
 from jobs.training.upload import Uploads
 from jobs.training.validation import Selection, share_of_losses
 from pipelines.order import rank_lanes
+from pipelines.patience import Patience
 from pipelines.stream import Batch, WindowStream
 
 FLUSH_STEPS = 10
@@ -89,6 +91,8 @@ class Worker:
         self.model = create_model(self.options.model.name, **plan.model_overrides)
         self.dtype = torch.float64 if training.precision == "fp64" else torch.float32
         self.model.to(device=self.device, dtype=self.dtype)
+        if training.compile:
+            cast(RecurrentForecaster, self.model).compile_steps()
         self.optimisation = Optimisation(self.model, OptimisationConfig(**plan.optimisation))
         self.forward: nn.Module = self.model
         if self.world > 1:

@@ -18,13 +18,14 @@ import pytest
 from jobs.training import checkpoints
 from jobs.training.job import train
 from jobs.training.options import CheckpointOptions, TrainOptions
-from jobs.training.patience import Patience, passes, patient_epoch
+from jobs.training.patience import patient_epoch
 from jobs.training.plan import make_plan
 from pipelines import lease
 from pipelines.batches import Load
 from pipelines.errors import PlatformError, UsageError
 from pipelines.frame_reader import FrameReader
 from pipelines.order import Pool
+from pipelines.patience import Patience, passes
 from pipelines.stream import DirectTransport, Transport, WindowStream
 from tests.object_storage import S3Server, s3_server
 from tests.training_runs import has_checkpoint, losses, small_options, wait_until

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from pipelines import uri as places
 from pipelines.errors import PlatformError, StoreError, UsageError
+from pipelines.patience import STORAGE_WAIT_SECONDS, Patience
 from pipelines.remote_shards import RemoteShards, remote_shards
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 # Frames that are normalised at a time: small enough to stay in a core's cache.
 _BLOCK_BYTES = 512 * 1024
+_log = logging.getLogger(__name__)
 
 
 class FrameReader:
@@ -32,10 +36,16 @@ class FrameReader:
         Names in channel order; a variable with extra dimensions gives one channel an entry.
     normalisation:
         Applied to what is read, NaN becoming 0. None: physical units, NaN kept.
+    storage_wait:
+        Seconds that an object storage may be away before a read fails.
     """
 
     def __init__(
-        self, store: Store, variables: Sequence[str], normalisation: Normalisation | None = None
+        self,
+        store: Store,
+        variables: Sequence[str],
+        normalisation: Normalisation | None = None,
+        storage_wait: float = STORAGE_WAIT_SECONDS,
     ):
         for name in variables:
             store.variable(name)
@@ -71,6 +81,7 @@ class FrameReader:
         """Bytes of a frame of all channels in float32."""
         self.remote = not places.is_local(store.uri)
         """Whether reads wait for an object storage rather than for a disk."""
+        self._patience = Patience(storage_wait if self.remote else 0.0, _log.warning)
 
     def read(self, first: int, last: int, out_tchw: np.ndarray) -> None:
         """Read frames [first, last) into ``out_tchw``, (last - first, C, H, W) float32.
@@ -85,8 +96,9 @@ class FrameReader:
             self.variables, self._arrays, self._remote, self._channels, strict=True
         ):
             part = out_tchw[:, channel : channel + channels]
+            read = partial(_read_into, array, remote, first, last, part, self._clip_frames)
             try:
-                _read_into(array, remote, first, last, part, self._clip_frames)
+                self._patience(f"reading '{name}' of {self.store.uri}", read)
             except PlatformError:
                 raise
             except Exception as error:

@@ -83,7 +83,11 @@ def on_other_nodes(function: Callable[[], None]) -> None:
     others = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
     if not others:
         return
-    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+
+    def call() -> None:
+        function()
+
+    remote = ray.remote(num_cpus=0, max_retries=0)(call)
     pending = [
         remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)

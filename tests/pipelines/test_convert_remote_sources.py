@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import s3fs
 
+from pipelines.archives.source_cache import kept_copies
 from pipelines.convert import ConversionRequest, convert
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
@@ -47,13 +47,15 @@ def test_a_file_of_twelve_shards_is_fetched_once(
     proxy: CountingProxy, s3_server: S3Server, tmp_path: Path
 ):
     source = uploaded(write_days(tmp_path / "a", 1, 2), s3_server.bucket())
-    done = convert(ConversionRequest("weatherbench", source, str(tmp_path / "s"), SMALL))
+    with kept_copies() as cache:
+        done = convert(ConversionRequest("weatherbench", source, str(tmp_path / "s"), SMALL))
+        assert len(list(Path(cache.folder).glob("*/*.nc"))) == 2
     assert done.shards_written == 12
     for day in (1, 2):
         assert proxy.gets(f"day0{day}_5.625deg.nc") == [None]
     stored = open_store(str(tmp_path / "s")).array("t2m")[:]
     np.testing.assert_array_equal(stored, fields(hourly("2010-01-01", 48)))
-    assert not list(Path(tempfile.gettempdir()).glob(f"gmg-sources-{os.getuid()}-*/*/*.nc"))
+    assert not Path(cache.folder).exists()
 
 
 def test_without_room_a_file_is_fetched_for_each_of_its_shards(

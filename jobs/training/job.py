@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 from dataclasses import dataclass
@@ -144,11 +145,24 @@ def _latest_sound(options: TrainOptions) -> checkpoints.Checkpoint | None:
     latest = checkpoints.newest_sound(options.run, damaged.append)
     for line in damaged:
         _say(line)
-    if damaged:
-        # Ray would count the steps that are now trained again to the folders that it knows, and
-        # remove the new ones as old.
+    if not _ray_knows_what_is_there(options.run):
+        # Ray refuses a run of whose checkpoints one is gone; and it would remove a folder that is
+        # written again as the old one that it knows under that name.
         places.delete(places.join(options.run, RAY_RECORD))
     return latest
+
+
+def _ray_knows_what_is_there(run_uri: str) -> bool:
+    """Whether every checkpoint in Ray's own record is complete, so that Ray can go on from it."""
+    try:
+        record = json.loads(places.read_bytes(places.join(run_uri, RAY_RECORD)))
+        known = {item["checkpoint_dir_name"] for item in record["checkpoint_results"]}
+    except FileNotFoundError:
+        return True
+    except (ValueError, KeyError, TypeError):
+        return False
+    there = {item.uri.rsplit("/", 1)[-1] for item in checkpoints.list_checkpoints(run_uri)}
+    return known <= there
 
 
 def is_finished(checkpoint: checkpoints.Checkpoint, options: TrainOptions) -> bool:

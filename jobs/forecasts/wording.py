@@ -31,10 +31,12 @@ def lead_unit(lead_seconds: Sequence[int], timed: bool = True) -> tuple[str, int
 def lead_labels(lead_seconds: Sequence[int], timed: bool = True) -> list[str]:
     """One label a lead time.
 
-    >>> lead_labels([1800, 3600])
-    ['+30 min', '+60 min']
+    >>> lead_labels([1800, 3600]), lead_labels([1, 2], timed=False)
+    (['+30 min', '+60 min'], ['+1 frame', '+2 frames'])
     """
     unit, seconds = lead_unit(lead_seconds, timed)
+    if not timed:
+        return [f"+{lead} frame{'s' if lead > 1 else ''}" for lead in lead_seconds]
     return [f"+{lead / seconds:g} {unit}" for lead in lead_seconds]
 
 
@@ -99,16 +101,16 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
     lines = [f"{evaluation.split}: {windows(evaluation)}, {' to '.join(evaluation.period)}"]
     for item in evaluation.scores:
         units = headline_units(evaluation, item, protocol)
-        header = "".join(f"{labels[lead]:>10}" for lead in chosen)
+        header = "".join(f"{labels[lead]:>11}" for lead in chosen)
         score = "RMSE" if units in ("", "1") else f"RMSE in {units}"
-        lines.append(f"{item.group.label}, {score}{'':<4}{'overall':>10}{header}")
-        width = len(lines[-1]) - 10 * (1 + len(chosen))
+        lines.append(f"{item.group.label}, {score}{'':<4}{'overall':>11}{header}")
+        width = len(lines[-1]) - 11 * (1 + len(chosen))
         for forecast in item.forecasts:
             result = item.protocols[protocol][forecast]
             name = HEADLINES[protocol]
             values = [result["overall"][name], *(result["per_lead"][name][i] for i in chosen)]
             lines.append(
-                f"{'  ' + forecast:<{width}}" + "".join(f"{number(v):>10}" for v in values)
+                f"{'  ' + forecast:<{width}}" + "".join(f"{number(v):>11}" for v in values)
             )
         lines.append(f"  {verdict(item)}")
     lines.append(f"climatology: {evaluation.climatology}")

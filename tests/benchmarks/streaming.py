@@ -1,14 +1,16 @@
-"""How many windows a second reach one process, beside a torch DataLoader and the memory limit.
+"""How many windows a second reach one process, beside its peers and the memory limit.
 
 ``python tests/benchmarks/streaming.py`` makes a synthetic archive of hourly 32 x 64 fields in a
 temporary folder, converts it, and draws normalised float32 batches of 64 windows of 24 frames in
 the order of training, reads included. All sides read the same store on the same machine in
-alternating runs; the table gives the median, the lowest and the highest run.
+alternating runs; the table gives the median, the lowest and the highest run. Before anything is
+timed, each side delivers the same windows and they are compared value by value.
 
 - *memory copy*: the windows of one batch copied from random places of an array in memory, on one
   thread: what no loader of one process that copies on one core can beat.
 - *direct*: the stream as training uses it.
 - *Ray Data*: the same batches, read by tasks of Ray Data.
+- *xbatcher*: its windows of the lazily opened store, one read a window, stacked and normalised.
 - *DataLoader*: one random Zarr read a window, with the compiled codec pipeline and without.
 """
 
@@ -24,39 +26,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import (
+    Requirement,
+    add_json_option,
+    alternate,
+    print_requirements,
+    print_table,
+    say,
+    write_json,
+)
+from peer import Peer, PeerFailed
+from ray_processes import start_ray
 
 BATCH = 64
 PIPELINES = {
     "zarrs": "zarrs.ZarrsCodecPipeline",
     "zarr": "zarr.core.codec_pipeline.BatchedCodecPipeline",
 }
+COPY, DIRECT, RAY = "memory copy", "direct", "Ray Data"
 
 
 def main() -> None:
     """Make the store, time every side, print the table."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--years", type=int, default=4, help="years of the archive")
     options.add_argument("--epochs", type=int, default=4, help="epochs of a run of the stream")
     options.add_argument("--repeats", type=int, default=3, help="runs of each side")
-    options.add_argument("--peer-seconds", type=float, default=4.0, help="length of a peer's run")
+    options.add_argument("--peer-seconds", type=float, default=3.0, help="length of a peer's run")
     options.add_argument("--store", help="a WeatherBench store to read; default: made here")
+    add_json_option(options)
     given = options.parse_args()
 
     import ray
 
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        object_store_memory=512 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    with tempfile.TemporaryDirectory() as folder:
+    start_ray(512 * 2**20)
+    with tempfile.TemporaryDirectory(prefix="gmg-bench-") as folder:
+        say("making the store")
         uri = given.store or made_store(Path(folder), given.years)
         sides = Sides(uri, given.epochs, given.peer_seconds)
-        print_table(sides, measure(sides.all(), given.repeats))
+        chosen = sides.all()
+        say("comparing what the sides deliver")
+        sides.check(Path(folder))
+        report(sides, alternate(chosen, given.repeats), given.json)
+        sides.close()
     ray.shutdown()
 
 
@@ -96,17 +108,79 @@ class Sides:
             {"train": None}, 1
         )
         self.ray = shard["train"].stream()
+        self.absent: dict[str, str] = {}
+        self.xbatcher: Peer | None = None
 
     def all(self) -> dict[str, Callable[[], float]]:
         """Name -> one run."""
         return {
-            "memory copy": self.memory_copy,
-            "direct": lambda: self.stream(self.direct),
-            "Ray Data": lambda: self.stream(self.ray),
+            COPY: self.memory_copy,
+            DIRECT: lambda: self.stream(self.direct),
+            RAY: lambda: self.stream(self.ray),
+            **self._xbatcher(),
             "DataLoader, 2 workers, zarrs": lambda: self.dataloader(2, "zarrs"),
             "DataLoader, 0 workers, zarrs": lambda: self.dataloader(0, "zarrs"),
             "DataLoader, 2 workers, zarr": lambda: self.dataloader(2, "zarr"),
         }
+
+    def _xbatcher(self) -> dict[str, Callable[[], float]]:
+        [offset], [scale] = self.normalisation.offset, self.normalisation.scale
+        name = next(iter(self.store.variables))
+        arguments = (self.store.uri, name, *map(str, (offset, scale, self.spec.frames, BATCH)))
+
+        def run(threads: int) -> float:
+            assert self.xbatcher is not None
+            return self.xbatcher.ask(seconds=self.peer_seconds, threads=threads, seed=1)["rate"]
+
+        try:
+            self.xbatcher = Peer("xbatcher", *arguments)
+            self.xbatcher.ask(seconds=0.1, threads=1, seed=0)
+        except PeerFailed as error:
+            self.absent["xbatcher"], self.xbatcher = str(error), None
+            return {}
+        return {
+            "xbatcher, zarrs": lambda: run(1),
+            "xbatcher, 2 threads, zarrs": lambda: run(2),
+        }
+
+    def check(self, folder: Path) -> None:
+        """RuntimeError where a side's windows are not those of the store."""
+        for stream in (self.direct, self.ray):
+            batches = stream.epoch(0)
+            batch = next(batches)
+            self._compare(batch.starts, batch.frames_btchw)
+            batches.close()
+        chosen = np.linspace(0, len(self.starts) - 1, BATCH).astype(int)
+        random, starts = self._random_windows("zarr"), self.starts[chosen]
+        self._compare(starts, np.stack([np.asarray(random[i]) for i in chosen.tolist()]))
+        if self.xbatcher is not None:
+            file = folder / "windows.npy"
+            self.xbatcher.ask(starts=starts.tolist(), file=str(file))
+            self._compare(starts, np.load(file))
+
+    def slabs(self) -> int:
+        """Slabs that the windows of a whole batch come from, at the poorest step of an epoch."""
+        from pipelines.order import slab_frames
+
+        order = self.direct.order(0)
+        frames = slab_frames(order.config, order.layout, len(self.starts))
+        whole = len(self.starts) // BATCH
+        starts = np.stack([order.lane(lane)[:whole] for lane in range(BATCH)])
+        return min(len(np.unique(step)) for step in (starts // frames).T)
+
+    def _compare(self, starts: np.ndarray, frames_btchw: np.ndarray) -> None:
+        from pipelines.stream import read_batches
+
+        names = tuple(self.store.variables)
+        [(_, expected)] = read_batches(self.store, names, self.spec, starts, len(starts))
+        np.testing.assert_allclose(
+            frames_btchw, self.normalisation.apply(expected), rtol=1e-5, atol=1e-5
+        )
+
+    def close(self) -> None:
+        """End the peer."""
+        if self.xbatcher is not None:
+            self.xbatcher.close()
 
     def stream(self, stream: Any) -> float:
         began, windows = time.perf_counter(), 0
@@ -132,11 +206,8 @@ class Sides:
     def dataloader(self, workers: int, pipeline: str) -> float:
         from torch.utils.data import DataLoader
 
-        windows = RandomWindows(
-            self.store.uri, self.starts, self.spec.frames, self.normalisation, PIPELINES[pipeline]
-        )
         loader = DataLoader(
-            windows,
+            self._random_windows(pipeline),
             batch_size=BATCH,
             shuffle=True,
             num_workers=workers,
@@ -148,6 +219,11 @@ class Sides:
         while time.perf_counter() - began < self.peer_seconds:
             count += len(next(batches))
         return count / (time.perf_counter() - began)
+
+    def _random_windows(self, pipeline: str) -> RandomWindows:
+        return RandomWindows(
+            self.store.uri, self.starts, self.spec.frames, self.normalisation, PIPELINES[pipeline]
+        )
 
 
 class RandomWindows:
@@ -176,36 +252,48 @@ class RandomWindows:
         return torch.from_numpy(self.normalisation.apply(frames[:, None]))
 
 
-def measure(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Windows a second of every run; the order alternates, so that none is always first."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats):
-        names = list(sides) if repeat % 2 == 0 else list(sides)[::-1]
-        for name in names:
-            rates[name].append(sides[name]())
-    return rates
-
-
-def print_table(sides: Sides, rates: dict[str, list[float]]) -> None:
-    """The table in Markdown, and what the machine was doing."""
+def report(sides: Sides, rates: dict[str, list[float]], json: Path | None) -> None:
+    """The tables in Markdown, and what the machine was doing."""
     frames, (height, width) = sides.spec.frames, sides.store.spatial_shape
     window_bytes = frames * height * width * 4
-    limit = statistics.median(rates["memory copy"])
+    medians = {name: statistics.median(runs) for name, runs in rates.items()}
     chunk = next(iter(sides.store.variables.values())).chunk_frames
+    slabs = sides.slabs()
     print(
         f"\nWindows of {frames} x {height} x {width} float32 ({window_bytes / 1e3:.0f} kB) in "
         f"batches of {BATCH}; {len(sides.starts)} windows, chunks of {chunk} frames; "
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
-        f"the direct stream holds {sides.direct.nbytes / 1e6:.0f} MB\n"
+        f"the direct stream holds {sides.direct.nbytes / 1e6:.0f} MB; each batch draws on "
+        f"{slabs} slabs or more."
     )
-    print("| side | windows/s | lowest - highest | GB/s | of the memory copy |")
-    print("|---|---:|---:|---:|---:|")
-    for name, runs in rates.items():
-        median = statistics.median(runs)
-        print(
-            f"| {name} | {median:,.0f} | {min(runs):,.0f} - {max(runs):,.0f} "
-            f"| {median * window_bytes / 1e9:.2f} | {median / limit:.0%} |"
+    rows = [
+        (
+            name,
+            f"{medians[name]:,.0f}",
+            f"{min(runs):,.0f} - {max(runs):,.0f}",
+            f"{medians[name] * window_bytes / 1e9:.2f}",
+            f"{medians[name] / medians[COPY]:.0%}",
         )
+        for name, runs in rates.items()
+    ]
+    rows += [(name, "none", why, "", "") for name, why in sides.absent.items()]
+    print_table(("side", "windows/s", "lowest - highest", "GB/s", "of the memory copy"), rows)
+    xbatcher = [rate for name, rate in medians.items() if name.startswith("xbatcher")]
+    loaders = [rate for name, rate in medians.items() if name.startswith("DataLoader")]
+    requirements = [
+        Requirement("windows/s, direct", medians[DIRECT], 60_000),
+        Requirement("windows/s, Ray Data", medians[RAY], 30_000),
+        Requirement("slabs in a batch", slabs, 32),
+        Requirement(
+            "direct, of the fastest xbatcher",
+            medians[DIRECT] / max(xbatcher) if xbatcher else None,
+            10,
+            "x",
+        ),
+        Requirement("direct, of the fastest DataLoader", medians[DIRECT] / max(loaders), 10, "x"),
+    ]
+    print_requirements(requirements)
+    write_json(json, {"windows_per_second": medians, "absent": sides.absent}, requirements)
 
 
 if __name__ == "__main__":

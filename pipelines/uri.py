@@ -172,6 +172,7 @@ def delete(uri: str) -> None:
     fs, path = filesystem(uri)
 
     def remove() -> None:
+        fs.invalidate_cache()
         if fs.exists(path):
             fs.rm_file(path)
 

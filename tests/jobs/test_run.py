@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training import run
+from jobs.training import events, run
 from jobs.training.options import (
     CheckpointOptions,
     DataOptions,
+    TrackingOptions,
     TrainingOptions,
     TrainOptions,
     ValidationOptions,
@@ -49,7 +50,9 @@ def test_the_same_options_resume_and_leave_the_record_untouched(options: TrainOp
         {"use_gpu": "false"},
         {"training": TrainingOptions(epochs=200)},
         {"checkpoints": CheckpointOptions(every_steps=10, keep=5)},
-        {"validation": ValidationOptions(every_epochs=2)},
+        {"validation": ValidationOptions(every_epochs=2, every_steps=50)},
+        {"training": TrainingOptions(patience=3)},
+        {"tracking": TrackingOptions(tensorboard=False, mlflow_uri="http://host:5000")},
     ],
 )
 def test_workers_epochs_and_intervals_may_differ(
@@ -65,6 +68,8 @@ def test_workers_epochs_and_intervals_may_differ(
         ({"store": "other.zarr"}, "store: 'store.zarr' -> 'other.zarr'"),
         ({"data": DataOptions(horizon=6)}, "data.horizon: 12 -> 6"),
         ({"training": TrainingOptions(learning_rate=1e-2)}, "training.learning_rate: 0.0003"),
+        ({"training": TrainingOptions(compile=True)}, "training.compile: False -> True"),
+        ({"training": TrainingOptions(on_nonfinite="skip")}, "'stop' -> 'skip'"),
         ({"training": TrainingOptions(global_batch=8)}, "training.global_batch: 16 -> 8"),
         ({"validation": ValidationOptions(windows=8)}, "validation.windows: 256 -> 8"),
     ],
@@ -106,3 +111,17 @@ def test_a_stretch_of_history_that_is_written_again_counts_once(tmp_path: Path) 
     assert [record["step"] for record in run.read_history(uri)] == [0, 1, 2, 3]
     run.write_history(uri, steps[4:])
     assert run.read_history(uri) == steps
+
+
+def test_stretches_from_a_step_on_are_forgotten_and_those_before_it_stay(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    steps = [{"step": step, "loss": 1.0, "time": 1.8e9} for step in range(9)]
+    for first in (0, 3, 6):
+        run.write_history(uri, steps[first : first + 3])
+        events.write(uri, steps[first : first + 3])
+    run.forget_after(uri, 6)
+    assert run.read_history(uri) == steps[:6]
+    kept = sorted(path.name for path in (tmp_path / run.EVENTS).iterdir())
+    assert kept == [events.file_name(0), events.file_name(3)]
+    run.forget_after(uri, 0)
+    assert run.read_history(uri) == []

@@ -77,6 +77,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
 def on_other_nodes(function: Callable[[], None]) -> None:
     """Run a function once on every node of the cluster but this one; nodes that go are left out."""
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
@@ -94,7 +95,7 @@ def on_other_nodes(function: Callable[[], None]) -> None:
         ).remote()
         for node in others
     ]
-    with contextlib.suppress(ray.exceptions.RayError):
+    with contextlib.suppress(RayError):
         ray.get(pending, timeout=_CLEARING_SECONDS)
 
 

@@ -132,7 +132,7 @@ def test_a_damaged_member_is_named(tmp_path: Path):
     content = bytearray(packed.read_bytes())
     content[len(content) // 2] ^= 0xFF
     packed.write_bytes(bytes(content))
-    with pytest.raises(SourceError, match="day01_5[.]625deg[.]nc' cannot be unpacked"):
+    with pytest.raises(SourceError, match=r"day01_5\.625deg\.nc' cannot be unpacked"):
         index(packed)
 
 

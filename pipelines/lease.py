@@ -28,6 +28,9 @@ from pipelines.patience import Patience, waiting
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 
+_released: set[str] = set()
+"""tokens that this process gave back: one that still stands could not be removed"""
+
 _Print = Callable[[str], None]
 _What = Literal["store", "run"]
 
@@ -82,6 +85,7 @@ class Lease:
         """Give the lease back; if the storage is away it stays, for the next to take over."""
         self._stop.set()
         self._thread.join()
+        _released.add(self.record.token)
         with suppress(OSError, StorageError), waiting(Patience(0.0)):
             held = _read(self.uri)
             if held is not None and held.token == self.record.token:
@@ -194,7 +198,8 @@ def _busy(uri: str, held: LeaseRecord, what: _What) -> BusyError:
 
 def _is_dead(held: LeaseRecord) -> bool:
     here = this_process()
-    return held.host == here.host and _start_time(held.pid) != held.started
+    ended = held.token in _released or _start_time(held.pid) != held.started
+    return held.host == here.host and ended
 
 
 def _is_stale(held: LeaseRecord, watched: LeaseRecord | None, since: float) -> bool:

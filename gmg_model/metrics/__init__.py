@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from gmg_model.errors import ConfigurationError, nearest
@@ -51,10 +52,19 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
     Raises
     ------
     ConfigurationError
-        There is no such protocol, with the nearest name; or an option's value is impossible.
+        There is no such protocol or option, with the nearest name; one that the protocol needs is
+        not given; or an option's value is impossible.
     """
     if protocol not in PROTOCOLS:
         raise ConfigurationError(f"no protocol '{protocol}': {nearest(protocol, PROTOCOLS)}")
+    known = inspect.signature(PROTOCOLS[protocol]).parameters
+    for name in options:
+        if name not in known:
+            hint = nearest(name, known) if known else "it has none"
+            raise ConfigurationError(f"protocol '{protocol}' has no option '{name}': {hint}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ConfigurationError(f"protocol '{protocol}' needs {name}=...")
     return PROTOCOLS[protocol](**options)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from gmg_model.errors import ConfigurationError
 from gmg_model.metrics import PROTOCOLS, create_metrics, score
 
 OPTIONS = {
@@ -385,3 +386,18 @@ def test_shapes_that_do_not_match_are_refused(pair):
     metrics.update(pred, true)
     with pytest.raises(ValueError, match="2 lead times after batches of 3"):
         metrics.update(pred[:, :2], true[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "message"),
+    [
+        ("weather", {}, "needs latitude="),
+        ("radar", {"treshold": (30,)}, "did you mean 'thresholds'"),
+        ("ensemble", {"latitude": [0.0]}, "it has none"),
+    ],
+)
+def test_options_that_a_protocol_needs_or_does_not_have_are_named(
+    protocol: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        create_metrics(protocol, **options)

@@ -195,6 +195,13 @@ CANNOT_WORK = {
     "--training.micro_batch -1": ["--training.micro_batch must be 0 or more, not -1"],
     "--training.loss l3": ["no loss is called 'l3'", "known: "],
     "--training.schedule onecycl": ["training.schedule", "onecycl", "'onecycle'"],
+    "--training.patience 2 --validation.windows 0": [
+        "there is no window to validate on",
+        "--training.patience 0",
+    ],
+    "--training.on_nonfinite leave": ["on_nonfinite", "leave", "'skip'"],
+    "--tracking.mlflow_uri ./mlruns": ["no address of a server", "http://HOST:PORT"],
+    "--checkpoints.storage_wait -1": ["--checkpoints.storage_wait must be 0 or more, not -1"],
     "--training.epochs many": ["training.epochs", "many"],
     "--training.epoch 3": ["did you mean 'training.epochs'?"],
 }

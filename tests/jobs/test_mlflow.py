@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from jobs.training import run
 from jobs.training.events import TAGS
+from jobs.training.job import train
 from jobs.training.mlflow_server import MLflowRun, ServerError, check_server
-from jobs.training.options import TrackingOptions, TrainOptions
+from jobs.training.options import TrackingOptions, TrainingOptions, TrainOptions
 from pipelines.errors import UsageError
-from tests.training_runs import wait_until
+from tests.training_runs import small_options, wait_until
 
 PLACE = "s3://bucket/runs/first"
 
@@ -72,6 +74,26 @@ def ask(server: str, what: str) -> dict[str, Any]:
         return json.loads(answer.read())
 
 
+def shown_run(server: str, experiment: str) -> dict[str, Any]:
+    """The only run of an experiment."""
+    found = ask(server, "experiments/search?max_results=10")["experiments"]
+    (experiment_id,) = [item["experiment_id"] for item in found if item["name"] == experiment]
+    request = urllib.request.Request(
+        f"{server}/api/2.0/mlflow/runs/search",
+        data=json.dumps({"experiment_ids": [experiment_id]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    (shown,) = json.loads(urllib.request.urlopen(request, timeout=20).read())["runs"]
+    return shown
+
+
+def shown_curve(server: str, shown: dict[str, Any], field: str) -> list[tuple[int, float]]:
+    """(step, value) of every point, in the order in which the server keeps them."""
+    query = f"run_id={shown['info']['run_id']}&metric_key={TAGS[field]}&max_results=1000"
+    points = ask(server, f"metrics/get-history?{query}")["metrics"]
+    return [(int(point.get("step", 0)), point["value"]) for point in points]
+
+
 def steps(first: int, last: int) -> list[dict[str, Any]]:
     return [
         {"step": step, "loss": 1 / (step + 1), "learning_rate": 1e-3, "time": 1.8e9 + step}
@@ -92,27 +114,38 @@ def test_every_step_is_shown_once_by_runs_that_stop_and_go_on(server: str) -> No
     second.log(steps(310, 320))
     second.finish()
 
-    (experiment,) = [
-        item
-        for item in ask(server, "experiments/search?max_results=10")["experiments"]
-        if item["name"] == "weather"
-    ]
-    request = urllib.request.Request(
-        f"{server}/api/2.0/mlflow/runs/search",
-        data=json.dumps({"experiment_ids": [experiment["experiment_id"]]}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    (shown,) = json.loads(urllib.request.urlopen(request, timeout=20).read())["runs"]
+    shown = shown_run(server, "weather")
     assert shown["info"]["run_name"] == "first"
     assert shown["info"]["status"] == "FINISHED"
     parameters = {item["key"]: item["value"] for item in shown["data"]["params"]}
     assert parameters["training.epochs"] == "3"
-    run_id, tag = shown["info"]["run_id"], TAGS["loss"]
-    points = ask(server, f"metrics/get-history?run_id={run_id}&metric_key={tag}&max_results=1000")[
-        "metrics"
-    ]
-    assert [int(point.get("step", 0)) for point in points] == list(range(320))
-    assert points[9]["value"] == pytest.approx(0.1)
+    curve = shown_curve(server, shown, "loss")
+    assert [step for step, _ in curve] == list(range(320))
+    assert curve[9][1] == pytest.approx(0.1)
+
+
+def test_a_training_shows_its_losses_and_validations_and_ends_as_finished(
+    server: str, ray_cluster: None, traffic_store: str, tmp_path: Path
+) -> None:
+    options = small_options(
+        traffic_store,
+        str(tmp_path / "run"),
+        workers=1,
+        training=TrainingOptions(epochs=1, global_batch=9, learning_rate=3e-3, precision="fp64"),
+        tracking=TrackingOptions(mlflow_uri=server, mlflow_experiment="traffic"),
+    )
+    train(options)
+    shown = shown_run(server, "traffic")
+    assert shown["info"]["status"] == "FINISHED"
+    parameters = {item["key"]: item["value"] for item in shown["data"]["params"]}
+    assert parameters["training.learning_rate"] == "0.003"
+    history = run.read_history(options.run)
+    assert len(history) > 20
+    for field in ("loss", "validation_loss"):
+        expected = [(item["step"], item[field]) for item in history if field in item]
+        curve = shown_curve(server, shown, field)
+        assert [step for step, _ in curve] == [step for step, _ in expected]
+        assert [value for _, value in curve] == pytest.approx([value for _, value in expected])
 
 
 def test_a_server_that_is_not_there_is_refused_before_the_training(tmp_path: Path) -> None:

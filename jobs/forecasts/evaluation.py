@@ -15,10 +15,11 @@ import numpy as np
 from gmg_model.metrics import StreamingMetrics, create_metrics
 from gmg_model.metrics.radar import CONVENTIONS
 from jobs.forecasts.baselines import Forecast, climatological, persistence
+from jobs.forecasts.extrapolation import DEFINITION, MIN_FRAMES, extrapolation, unavailable
 from jobs.forecasts.matching import refuse_leak
 from jobs.forecasts.scores import (
     CLIMATOLOGY,
-    FORECASTS,
+    EXTRAPOLATION,
     MODEL,
     PERSISTENCE,
     ChannelGroup,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 RADAR_DBZ = (30, 40, 50)
 """Thresholds of protocol radar, where the units are dBZ."""
+REFLECTIVITY = "dbz"
+RAIN_RATE = ("mm/h", "mm h-1", "mm hr-1")
 OPENSTL_SCALES = {
     "minmax": "scaled to [0, 1] with the extremes of the train period",
     "standardise": "physical units; no PSNR, SSIM or CSI, which this protocol defines on [0, 1]",
@@ -81,8 +84,16 @@ def evaluate(
     available = split_starts(store, split, window)
     starts = evenly_spaced(available, max_windows)
     known, definition = _climatology(store, variables)
-    forecasts = (MODEL, PERSISTENCE) if known is None else FORECASTS
     groups = channel_groups(store, variables)
+    echoes = window.input_frames >= MIN_FRAMES and all(is_radar(group) for group in groups)
+    lacking = unavailable() if echoes else None
+    moves = echoes and lacking is None
+    forecasts = (
+        MODEL,
+        PERSISTENCE,
+        *((EXTRAPOLATION,) if moves else ()),
+        *((CLIMATOLOGY,) if known is not None else ()),
+    )
     metrics = [_accumulators(store, group, normalisation.kind, forecasts) for group in groups]
     reader = _Reader(store, forecast, variables, window, normalisation)
     errors = np.zeros(len(starts))
@@ -92,6 +103,8 @@ def evaluate(
             MODEL: model,
             PERSISTENCE: normalisation.invert(persistence(seen, window.horizon)),
         }
+        if moves:
+            fields[EXTRAPOLATION] = extrapolation(normalisation.invert(seen), window.horizon)
         if known is not None:
             fields[CLIMATOLOGY] = climatological(known, normalisation, reader.valid_times(batch))
         for group, protocols in zip(groups, metrics, strict=True):
@@ -107,6 +120,7 @@ def evaluate(
         windows_available=len(available),
         lead_seconds=lead_seconds(store, window),
         climatology=definition,
+        extrapolation=DEFINITION if moves else lacking,
         openstl_scale=OPENSTL_SCALES[normalisation.kind],
         scores=tuple(
             GroupScores(group, {p: {f: m.result() for f, m in by.items()} for p, by in own.items()})
@@ -154,6 +168,11 @@ def channel_groups(store: Store, variables: tuple[str, ...]) -> list[ChannelGrou
     return groups
 
 
+def is_radar(group: ChannelGroup) -> bool:
+    """Whether a quantity is one that radars see and that moves with the wind."""
+    return group.units.lower() in (REFLECTIVITY, *RAIN_RATE)
+
+
 def _climatology(store: Store, variables: tuple[str, ...]) -> tuple[Climatology | None, str]:
     """The climatology of the train period and its definition, or None and why there is none."""
     try:
@@ -173,7 +192,7 @@ def _accumulators(
     }
     if "latitude" in store.coordinates:
         options["weather"] = {"latitude": store.coordinates["latitude"]}
-    radar = group.units.lower() == "dbz"
+    radar = group.units.lower() == REFLECTIVITY
     if radar:
         options["radar"] = {"thresholds": RADAR_DBZ, "scales": (5,)}
     grey = store.array(group.variable).attrs.get(GREY_LEVELS)

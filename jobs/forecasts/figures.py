@@ -22,6 +22,8 @@ LINES: dict[str, dict[str, Any]] = {
     "model": {"color": "#0072B2", "linestyle": "-", "marker": "o", "linewidth": 2.2},
     "persistence": {"color": "#D55E00", "linestyle": "--", "marker": "s", "linewidth": 1.6},
     "climatology": {"color": "#444444", "linestyle": ":", "marker": "^", "linewidth": 1.8},
+    "extrapolation": {"color": "#009E73", "linestyle": "-.", "marker": "D", "linewidth": 1.6},
+    "vs extrapolation": {"color": "#009E73", "linestyle": "-.", "marker": "D", "linewidth": 1.6},
     "vs persistence": {"color": "#D55E00", "linestyle": "--", "marker": "s", "linewidth": 1.6},
     "vs climatology": {"color": "#444444", "linestyle": ":", "marker": "^", "linewidth": 1.8},
 }

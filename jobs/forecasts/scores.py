@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 MODEL, PERSISTENCE, CLIMATOLOGY = "model", "persistence", "climatology"
-FORECASTS = (MODEL, PERSISTENCE, CLIMATOLOGY)
+EXTRAPOLATION = "extrapolation"
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class Evaluation:
     """lead times, seconds after the last input frame; frames where ``timed`` is False"""
     climatology: str
     """definition of the climatology, or why there is none"""
+    extrapolation: str | None
+    """definition of the extrapolation, or why there is none; None for other fields than radar's"""
     openstl_scale: str
     """the scale that protocol openstl was computed on"""
     scores: tuple[GroupScores, ...]
@@ -112,6 +114,7 @@ class Evaluation:
             "lead_seconds": list(self.lead_seconds) if self.timed else None,
             "lead_frames": None if self.timed else list(self.lead_seconds),
             "climatology": self.climatology,
+            "extrapolation": self.extrapolation,
             "skill": "1 - MSE / MSE(reference), protocol strict",
             "openstl_scale": self.openstl_scale,
             "variables": {

@@ -113,6 +113,8 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
                 f"{'  ' + forecast:<{width}}" + "".join(f"{number(v):>11}" for v in values)
             )
         lines.append(f"  {verdict(item)}")
+    if evaluation.extrapolation:
+        lines.append(f"extrapolation: {evaluation.extrapolation}")
     lines.append(f"climatology: {evaluation.climatology}")
     return lines
 

@@ -56,7 +56,7 @@ def test_clips_are_trained_on_and_scored_beside_persistence(radar_store: str, tm
     result = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert result["lead_seconds"] == [720 * lead for lead in range(1, 11)]
     scores = result["variables"]["reflectivity"]["protocols"]
-    assert set(scores["strict"]) == {"model", "persistence"}
+    assert set(scores["strict"]) == {"model", "persistence", "extrapolation"}
     assert any(name.startswith("csi") for name in scores["radar"]["persistence"]["overall"])
     page = (tmp_path / "report" / "report.html").read_text()
     assert "clip test/00000, frame 10" in page

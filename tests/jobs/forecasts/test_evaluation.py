@@ -14,7 +14,7 @@ from gmg_model.metrics import score
 from jobs.forecasts.baselines import persistence
 from jobs.forecasts.evaluation import evaluate, evenly_spaced
 from jobs.forecasts.model_forecast import forecast_with
-from jobs.forecasts.scores import FORECASTS, Evaluation
+from jobs.forecasts.scores import Evaluation
 from pipelines.climatology import climatology
 from pipelines.errors import StoreError, UsageError
 from pipelines.normalisation import Normalisation
@@ -217,7 +217,7 @@ def test_pixels_missing_in_the_truth_are_left_out_for_every_forecast(make_store)
     truth, last = (frames(whole, starts, r)[..., 3:, :] for r in (range(4, 7), range(3, 4)))
     expected = math.sqrt(((truth - last) ** 2).mean(dtype=np.float64))
     assert scores.strict("persistence", "rmse") == pytest.approx(expected, rel=1e-5)
-    assert all(math.isfinite(scores.strict(name, "rmse")) for name in FORECASTS)
+    assert all(math.isfinite(scores.strict(name, "rmse")) for name in scores.forecasts)
 
 
 def test_channels_of_one_quantity_are_scored_together_on_the_scale_of_the_tables(make_store):

@@ -14,7 +14,8 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,11 +31,15 @@ from pipelines.plan import ConversionOptions, Plan, ShardTask, make_plan
 from pipelines.ray_session import check_reachable, on_other_nodes, ray_session
 from pipelines.repair import damaged, remove_strays
 from pipelines.resume import check_continues, due_tasks, remember_options, summarise
-from pipelines.shard_task import Destination, checksum, convert_shard, utc_now
+from pipelines.shard_task import Destination, checksum, convert_shards, utc_now
 from pipelines.writable import check_writable, sweep_partial
 
-_SHARDS_A_TASK = 4
-_TASKS_A_WORKER = 4
+# Shards that a Ray task takes at most, and tasks that a worker gets at least.
+_LOCAL = 4, 4
+_REMOTE = 8, 2
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Progress = Callable[[int, int], None]
 _Say = Callable[[str], None]
@@ -207,30 +212,41 @@ def _on_ray(
     tasks: Sequence[ShardTask], request: ConversionRequest, destination: Destination
 ) -> Iterator[ShardRecord]:
     """Records as they come: one Ray Data row a shard, decoded and written inside its task."""
+    import pyarrow as pa
     import ray
     from ray.data import TaskPoolStrategy
 
+    remote = not places.is_local(destination.store)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
-    def work(row: dict[str, Any]) -> dict[str, Any]:
-        task: ShardTask = pickle.loads(row["task"])
-        try:
-            return {"record": convert_shard(task, destination).to_bytes(), "error": b""}
-        except PlatformError as error:
-            return {"record": b"", "error": pickle.dumps(error)}
-        except Exception as error:
-            wrapped = PlatformError(
-                f"a shard could not be converted: {type(error).__name__}: {error}",
-                where=places.join(destination.store, task.layout.object_name(task.shard)),
-                remedy="run the same command again: it resumes",
-            )
-            return {"record": b"", "error": pickle.dumps(wrapped)}
+    def work(rows: pa.Table) -> Iterator[pa.Table]:
+        due: list[ShardTask] = [pickle.loads(task) for task in rows["task"].to_pylist()]
+        for task, outcome in zip(due, convert_shards(due, destination), strict=True):
+            record, error = b"", b""
+            if isinstance(outcome, ShardRecord):
+                record = outcome.to_bytes()
+            elif isinstance(outcome, PlatformError):
+                error = pickle.dumps(outcome)
+            else:
+                wrapped = PlatformError(
+                    f"a shard could not be converted: {type(outcome).__name__}: {outcome}",
+                    where=places.join(destination.store, task.layout.object_name(task.shard)),
+                    remedy="run the same command again: it resumes",
+                )
+                error = pickle.dumps(wrapped)
+            yield pa.table({"record": [record], "error": [error]})
 
     rows = ray.data.from_items(
         [{"task": pickle.dumps(task)} for task in tasks],
-        override_num_blocks=_blocks(len(tasks), request.workers or _processors()),
+        override_num_blocks=_blocks(len(tasks), request.workers or _processors(), remote),
     )
-    converted = rows.map(work, num_cpus=1, compute=TaskPoolStrategy(size=request.workers))
+    converted = rows.map_batches(
+        work,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+        compute=TaskPoolStrategy(size=request.workers),
+    )
     converted.context.enable_progress_bars = False
     # Budgets guard the object store, which holds records only here, and they let one task run at
     # a time until Ray Data has counted the cluster. One processor a task is the bound.
@@ -241,13 +257,15 @@ def _on_ray(
         yield ShardRecord.from_bytes(row["record"])
 
 
-def _blocks(shards: int, workers: int) -> int:
+def _blocks(shards: int, workers: int, remote: bool) -> int:
     """How many Ray tasks the shards are dealt to: a few rows each, where there are many.
 
-    Between two tasks a worker waits for the driver; a task that takes several shards, one after the
-    other, waits less. Every worker still gets several tasks, so that none is left with the rest.
+    Between two tasks a worker waits for the driver, and on a remote store for its last uploads; a
+    task that takes several shards, one after the other, waits less. Every worker still gets several
+    tasks, so that none is left with the rest.
     """
-    rows = min(_SHARDS_A_TASK, max(1, shards // (_TASKS_A_WORKER * workers)))
+    most, tasks = _REMOTE if remote else _LOCAL
+    rows = min(most, max(1, shards // (tasks * workers)))
     return math.ceil(shards / rows)
 
 
@@ -281,20 +299,23 @@ def _finish(
     }
     objects = compose(plan, moments, unreadable)
     store = request.store
-    old = {name: _read_or_none(places.join(store, *name.split("/"))) for name in objects}
+    uris = {name: places.join(store, *name.split("/")) for name in objects}
+    standing = places.at_once(store, [partial(_read_or_none, uri) for uri in uris.values()])
+    old = dict(zip(uris, standing, strict=True))
     changed = [name for name, content in objects.items() if old[name] != content]
     ledger = Ledger(store)
     sums = {name: checksum(content) for name, content in objects.items()}
     complete = summary | {"objects": sums, "state": "complete"}
     lease.check()
-    for name in changed:
-        if name != ROOT:
-            places.write_bytes(places.join(store, *name.split("/")), objects[name])
+    writing = [
+        partial(places.write_bytes, uris[name], objects[name]) for name in changed if name != ROOT
+    ]
+    places.at_once(store, writing)
     if _differs(ledger.read_plan(), complete):
         ledger.write_plan(complete)
     if ROOT not in changed:
         return bool(changed), False
-    places.write_bytes(places.join(store, ROOT), objects[ROOT])
+    places.write_bytes(uris[ROOT], objects[ROOT])
     before = old[ROOT]
     if before is None:
         return True, False

@@ -91,7 +91,7 @@ class Ledger:
 
         def read() -> dict[str, Any]:
             fs.invalidate_cache()
-            answers: Any = fs.cat(list(paths), on_error="return")
+            answers: Any = fs.cat(list(paths), on_error="return", **places.one_request(fs))
             for answer in answers.values():
                 if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
                     raise answer

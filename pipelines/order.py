@@ -106,11 +106,12 @@ class EpochOrder:
         self.config, self.epoch, self.layout = config, epoch, layout
         self._starts = np.asarray(starts, np.int64)
         self._slab_frames = slab_frames(config, layout, len(starts))
-        slab_of = self._starts // self._slab_frames
-        # Where each slab's starts begin among the starts; the last entry closes the last slab.
-        self._edges = np.concatenate(
-            [[0], np.flatnonzero(np.diff(slab_of)) + 1, [len(self._starts)]]
-        )
+        # Where each slab's starts begin among the starts; the last entry closes the last slab. One
+        # search a slab: numbers for all starts would take several times their memory.
+        borders = np.arange(self._starts[0], self._starts[-1], self._slab_frames)
+        borders = borders // self._slab_frames * self._slab_frames + self._slab_frames
+        heads = np.searchsorted(self._starts, borders)
+        self._edges = np.unique(np.concatenate([[0], heads, [len(self._starts)]]))
         self._slabs = _permutation(len(self._edges) - 1, config.seed, epoch)
         lengths = np.diff(self._edges)[self._slabs]
         self._slab_heads = np.concatenate([[0], np.cumsum(lengths)])

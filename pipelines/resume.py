@@ -156,8 +156,10 @@ def due_tasks(plan: Plan, store: str) -> tuple[list[ShardTask], dict[tuple[str, 
     ledger = Ledger(store)
     records: dict[tuple[str, int], ShardRecord] = {}
     for layout in plan.layouts:
-        sizes = object_sizes(store, layout.name)
-        for shard, record in ledger.read(layout.name, range(layout.shards)).items():
+        kept = ledger.read(layout.name, range(layout.shards))
+        # A new store has no record, and then no object counts.
+        sizes = object_sizes(store, layout.name) if kept else {}
+        for shard, record in kept.items():
             if sizes.get(record.object_name) == record.bytes:
                 records[layout.name, shard] = record
     due = []

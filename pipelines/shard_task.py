@@ -1,4 +1,4 @@
-"""What a worker does with one row of the plan: decode, encode, publish, record.
+"""What a worker does with rows of the plan: decode, encode, publish, record.
 
 Field values live here only: the driver gets back the ledger record.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,7 +28,10 @@ from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask
 from pipelines.shard import ShardEncoder
 from pipelines.statistics import frame_moments
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
+_UPLOADS = 2
 _RUN_BYTES = 8 * 1024**2
 """bytes of float32 frames that are decoded at a time"""
 
@@ -46,36 +51,66 @@ class Destination:
     """seconds that a storage may be away before a shard fails"""
 
 
-def convert_shard(task: ShardTask, destination: Destination) -> ShardRecord:
-    """Make one shard, publish it in one write, and commit its record to the ledger.
+def convert_shards(
+    tasks: Sequence[ShardTask], destination: Destination
+) -> Iterator[ShardRecord | Exception]:
+    """Make shards, publish each in one write, and commit its record to the ledger.
 
-    Raises
+    On a remote store the next shards are decoded while those before them are on their way: at most
+    two, so that a worker holds three compressed shards and no more.
+
+    Yields
     ------
-    SourceError
-        A file is missing, changed or cannot be decoded; nothing was published.
-    StorageError
-        A storage was away for longer than ``destination.storage_wait``.
+    outcome
+        Of each task, in order: its record, or a SourceError where a file is missing, changed or
+        cannot be decoded (nothing was published), a StorageError where a storage was away for
+        longer than ``destination.storage_wait``, or whatever else went wrong.
     """
-    with waiting(Patience(destination.storage_wait, _log.warning)):
-        return _convert(task, destination)
+    if places.is_local(destination.store):
+        for task in tasks:
+            yield _outcome(lambda task=task: _publish(*_make(task, destination), destination))
+        return
+    with ThreadPoolExecutor(_UPLOADS) as uploads:
+        under_way: deque[Future[ShardRecord | Exception]] = deque()
+        for task in tasks:
+            made = _outcome(lambda task=task: _make(task, destination))
+            if len(under_way) >= _UPLOADS:
+                yield under_way.popleft().result()
+            under_way.append(uploads.submit(_upload, made, destination))
+            del made
+        while under_way:
+            yield under_way.popleft().result()
 
 
-def _convert(task: ShardTask, destination: Destination) -> ShardRecord:
+def _upload(
+    made: tuple[ShardRecord, list[bytes]] | Exception, destination: Destination
+) -> ShardRecord | Exception:
+    if isinstance(made, Exception):
+        return made
+    return _outcome(lambda: _publish(*made, destination))
+
+
+def _outcome(action: Callable[[], T]) -> T | Exception:
+    try:
+        return action()
+    except Exception as error:
+        return error
+
+
+def _make(task: ShardTask, destination: Destination) -> tuple[ShardRecord, list[bytes]]:
+    """The record and the bytes of one shard."""
     layout = task.layout
     encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
     moments = []
     unreadable: list[dict[str, Any]] = []
-    with destination.cache.active():
+    with (
+        waiting(Patience(destination.storage_wait, _log.warning)),
+        destination.cache.active(),
+    ):
         for frames in _frames(task, destination, unreadable):
             moments.append(frame_moments(frames))
             encoder.add(frames)
     data = encoder.finish()
-    size = sum(map(len, data))
-    object_name = layout.object_name(task.shard)
-    # A shard that a power cut takes away has not the recorded size, and the next run writes it
-    # again: waiting for the disk here would cost as much as all the rest.
-    place = places.join(destination.store, *object_name.split("/"))
-    places.write_bytes(place, data, durable=False)
     sources = {segment.file.uri: segment.file.to_json() for segment in task.segments}
     record = ShardRecord(
         variable=layout.name,
@@ -83,8 +118,8 @@ def _convert(task: ShardTask, destination: Destination) -> ShardRecord:
         start=task.start,
         stop=task.stop,
         key=task.key,
-        object_name=object_name,
-        bytes=size,
+        object_name=layout.object_name(task.shard),
+        bytes=sum(map(len, data)),
         checksum=checksum(*data),
         sources=tuple(sources.values()),
         moments=np.concatenate(moments),
@@ -93,7 +128,17 @@ def _convert(task: ShardTask, destination: Destination) -> ShardRecord:
         written_at=utc_now(),
         unreadable=tuple(unreadable),
     )
-    Ledger(destination.store).commit(record)
+    return record, data
+
+
+def _publish(record: ShardRecord, data: list[bytes], destination: Destination) -> ShardRecord:
+    """Write the shard, then its record."""
+    place = places.join(destination.store, *record.object_name.split("/"))
+    with waiting(Patience(destination.storage_wait, _log.warning)):
+        # A shard that a power cut takes away has not the recorded size, and the next run writes
+        # it again: waiting for the disk here would cost as much as all the rest.
+        places.write_bytes(place, data, durable=False)
+        Ledger(destination.store).commit(record)
     return record
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +22,9 @@ from pipelines.errors import PlatformError, StorageError, UsageError
 from pipelines.patience import is_storage_fault, patiently
 
 T = TypeVar("T")
+
+_AT_ONCE = 10
+"""requests to one storage that wait at the same time; drivers keep as many connections"""
 
 CHECK_ACCESS = (
     "check the bucket's name, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
@@ -128,8 +133,16 @@ def exists(uri: str) -> bool:
 def read_bytes(uri: str) -> bytes:
     """The object's bytes; ``FileNotFoundError`` where it is absent."""
     fs, path = filesystem(uri)
-    content = ask(uri, "reading", lambda: fs.cat_file(path))
+    content = ask(uri, "reading", lambda: fs.cat_file(path, **one_request(fs)))
     return content.encode() if isinstance(content, str) else content
+
+
+def one_request(fs: AbstractFileSystem) -> dict[str, Any]:
+    """Options of a driver's ``cat`` with which a whole object costs one request.
+
+    Where s3fs may read parts at the same time, it asks for the size first.
+    """
+    return {"max_concurrency": 1} if "s3" in fs.protocol else {}
 
 
 def read_range(uri: str, start: int, end: int | None = None) -> bytes:
@@ -165,6 +178,19 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
+
+
+def at_once(uri: str, actions: Sequence[Callable[[], T]]) -> list[T]:
+    """What the actions return, in their order; they wait for a remote ``uri`` all together.
+
+    The first error is raised when all have ended. On a local disk they run one after the other.
+    """
+    if is_local(uri) or len(actions) < 2:
+        return [action() for action in actions]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        # A thread starts without the patience of the block that it works for.
+        futures = [pool.submit(copy_context().run, action) for action in actions]
+    return [future.result() for future in futures]
 
 
 def delete(uri: str) -> None:

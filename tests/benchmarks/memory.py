@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import chain, count, islice
 from pathlib import Path
 
 from figures import (
@@ -27,7 +28,7 @@ from figures import (
 from made_archive import frames_of, write_archive
 from ray_processes import peak_own_bytes, peak_worker_bytes, start_ray
 
-BATCH = 64
+BATCH, DRAWN = 64, 6000
 WORKER, DRIVER, STREAM = "conversion, a worker", "conversion, the driver", "streaming"
 
 
@@ -50,7 +51,7 @@ def convert(source: Path, store: Path, gigabytes: float) -> dict[str, int]:
 
 
 def stream(source: Path, store: Path, gigabytes: float) -> dict[str, int]:
-    """Draw a third of an epoch over the whole store."""
+    """Draw as many batches from a small store as from a large one."""
     from pipelines.normalisation import Normalisation
     from pipelines.order import OrderConfig
     from pipelines.store import open_store
@@ -63,9 +64,9 @@ def stream(source: Path, store: Path, gigabytes: float) -> dict[str, int]:
     batches = WindowStream(
         opened, ("t2m",), spec, starts, OrderConfig(BATCH), normalisation, range(BATCH)
     )
-    for batch in batches.epoch(0):
-        if batch.step > batches.steps_per_epoch // 3:
-            break
+    epochs = chain.from_iterable(batches.epoch(epoch) for epoch in count())
+    for _ in islice(epochs, DRAWN):
+        pass
     batches.close()
     return {STREAM: peak_own_bytes()}
 

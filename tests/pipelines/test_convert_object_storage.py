@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+import s3fs
 import xarray as xr
 
 from pipelines.convert import ConversionRequest, convert
@@ -16,6 +18,7 @@ from pipelines.store import open_store
 from pipelines.stream import read_batches
 from pipelines.verification import verify
 from pipelines.windows import WindowSpec, split_starts
+from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, s3_server
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.small_archives import fields, hourly, write_days
@@ -119,3 +122,29 @@ def test_a_wrong_key_is_refused_before_any_work(
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
     assert "AWS_ENDPOINT_URL" in str(refused.value.remedy)
+
+
+def test_a_conversion_to_s3_asks_for_little(ray_beside_s3: S3Server, tmp_path: Path):
+    """Each request of a driver waits for the storage: forty of them were two seconds."""
+    write_days(tmp_path / "a", 1, 2)
+    relay = LatencyProxy(ray_beside_s3.port, 0.0)
+    direct = os.environ["AWS_ENDPOINT_URL"]
+    store = f"{ray_beside_s3.bucket()}/t2m.zarr"
+    request = ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL)
+    try:
+        os.environ["AWS_ENDPOINT_URL"] = relay.endpoint
+        s3fs.S3FileSystem.clear_instance_cache()
+        assert convert(request).shards_written == 3
+        new = relay.counts()
+        assert not convert(request).changed
+        again = relay.counts()
+    finally:
+        os.environ["AWS_ENDPOINT_URL"] = direct
+        s3fs.S3FileSystem.clear_instance_cache()
+        relay.close()
+    # The workers, which the relay does not see, write three shards and three records.
+    objects = 12  # two each of five coordinates and flags, the variable's own and the root
+    assert new["PUT"] == objects + 4  # a probe, the lease, and the plan before and after
+    assert new["GET"] <= objects + 12
+    assert again["PUT"] <= 2, "the probe and the lease"
+    assert again["GET"] <= objects + 12

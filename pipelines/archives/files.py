@@ -47,7 +47,9 @@ def find_files(
         if not is_storage_fault(error):
             raise
         raise SourceError(
-            f"the source cannot be listed: {_reason(error)}", where=source, remedy=remedy
+            f"the source cannot be listed: {_reason(error)}",
+            where=source,
+            remedy=remedy if places.is_local(source) else places.CHECK_ACCESS,
         ) from None
     if not found:
         raise SourceError("no files found", where=source, remedy=remedy)

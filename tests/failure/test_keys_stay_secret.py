@@ -1,0 +1,82 @@
+"""Keys never appear: in no object of a store, no output and no log, with right and wrong ones."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.object_storage import S3Server, s3_server
+from tests.pipelines.small_archives import write_days
+from tests.pipelines.test_convert_object_storage import objects
+from tests.training_runs import job
+
+__all__ = ["s3_server"]
+
+SIZES = ("--chunk_frames", "8", "--shard_frames", "16")
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """Where Ray keeps its logs; its sockets are there too, whose paths must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="r"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def source(s3_server: S3Server, tmp_path: Path) -> str:
+    bucket = s3_server.bucket()
+    write_days(tmp_path / "a", 1)
+    fsspec.filesystem("s3").put(str(tmp_path / "a"), f"{bucket}/archive", recursive=True)
+    return f"{bucket}/archive"
+
+
+def logs(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_keys(texts: dict[str, bytes], *keys: str) -> bool:
+    assert sum(map(len, texts.values())) > 100
+    return not [name for name, text in texts.items() if any(k.encode() in text for k in keys)]
+
+
+def test_right_keys_appear_nowhere(s3_server: S3Server, source: str, ray_folder: Path):
+    store = f"{source.rsplit('/', 1)[0]}/t2m.zarr"
+    keys = [s3_server.environment[f"AWS_{name}"] for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")]
+    arguments = ("--archive", "weatherbench", "--source", source, "--store", store, *SIZES)
+    done = job("reprocess.py", "convert", *arguments, "--workers", "1", RAY_TMPDIR=str(ray_folder))
+    assert done.returncode == 0, done.stderr
+    checked = job("reprocess.py", "verify", "--store", store, "--source", source)
+    assert checked.returncode == 0, checked.stderr
+    said = {"convert": done.stdout + done.stderr, "verify": checked.stdout + checked.stderr}
+    assert without_keys({name: text.encode() for name, text in said.items()}, *keys)
+    assert without_keys(objects(store), *keys)
+    found = logs(ray_folder)
+    assert any("raylet" in name for name in found)
+    assert without_keys(found, *keys)
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_keys_are_refused_and_not_repeated(
+    s3_server: S3Server, source: str, tmp_path: Path, name: str
+):
+    wrong = uuid.uuid4().hex
+    right = s3_server.environment["AWS_SECRET_ACCESS_KEY"]
+    store = f"{source.rsplit('/', 1)[0]}/t2m.zarr"
+    arguments = ("convert", "--archive", "weatherbench", *SIZES)
+    to = job("reprocess.py", *arguments, "--source", source, "--store", store, **{name: wrong})
+    local = ("--store", str(tmp_path / "s"))
+    of = job("reprocess.py", *arguments, "--source", source, *local, **{name: wrong})
+    assert (to.returncode, of.returncode) == (2, 3)
+    for refused, place in ((to, store), (of, source)):
+        assert place in refused.stderr
+        assert "AWS_SECRET_ACCESS_KEY" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        said = {"said": (refused.stdout + refused.stderr).encode()}
+        assert without_keys(said, wrong, right)

@@ -1,0 +1,150 @@
+"""Object storage that is far away or refuses a share of requests: slower, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from pipelines import lease
+from pipelines.convert import ConversionRequest, convert
+from pipelines.normalisation import Normalisation
+from pipelines.order import OrderConfig
+from pipelines.plan import ConversionOptions
+from pipelines.store import open_store
+from pipelines.stream import WindowStream
+from pipelines.verification import verify
+from pipelines.windows import WindowSpec, split_starts
+from tests.latency_proxy import LatencyProxy
+from tests.moto_server import moto
+from tests.object_storage import S3Server, in_environment, s3_server
+from tests.pipelines.small_archives import write_days
+from tests.pipelines.test_convert_object_storage import objects
+
+__all__ = ["moto", "s3_server"]
+
+OPTIONS = ConversionOptions(chunk_frames=4, shard_frames=16)
+SHARDS = 9
+# A shard, its ledger record, and a look whether there is one.
+REQUESTS_A_SHARD = 3
+# Lease, plan, metadata and coordinates, whatever the number of shards.
+REQUESTS_A_CONVERSION = 50
+REQUESTS_TO_OPEN = 20
+
+
+@pytest.fixture(scope="module", params=["s3_server", "moto"])
+def storage(request: pytest.FixtureRequest) -> Iterator[LatencyProxy]:
+    """A relay in front of each of the servers in turn, which Ray's workers talk to as well."""
+    import ray
+
+    server: S3Server = request.getfixturevalue(request.param)
+    proxy = LatencyProxy(urlsplit(server.endpoint).port or 80, 0.0)
+    with in_environment(server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}):
+        ray.init(
+            address="local",
+            num_cpus=2,
+            object_store_memory=100 * 1024**2,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+        try:
+            yield proxy
+        finally:
+            ray.shutdown()
+            proxy.close()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_days(tmp_path_factory.mktemp("archive"), *range(1, 7))
+
+
+@pytest.fixture(scope="module")
+def local(archive: Path, storage: LatencyProxy) -> str:
+    """The store on a local disk."""
+    store = str(archive.parent / f"local-{id(storage)}")
+    assert convert(ConversionRequest("weatherbench", str(archive), store, OPTIONS)).changed
+    return store
+
+
+def bucket() -> str:
+    return S3Server([], 0, {}).bucket()
+
+
+def data(store: str) -> dict[str, bytes]:
+    """Every object but those that name time and owner."""
+    return {n: content for n, content in objects(store).items() if not n.startswith(".ledger")}
+
+
+def batches(store: str) -> list[np.ndarray]:
+    opened, spec = open_store(store), WindowSpec(3, 2)
+    stream = WindowStream(
+        opened,
+        ("t2m",),
+        spec,
+        split_starts(opened, "train", spec),
+        OrderConfig(4, seed=5, slab_frames=16),
+        Normalisation.from_store(opened, ("t2m",), "standardise"),
+        range(4),
+    )
+    return [batch.frames_btchw.copy() for batch in stream.epoch(0)]
+
+
+def requests(storage: LatencyProxy, action: Callable[[], object]) -> int:
+    storage.counts()
+    action()
+    counts = storage.counts()
+    return sum(count for name, count in counts.items() if name not in ("up", "down"))
+
+
+@pytest.mark.parametrize("latency", [0.03, 0.1])
+def test_latency_changes_nothing_and_the_requests_are_few(
+    storage: LatencyProxy,
+    archive: Path,
+    local: str,
+    latency: float,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # would count
+    store = f"{bucket()}/t2m.zarr"
+    conversion = ConversionRequest("weatherbench", str(archive), store, OPTIONS)
+    read: list[np.ndarray] = []
+    storage.latency_seconds = latency
+    try:
+        written = requests(storage, lambda: convert(conversion))
+        again = requests(storage, lambda: convert(conversion))
+        streamed = requests(storage, lambda: read.extend(batches(store)))
+        checked = requests(storage, lambda: verify(store))
+    finally:
+        storage.latency_seconds = 0.0
+    assert 2 * SHARDS < written <= REQUESTS_A_SHARD * SHARDS + REQUESTS_A_CONVERSION
+    assert again <= SHARDS + REQUESTS_A_CONVERSION
+    assert SHARDS / 2 < streamed <= 3 * SHARDS + REQUESTS_TO_OPEN
+    assert 2 * SHARDS < checked <= 2 * SHARDS + REQUESTS_A_CONVERSION
+    assert data(store) == data(local)
+    assert verify(store).ok
+    for one, other in zip(read, batches(local), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_requests_that_are_refused_now_and_then_are_made_again(
+    storage: LatencyProxy, archive: Path, local: str
+):
+    store = f"{bucket()}/t2m.zarr"
+    storage.counts()
+    storage.slow_down_every = 9
+    try:
+        convert(ConversionRequest("weatherbench", str(archive), store, OPTIONS))
+        read = batches(store)
+        found = verify(store)
+    finally:
+        storage.slow_down_every = 0
+    assert storage.counts()["503"] > 5
+    assert data(store) == data(local)
+    assert found.ok
+    for one, other in zip(read, batches(local), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pipelines.errors import UsageError
@@ -344,6 +344,36 @@ def parse(
     SystemExit
         Code 2 with the nearest name where an option is unknown or a value does not fit.
     """
+    return TrainOptions.from_dict(_parsed((TrainOptions,), default, description, arguments))
+
+
+Beside = TypeVar("Beside")
+
+
+def parse_beside(
+    kind: type[Beside],
+    default: str,
+    description: str | None,
+    arguments: list[str] | None = None,
+) -> tuple[TrainOptions, Beside]:
+    """The training's options, and a dataclass of others that a job has besides.
+
+    Parameters and errors are those of :func:`parse`. The fields of ``kind`` come first in --help;
+    one that the training has too is shared by both, with the default of ``kind``.
+    """
+    values = _parsed((kind, TrainOptions), default, description, arguments)
+    names = [f.name for f in dataclasses.fields(cast(Any, kind))]
+    known = {f.name for f in dataclasses.fields(TrainOptions)}
+    training = {name: value for name, value in values.items() if name in known}
+    return TrainOptions.from_dict(training), kind(**{name: values[name] for name in names})
+
+
+def _parsed(
+    kinds: tuple[type, ...],
+    default: str,
+    description: str | None,
+    arguments: list[str] | None,
+) -> dict[str, Any]:
     from jsonargparse import set_parsing_settings
 
     from jobs.command_line import parser_class
@@ -353,8 +383,11 @@ def parse(
     parser.add_argument(
         "--config", action="config", help="YAML of options; later options override it"
     )
-    parser.add_class_arguments(TrainOptions)
+    seen: set[str] = set()
+    for kind in kinds:
+        parser.add_class_arguments(kind, skip=seen)
+        seen |= {f.name for f in dataclasses.fields(kind)}
     namespace = parser.parse_args(arguments)
-    options = json.loads(parser.dump(namespace, format="json", skip_validation=True))
-    options.pop("config", None)
-    return TrainOptions.from_dict(options)
+    values = json.loads(parser.dump(namespace, format="json", skip_validation=True))
+    values.pop("config", None)
+    return values

@@ -1,0 +1,88 @@
+"""From a folder of radar composites to a scored forecaster, in one command.
+
+    python jobs/train_radar.py --source FOLDER --run RUN
+
+Three steps, each a job of its own: the composites become a Zarr store (RUN.zarr), a model is
+trained on it (RUN), and it is scored on the last part of the record beside persistence and
+extrapolation along the optical flow (RUN.report/report.html). What is done already is not done
+again: the same command resumes after a stop, takes in files that have arrived since, and ends at
+once where nothing is left. docs/radar.md lists formats and what becomes of missing pixels.
+
+The defaults are jobs/configs/radar.yaml; the way through the code stands in
+jobs/train_weatherbench.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from jobs.command_line import progress, run
+from jobs.training.options import TrainOptions, parse_beside
+
+
+@dataclass(frozen=True)
+class RadarOptions:
+    """What there is besides the training."""
+
+    source: str
+    """URI of the folder with the composites, one file a frame"""
+    store: str = ""
+    """URI of the Zarr store that is made of them; empty: RUN.zarr"""
+    resize: str = "128x128"
+    """average to this grid, ROWSxCOLUMNS; source: keep the composites' own"""
+    threshold: str = "none"
+    """smaller values become no echo, in the store's unit"""
+    radar_format: str = ""
+    """format of the files; empty: recognised by their content"""
+    report: str = ""
+    """URI of the folder of the page; empty: RUN.report"""
+    max_windows: int = 400
+    """windows that are scored at most, evenly spaced over the test split"""
+
+
+def main() -> None:
+    """Convert, train, score."""
+    options, radar = parse_beside(RadarOptions, default="radar.yaml", description=__doc__)
+    place = options.run.rstrip("/")
+    options = dataclasses.replace(options, store=options.store or f"{place}.zarr")
+    convert(options, radar)
+
+    from jobs.training.job import train
+
+    print(train(options).summary())
+
+    from jobs.evaluate import evaluate
+
+    evaluate(
+        checkpoint=options.run,
+        store=options.store,
+        report=radar.report or f"{place}.report",
+        max_windows=radar.max_windows,
+    )
+
+
+def convert(options: TrainOptions, radar: RadarOptions) -> None:
+    """Bring the store up to the folder."""
+    from jobs.reprocessing.presentation import show_report
+    from pipelines.convert import ConversionRequest
+    from pipelines.convert import convert as run_conversion
+    from pipelines.plan import ConversionOptions
+
+    own = {"resize": radar.resize, "threshold": radar.threshold}
+    if radar.radar_format:
+        own["radar_format"] = radar.radar_format
+    request = ConversionRequest(
+        archive="radar",
+        source=radar.source,
+        store=options.store,
+        options=ConversionOptions(archive_options=own),
+        shared_paths=options.shared_paths,
+    )
+    with progress("converting", "shards") as report:
+        done = run_conversion(request, report, print)
+    print(show_report(done))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -300,18 +300,22 @@ def _finish(
     objects = compose(plan, moments, unreadable)
     store = request.store
     uris = {name: places.join(store, *name.split("/")) for name in objects}
-    standing = places.at_once(store, [partial(_read_or_none, uri) for uri in uris.values()])
-    old = dict(zip(uris, standing, strict=True))
-    changed = [name for name, content in objects.items() if old[name] != content]
     ledger = Ledger(store)
+    asking: list[Callable[[], Any]] = [partial(_read_or_none, uri) for uri in uris.values()]
+    summary_before, _, *standing = places.at_once(store, [ledger.read_plan, lease.check, *asking])
+    old: dict[str, Any] = dict(zip(uris, standing, strict=True))
+    changed = [name for name, content in objects.items() if old[name] != content]
     sums = {name: checksum(content) for name, content in objects.items()}
     complete = summary | {"objects": sums, "state": "complete"}
-    lease.check()
-    writing = [
-        partial(places.write_bytes, uris[name], objects[name]) for name in changed if name != ROOT
-    ]
-    places.at_once(store, writing)
-    if _differs(ledger.read_plan(), complete):
+    places.at_once(
+        store,
+        [
+            partial(places.write_bytes, uris[name], objects[name])
+            for name in changed
+            if name != ROOT
+        ],
+    )
+    if _differs(summary_before, complete):
         ledger.write_plan(complete)
     if ROOT not in changed:
         return bool(changed), False

@@ -140,6 +140,7 @@ class DelayingProcess:
         command = [sys.executable, __file__, str(port), str(latency_seconds)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.pid = self._process.pid
         self.endpoint = str(self._answer())
 
     def counts(self) -> dict[str, int]:

@@ -44,6 +44,12 @@ def processor_seconds() -> float:
     return total
 
 
+def process_seconds(process: int) -> float:
+    """Time on processors of one process, without its children."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def peak_worker_bytes() -> int:
     """The largest resident memory that any worker of this Ray has had."""
     raylet = str(_raylet())

@@ -146,10 +146,9 @@ class Sides:
     def check(self, folder: Path) -> None:
         """RuntimeError where a side's windows are not those of the store."""
         for stream in (self.direct, self.ray):
-            batches = stream.epoch(0)
-            batch = next(batches)
+            batch = next(stream.epoch(0))
             self._compare(batch.starts, batch.frames_btchw)
-            batches.close()
+            stream.close()
         chosen = np.linspace(0, len(self.starts) - 1, BATCH).astype(int)
         random, starts = self._random_windows("zarr"), self.starts[chosen]
         self._compare(starts, np.stack([np.asarray(random[i]) for i in chosen.tolist()]))

@@ -25,7 +25,7 @@ STORAGE_WAIT_SECONDS = 90.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
 _DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}
-_REFUSALS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_ABSENCES = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -35,6 +35,18 @@ def is_storage_fault(error: BaseException) -> bool:
     return isinstance(error, (OSError, StorageError)) or package in _DRIVERS
 
 
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether a storage answered that this user may not, or has no such credentials.
+
+    >>> is_refusal(PermissionError()), is_refusal(ConnectionResetError())
+    (True, False)
+    """
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        return True
+    # gcsfs has no class of its own for these.
+    return getattr(error, "code", None) in (401, 403) or str(error).startswith("Forbidden")
+
+
 def passes(error: BaseException) -> bool:
     """Whether a fault of the storage may pass by itself.
 
@@ -42,12 +54,11 @@ def passes(error: BaseException) -> bool:
     (True, False, False)
     """
     causes = [error, error.__cause__]  # a reader names the chunk and keeps the driver's error
-    if any(isinstance(cause, _REFUSALS) for cause in causes):
+    if any(isinstance(cause, _ABSENCES) or is_refusal(cause) for cause in causes):
         return False
     if any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in causes):
         return False
-    refused = any("Credentials" in type(cause).__name__ for cause in causes)
-    return not refused and any(cause and is_storage_fault(cause) for cause in causes)
+    return any(cause and is_storage_fault(cause) for cause in causes)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from pipelines.errors import PlatformError, StorageError, UsageError
-from pipelines.patience import is_storage_fault, patiently
+from pipelines.patience import is_refusal, is_storage_fault, patiently
 
 T = TypeVar("T")
 
@@ -55,7 +55,9 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
         raise UsageError(
             f"no driver for '{parts.scheme}://'",
             where=uri,
-            remedy=f"use a local path, s3:// or gs:// (install the extra it needs: {error})",
+            remedy="pip install 'gmg-platform[gcs]'"
+            if parts.scheme in ("gs", "gcs")
+            else f"use a local path, s3:// or gs:// ({error})",
         ) from None
     return fs, f"{parts.netloc}{parts.path}".rstrip("/")
 
@@ -110,8 +112,7 @@ def ask(uri: str, what: str, action: Callable[[], T]) -> T:
     except Exception as error:
         if not is_storage_fault(error):
             raise
-        kind = type(error).__name__
-        refused = isinstance(error, PermissionError) or "Credentials" in kind
+        kind, refused = type(error).__name__, is_refusal(error)
         raise (UsageError if refused else StorageError)(
             f"the storage {'refuses access' if refused else 'fails'}: {kind}: {error}",
             where=uri,

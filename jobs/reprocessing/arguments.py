@@ -167,6 +167,12 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="remote files that a node keeps while it converts; default: 16, at most half the disk",
     )
+    verb.add_argument(
+        "--storage_wait",
+        type=float,
+        metavar="SECONDS",
+        help="how long an object storage may be away, once work has begun; default: 90",
+    )
     verb.add_argument("--workers", type=int, metavar="N", help="shards at once; default: one a CPU")
     verb.add_argument(
         "--shared_paths",
@@ -179,6 +185,7 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
 def request(arguments: argparse.Namespace) -> ConversionRequest:
     """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
     from pipelines.convert import ConversionRequest
+    from pipelines.patience import STORAGE_WAIT_SECONDS
     from pipelines.plan import ConversionOptions
     from pipelines.regrid import CoarseGrid
     from pipelines.splits import read_splits_file
@@ -196,6 +203,7 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         regrid=str(CoarseGrid.parse(arguments.regrid)) if arguments.regrid else None,
     )
     kept = getattr(arguments, "source_cache_gb", None)
+    wait = getattr(arguments, "storage_wait", None)
     return ConversionRequest(
         archive=arguments.archive,
         source=arguments.source,
@@ -205,4 +213,5 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         workers=getattr(arguments, "workers", None),
         shared_paths=getattr(arguments, "shared_paths", "false") == "true",
         source_cache_bytes=None if kept is None else round(kept * 1e9),
+        storage_wait=STORAGE_WAIT_SECONDS if wait is None else wait,
     )

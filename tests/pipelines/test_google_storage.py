@@ -1,54 +1,15 @@
-"""``gs://``: its driver is an extra; a refusal of its server says what to check."""
+"""``gs://``: its driver is an extra, and its places are named like those of any storage."""
 
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import fsspec
 import pytest
 
 from pipelines import uri as places
 from pipelines.errors import UsageError
-from pipelines.patience import Patience, waiting
+from pipelines.patience import is_refusal, passes
 from pipelines.store import open_store
-
-
-@contextmanager
-def answering(code: int) -> Iterator[list[str]]:
-    """A server that answers everything with this code; yields what was asked."""
-    asked: list[str] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            body = b'{"error": {"message": "no"}}'
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    before = dict(fsspec.config.conf)
-    fsspec.config.conf["gs"] = {
-        "endpoint_url": f"http://127.0.0.1:{server.server_port}",
-        "token": "anon",
-        "skip_instance_cache": True,
-    }
-    try:
-        yield asked
-    finally:
-        fsspec.config.conf.clear()
-        fsspec.config.conf.update(before)
-        server.shutdown()
-        server.server_close()
 
 
 def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
@@ -64,12 +25,12 @@ def test_places_are_joined_and_named_like_those_of_any_storage():
     assert not places.is_local("gs://bucket/store")
 
 
-@pytest.mark.parametrize("code", [401, 403])
-def test_a_refusal_is_not_repeated_and_names_the_credentials(code: int):
-    pytest.importorskip("gcsfs")
-    refusal = pytest.raises(UsageError, match="refuses access")
-    with answering(code) as asked, waiting(Patience(60.0)), refusal as refused:
-        places.read_bytes("gs://bucket/object")
-    assert asked
-    assert "GOOGLE_APPLICATION_CREDENTIALS" in str(refused.value.remedy)
-    assert refused.value.where == "gs://bucket/object"
+def test_its_drivers_refusals_are_told_from_its_faults():
+    retry = pytest.importorskip("gcsfs.retry")
+    refusals = (OSError("Forbidden: bucket/object"), retry.HttpError({"code": 401}))
+    for refusal in refusals:
+        assert is_refusal(refusal)
+        assert not passes(refusal)
+    fault = retry.HttpError({"code": 503})
+    assert not is_refusal(fault)
+    assert passes(fault)

@@ -161,24 +161,32 @@ def measure(source: Path, frames: int, options: argparse.Namespace) -> None:
             a, b, "zarr.core.codec_pipeline.BatchedCodecPipeline"
         ),
     }
-    absent: dict[str, str] = {}
-    peers: list[Peer] = []
-    for mode, label in BEAM.items():
-        try:
-            sides[label] = beam(source, mode, peers)
-        except (PeerFailed, RuntimeError) as error:
-            absent[label] = str(error)
-    stores = set(sides)
     everything = AllCores(source)
-    sides |= {
+    limits: dict[str, Side] = {
         ONE_ENCODES: decode_and_encode,
         ONE_WRITES: decode_encode_write,
         ALL_WRITE: everything,
         "limit: raw write": raw_write,
         "limit: memory copy": memory_copy,
     }
-    runs = {label: Run(side, source, label in stores) for label, side in sides.items()}
-    taken = alternate(runs, options.repeats, warm_up=1)
+    runs = {label: Run(side, source, True) for label, side in sides.items()}
+    absent: dict[str, str] = {}
+    peers: list[Peer] = []
+    for mode, label in BEAM.items():
+        try:
+            peers.append(Peer("xarray-beam", str(source), str(CHUNK), str(SHARD)))
+            runs[label] = Run(beam(peers[-1], mode), source, True)
+        except PeerFailed as error:
+            absent[label] = str(error)
+    runs |= {label: Run(side, source, False) for label, side in limits.items()}
+    for label, run in list(runs.items()):
+        say(f"first run: {label}")
+        try:
+            run()
+        except PeerFailed as error:
+            del runs[label]
+            absent[label] = str(error)
+    taken = alternate(runs, options.repeats, dict.fromkeys(BEAM.values(), 2))
     ray.shutdown()
     everything.close()
     for peer in peers:
@@ -217,19 +225,12 @@ def measure(source: Path, frames: int, options: argparse.Namespace) -> None:
     write_json(options.json, {"megabytes_per_second": rates, "absent": absent}, requirements)
 
 
-def beam(source: Path, mode: str, peers: list[Peer]) -> Side:
-    """xarray-beam in its own process; tried once, so that a failing peer is known beforehand."""
-    peer = Peer("xarray-beam", str(source), str(CHUNK), str(SHARD))
+def beam(peer: Peer, mode: str) -> Side:
+    """xarray-beam in its own process."""
 
     def run(source: Path, store: Path) -> None:
         peer.ask(store=str(store), mode=mode, workers=os.cpu_count())
 
-    store = source.parent / "store"
-    say(f"trying xarray-beam, {mode}")
-    run(source, store)
-    check_store(source, store)
-    shutil.rmtree(store)
-    peers.append(peer)
     return run
 
 

@@ -34,17 +34,19 @@ class Requirement:
 
 
 def alternate(
-    sides: Mapping[str, Callable[[], T]], repeats: int, *, warm_up: int = 0
+    sides: Mapping[str, Callable[[], T]], repeats: int, fewer: Mapping[str, int] | None = None
 ) -> dict[str, list[T]]:
-    """Results of every side's runs, ``warm_up`` first ones left out; no side is always first."""
+    """Results of every side's runs in turn; no side is always first.
+
+    ``fewer``: runs of a side that takes so long that ``repeats`` of them are too many.
+    """
     results: dict[str, list[T]] = {name: [] for name in sides}
-    for repeat in range(warm_up + repeats):
+    for repeat in range(repeats):
         names = list(sides) if repeat % 2 == 0 else list(sides)[::-1]
         for name in names:
-            say(f"run {repeat + 1} of {warm_up + repeats}: {name}")
-            result = sides[name]()
-            if repeat >= warm_up:
-                results[name].append(result)
+            if repeat < (fewer or {}).get(name, repeats):
+                say(f"run {repeat + 1} of {repeats}: {name}")
+                results[name].append(sides[name]())
     return results
 
 

@@ -1,0 +1,51 @@
+"""Several requests to a storage that wait at the same time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pipelines import uri as places
+from pipelines.patience import Patience, patiently, waiting
+
+STORE = "s3://bucket/store"
+
+
+def test_requests_to_a_remote_storage_wait_together():
+    together = threading.Barrier(4)
+    assert places.at_once(STORE, [lambda: together.wait(20) >= 0] * 4) == [True] * 4
+
+
+def test_answers_come_in_the_order_of_the_requests():
+    assert places.at_once(STORE, [lambda n=n: n for n in range(30)]) == list(range(30))
+
+
+def test_the_patience_of_the_block_holds_in_its_threads():
+    faults = [ConnectionResetError(), ConnectionResetError()]
+
+    def request() -> str:
+        if faults:
+            raise faults.pop()
+        return "done"
+
+    with waiting(Patience(20.0)):
+        answers = places.at_once(STORE, [lambda: patiently("asking", request), lambda: "other"])
+    assert answers == ["done", "other"]
+
+
+def test_an_error_is_raised_when_the_others_have_ended():
+    ended = threading.Event()
+
+    def fails() -> None:
+        raise PermissionError("refused")
+
+    with pytest.raises(PermissionError, match="refused"):
+        places.at_once(STORE, [fails, ended.set])
+    assert ended.is_set()
+
+
+def test_on_a_local_disk_one_follows_the_other():
+    threads: list[int] = []
+    places.at_once("/store", [lambda: threads.append(threading.get_ident())] * 3)
+    assert set(threads) == {threading.get_ident()}

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import nn
 
+from gmg_model.ensembles import EnsembleForecaster
 from jobs.forecasts.baselines import Forecast
+from pipelines.errors import UsageError
+
+Ensemble = Callable[[np.ndarray, int, Sequence[int]], np.ndarray]
+"""(frames_btchw, horizon, a number a sample) -> (B, M, horizon, C, H, W), both normalised."""
 
 
 def forecast_with(model: nn.Module) -> Forecast:
@@ -24,5 +31,38 @@ def forecast_with(model: nn.Module) -> Forecast:
         with torch.inference_mode():
             frames = torch.from_numpy(frames_btchw).to(device)
             return model(frames, horizon).float().cpu().numpy()
+
+    return forecast
+
+
+def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
+    """Members of ``model``, drawn from its noise, in float32.
+
+    Parameters
+    ----------
+    model:
+        With ``noise`` where more than one member is asked for, see ``gmg_model.ensembles``.
+    members, seed:
+        Forecasts of each sample, and the seed of their noise.
+
+    Raises
+    ------
+    UsageError
+        The model has no noise to draw members from.
+    """
+    ensemble = model if isinstance(model, EnsembleForecaster) else None
+    if ensemble is None or (members > 1 and not ensemble.noise) or members < 1 or seed < 0:
+        raise UsageError(
+            f"no {members} members with seed {seed} from this model: more than one want a model "
+            "that was trained with noise, members are 1 or more, and a seed is 0 or more",
+            remedy="leave --members out, or give a model that was made with noise",
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ensemble = ensemble.to(device).float().eval()
+
+    def forecast(frames_btchw: np.ndarray, horizon: int, numbers: Sequence[int]) -> np.ndarray:
+        with torch.inference_mode():
+            frames = torch.from_numpy(frames_btchw).to(device)
+            return ensemble.predict(frames, horizon, members, seed, numbers).float().cpu().numpy()
 
     return forecast

@@ -1,0 +1,142 @@
+"""Which forecasts a store allows: their init times, and those that its gaps leave out. Pure.
+
+An init time is the time of the last frame that a forecast sees. No frame after it is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.cf import AVAILABLE
+from pipelines.errors import UsageError
+from pipelines.windows import WindowSpec
+
+_REASONS = str(AVAILABLE["flag_meanings"]).split()
+
+
+@dataclass(frozen=True)
+class Inits:
+    """The forecasts that can be made of what was asked for."""
+
+    frames: tuple[int, ...]
+    """frames of the store that are the last input of a forecast, ascending"""
+    left_out: tuple[tuple[str, str], ...]
+    """(init time, why it has no forecast)"""
+
+
+def input_offsets(window: WindowSpec) -> np.ndarray:
+    """Frames that a forecast sees, counted from its init time, (input_frames,).
+
+    >>> input_offsets(WindowSpec(3, 1, stride=2))
+    array([-4, -2,  0])
+    """
+    return np.arange(1 - window.input_frames, 1) * window.stride
+
+
+def choose_inits(
+    times: np.ndarray,
+    available: np.ndarray,
+    cadence: np.timedelta64,
+    window: WindowSpec,
+    *,
+    period: tuple[str, str] | None,
+    every: int = 1,
+) -> Inits:
+    """The init times of a period, or the newest that can be forecast.
+
+    Parameters
+    ----------
+    times, available, cadence:
+        Of the store, see :func:`pipelines.windows.window_starts`.
+    period:
+        First and last init time, both inclusive; ``2018-03`` as the last is the whole of March.
+        None: the newest init time alone, and as left out those newer ones that gaps forbid.
+    every:
+        Frames of the store from one init time to the next.
+
+    Raises
+    ------
+    UsageError
+        Nothing can be forecast.
+
+    Examples
+    --------
+    >>> times = np.arange("2020-01-01T00", "2020-01-01T06", dtype="datetime64[h]")
+    >>> available = np.array([0, 0, 1, 0, 0, 0], "u1")
+    >>> hour, window = np.timedelta64(1, "h"), WindowSpec(2, 1)
+    >>> choose_inits(times, available, hour, window, period=("2020", "2020")).frames
+    (1, 4, 5)
+    >>> choose_inits(times, available, hour, window, period=None).frames
+    (5,)
+    """
+    if every < 1:
+        raise UsageError(f"every must be at least 1, not {every}")
+    offsets = input_offsets(window)
+    if period is None:
+        asked = range(len(times) - 1, -1, -1)
+    else:
+        first, last = (_bound(text, index) for index, text in enumerate(period))
+        begin, end = np.searchsorted(times, first), np.searchsorted(times, last, side="right")
+        asked = range(int(begin), int(end), every)
+    frames: list[int] = []
+    left_out: list[tuple[str, str]] = []
+    for frame in asked:
+        reason = _refusal(times, available, cadence, frame + offsets)
+        if reason:
+            left_out.append((_text(times[frame]), reason))
+            continue
+        frames.append(frame)
+        if period is None:
+            break
+    if not frames:
+        raise _nothing(times, period, left_out)
+    return Inits(tuple(frames), tuple(left_out))
+
+
+def _refusal(
+    times: np.ndarray, available: np.ndarray, cadence: np.timedelta64, seen: np.ndarray
+) -> str | None:
+    """Why these frames cannot be the input of a forecast; None where they can."""
+    if seen[0] < 0:
+        return "its input begins before the store"
+    if times[seen[-1]] - times[seen[0]] != cadence * (seen[-1] - seen[0]):
+        return "its input crosses a jump in time"
+    bad = seen[available[seen] != 0].tolist()
+    return f"frame {_text(times[bad[-1]])} is {_REASONS[available[bad[-1]]]}" if bad else None
+
+
+def _bound(text: str, is_last: int) -> np.datetime64:
+    """An inclusive bound of a period; a date that names a day, month or year ends with it."""
+    try:
+        time = np.datetime64(text.strip().removesuffix("Z"))
+    except ValueError:
+        time = np.datetime64("NaT")
+    if np.isnat(time):
+        raise UsageError(f"'{text}' is no time", remedy="give it as 2018-03-01 or 2018-03-01T06:00")
+    if is_last:
+        return (time + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")
+    return time.astype("datetime64[ns]")
+
+
+def _text(time: Any) -> str:
+    return str(time.astype("datetime64[s]"))
+
+
+def _nothing(
+    times: np.ndarray, period: tuple[str, str] | None, left_out: list[tuple[str, str]]
+) -> UsageError:
+    if left_out:
+        init, reason = left_out[0]
+        return UsageError(
+            f"none of {len(left_out)} forecasts can be made; that of {init}: {reason}",
+            remedy="give another period, or convert more of the archive",
+        )
+    asked = " to ".join(period) if period else "the newest frames"
+    return UsageError(
+        f"the store has no frame in {asked}",
+        where=f"its frames are {_text(times[0])} to {_text(times[-1])}",
+        remedy="give --first and --last inside them",
+    )

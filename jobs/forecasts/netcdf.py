@@ -1,0 +1,51 @@
+"""One forecast of a store of forecasts as a NetCDF file."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from typing import Any
+
+from pipelines import uri as places
+from pipelines.errors import UsageError
+
+
+def refuse_file(file: str) -> None:
+    """UsageError where no NetCDF file can be written at ``file``, asked before the forecast."""
+    folder = os.path.dirname(places.local_path(file)) if places.is_local(file) else None
+    if folder is None or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UsageError(
+            "the NetCDF file goes into a local folder that exists and can be written",
+            where=file,
+            remedy="write it here, then copy it",
+        )
+
+
+def write_netcdf(forecasts: str, file: str) -> None:
+    """Write the one forecast of a complete store to ``file``, whole or not at all."""
+    import xarray as xr
+
+    path = places.local_path(file)
+    partial = f"{path}.{uuid.uuid4().hex}.partial"
+    # Undecoded, so that units, coordinates and grid mapping are written as they stand.
+    with xr.open_zarr(forecasts, decode_cf=False, chunks=None) as source:
+        dataset = source.load().drop_encoding()
+    dataset.attrs = {key: _plain(value) for key, value in dataset.attrs.items()}
+    try:
+        dataset.to_netcdf(partial)
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as NetCDF can hold it: no booleans, mappings or empty lists."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "\n".join(str(item) for item in value)
+    return value

@@ -1,0 +1,268 @@
+"""Batch inference: forecasts of a period of a store, or of its newest frames, as a CF store.
+
+A single process with batches, on a GPU where there is one; no Ray. A batch is always made of the
+same init times and computed whole, so that a run that was killed and is run again gives the bytes
+of one that was not. Legend: B init times of a batch, M members, T frames, C channels, H W grid.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gmg_model.errors import ConfigurationError
+from jobs.forecasts.forecast_fields import Products, forecast_fields
+from jobs.forecasts.forecast_store import ForecastStore
+from jobs.forecasts.init_times import Inits, choose_inits, input_offsets
+from jobs.forecasts.matching import refuse_mismatch
+from jobs.forecasts.model_forecast import ensemble_with, forecast_with
+from jobs.forecasts.trained import weights_checksum
+from jobs.training.run import versions
+from pipelines import lease, writable
+from pipelines.cf import CONVENTIONS
+from pipelines.errors import UsageError
+from pipelines.frame_reader import FrameReader
+from pipelines.windows import WindowSpec
+
+if TYPE_CHECKING:
+    from jobs.training.checkpoints import Checkpoint
+    from pipelines.store import Store
+
+
+SHOWN = 10
+"""init times without a forecast that a summary names"""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run made."""
+
+    forecasts: str
+    """URI of the store"""
+    made: int
+    """forecasts computed by this run"""
+    kept: int
+    """forecasts that were there already"""
+    inits: tuple[str, ...]
+    """init times in the store"""
+    left_out: tuple[tuple[str, str], ...]
+    """(init time, why it has no forecast)"""
+
+
+def predict(
+    trained: Checkpoint,
+    store: Store,
+    forecasts: str,
+    *,
+    period: tuple[str, str] | None,
+    every: int = 1,
+    horizon: int | None = None,
+    products: Products | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    single: bool = False,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Prediction:
+    """Forecast from every init time of ``period``, or from the newest frames where it is None.
+
+    Parameters
+    ----------
+    trained:
+        The model, see :func:`jobs.forecasts.trained.load_trained`.
+    forecasts:
+        URI of the store to write.
+    every:
+        Frames of ``store`` from one init time to the next.
+    horizon:
+        Frames to forecast; None: as many as the model was trained for.
+    seed:
+        Of the members' noise, and of random first states where the model has them.
+    batch_size:
+        Init times in one forward pass. Not part of what makes forecasts other ones, but results of
+        two sizes may differ by rounding.
+    single:
+        Refuse more than one init time.
+    say, report:
+        Called with lines for people, and with (forecasts done, forecasts in all).
+
+    Raises
+    ------
+    StoreError
+        The checkpoint was not trained on this store.
+    UsageError
+        Nothing can be forecast, the model cannot do what is asked, or other forecasts are there.
+    """
+    refuse_mismatch(trained, store)
+    products = products or Products()
+    if batch_size < 1 or (horizon is not None and horizon < 1):
+        raise UsageError("batch_size and horizon must be at least 1")
+    if store.clips is not None:
+        raise UsageError(
+            "clips have no init time to forecast from",
+            where=store.uri,
+            remedy="export the model and give it the frames: python jobs/export.py --help",
+        )
+    window = replace(trained.window, horizon=horizon or trained.window.horizon)
+    inits = choose_inits(
+        store.times, store.available, store.cadence, window, period=period, every=every
+    )
+    if single and len(inits.frames) > 1:
+        raise UsageError(
+            f"{len(inits.frames)} forecasts, and one file holds one",
+            remedy="give --latest, or one init time as --first and --last",
+        )
+    if window.horizon > trained.window.horizon:
+        say(
+            f"forecasting {window.horizon} frames with a model that was trained for "
+            f"{trained.window.horizon}: nothing was learnt of the later ones"
+        )
+    writable.refuse_unwritable(forecasts, "forecasts")
+    fields = forecast_fields(store, trained.variables, window, inits.frames, products)
+    target = ForecastStore(
+        forecasts,
+        _identity(trained, store, window, inits, products, seed),
+        fields,
+        _attributes(trained, store, inits, products, seed),
+    )
+    maker = _Maker(trained, store, window, products, seed)
+    with lease.hold(forecasts, say):
+        target.begin()
+        there = target.sound()
+        made = 0
+        for head in range(0, len(inits.frames), batch_size):
+            batch = range(head, min(head + batch_size, len(inits.frames)))
+            missing = [index for index in batch if index not in there]
+            if missing:
+                values = maker.forecasts([inits.frames[index] for index in batch])
+                for index in missing:
+                    target.write(index, values[index - head])
+                made += len(missing)
+            report(batch.stop, len(inits.frames))
+        if made or not target.complete:
+            target.finish()
+    return Prediction(
+        forecasts=forecasts,
+        made=made,
+        kept=len(inits.frames) - made,
+        inits=tuple(store.label(frame) for frame in inits.frames),
+        left_out=inits.left_out,
+    )
+
+
+def summary(made: Prediction) -> list[str]:
+    """What was made and what was left out, in lines for people."""
+    lines = [f"left out {init}: {reason}" for init, reason in made.left_out[:SHOWN]]
+    if len(made.left_out) > SHOWN:
+        lines.append(f"left out {len(made.left_out)} in all; --json lists them")
+    lines.append(f"init times {made.inits[0]} to {made.inits[-1]}, {len(made.inits)} forecasts")
+    lines.append(f"{made.made} made, {made.kept} were there")
+    return lines
+
+
+class _Maker:
+    """Frames of a store in, forecasts in physical units out."""
+
+    def __init__(
+        self, trained: Checkpoint, store: Store, window: WindowSpec, products: Products, seed: int
+    ):
+        self._reader = FrameReader(store, trained.variables, trained.normalisation)
+        self._store, self._window, self._products, self._seed = store, window, products, seed
+        self._normalisation, self._variables = trained.normalisation, trained.variables
+        model = trained.model()
+        if products.members is None:
+            single = forecast_with(model)
+            self._forecast = lambda seen, horizon, numbers: single(seen, horizon)[:, None]
+        else:
+            self._forecast = ensemble_with(model, products.members, seed)
+
+    def forecasts(self, frames: list[int]) -> list[dict[str, np.ndarray]]:
+        """The arrays of the forecasts from each of these frames of the store."""
+        import torch
+
+        seen = self._inputs(frames)
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(self._seed + frames[0])
+                outputs = self._forecast(seen, self._window.horizon, frames)
+        except ConfigurationError as error:
+            raise UsageError(str(error), remedy="leave --horizon and --members out") from None
+        physical_bmtchw = self._normalisation.invert(outputs)
+        return [self._arrays(one) for one in physical_bmtchw]
+
+    def _inputs(self, frames: list[int]) -> np.ndarray:
+        """(B, T, C, H, W) normalised; each frame is read once where the windows overlap."""
+        offsets = input_offsets(self._window)
+        span = int(offsets[-1] - offsets[0]) + 1
+        first, last = frames[0] + int(offsets[0]), frames[-1] + 1
+        if last - first <= len(frames) * span:
+            run = self._read(first, last)
+            return np.stack([run[frame - first + offsets] for frame in frames])
+        runs = (self._read(frame + 1 - span, frame + 1) for frame in frames)
+        return np.stack([run[:: self._window.stride] for run in runs])
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        run_tchw = np.empty((last - first, *self._reader.frame_shape), np.float32)
+        self._reader.read(first, last, run_tchw)
+        return run_tchw
+
+    def _arrays(self, forecast_mtchw: np.ndarray) -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = {}
+        begin = 0
+        for name in self._variables:
+            info = self._store.variables[name]
+            end = begin + len(info.channel_labels)
+            own = forecast_mtchw[:, :, begin:end]
+            shaped = own.reshape(*own.shape[:2], *info.extra_shape, *own.shape[-2:])
+            arrays |= self._products.of(name, shaped)
+            begin = end
+        return arrays
+
+
+def _identity(
+    trained: Checkpoint,
+    store: Store,
+    window: WindowSpec,
+    inits: Inits,
+    products: Products,
+    seed: int,
+) -> dict[str, Any]:
+    """What the values depend on: forecasts of another one are others."""
+    return {
+        "weights": weights_checksum(trained),
+        "statistics_fingerprint": store.fingerprint,
+        "store": store.uri,
+        "horizon": window.horizon,
+        "members": products.members,
+        "seed": seed,
+        "quantiles": products.quantiles,
+        "exceed": products.exceed,
+        "init_times": [store.label(frame) for frame in inits.frames],
+        "left_out": inits.left_out,
+    }
+
+
+def _attributes(
+    trained: Checkpoint, store: Store, inits: Inits, products: Products, seed: int
+) -> dict[str, Any]:
+    return {
+        "Conventions": CONVENTIONS,
+        "title": f"Forecasts of {store.title}",
+        "source": f"{trained.record['model']['name']}, trained for {trained.step} steps",
+        "synthetic": store.synthetic,
+        "checkpoint": trained.uri,
+        "checkpoint_step": trained.step,
+        "checkpoint_weights": weights_checksum(trained),
+        "store": store.uri,
+        "statistics_fingerprint": store.fingerprint,
+        "input_frames": trained.window.input_frames,
+        "trained_horizon": trained.window.horizon,
+        "frame_stride": trained.window.stride,
+        **({} if products.members is None else {"noise_seed": seed}),
+        "left_out": [f"{init}: {reason}" for init, reason in inits.left_out],
+        "versions": versions(),
+    }

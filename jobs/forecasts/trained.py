@@ -1,0 +1,64 @@
+"""A trained model from either of its forms: a run with checkpoints, or an exported folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from gmg_model.exported import RECORD, WEIGHTS
+from jobs.training.checkpoints import Checkpoint, load_checkpoint
+from pipelines import uri as places
+from pipelines.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Exported(Checkpoint):
+    """What ``jobs/export.py`` wrote, seen as the checkpoint that it came from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the statistics of the store that it was trained on."""
+        return self.record["trained_on"]["statistics_fingerprint"]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights to forecast with, checked against their checksum."""
+        from safetensors.torch import load
+
+        data = places.read_bytes(places.join(self.uri, WEIGHTS))
+        if hashlib.sha256(data).hexdigest() != self.record["weights"]["sha256"]:
+            raise StoreError(
+                f"'{WEIGHTS}' is damaged: its checksum is not the one recorded",
+                where=self.uri,
+                remedy="export the model again",
+            )
+        return load(data)
+
+
+def load_trained(uri: str) -> Checkpoint:
+    """A run's best checkpoint, one checkpoint, or an exported folder.
+
+    Raises
+    ------
+    StoreError
+        None of them is there.
+    """
+    try:
+        record = json.loads(places.read_bytes(places.join(uri, RECORD)))
+    except (FileNotFoundError, NotADirectoryError):
+        return load_checkpoint(uri)
+    except ValueError:
+        raise StoreError(
+            f"'{RECORD}' is damaged", where=uri, remedy="export the model again"
+        ) from None
+    return Exported(places.absolute(uri), record)
+
+
+def weights_checksum(trained: Checkpoint) -> str:
+    """What tells its weights from any other's, with the name of the checksum."""
+    if isinstance(trained, Exported):
+        return f"sha256:{trained.record['weights']['sha256']}"
+    return f"xxh3_128:{trained.record['files'][WEIGHTS]['xxh3_128']}"

@@ -1,0 +1,364 @@
+"""Forecasts as a CF store: the model's own values, whole or resumed, never across a gap."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+
+import gmg_model
+from gmg_model.exported import write_exported
+from jobs.forecasts import forecast_store
+from jobs.forecasts.forecast_fields import Products
+from jobs.forecasts.model_forecast import forecast_with
+from jobs.forecasts.prediction import Prediction, predict
+from jobs.forecasts.trained import load_trained
+from jobs.training.checkpoints import Checkpoint
+from jobs.training.options import DataOptions
+from pipelines.errors import StoreError, UsageError
+from pipelines.store import Store, open_store
+from tests.jobs.forecasts.stores import HOURS, weather
+from tests.processes import Family
+from tests.training_runs import ROOT, job, small_options, wait_until, write_untrained_run
+
+PERIOD = ("2019-01-23T05:00", "2019-01-23T14:00")
+
+
+@pytest.fixture
+def store(make_store) -> Store:
+    return make_store(synthetic=True)
+
+
+@pytest.fixture
+def trained(store: Store, tmp_path: Path) -> Checkpoint:
+    data = DataOptions(input_frames=3, horizon=2, normalise="standardise", pool_mib=1)
+    return write_untrained_run(small_options(store.uri, str(tmp_path / "run"), data=data))
+
+
+@pytest.fixture
+def noisy(trained: Checkpoint) -> Checkpoint:
+    """The same run with a model that reads noise."""
+
+    class Noisy(Checkpoint):
+        def model(self):
+            torch.manual_seed(1)
+            choice = self.record["model"]
+            overrides = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in choice["overrides"].items()
+            }
+            return gmg_model.create_model(choice["name"], **overrides, noise=2).eval()
+
+    return Noisy(trained.uri, trained.record)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on as many threads as a process of its own has with OMP_NUM_THREADS=1."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(trained: Checkpoint, store: Store, folder: Path, **options: Any) -> Prediction:
+    options = {"period": PERIOD, "say": lambda line: None, "batch_size": 4, **options}
+    return predict(trained, store, str(folder), **options)
+
+
+def flag(store: Store, frame: int, value: int = 1) -> Store:
+    """The store with a frame that is flagged as missing, its values gone."""
+    root = zarr.open_group(store.uri, mode="r+", use_consolidated=False)
+    root["available"][frame] = value  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    root["t2m"][frame] = np.nan  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    return open_store(store.uri)
+
+
+def by_hand(trained: Checkpoint, store: Store, init: str, horizon: int) -> np.ndarray:
+    """(T, H, W) in kelvin: the model called on the three frames up to ``init``."""
+    values = store.dataset()["t2m"].sel(time=slice(None, init)).values[-3:]
+    normalised = trained.normalisation.apply(values[None, :, None])
+    outputs = forecast_with(trained.model())(np.nan_to_num(normalised), horizon)
+    return trained.normalisation.invert(outputs)[0, :, 0]
+
+
+def objects(folder: Path) -> dict[str, str]:
+    """Checksum of every file but the writer's own lease."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith("lease")
+    }
+
+
+def test_plain_xarray_reads_the_models_own_values_with_decoded_times(store, trained, tmp_path):
+    made = run(trained, store, tmp_path / "forecasts", every=3)
+    assert (made.made, made.kept, made.left_out) == (4, 0, ())
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        assert forecasts["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+        assert forecasts["t2m"].attrs["units"] == "K"
+        hours = ["05", "08", "11", "14"]
+        inits = np.array([f"2019-01-23T{hour}" for hour in hours], "datetime64[ns]")
+        np.testing.assert_array_equal(forecasts["init_time"], inits)
+        leads = np.array([1, 2], "timedelta64[h]")
+        np.testing.assert_array_equal(forecasts["lead_time"].values, leads)
+        np.testing.assert_array_equal(forecasts["valid_time"], inits[:, None] + leads)
+        assert "valid_time" in forecasts["t2m"].coords
+        with store.dataset() as source:
+            np.testing.assert_array_equal(forecasts["latitude"], source["latitude"])
+        for init in inits:
+            expected = by_hand(trained, store, str(init), 2)
+            np.testing.assert_allclose(forecasts["t2m"].sel(init_time=init), expected, atol=1e-3)
+        assert forecasts.attrs["synthetic"] is True
+        assert forecasts.attrs["checkpoint"] == trained.uri
+        assert forecasts.attrs["checkpoint_step"] == 0
+        assert forecasts.attrs["statistics_fingerprint"] == store.fingerprint
+        assert "torch" in forecasts.attrs["versions"]
+
+
+def test_each_forecast_is_one_object(store, trained, tmp_path):
+    run(trained, store, tmp_path / "forecasts")
+    chunks = sorted(path.name for path in (tmp_path / "forecasts/t2m/c").iterdir())
+    assert chunks == sorted(str(index) for index in range(10))
+    assert sum(path.is_file() for path in (tmp_path / "forecasts/t2m/c").rglob("*")) == 10
+
+
+@pytest.mark.parametrize("written", [0, 3, 5, 9])
+def test_stopped_anywhere_and_run_again_gives_equal_bytes(
+    store, trained, tmp_path, monkeypatch, written
+):
+    run(trained, store, tmp_path / "whole")
+    write = forecast_store.ForecastStore.write
+
+    def stops(self: forecast_store.ForecastStore, index: int, values: Any) -> None:
+        if index == written:
+            raise KeyboardInterrupt
+        write(self, index, values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forecast_store.ForecastStore, "write", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(trained, store, tmp_path / "resumed")
+    with pytest.raises(FileNotFoundError):
+        xr.open_zarr(tmp_path / "resumed")
+    resumed = run(trained, store, tmp_path / "resumed")
+    assert (resumed.made, resumed.kept) == (10 - written, written)
+    assert objects(tmp_path / "resumed") == objects(tmp_path / "whole")
+
+
+def test_a_process_that_is_killed_is_resumed_to_equal_bytes(store, trained, tmp_path, one_thread):
+    days = ("2019-01-23", "2019-01-26")
+    command = ["--checkpoint", trained.uri, "--store", store.uri, "--batch_size", "2"]
+    command += ["--first", days[0], "--last", days[1], "--forecasts", str(tmp_path / "resumed")]
+    family = Family()
+    process = subprocess.Popen(
+        [sys.executable, "jobs/predict.py", *command],
+        cwd=ROOT,
+        env={**os.environ, **family.environment, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    records = tmp_path / "resumed/.ledger/forecasts"
+    try:
+        wait_until(lambda: records.exists() and len(list(records.iterdir())) > 3, "forecasts")
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.wait(30)
+        family.end(0)
+    assert not (tmp_path / "resumed/zarr.json").exists()
+    again = run(trained, store, tmp_path / "resumed", period=days, batch_size=2)
+    assert again.kept > 3
+    assert again.made + again.kept == 4 * 24
+    run(trained, store, tmp_path / "whole", period=days, batch_size=2)
+    assert objects(tmp_path / "resumed") == objects(tmp_path / "whole")
+
+
+def test_run_again_with_nothing_to_do_writes_nothing(store, trained, tmp_path):
+    run(trained, store, tmp_path / "forecasts")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "forecasts/t2m").rglob("*")}
+    again = run(trained, store, tmp_path / "forecasts")
+    assert (again.made, again.kept) == (0, 10)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "forecasts/t2m").rglob("*")}
+    assert after == before
+
+
+def test_a_damaged_forecast_is_made_again(store, trained, tmp_path):
+    run(trained, store, tmp_path / "forecasts")
+    whole = objects(tmp_path / "forecasts")
+    (tmp_path / "forecasts/t2m/c/6/0/0/0").write_bytes(b"damage")
+    assert run(trained, store, tmp_path / "forecasts").made == 1
+    assert objects(tmp_path / "forecasts") == whole
+
+
+def test_other_forecasts_are_never_mixed_with_those_that_are_there(store, trained, tmp_path):
+    run(trained, store, tmp_path / "forecasts")
+    with pytest.raises(UsageError, match=r"other forecasts are there: horizon differ .*was 2"):
+        run(trained, store, tmp_path / "forecasts", horizon=1)
+
+
+def test_the_store_itself_is_never_written_over(store, trained):
+    before = objects(Path(store.uri))
+    with pytest.raises(UsageError, match="something else than forecasts"):
+        run(trained, store, Path(store.uri))
+    assert objects(Path(store.uri)) == before
+
+
+def test_an_input_with_a_missing_frame_has_no_forecast_and_is_listed(store, trained, tmp_path):
+    frame = 24 * 22 + 8  # 2019-01-23T08
+    gappy = flag(store, frame)
+    made = run(trained, gappy, tmp_path / "forecasts")
+    assert [init for init, _ in made.left_out] == [f"2019-01-23T{h:02}:00:00" for h in (8, 9, 10)]
+    assert {why for _, why in made.left_out} == {"frame 2019-01-23T08:00:00 is missing_in_source"}
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        hours = forecasts["init_time"].dt.hour.values.tolist()
+        assert hours == [5, 6, 7, 11, 12, 13, 14]
+        assert len(forecasts.attrs["left_out"]) == 3
+        assert np.isfinite(forecasts["t2m"].values).all()
+
+
+def test_missing_pixels_are_what_they_were_in_training(make_store, tmp_path):
+    values = weather()
+    values[24 * 22 + 5 :, :3, :4] = np.nan
+    store = make_store(values)
+    data = DataOptions(input_frames=3, horizon=2, normalise="standardise", pool_mib=1)
+    trained = write_untrained_run(small_options(store.uri, str(tmp_path / "run"), data=data))
+    run(trained, store, tmp_path / "forecasts", period=("2019-01-23T09", "2019-01-23T09"))
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        expected = by_hand(trained, store, "2019-01-23T09:00", 2)
+        np.testing.assert_allclose(forecasts["t2m"][0], expected, atol=1e-3)
+
+
+def test_the_newest_frames_need_no_truth(store, trained, tmp_path):
+    made = run(trained, store, tmp_path / "forecasts", period=None)
+    assert made.inits == (str(store.times[HOURS - 1].astype("datetime64[m]")),)
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        assert forecasts["valid_time"].values.min() > store.times[-1]
+
+
+def test_newest_frames_that_are_missing_are_said(store, trained, tmp_path):
+    made = run(trained, flag(store, HOURS - 2, 2), tmp_path / "forecasts", period=None)
+    assert made.inits == (str(store.times[HOURS - 3].astype("datetime64[m]")),)
+    assert [reason for _, reason in made.left_out] == [
+        "frame 2019-01-30T22:00:00 is unreadable"
+    ] * 2
+
+
+def test_a_horizon_beyond_the_trained_one_is_made_and_said(store, trained, tmp_path):
+    lines: list[str] = []
+    run(trained, store, tmp_path / "forecasts", horizon=5, period=None, say=lines.append)
+    assert any("5 frames with a model that was trained for 2" in line for line in lines)
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        assert forecasts.sizes["lead_time"] == 5
+
+
+def test_members_quantiles_and_exceedance_are_those_of_the_members(store, noisy, tmp_path):
+    run(noisy, store, tmp_path / "members", products=Products(members=5), seed=3, every=5)
+    with xr.open_zarr(tmp_path / "members") as forecasts:
+        limit = float(forecasts["t2m"].values.mean())
+    products = Products(members=5, quantiles=(0.1, 0.5), exceed=(limit,))
+    run(noisy, store, tmp_path / "forecasts", products=products, seed=3, every=5)
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        members = forecasts["t2m"]
+        assert members.dims[:3] == ("init_time", "lead_time", "member")
+        assert float(members.std("member").max()) > 0
+        np.testing.assert_allclose(forecasts["t2m_mean"], members.mean("member"), rtol=1e-5)
+        expected = (
+            members.load().quantile([0.1, 0.5], "member").transpose(*forecasts["t2m_quantile"].dims)
+        )
+        np.testing.assert_allclose(forecasts["t2m_quantile"], expected, rtol=1e-5)
+        above = (members > limit).mean("member")
+        np.testing.assert_allclose(forecasts["t2m_exceedance"].isel(threshold=0), above, rtol=1e-6)
+        assert 0 < float(above.mean()) < 1
+        assert forecasts["t2m_exceedance"].attrs["units"] == "1"
+        assert forecasts["threshold"].attrs["units"] == "K"
+        first = members.isel(init_time=1).values
+    # A member depends on its init time and number, not on what is forecast beside it.
+    alone = Products(members=2)
+    period = ("2019-01-23T10:00", "2019-01-23T10:00")
+    run(noisy, store, tmp_path / "alone", products=alone, seed=3, period=period)
+    with xr.open_zarr(tmp_path / "alone") as forecasts:
+        np.testing.assert_allclose(forecasts["t2m"][0], first[:, :2], atol=1e-3)
+
+
+def test_members_of_a_model_without_noise_are_refused(store, trained, tmp_path):
+    with pytest.raises(UsageError, match="trained with noise"):
+        run(trained, store, tmp_path / "forecasts", products=Products(members=3))
+    assert not (tmp_path / "forecasts").exists()
+
+
+def test_quantiles_of_one_forecast_are_refused():
+    with pytest.raises(UsageError, match="those of members"):
+        Products(quantiles=(0.5,))
+
+
+def test_a_store_of_other_statistics_is_refused(trained, make_store, tmp_path):
+    with pytest.raises(StoreError, match="trained with statistics"):
+        run(trained, make_store(weather(4), name="other.zarr"), tmp_path / "forecasts")
+
+
+@pytest.mark.parametrize(
+    ("period", "message"),
+    [
+        (("2024", "2025"), "no frame in 2024 to 2025"),
+        (("yesterday", "2019"), "'yesterday' is no time"),
+        (("2019-01-01T00", "2019-01-01T01"), "none of 2 forecasts can be made"),
+    ],
+)
+def test_periods_without_a_forecast_are_refused(store, trained, tmp_path, period, message):
+    with pytest.raises(UsageError, match=message):
+        run(trained, store, tmp_path / "forecasts", period=period)
+
+
+def test_channels_keep_their_dimension(make_store, tmp_path):
+    flow = np.random.default_rng(0).random((24 * 30, 2, 8, 8)).astype(np.float32)
+    store = make_store(flow)
+    data = DataOptions(input_frames=3, horizon=2, normalise="minmax", pool_mib=1)
+    trained = write_untrained_run(small_options(store.uri, str(tmp_path / "run"), data=data))
+    run(trained, store, tmp_path / "forecasts", period=None)
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        assert forecasts["flow"].dims == ("init_time", "lead_time", "channel", "y", "x")
+
+
+def test_an_exported_folder_forecasts_what_its_checkpoint_does(store, trained, tmp_path):
+    known = trained.record
+    record = {key: known[key] for key in ("model", "normalisation", "variables", "window", "grid")}
+    record |= {"step": 0, "trained_on": {"statistics_fingerprint": trained.fingerprint}}
+    write_exported(tmp_path / "exported", record, trained.tensors)
+    run(trained, store, tmp_path / "one", period=None)
+    run(load_trained(str(tmp_path / "exported")), store, tmp_path / "two", period=None)
+    with xr.open_zarr(tmp_path / "one") as one, xr.open_zarr(tmp_path / "two") as two:
+        np.testing.assert_array_equal(one["t2m"], two["t2m"])
+    weights = tmp_path / "exported/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreError, match="damaged"):
+        run(load_trained(str(tmp_path / "exported")), store, tmp_path / "three", period=None)
+
+
+def test_the_command_writes_the_newest_forecast_as_netcdf(store, trained, tmp_path):
+    file = tmp_path / "forecast.nc"
+    places = ("--checkpoint", trained.uri, "--store", store.uri)
+    done = job("predict.py", *places, "--latest", "--netcdf", str(file), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert "1 made, 0 were there" in done.stdout
+    with xr.open_dataset(file) as forecast:
+        assert forecast["init_time"].values[0] == store.times[-1]
+        assert forecast["t2m"].attrs["units"] == "K"
+        expected = by_hand(trained, store, str(store.times[-1]), 2)
+        np.testing.assert_allclose(forecast["t2m"][0], expected, atol=1e-3)
+    assert os.listdir(tmp_path).count("forecast.nc") == 1
+
+
+def test_no_init_times_is_wrong_usage():
+    done = job("predict.py", "--checkpoint", "run", "--store", "s.zarr", "--forecasts", "f.zarr")
+    assert done.returncode == 2
+    assert "--first and --last, or --latest" in done.stderr

@@ -87,10 +87,9 @@ def test_checkpoints_wait_for_a_storage_that_is_away_and_no_worker_fails(
 class Flaky(DirectTransport):
     """Reads the store, and loses its connection twice."""
 
-    readers = 1
-
     def __init__(self, reader: FrameReader):
         super().__init__(reader)
+        self.readers = 1
         self.loads = 0
 
     def loader(self, epoch: int, first_step: int) -> Load:

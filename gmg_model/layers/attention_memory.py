@@ -95,8 +95,9 @@ def attend(q_bcs: Tensor, k_bcs: Tensor, v_bcs: Tensor) -> Tensor:
     """
     q, v = q_bcs.transpose(1, 2), v_bcs.transpose(1, 2)
     if q.is_cuda:
-        mixed = F.scaled_dot_product_attention(q, k_bcs.transpose(1, 2), v, scale=1.0)
-        return mixed.transpose(1, 2)
+        # The fused kernels want an axis of heads and channels that lie side by side in memory.
+        tokens = (x.contiguous()[:, None] for x in (q, k_bcs.transpose(1, 2), v))
+        return F.scaled_dot_product_attention(*tokens, scale=1.0)[:, 0].transpose(1, 2)
     logits = torch.bmm(q.contiguous(), k_bcs)
     wide = torch.promote_types(logits.dtype, torch.float32)
     weights = logits.softmax(-1, dtype=wide).to(logits.dtype)

@@ -88,19 +88,17 @@ class ForecastStore:
         try:
             begun = json.loads(places.read_bytes(places.join(self.uri, *_PLAN)))
         except (FileNotFoundError, ValueError):
-            held = [name for name in places.names(self.uri) if name != FOLDER]
-            if held:
-                raise UsageError(
-                    f"the folder holds something else than forecasts: {', '.join(held[:3])}",
-                    where=self.uri,
-                    remedy="give an empty or new folder as --forecasts",
-                ) from None
-            text = json.dumps(self._identity, indent=1).encode()
-            places.write_bytes(places.join(self.uri, *_PLAN), text)
-            return
-        keys = sorted({*begun, *self._identity})
-        other = [key for key in keys if begun.get(key) != self._identity.get(key)]
-        if other:
+            begun = None
+        # A run that failed before its first forecast leaves a plan that binds nobody.
+        held = [name for name in places.names(self.uri) if name != FOLDER]
+        if begun is None and held:
+            raise UsageError(
+                f"the folder holds something else than forecasts: {', '.join(held[:3])}",
+                where=self.uri,
+                remedy="give an empty or new folder as --forecasts",
+            )
+        other = self._differences(begun) if begun and held else []
+        if begun and other:
             was, now = (_short(plan.get(other[0])) for plan in (begun, self._identity))
             raise UsageError(
                 f"other forecasts are there: {', '.join(other)} differ "
@@ -108,7 +106,14 @@ class ForecastStore:
                 where=self.uri,
                 remedy="give a new folder as --forecasts",
             )
+        if begun != self._identity:
+            text = json.dumps(self._identity, indent=1).encode()
+            places.write_bytes(places.join(self.uri, *_PLAN), text)
         sweep_partial(self.uri)
+
+    def _differences(self, begun: Mapping[str, Any]) -> list[str]:
+        keys = sorted({*begun, *self._identity})
+        return [key for key in keys if begun.get(key) != self._identity.get(key)]
 
     @property
     def complete(self) -> bool:

@@ -190,7 +190,7 @@ class _Maker:
                 torch.manual_seed(self._seed + frames[0])
                 outputs = self._forecast(seen, self._window.horizon, frames)
         except ConfigurationError as error:
-            raise UsageError(str(error), remedy="leave --horizon and --members out") from None
+            raise UsageError(str(error), remedy="leave --horizon out") from None
         physical_bmtchw = self._normalisation.invert(outputs)
         return [self._arrays(one) for one in physical_bmtchw]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ from jobs.forecasts.prediction import Prediction, predict
 from jobs.forecasts.trained import load_trained
 from jobs.training.checkpoints import Checkpoint
 from jobs.training.options import DataOptions
+from pipelines.clips import Clips
 from pipelines.errors import StoreError, UsageError
 from pipelines.store import Store, open_store
 from tests.jobs.forecasts.stores import HOURS, weather
@@ -204,6 +207,37 @@ def test_other_forecasts_are_never_mixed_with_those_that_are_there(store, traine
     run(trained, store, tmp_path / "forecasts")
     with pytest.raises(UsageError, match=r"other forecasts are there: horizon differ .*was 2"):
         run(trained, store, tmp_path / "forecasts", horizon=1)
+
+
+def test_a_run_that_failed_before_its_first_forecast_binds_nobody(
+    store, trained, tmp_path, monkeypatch
+):
+    def fails(self: forecast_store.ForecastStore, index: int, values: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forecast_store.ForecastStore, "write", fails)
+        with pytest.raises(MemoryError):
+            run(trained, store, tmp_path / "forecasts", horizon=5)
+    assert run(trained, store, tmp_path / "forecasts").made == 10
+
+
+def test_clips_are_refused_naming_the_way(store, trained, tmp_path):
+    clips = dataclasses.replace(store, clips=Clips(np.array(["a"]), np.arange(3), {}, False))
+    with pytest.raises(UsageError, match=r"(?s)clips have no init time.*jobs/export\.py"):
+        run(trained, clips, tmp_path / "forecasts")
+
+
+def test_forecasts_go_to_an_object_storage_as_to_a_disk(store, trained, tmp_path):
+    predict(trained, store, "memory://bucket/forecasts", period=PERIOD, batch_size=4)
+    run(trained, store, tmp_path / "here")
+    fs = fsspec.filesystem("memory")
+    there = {
+        path.removeprefix("/bucket/forecasts/"): hashlib.sha256(fs.cat_file(path)).hexdigest()
+        for path in fs.find("/bucket/forecasts")
+        if "lease" not in path
+    }
+    assert there == objects(tmp_path / "here")
 
 
 def test_the_store_itself_is_never_written_over(store, trained):

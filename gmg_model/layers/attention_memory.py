@@ -96,8 +96,9 @@ def attend(q_bcs: Tensor, k_bcs: Tensor, v_bcs: Tensor) -> Tensor:
     q, v = q_bcs.transpose(1, 2), v_bcs.transpose(1, 2)
     if q.is_cuda:
         # The fused kernels want an axis of heads and channels that lie side by side in memory.
-        tokens = (x.contiguous()[:, None] for x in (q, k_bcs.transpose(1, 2), v))
-        return F.scaled_dot_product_attention(*tokens, scale=1.0)[:, 0].transpose(1, 2)
+        heads = [x.contiguous()[:, None] for x in (q, k_bcs.transpose(1, 2), v)]
+        mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], scale=1.0)
+        return mixed[:, 0].transpose(1, 2)
     logits = torch.bmm(q.contiguous(), k_bcs)
     wide = torch.promote_types(logits.dtype, torch.float32)
     weights = logits.softmax(-1, dtype=wide).to(logits.dtype)

@@ -180,25 +180,6 @@ class EncoderForecaster(RecurrentForecaster):
             horizon = self.config.horizon
         return super().forward(frames, horizon, **options)
 
-    def one_step_outputs(
-        self,
-        frames: Tensor,
-        input_frames: int,
-        forced: Tensor | None = None,
-        *,
-        shown: Tensor | None = None,
-        noise_keys: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """(B, T, C, H, W) -> (B, T - 1, C, H, W), as of every recurrent model.
-
-        The first ``input_frames - 1`` are persistence, the frame before: no output of the network.
-        """
-        outputs = self.scored_outputs(
-            frames, input_frames, forced, shown=shown, noise_keys=noise_keys, generator=generator
-        )
-        return torch.cat([frames[:, : input_frames - 1].to(outputs), outputs], dim=1)
-
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None
     ) -> LayersState:

@@ -180,16 +180,35 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         frames: Tensor,
         input_frames: int,
         forced: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """The output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
+
+        Output t is the model's estimate of frame t + 1. A model with an encoder estimates no
+        observed frame: there persistence stands, the frame before, which is no output of the
+        network and has no gradient. Parameters are those of `scored_outputs`.
+        """
+        outputs = self.scored_outputs(frames, input_frames, forced, **options)
+        observed = frames.shape[1] - 1 - outputs.shape[1]
+        return (
+            torch.cat([frames[:, :observed].to(outputs), outputs], dim=1) if observed else outputs
+        )
+
+    def scored_outputs(
+        self,
+        frames: Tensor,
+        input_frames: int,
+        forced: Tensor | None = None,
         *,
         shown: Tensor | None = None,
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
+        """What training scores, the estimates of the window's last frames: (B, T - k, C, H, W).
 
-        Output t is the model's estimate of frame t + 1. The first ``input_frames`` frames are fed
-        as they are, except where ``shown`` is 0; after them the model's own outputs, except where
-        ``forced`` is 1.
+        k is 1, and ``input_frames`` for a model with an encoder. The first ``input_frames`` frames
+        are fed as they are, except where ``shown`` is 0; after them the model's own outputs, except
+        where ``forced`` is 1.
 
         Parameters
         ----------
@@ -207,25 +226,6 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             frame 1 + j. None: all 1. Only for models that take hidden frames.
         noise_keys, generator:
             As for `forward`.
-        """
-        return self.scored_outputs(
-            frames, input_frames, forced, shown=shown, noise_keys=noise_keys, generator=generator
-        )
-
-    def scored_outputs(
-        self,
-        frames: Tensor,
-        input_frames: int,
-        forced: Tensor | None = None,
-        *,
-        shown: Tensor | None = None,
-        noise_keys: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """What training scores, the estimates of the window's last frames: (B, T - k, C, H, W).
-
-        k is 1, and ``input_frames`` for a model with an encoder, which estimates no observed
-        frame. Parameters are those of `one_step_outputs`.
         """
         self._check_frames(frames)
         batch, total = frames.shape[:2]

@@ -20,9 +20,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
+_RANGE = re.compile(rb"(?im)^range: bytes=(\d+)-(\d+)")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding: *chunked")
 _BUFFER = 1 << 20
 _SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -47,6 +48,7 @@ class LatencyProxy:
         self._requests_seen = 0
         self._port = port
         self._counts: Counter[str] = Counter()
+        self._gets: list[tuple[str, int | None]] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -57,6 +59,11 @@ class LatencyProxy:
         with self._lock:
             counts, self._counts = self._counts, Counter()
         return dict(counts)
+
+    def gets(self, ending: str) -> list[int | None]:
+        """Requests for objects with this ending: the bytes asked for, None for all of it."""
+        with self._lock:
+            return [length for path, length in self._gets if path.endswith(ending)]
 
     def close(self) -> None:
         """Take no more connections."""
@@ -97,6 +104,7 @@ class LatencyProxy:
             left = int(length[1]) if length else 0
             self._count(head.split(b" ", 1)[0].decode(), 1)
             self._count("up", left)
+            self._note(head)
             time.sleep(self.latency_seconds)
             body, held = held[:left], held[left:]
             if self._is_one_too_many():
@@ -111,6 +119,14 @@ class LatencyProxy:
                     return
                 server.sendall(memoryview(block)[:size])
                 left -= size
+
+    def _note(self, head: bytes) -> None:
+        method, target, _ = head.split(b" ", 2)
+        if method == b"GET":
+            span = _RANGE.search(head)
+            length = int(span[2]) - int(span[1]) + 1 if span else None
+            with self._lock:
+                self._gets.append((unquote(urlsplit(target.decode()).path), length))
 
     def _is_one_too_many(self) -> bool:
         with self._lock:

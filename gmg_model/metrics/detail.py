@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmg_model.metrics.gradients import gradient_differences
-from gmg_model.metrics.streaming import FRAME_AXES, Curve, StreamingMetrics, Sums, by_lead
+from gmg_model.metrics.streaming import FRAME_AXES, Curve, Field, StreamingMetrics, Sums, by_lead
 
 FINE_WAVELENGTH = 8.0
 """Pixels: what is shorter counts as fine."""
@@ -37,12 +37,7 @@ class DetailMetrics(StreamingMetrics):
         super().__init__()
         self._grid: tuple[int, ...] | None = None
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         self._check_grid(true.shape[-2:])
         sums: Sums = {}
         valid = ~np.isnan(true)
@@ -100,11 +95,11 @@ class Rings(NamedTuple):
     """flat places of the coefficients, sorted by ring"""
     starts: NDArray[np.int64]
     """first of each ring among them"""
-    weights: NDArray[np.float64]
+    weights: Field
     """share of each in its ring's mean"""
 
 
-def ring_power(frames: NDArray[np.float64]) -> NDArray[np.float64]:
+def ring_power(frames: Field) -> Field:
     """Radially averaged power spectral density: (..., H, W) -> (..., max(H, W) // 2).
 
     Entry k - 1 is the mean of |FFT|^2 / (H * W) over wavenumbers that round to k / max(H, W)

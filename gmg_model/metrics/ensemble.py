@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gmg_model.metrics.streaming import Curve, StreamingMetrics, Sums, by_lead
+from gmg_model.metrics.streaming import Curve, Field, StreamingMetrics, Sums, by_lead
 
 
 class EnsembleMetrics(StreamingMetrics):
@@ -43,12 +43,7 @@ class EnsembleMetrics(StreamingMetrics):
                 "with protocol strict"
             )
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         count = pred.shape[1]
         valid = ~np.isnan(true)
         ordered = np.sort(np.moveaxis(np.where(valid[:, None], pred, 0.0), 1, 0), axis=0)
@@ -86,9 +81,7 @@ class EnsembleMetrics(StreamingMetrics):
         return Curve("members below the truth", "members", tuple(float(r) for r in range(ranks)))
 
 
-def _ranks(
-    ordered: NDArray[np.float64], truth: NDArray[np.float64], valid: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _ranks(ordered: Field, truth: Field, valid: NDArray[np.bool_]) -> Field:
     """Pixels by the rank of their truth, (T, M + 1); members in order along the first axis."""
     members, _, leads = ordered.shape[:3]
     below = (ordered < truth).sum(axis=0)

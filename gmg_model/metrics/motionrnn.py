@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmg_model.metrics.gradients import gradient_differences
 from gmg_model.metrics.grey import GREY_LEVELS, GreyScale
 from gmg_model.metrics.radar import counts_of_events, motionrnn_level, ratios_of_events
 from gmg_model.metrics.ssim import Moments, ssim_map
-from gmg_model.metrics.streaming import FRAME_AXES, StreamingMetrics, Sums, by_lead, frames_in
+from gmg_model.metrics.streaming import (
+    FRAME_AXES,
+    Field,
+    StreamingMetrics,
+    Sums,
+    by_lead,
+    frames_in,
+)
 
 
 class MotionrnnMetrics(StreamingMetrics):
@@ -55,12 +61,7 @@ class MotionrnnMetrics(StreamingMetrics):
             "thresholds": self.thresholds,
         }
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         clipped, truth = self.scale.clipped(pred), self.scale.clipped(true)
         grey, grey_true = self.scale.truncated(pred), self.scale.truncated(true)
         error, grey_error = clipped - truth, grey - grey_true

@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmg_model.metrics.ssim import Moments, ssim_map
-from gmg_model.metrics.streaming import FRAME_AXES, StreamingMetrics, Sums, by_lead, frames_in
+from gmg_model.metrics.streaming import (
+    FRAME_AXES,
+    Field,
+    StreamingMetrics,
+    Sums,
+    by_lead,
+    frames_in,
+)
 
 
 class OpenstlMetrics(StreamingMetrics):
@@ -43,12 +49,7 @@ class OpenstlMetrics(StreamingMetrics):
     def options(self) -> Mapping[str, Any]:
         return {"thresholds": self.thresholds, "image": self.image}
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         error = pred - true
         frames = frames_in(true)
         sums = {

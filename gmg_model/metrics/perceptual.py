@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.metrics.streaming import StreamingMetrics, Sums, as_float64, frames_in
+from gmg_model.metrics.streaming import Field, StreamingMetrics, Sums, as_float64, frames_in
 
 FrameFeatures = Callable[[Tensor], Sequence[Any]]
 """Frames (n, C, H, W), float32 on the host, to layers of features (n, C_l, H_l, W_l)."""
@@ -79,12 +78,7 @@ class PerceptualMetrics(StreamingMetrics):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_features": {}}
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         if not self._features:
             raise ConfigurationError(
                 "this accumulator came from another process without its feature functions: merge "
@@ -122,13 +116,13 @@ class PerceptualMetrics(StreamingMetrics):
             result["overall"][f"fvd_{self.name}"] = frechet_distance(*moments[0], *moments[1])
         return result
 
-    def _moments(self, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _moments(self, side: str) -> tuple[Field, Field]:
         count = self._sums[f"clips_{side}"][0]
         mean = self._sums[f"feature_{side}"][0] / count
         spread = self._sums[f"product_{side}"][0] - count * np.outer(mean, mean)
         return mean, spread / (count - 1) if count > 1 else np.full_like(spread, np.nan)
 
-    def _distance(self, pred: Sequence[Any], true: Sequence[Any]) -> NDArray[np.float64]:
+    def _distance(self, pred: Sequence[Any], true: Sequence[Any]) -> Field:
         """(n,) distances from layers of features."""
         weights = self._weights or [np.ones(1)] * len(true)
         if len(weights) != len(true):
@@ -144,10 +138,10 @@ class PerceptualMetrics(StreamingMetrics):
 
 
 def frechet_distance(
-    mean: NDArray[np.float64],
-    covariance: NDArray[np.float64],
-    other_mean: NDArray[np.float64],
-    other_covariance: NDArray[np.float64],
+    mean: Field,
+    covariance: Field,
+    other_mean: Field,
+    other_covariance: Field,
 ) -> float:
     """Squared Frechet distance of two Gaussians: means (D,), covariances (D, D).
 
@@ -165,5 +159,5 @@ def frechet_distance(
     return float(((mean - other_mean) ** 2).sum() + trace)
 
 
-def _length(features: NDArray[np.float64]) -> NDArray[np.float64]:
+def _length(features: Field) -> Field:
     return np.sqrt((features**2).sum(axis=1, keepdims=True)) + SMALLEST_NORM

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.metrics.grey import ROUNDING, GreyScale
-from gmg_model.metrics.streaming import StreamingMetrics, Sums, by_lead
+from gmg_model.metrics.streaming import Field, StreamingMetrics, Sums, by_lead
 
 CONVENTIONS = ("dbz", "pixel", "motionrnn")
 EDGES = ("whole", "pad0")
@@ -89,12 +89,7 @@ class RadarMetrics(StreamingMetrics):
             "dbz_range": self.dbz_range,
         }
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         valid = ~np.isnan(true)
         wholes = {
             scale: _fractions(valid, scale) > 1 - 0.5 / scale**2
@@ -197,7 +192,7 @@ def _padded(event: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
     return np.pad(event, [(0, 0)] * (event.ndim - 2) + [(rim, rim), (rim, rim)])
 
 
-def _fractions(event: NDArray[np.bool_], scale: int) -> NDArray[np.float64]:
+def _fractions(event: NDArray[np.bool_], scale: int) -> Field:
     """Fraction of event pixels in each whole square: (..., H, W) -> (..., H - s + 1, W - s + 1)."""
     *lead, rows, columns = event.shape
     if scale > min(rows, columns):

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmg_model.metrics.grey import GREY_LEVELS, GreyScale
 from gmg_model.metrics.ssim import WINDOW, Moments, ssim_across_windows, ssim_map
 from gmg_model.metrics.streaming import (
+    Field,
     StreamingMetrics,
     Sums,
     as_float64,
@@ -50,12 +50,7 @@ class SrvpMetrics(StreamingMetrics):
     def options(self) -> Mapping[str, Any]:
         return {"data_min": self.scale.data_min, "data_max": self.scale.data_max}
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         grey, grey_true = self.scale.rounded(pred), self.scale.rounded(true)
         error = grey - grey_true
         similarity = ssim_map(Moments(grey), Moments(grey_true), GREY_LEVELS)
@@ -126,7 +121,7 @@ def published_ssim(
     return scores
 
 
-def _level_counts(grey: NDArray[np.float64]) -> NDArray[np.float64]:
+def _level_counts(grey: Field) -> Field:
     """Pixels of each grey level by lead, (T, 256); the span of levels seen follows by any split."""
     leads = grey.shape[1]
     places = np.arange(leads)[:, None, None, None] * 256 + grey

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from gmg_model.metrics.streaming import Field
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03
 ROWS_AND_COLUMNS = (-1, -2)
 SEQUENCES_AT_ONCE = 256
-
-Field = NDArray[np.float64]
 
 
 class Moments:

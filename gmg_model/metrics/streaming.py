@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Sums = dict[str, NDArray[np.float64]]
+Field = NDArray[np.float64]
+
+Sums = dict[str, Field]
 """Named sums; in a batch and in an accumulator one value a lead time, shape (T,), or a row of
 values a lead time, shape (T, K), for what is drawn as a curve."""
 
@@ -52,12 +54,7 @@ class StreamingMetrics(ABC):
         self._sums: Sums = {}
 
     @abstractmethod
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         """The sums of one batch: arrays (N, T, C, H, W) in, one (T,) array a name out."""
 
     @abstractmethod
@@ -69,8 +66,8 @@ class StreamingMetrics(ABC):
         return {}
 
     def axis_of(self, curve: str, sums: Sums) -> Curve:
-        """The axis of one of `curves`."""
-        raise NotImplementedError(curve)
+        """The axis of one of `curves`; KeyError where the protocol has no such curve."""
+        raise KeyError(curve)
 
     def update(self, pred: Any, true: Any, climatology: Any = None) -> None:
         """Add a batch.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gmg_model.errors import ConfigurationError
 from gmg_model.metrics.ssim import WINDOW, Moments, ssim_map, window_sum
-from gmg_model.metrics.streaming import FRAME_AXES, StreamingMetrics, Sums, by_lead
+from gmg_model.metrics.streaming import FRAME_AXES, Field, StreamingMetrics, Sums, by_lead
 
 # One rounding of float32 on a range of 1: a frame forecast without error counts as 144.5 dB, so
 # that empty frames do not make the mean infinite.
@@ -42,12 +42,7 @@ class StrictMetrics(StreamingMetrics):
     def options(self) -> Mapping[str, Any]:
         return {"data_min": self.data_min, "data_max": self.data_max}
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         valid = ~np.isnan(true)
         error = np.where(valid, pred - true, 0.0)
         squared = error * error
@@ -86,8 +81,8 @@ class StrictMetrics(StreamingMetrics):
 
 
 def _similarity(
-    pred: NDArray[np.float64], true: NDArray[np.float64], valid: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    pred: Field, true: Field, valid: NDArray[np.bool_]
+) -> tuple[Field, NDArray[np.bool_]]:
     """SSIM where all 49 pixels of a window exist, else 0, and where that is; data range 1."""
     forecast, truth = (Moments(np.where(valid, values, 0.0)) for values in (pred, true))
     similarity = ssim_map(forecast, truth, data_range=1.0)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmg_model.errors import ConfigurationError
 from gmg_model.metrics.streaming import (
     FRAME_AXES,
+    Field,
     StreamingMetrics,
     Sums,
     as_float64,
@@ -49,12 +49,7 @@ class WeatherMetrics(StreamingMetrics):
     def options(self) -> Mapping[str, Any]:
         return {"latitude": self.latitude.tolist()}
 
-    def batch_sums(
-        self,
-        pred: NDArray[np.float64],
-        true: NDArray[np.float64],
-        climatology: NDArray[np.float64] | None,
-    ) -> Sums:
+    def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         if true.shape[-2] != self.latitude.size:
             raise ValueError(f"frames of {true.shape[-2]} rows, {self.latitude.size} latitudes")
         valid = ~np.isnan(true)

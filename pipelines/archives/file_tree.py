@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines import uri as places
 from pipelines.archives.archive import SourceFile
+from pipelines.archives.files import unlisted
 from pipelines.errors import SourceError
 from pipelines.patience import is_storage_fault
 
@@ -35,11 +36,7 @@ def find_tree(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[Sou
     except Exception as error:
         if not is_storage_fault(error):
             raise
-        raise SourceError(
-            f"the source cannot be listed: {type(error).__name__}: {error}",
-            where=source,
-            remedy=remedy if places.is_local(source) else places.CHECK_ACCESS,
-        ) from None
+        raise unlisted(source, error, remedy) from None
     scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
     root = path.rstrip("/") + "/" if folder else path.rsplit("/", 1)[0] + "/"
     files = [

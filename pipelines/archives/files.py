@@ -46,11 +46,7 @@ def find_files(
     except Exception as error:
         if not is_storage_fault(error):
             raise
-        raise SourceError(
-            f"the source cannot be listed: {_reason(error)}",
-            where=source,
-            remedy=remedy if places.is_local(source) else places.CHECK_ACCESS,
-        ) from None
+        raise unlisted(source, error, remedy) from None
     if not found:
         raise SourceError("no files found", where=source, remedy=remedy)
     scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
@@ -62,6 +58,15 @@ def find_files(
     if not files:
         raise SourceError("no files found in the zip", where=source, remedy=remedy)
     return tuple(sorted(files, key=lambda file: (file.name, file.uri)))
+
+
+def unlisted(source: str, error: Exception, remedy: str) -> SourceError:
+    """What a storage fault on listing a source is to the user."""
+    return SourceError(
+        f"the source cannot be listed: {_reason(error)}",
+        where=source,
+        remedy=remedy if places.is_local(source) else places.CHECK_ACCESS,
+    )
 
 
 def _with_members(files: list[SourceFile], suffixes: tuple[str, ...]) -> list[SourceFile]:

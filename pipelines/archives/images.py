@@ -10,7 +10,11 @@ import numpy as np
 
 from pipelines.archives.archive import Decode, SourceFile
 from pipelines.archives.files import reading
+from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
+
+GREY_VALUES = {"long_name": "grey value, 0 to 255", "units": "1", GREY_LEVELS: [0.0, 255.0]}
+"""Attributes of a video of 8-bit images, kept as they are."""
 
 
 def image_shape(file: SourceFile) -> tuple[int, int]:

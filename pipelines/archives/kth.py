@@ -17,9 +17,8 @@ import numpy as np
 
 from pipelines.archives.archive import Progress, SourceFile
 from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents
-from pipelines.archives.images import image_decoder, image_shape
+from pipelines.archives.images import GREY_VALUES, image_decoder, image_shape
 from pipelines.archives.options import ArchiveOptions, check_at_least, option
-from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
 LAST_TRAIN, LAST_VALIDATION, LAST = 14, 16, 25
@@ -55,11 +54,7 @@ def describe(files: Sequence[SourceFile], options: KthOptions, progress: Progres
         variable="intensity",
         dims=("y", "x"),
         shape=(side, side),
-        attributes={
-            "long_name": "grey value, 0 to 255",
-            "units": "1",
-            GREY_LEVELS: [0.0, 255.0],
-        },
+        attributes=GREY_VALUES,
         offsets=np.arange(options.frames, dtype=np.int64),
         clips=clips,
         timed=False,

@@ -23,8 +23,8 @@ import numpy as np
 from pipelines.archives.archive import Decode, Progress, SourceFile
 from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents, whole
 from pipelines.archives.files import reading
+from pipelines.archives.images import GREY_VALUES
 from pipelines.archives.options import ArchiveOptions, check_at_least, option
-from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
 SIDE, DIGIT = 64, 28
@@ -88,11 +88,7 @@ def describe(
         variable="intensity",
         dims=("y", "x"),
         shape=(SIDE, SIDE),
-        attributes={
-            "long_name": "grey value, 0 to 255",
-            "units": "1",
-            GREY_LEVELS: [0.0, 255.0],
-        },
+        attributes=GREY_VALUES,
         offsets=np.arange(options.frames, dtype=np.int64),
         clips=made,
         timed=False,

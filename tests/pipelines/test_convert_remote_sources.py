@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -15,7 +16,7 @@ from pipelines.archives.source_cache import kept_copies
 from pipelines.convert import ConversionRequest, convert
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
-from tests.counting_proxy import CountingProxy, counting
+from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, s3_server
 from tests.pipelines.small_archives import fields, hourly, write_days
 from tests.pipelines.test_zips import zipped
@@ -26,16 +27,17 @@ SMALL = ConversionOptions(chunk_frames=4, shard_frames=4)
 
 
 @pytest.fixture(scope="module")
-def proxy(s3_server: S3Server, request: pytest.FixtureRequest) -> Iterator[CountingProxy]:
+def proxy(s3_server: S3Server, request: pytest.FixtureRequest) -> Iterator[LatencyProxy]:
     """A relay in front of the server, which Ray's workers talk to as well."""
     direct = os.environ["AWS_ENDPOINT_URL"]
-    with counting(s3_server.endpoint) as relay:
-        os.environ["AWS_ENDPOINT_URL"] = relay.endpoint
-        s3fs.S3FileSystem.clear_instance_cache()
-        request.getfixturevalue("ray_cluster")
-        yield relay
-        os.environ["AWS_ENDPOINT_URL"] = direct
-        s3fs.S3FileSystem.clear_instance_cache()
+    relay = LatencyProxy(urlsplit(s3_server.endpoint).port or 80, latency_seconds=0.0)
+    os.environ["AWS_ENDPOINT_URL"] = relay.endpoint
+    s3fs.S3FileSystem.clear_instance_cache()
+    request.getfixturevalue("ray_cluster")
+    yield relay
+    os.environ["AWS_ENDPOINT_URL"] = direct
+    s3fs.S3FileSystem.clear_instance_cache()
+    relay.close()
 
 
 def uploaded(folder: Path, bucket: str) -> str:
@@ -44,7 +46,7 @@ def uploaded(folder: Path, bucket: str) -> str:
 
 
 def test_a_file_of_twelve_shards_is_fetched_once(
-    proxy: CountingProxy, s3_server: S3Server, tmp_path: Path
+    proxy: LatencyProxy, s3_server: S3Server, tmp_path: Path
 ):
     source = uploaded(write_days(tmp_path / "a", 1, 2), s3_server.bucket())
     with kept_copies() as cache:
@@ -59,7 +61,7 @@ def test_a_file_of_twelve_shards_is_fetched_once(
 
 
 def test_without_room_a_file_is_fetched_for_each_of_its_shards(
-    proxy: CountingProxy, s3_server: S3Server, tmp_path: Path
+    proxy: LatencyProxy, s3_server: S3Server, tmp_path: Path
 ):
     source = uploaded(write_days(tmp_path / "a", 3), s3_server.bucket())
     store = str(tmp_path / "s")
@@ -69,7 +71,7 @@ def test_without_room_a_file_is_fetched_for_each_of_its_shards(
 
 
 def test_a_zip_is_read_in_ranges_and_never_fetched_whole(
-    proxy: CountingProxy, s3_server: S3Server, tmp_path: Path
+    proxy: LatencyProxy, s3_server: S3Server, tmp_path: Path
 ):
     folder = tmp_path / "zips"
     zipped(write_days(tmp_path / "a", 1, 2, 4), folder / "t2m.zip")

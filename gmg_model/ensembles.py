@@ -36,6 +36,26 @@ def draw_noise(keys_bk: Tensor, steps: int, channels: int, height: int, width: i
     return torch.from_numpy(np.stack(rows))
 
 
+def window_keys(seed: int, numbers: Sequence[int] | np.ndarray, step: int | None = None) -> Tensor:
+    """Keys of the noise of some windows: of (seed, step, number), or without a step (seed, number).
+
+    Parameters
+    ----------
+    numbers:
+        (b,) of each window, from 0: its lane in training, its first frame in validation.
+    """
+    ahead = (seed,) if step is None else (seed, step)
+    return torch.tensor([(*ahead, int(number)) for number in numbers])
+
+
+def member_keys(keys_bk: Tensor, members: int) -> Tensor:
+    """Keys of the noise of each sample's members, side by side: (B, K) -> (B * members, K + 1)."""
+    numbers = torch.arange(members, dtype=keys_bk.dtype, device=keys_bk.device)
+    return torch.cat(
+        [keys_bk.repeat_interleave(members, 0), numbers.repeat(len(keys_bk))[:, None]], 1
+    )
+
+
 class EnsembleForecaster(nn.Module):
     """A model that is called ``model(frames, horizon, noise_keys=...)``.
 

@@ -269,6 +269,8 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         state, first = self.begin(patches[:, :observed], generator)
         if forced is not None and forced.device.type == "cpu" and bool(forced.all()):
             observed = steps  # full teacher forcing: all frames are known beforehand
+        if forced is not None:
+            forced = forced.to(patches)
         known = slice(first, min(observed, steps))
         readings = self._read_ahead(_with_noise(patches[:, known], noise[:, known]), state)
         outputs: list[Tensor] = []
@@ -279,7 +281,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             elif forced is None:
                 fed = output
             else:
-                true = forced[:, t - observed].to(output).view(-1, 1, 1, 1)
+                true = forced[:, t - observed].view(-1, 1, 1, 1)
                 fed = true * patches[:, t] + (1 - true) * output
             reading = readings[t - first] if t - first < len(readings) else None
             output, state = self._one_step(fed, noise[:, t], reading, state)

@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmg_model.ensembles import member_keys
 from gmg_model.errors import ConfigurationError
 from gmg_model.losses import create_loss
+from gmg_model.member_losses import create_member_loss, list_member_losses
 
 _OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -47,9 +49,11 @@ class OptimisationConfig:
     gradient_clip: float = 1.0
     """largest norm of the whole gradient; 0: off"""
     loss: str = "l1+l2"
-    """name for gmg_model.losses.create_loss"""
+    """name for gmg_model.losses.create_loss, or with members for create_member_loss"""
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     """its options"""
+    members: int = 1
+    """forecasts of each window, each from its own noise; 2 or more for a loss over members"""
     precision: str = "fp32"
     """fp32, bf16 (autocast) or fp64"""
     ema: float = 0.0
@@ -72,11 +76,18 @@ class OptimisationConfig:
             ("warmup", 0 <= self.warmup < 1),
             ("gradient_clip", self.gradient_clip >= 0),
             ("ema", 0 <= self.ema < 1),
+            ("members", self.members >= 1),
         ):
             if not allowed:
                 raise ConfigurationError(f"{name} cannot be {getattr(self, name)}")
         if self.weight_decay and self.optimiser == "adam":
             raise ConfigurationError("weight_decay needs optimiser 'adamw' or 'rmsprop'")
+        if (self.members > 1) != (self.loss in list_member_losses()):
+            raise ConfigurationError(
+                f"members={self.members} with loss '{self.loss}': a loss over members "
+                f"({', '.join(list_member_losses())}) needs members=2 or more, and any other "
+                "loss, which would teach the members to be the same, members=1"
+            )
 
 
 def learning_rate(step: int, config: OptimisationConfig) -> float:
@@ -116,7 +127,15 @@ class Optimisation:
 
     def __init__(self, model: nn.Module, config: OptimisationConfig):
         self.model, self.config = model, config
-        self._loss = create_loss(config.loss, **config.loss_options)
+        noise = getattr(model, "noise", 0)
+        if bool(noise) != (config.members > 1):
+            raise ConfigurationError(
+                f"members={config.members} of a model with noise={noise}: noise is learnt from a "
+                "loss over members alone, so that loss 'crps' and members=2 or more go with a "
+                "model made with noise=4 (channels), and members=1 with noise=0"
+            )
+        create = create_loss if config.members == 1 else create_member_loss
+        self._loss = create(config.loss, **config.loss_options)
         self._optimiser = _OPTIMISERS[config.optimiser](
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -141,6 +160,7 @@ class Optimisation:
         forced: Tensor | None,
         weight: float,
         shown: Tensor | None = None,
+        noise_keys: Tensor | None = None,
     ) -> Tensor:
         """Add the gradient of ``weight * sum of the windows' losses``.
 
@@ -160,6 +180,9 @@ class Optimisation:
         shown:
             (b, input_frames - 1) in {0, 1}: 0 hides a frame of the input part (reverse scheduled
             sampling), for models that take it. None: all are shown.
+        noise_keys:
+            (b, K) whole numbers from 0 that name each window's noise, for a model that has noise;
+            its members draw from (key, member).
 
         Returns
         -------
@@ -167,18 +190,55 @@ class Optimisation:
             (b,) loss of each window over all its outputs, detached, float64: T - 1 frames, of a
             model with an encoder those of the horizon.
         """
-        masks = {"forced": forced} if shown is None else {"forced": forced, "shown": shown}
+        asked = {"forced": forced, "shown": shown}
+        fed = {name: self._for_members(mask) for name, mask in asked.items() if mask is not None}
+        if noise_keys is not None:
+            fed["noise_keys"] = member_keys(noise_keys, self.config.members)
         with self.autocast():
-            outputs_btchw = forward(frames_btchw, input_frames=input_frames, **masks)
-        true_btchw = frames_btchw[:, -outputs_btchw.shape[1] :]
-        losses_b = self._loss(outputs_btchw.to(frames_btchw.dtype), true_btchw)
+            outputs = forward(self._for_members(frames_btchw), input_frames=input_frames, **fed)
+        losses_b = self._losses(outputs, frames_btchw[:, -outputs.shape[1] :])
         (losses_b.sum() * weight).backward()
         return losses_b.detach().double()
 
-    def losses(self, predicted_btchw: Tensor, true_btchw: Tensor) -> Tensor:
-        """(b,) losses without gradient, for validation."""
-        with torch.no_grad():
-            return self._loss(predicted_btchw.to(true_btchw.dtype), true_btchw).double()
+    @torch.no_grad()
+    def forecast_losses(
+        self,
+        weights: Mapping[str, Tensor],
+        frames_btchw: Tensor,
+        input_frames: int,
+        noise_keys: Tensor | None = None,
+    ) -> Tensor:
+        """Losses of free-running forecasts, for validation: (b,), float64.
+
+        Parameters
+        ----------
+        weights:
+            Those of :meth:`evaluated_weights`; the model's own stay as they are. Its mode is the
+            caller's to set.
+        frames_btchw, input_frames, noise_keys:
+            As for :meth:`backward`.
+        """
+        given, true_btchw = frames_btchw.split(
+            [input_frames, frames_btchw.shape[1] - input_frames], dim=1
+        )
+        fed = {}
+        if noise_keys is not None:
+            fed["noise_keys"] = member_keys(noise_keys, self.config.members)
+        call = (self._for_members(given), true_btchw.shape[1])
+        with self.autocast():
+            outputs = torch.func.functional_call(self.model, dict(weights), call, fed)
+        return self._losses(outputs, true_btchw).double()
+
+    def _for_members(self, values: Tensor) -> Tensor:
+        """Each row once for each member, members of a window side by side: (b * M, ...)."""
+        members = self.config.members
+        return values if members == 1 else values.repeat_interleave(members, dim=0)
+
+    def _losses(self, outputs: Tensor, true_btchw: Tensor) -> Tensor:
+        outputs = outputs.to(true_btchw.dtype)
+        if self.config.members > 1:
+            outputs = outputs.unflatten(0, (len(true_btchw), self.config.members))
+        return self._loss(outputs, true_btchw)
 
     def update(self, step: int, loss: Tensor | None = None) -> Tensor:
         """Clip, step the optimiser and the average, clear the gradients.

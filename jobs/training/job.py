@@ -115,17 +115,16 @@ def _check_model(plan: TrainingPlan) -> int:
 
     from gmg_model import create_model
     from gmg_model.errors import ConfigurationError
-    from gmg_model.losses import create_loss
     from gmg_model.rollout import RecurrentForecaster
     from gmg_model.sampling import ScheduledSampling
-    from gmg_model.training import OptimisationConfig
+    from gmg_model.training import Optimisation, OptimisationConfig
 
     try:
-        create_loss(plan.options.training.loss, **plan.loss_options)
-        OptimisationConfig(**plan.optimisation)
+        config = OptimisationConfig(**plan.optimisation)
         sampling = ScheduledSampling(**plan.sampling)
         with torch.device("meta"):
             model = create_model(plan.options.model.name, **plan.model_overrides)
+        Optimisation(model, config)
         if plan.options.training.compile:
             cast(RecurrentForecaster, model).compile_steps()
         if sampling.hides_input and not getattr(model, "takes_hidden_frames", False):

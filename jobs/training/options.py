@@ -126,6 +126,10 @@ class TrainingOptions:
     """balanced losses: values from which an error weighs more, rising, in the units of the data"""
     loss_weights: tuple[float, ...] = ()
     """balanced losses: weights below, between and above the thresholds; empty: 1,2,5,10,30 for 4"""
+    members: int = 1
+    """forecasts of each window a step, of a model made with noise, for the loss crps"""
+    crps_fairness: float = 0.95
+    """loss crps: 1 is the fair score, 0.95 the almost fair one that lets no member drift unseen"""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """bf16: autocast; fp64: for checks of exactness"""
     ema: float = 0.0

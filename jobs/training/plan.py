@@ -57,6 +57,7 @@ class TrainingPlan:
             "gradient_clip": training.gradient_clip,
             "loss": training.loss,
             "loss_options": self.loss_options,
+            "members": training.members,
             "precision": training.precision,
             "ema": training.ema,
         }
@@ -74,7 +75,7 @@ class TrainingPlan:
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        """Options of ``gmg_model.losses.create_loss``, thresholds in units of normalised frames.
+        """Options of the loss, thresholds in units of normalised frames.
 
         Raises
         ------
@@ -83,6 +84,8 @@ class TrainingPlan:
         """
         training = self.options.training
         given: dict[str, Any] = {}
+        if training.members > 1:
+            return {"fairness": training.crps_fairness}
         if training.loss_weights:
             given["weights"] = training.loss_weights
         if training.loss_thresholds:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from gmg_model.ensembles import window_keys
 from gmg_model.training import Optimisation
 from jobs.training.plan import TrainingPlan
 from pipelines.stream import read_batches
@@ -63,14 +63,14 @@ def share_of_losses(
     batch = max(1, plan.options.training.global_batch // world)
     total = to_device(np.zeros((), np.float64)).double()
     model.eval()
+    noisy = plan.options.training.members > 1
     try:
-        with torch.no_grad(), optimisation.autocast():
-            for _, physical_btchw in read_batches(plan.store, plan.variables, spec, mine, batch):
-                normalised = np.nan_to_num(plan.normalisation.apply(physical_btchw))
-                frames_btchw = to_device(normalised)
-                given, true = frames_btchw.split([spec.input_frames, spec.horizon], dim=1)
-                forecast = torch.func.functional_call(model, weights, (given, spec.horizon))
-                total += optimisation.losses(forecast, true).sum()
+        for starts, physical_btchw in read_batches(plan.store, plan.variables, spec, mine, batch):
+            frames_btchw = to_device(np.nan_to_num(plan.normalisation.apply(physical_btchw)))
+            keys = window_keys(plan.options.training.seed, starts) if noisy else None
+            total += optimisation.forecast_losses(
+                weights, frames_btchw, spec.input_frames, keys
+            ).sum()
     finally:
         model.train()
     return total

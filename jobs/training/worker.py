@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gmg_model import create_model
+from gmg_model.ensembles import window_keys
 from gmg_model.rollout import RecurrentForecaster
 from gmg_model.sampling import ScheduledSampling, forced_frames, observed_frames
 from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
@@ -202,14 +203,11 @@ class Worker:
         shown = None
         if (observed := self.sampling.observed_probability(*when)) < 1:
             shown = observed_frames(observed, window.input_frames, *draw)
-            shown = shown.to(self.device, self.dtype)
+        keys = (
+            window_keys(draw[0], lanes, self.step) if self.optimisation.config.members > 1 else None
+        )
         return self.optimisation.backward(
-            self.forward,
-            frames_btchw,
-            window.input_frames,
-            forced.to(self.device, self.dtype),
-            weight,
-            shown,
+            self.forward, frames_btchw, window.input_frames, forced, weight, shown, keys
         )
 
     # --- validation and checkpoints --------------------------------------------------------------

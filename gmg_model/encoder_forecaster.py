@@ -154,21 +154,21 @@ class EncoderForecaster(RecurrentForecaster):
             padding=config.padding(motion=False),
             residual=config.residual,
             noise=config.noise,
+            static_channels=config.static_channels,
             checkpoint_steps=config.checkpoint_steps,
         )
         self.config = config
-        patch_channels = config.patch_size**2 * config.channels
         layers = config.layers + extra_layers
 
         def make_layers(in_channels: int) -> RecurrentLayers:
             inputs = [in_channels] + [config.width] * (layers - 1)
             return RecurrentLayers([make_cell(channels, i) for i, channels in enumerate(inputs)])
 
-        self.encoder = make_layers(patch_channels)
-        self.forecast = make_layers(patch_channels + config.noise)
+        self.encoder = make_layers(config.seen_channels)
+        self.forecast = make_layers(config.seen_channels + config.noise)
         width = config.width * layers + features
         # A container of one: its place in published checkpoints is output_layer.0.
-        head = GridConvolution(width, patch_channels, 3, circular=config.circular)
+        head = GridConvolution(width, config.patch_channels, 3, circular=config.circular)
         if config.residual:
             nn.init.zeros_(head.weight)  # training starts at persistence
             nn.init.zeros_(cast(nn.Parameter, head.bias))
@@ -225,7 +225,7 @@ class EncoderForecaster(RecurrentForecaster):
         Parameters
         ----------
         observed_btchw:
-            The observed patch frames (B, T, p*p*C, h, w).
+            The observed patch frames (B, T, p*p*C, h, w), static fields behind C.
         tops:
             H of the encoder's last layer after each of them, T of (B, hidden, h, w).
         """

@@ -126,6 +126,25 @@ class EnsembleForecaster(nn.Module):
             for module, training in modes.items():
                 module.training = training
 
+    def _noise(self, noise_keys: Tensor | None, steps: int, patches_btchw: Tensor) -> Tensor:
+        """Noise beside the frame of each step: (B, steps, noise, h, w)."""
+        batch, (height, width) = len(patches_btchw), patches_btchw.shape[-2:]
+        if noise_keys is None:
+            if self.noise and self.training and torch.is_grad_enabled():
+                raise ConfigurationError(
+                    f"a model with noise={self.noise} learns nothing of its noise from zeros: give "
+                    "noise_keys, and a loss over members, or make the model with noise=0"
+                )
+            return patches_btchw.new_zeros(batch, steps, self.noise, height, width)
+        if not self.noise:
+            raise ConfigurationError("noise_keys are for a model that is made with noise=1 or more")
+        if noise_keys.ndim != 2 or len(noise_keys) != batch:
+            raise ConfigurationError(
+                f"noise_keys has shape {tuple(noise_keys.shape)}: give ({batch}, K) for a batch of "
+                f"{batch}"
+            )
+        return draw_noise(noise_keys, steps, self.noise, height, width).to(patches_btchw)
+
     def _member(
         self, frames: Tensor, horizon: int, member: int, seed: int, numbers: list[int]
     ) -> Tensor:

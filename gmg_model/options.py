@@ -10,7 +10,12 @@ from gmg_model.errors import ConfigurationError, nearest
 
 C = TypeVar("C")
 
-OFFICIAL: Mapping[str, Any] = {"residual": False, "circular": False, "noise": 0}
+OFFICIAL: Mapping[str, Any] = {
+    "residual": False,
+    "circular": False,
+    "noise": 0,
+    "static_channels": 0,
+}
 """What compat="official" stands for in every recurrent model."""
 
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gmg_model.ensembles import EnsembleForecaster, draw_noise
+from gmg_model.ensembles import EnsembleForecaster
 from gmg_model.errors import ConfigurationError
 from gmg_model.layers.cell import Reading
 from gmg_model.patches import GridPadding, patchify, unpatchify
+from gmg_model.static import StaticInputs, beside_frames
 
 RECOMPILE_LIMIT = 64
 """Graphs of the time step in one process before compiling it anew is an error."""
@@ -31,7 +32,7 @@ class Steps(NamedTuple):
     step: Callable[..., tuple[Tensor, Any]]
     """``(model, reading, state)``: where the frame is known beforehand."""
     read_and_step: Callable[..., tuple[Tensor, Any]]
-    """``(model, patch frame and noise, state)``: where it is not."""
+    """``(model, patch frame and what is beside it, state)``: where it is not."""
 
 
 class RecurrentForecaster(EnsembleForecaster, ABC):
@@ -47,6 +48,8 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         Whether the network's output is the change from the frame it was fed.
     noise:
         Channels of noise that a step reads beside its patch frame.
+    static_channels:
+        Static fields that it reads there as well, see `gmg_model.static`.
     checkpoint_steps:
         Whether training recomputes each time step in the backward pass in place of keeping its
         activations: about a third more time, memory of one step in place of all.
@@ -64,9 +67,11 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         padding: GridPadding,
         residual: bool = False,
         noise: int = 0,
+        static_channels: int = 0,
         checkpoint_steps: bool = False,
     ):
         super().__init__(noise=noise)
+        self._static = StaticInputs(static_channels)
         self.channels, self.patch_size, self.padding = channels, patch_size, padding
         self.residual, self.checkpoint_steps = residual, checkpoint_steps
         self._steps = Steps(*STEPS)
@@ -81,13 +86,13 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         """The state that the rollout starts from, and the first frame that it is fed.
 
         A stack starts before frame 0; a model with an encoder reads the observed patch frames
-        (B, T, p*p*C, h, w) here and goes on from the last of them.
+        (B, T, p*p*C, h, w), static fields behind C, here and goes on from the last of them.
         """
         return self.initial_state(observed_btchw[:, 0], generator), 0
 
     @abstractmethod
     def read(self, patches_bchw: Tensor, state: Any) -> Reading:
-        """What a step takes from its patch frame (B, p*p*C + noise, h, w), whatever came before.
+        """What a step takes from what it is fed (B, p*p*(C+S) + noise, h, w), whatever came before.
 
         Of ``state`` only what is constant through a rollout may be used: frames that are known
         beforehand are read together, as one larger batch.
@@ -96,6 +101,13 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     @abstractmethod
     def step(self, reading: Reading, state: Any) -> tuple[Tensor, Any]:
         """One time step: a frame's reading and a state to the patch output and the next state."""
+
+    def bind_static(self, fields_shw: Tensor) -> None:
+        """Give the static fields (S, H, W), normalised, of all calls that give none of their own.
+
+        They are no weights: a state dict does not hold them.
+        """
+        self._static.bind(fields_shw)
 
     def compile_steps(self, **options: Any) -> None:
         """Compile the time step; the loop over time stays in Python.
@@ -125,6 +137,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         input_frames: int | None = None,
         forced: Tensor | None = None,
         shown: Tensor | None = None,
+        static: Tensor | None = None,
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -139,6 +152,9 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
         Parameters
         ----------
+        static:
+            (S, H, W) or (B, S, H, W) normalised static fields, for a model made with
+            ``static_channels=S``; None: those of `bind_static`.
         noise_keys:
             (B, K) whole numbers that name each sample's noise (see `draw_noise`), for a model that
             has noise. None: zeros in place of noise, which training refuses.
@@ -161,6 +177,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
                 input_frames,
                 forced,
                 shown=shown,
+                static=static,
                 noise_keys=noise_keys,
                 generator=generator,
             )
@@ -173,7 +190,9 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             raise ConfigurationError(f"horizon={horizon} frames: give 1 or more")
         observed = frames.shape[1]
         steps = observed + horizon - 1
-        return self._roll(frames, observed, steps, None, observed - 1, noise_keys, generator)
+        return self._roll(
+            frames, observed, steps, None, observed - 1, static, noise_keys, generator
+        )
 
     def one_step_outputs(
         self,
@@ -201,6 +220,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         forced: Tensor | None = None,
         *,
         shown: Tensor | None = None,
+        static: Tensor | None = None,
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -224,7 +244,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             (B, input_frames - 1), 1 where the true frame of the input part is fed and 0 where the
             model's own output stands in for it (reverse scheduled sampling); column j belongs to
             frame 1 + j. None: all 1. Only for models that take hidden frames.
-        noise_keys, generator:
+        static, noise_keys, generator:
             As for `forward`.
         """
         self._check_frames(frames)
@@ -245,7 +265,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
                 forced = shown.new_zeros(wanted)
             # As if the first frame alone were observed.
             forced, input_frames = torch.cat([shown.to(forced), forced], dim=1), 1
-        return self._roll(frames, input_frames, total - 1, forced, 0, noise_keys, generator)
+        return self._roll(frames, input_frames, total - 1, forced, 0, static, noise_keys, generator)
 
     def _roll(
         self,
@@ -254,6 +274,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         steps: int,
         forced: Tensor | None,
         first_kept: int,
+        static: Tensor | None,
         noise_keys: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
@@ -265,14 +286,17 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         height, width = frames.shape[-2:]
         fed_length = observed if forced is None else min(frames.shape[1], steps)
         patches = patchify(self.padding.pad(frames[:, :fed_length]), self.patch_size)
-        noise = self._noise(noise_keys, steps, patches)
-        state, first = self.begin(patches[:, :observed], generator)
+        fields = self._static.patches(frames, static, self.padding, self.patch_size)
+        beside = beside_frames(fields, self._noise(noise_keys, steps, patches))
+        static_channels = 0 if fields is None else fields.shape[1]
+        seen = _with(patches[:, :observed], beside[:, :observed, :static_channels])
+        state, first = self.begin(seen, generator)
         if forced is not None and forced.device.type == "cpu" and bool(forced.all()):
             observed = steps  # full teacher forcing: all frames are known beforehand
         if forced is not None:
             forced = forced.to(patches)
         known = slice(first, min(observed, steps))
-        readings = self._read_ahead(_with_noise(patches[:, known], noise[:, known]), state)
+        readings = self._read_ahead(_with(patches[:, known], beside[:, known]), state)
         outputs: list[Tensor] = []
         output = patches[:, 0]
         for t in range(first, steps):
@@ -284,7 +308,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
                 true = forced[:, t - observed].view(-1, 1, 1, 1)
                 fed = true * patches[:, t] + (1 - true) * output
             reading = readings[t - first] if t - first < len(readings) else None
-            output, state = self._one_step(fed, noise[:, t], reading, state)
+            output, state = self._one_step(fed, beside[:, t], reading, state)
             if t >= first_kept:
                 outputs.append(output)
         frames_out = unpatchify(torch.stack(outputs, dim=1), self.patch_size)
@@ -300,37 +324,16 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         frames = [part.unflatten(0, (known, batch)) for part in parts]
         return [tuple(part[t] for part in frames) for t in range(known)]
 
-    def _noise(self, noise_keys: Tensor | None, steps: int, patches_btchw: Tensor) -> Tensor:
-        """Noise beside the frame of each step: (B, steps, noise, h, w)."""
-        batch, (height, width) = len(patches_btchw), patches_btchw.shape[-2:]
-        if noise_keys is None:
-            if self.noise and self.training and torch.is_grad_enabled():
-                raise ConfigurationError(
-                    f"a model with noise={self.noise} learns nothing of its noise from zeros: give "
-                    "noise_keys, and a loss over members, or make the model with noise=0"
-                )
-            return patches_btchw.new_zeros(batch, steps, self.noise, height, width)
-        if not self.noise:
-            raise ConfigurationError("noise_keys are for a model that is made with noise=1 or more")
-        if noise_keys.ndim != 2 or len(noise_keys) != batch:
-            raise ConfigurationError(
-                f"noise_keys has shape {tuple(noise_keys.shape)}: give ({batch}, K) for a batch of "
-                f"{batch}"
-            )
-        return draw_noise(noise_keys, steps, self.noise, height, width).to(patches_btchw)
-
     def _one_step(
-        self, fed: Tensor, noise: Tensor, reading: Reading | None, state: Any
+        self, fed: Tensor, beside: Tensor, reading: Reading | None, state: Any
     ) -> tuple[Tensor, Any]:
         if reading is not None:
             change, state = self._steps.step(self, reading, state)
         elif self._recomputes_steps():
             run = self._steps.read_and_step
-            change, state = checkpoint(
-                run, self, _with_noise(fed, noise), state, use_reentrant=False
-            )
+            change, state = checkpoint(run, self, _with(fed, beside), state, use_reentrant=False)
         else:
-            change, state = self._steps.read_and_step(self, _with_noise(fed, noise), state)
+            change, state = self._steps.read_and_step(self, _with(fed, beside), state)
         # Outputs are fed back and scored: they keep the precision of the frames under autocast.
         change = change.to(fed.dtype)
         return (fed + change if self.residual else change), state
@@ -364,9 +367,9 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             )
 
 
-def _with_noise(patches: Tensor, noise: Tensor) -> Tensor:
-    """Noise behind the channels (third from the end) of patch frames."""
-    return torch.cat([patches, noise], dim=-3) if noise.shape[-3] else patches
+def _with(patches: Tensor, beside: Tensor) -> Tensor:
+    """Static fields and noise behind the channels (third from the end) of patch frames."""
+    return torch.cat([patches, beside], dim=-3) if beside.shape[-3] else patches
 
 
 # Functions of the model and not methods, so that a copy of a model steps with its own weights.

@@ -82,7 +82,7 @@ class SRVP(EncoderForecaster):
             features=2 * config.width + 2 * (config.embedding // 2),
         )
         self.enc_sc = TemporalSelfCorrelation(
-            config.patch_size**2 * config.channels,
+            config.patch_channels,
             config.width,
             config.input_frames,
             normalise=config.normalise,
@@ -110,7 +110,9 @@ class SRVP(EncoderForecaster):
     def remember(self, observed_btchw: Tensor, tops: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The encoder's features of each frame, and the same reinforced (Eq. 8)."""
         features_btchw = torch.stack(list(tops), dim=1)
-        return features_btchw, self.enc_sc(observed_btchw, features_btchw)
+        # Self-correlation looks for what frames have in common: static fields would be all of it.
+        frames_btchw = observed_btchw[:, :, : self.config.patch_channels]
+        return features_btchw, self.enc_sc(frames_btchw, features_btchw)
 
     def recollect(
         self, hidden: Sequence[Tensor], reference: tuple[Tensor, ...]

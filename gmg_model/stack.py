@@ -54,6 +54,8 @@ class StackConfig:
     noise: int = 0
     """Channels of noise that cell 1 and the highway read beside each patch frame, for ensembles
     (`predict`); 0: the model is deterministic."""
+    static_channels: int = 0
+    """Static fields (land and sea, orography) that are read beside every frame and not forecast."""
     checkpoint_steps: bool = False
     """Whether training recomputes each time step in the backward pass to save memory."""
     fused: bool = True
@@ -85,8 +87,9 @@ class StackConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         if self.filter_size % 2 == 0:
             raise ConfigurationError(f"filter_size={self.filter_size}: give an odd number of cells")
-        if self.noise < 0:
-            raise ConfigurationError(f"noise={self.noise} channels: give 0 or more")
+        for option in ("noise", "static_channels"):
+            if (count := getattr(self, option)) < 0:
+                raise ConfigurationError(f"{option}={count} channels: give 0 or more")
         require_one_of("initial_states", self.initial_states, INITIAL_STATES)
         require_one_of("compat", self.compat, COMPATS)
 
@@ -94,6 +97,16 @@ class StackConfig:
     def channels(self) -> int:
         """C: variables in a frame."""
         return self.in_shape[0]
+
+    @property
+    def patch_channels(self) -> int:
+        """Channels of a patch frame: p * p * C."""
+        return self.patch_size**2 * self.channels
+
+    @property
+    def seen_channels(self) -> int:
+        """Channels of a patch frame with the static fields beside it."""
+        return self.patch_channels + self.patch_size**2 * self.static_channels
 
     @property
     def width(self) -> int:
@@ -211,12 +224,12 @@ class CellStack(RecurrentForecaster):
             padding=config.padding(motion=make_motion is not None),
             residual=config.residual,
             noise=config.noise,
+            static_channels=config.static_channels,
             checkpoint_steps=config.checkpoint_steps,
         )
         self.config, self.recurrent = config, recurrent
         hidden, quarter, layers = config.width, config.width // 4, config.layers
-        patch_channels = config.patch_size**2 * config.channels
-        fed_channels = patch_channels + config.noise
+        fed_channels = config.seen_channels + config.noise
         self.cell_list = nn.ModuleList(
             make_cell(fed_channels if i == 0 else hidden, i) for i in range(layers)
         )
@@ -228,7 +241,7 @@ class CellStack(RecurrentForecaster):
         )
         self.dec_list = nn.ModuleList(_decoder(quarter, hidden, depth) for _ in between)
         self.gate_list = nn.ModuleList(nn.Conv2d(2 * hidden, hidden, 5, padding=2) for _ in between)
-        self.conv_last = _projection(hidden, patch_channels, depth)
+        self.conv_last = _projection(hidden, config.patch_channels, depth)
         if config.residual:
             # Training starts from persistence: random changes that add up can run away, because
             # the global focus multiplies H by what grows with the frame.

@@ -161,6 +161,7 @@ class Optimisation:
         weight: float,
         shown: Tensor | None = None,
         noise_keys: Tensor | None = None,
+        static: Tensor | None = None,
     ) -> Tensor:
         """Add the gradient of ``weight * sum of the windows' losses``.
 
@@ -183,6 +184,9 @@ class Optimisation:
         noise_keys:
             (b, K) whole numbers from 0 that name each window's noise, for a model that has noise;
             its members draw from (key, member).
+        static:
+            (b, S, H, W) static fields of each window, where an augmentation moved them with its
+            frames; None: those that are bound to the model, if any.
 
         Returns
         -------
@@ -190,7 +194,7 @@ class Optimisation:
             (b,) loss of each window over all its outputs, detached, float64: T - 1 frames, of a
             model with an encoder those of the horizon.
         """
-        asked = {"forced": forced, "shown": shown}
+        asked = {"forced": forced, "shown": shown, "static": static}
         fed = {name: self._for_members(mask) for name, mask in asked.items() if mask is not None}
         if noise_keys is not None:
             fed["noise_keys"] = member_keys(noise_keys, self.config.members)

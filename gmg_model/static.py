@@ -1,0 +1,107 @@
+"""Static fields: maps that do not change with time (land and sea, orography), beside every frame.
+
+A model made with ``static_channels=S`` reads S more channels beside each frame that it is fed, its
+own outputs among them, and forecasts none of them. They are the same at all steps of a rollout: a
+caller gives them once, with a call or for all calls. Axes: b sample, t frame, s static field,
+h row, w column.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmg_model.errors import ConfigurationError
+from gmg_model.patches import GridPadding, patchify
+
+PREFIX = "static/"
+"""In front of a static field's name where a file of weights holds it beside the parameters."""
+
+
+class StaticInputs:
+    """The static fields of one model.
+
+    Parameters
+    ----------
+    channels:
+        S, their number; 0: the model reads none.
+    """
+
+    def __init__(self, channels: int = 0):
+        self.channels = channels
+        self._bound: Tensor | None = None
+
+    def bind(self, fields_shw: Tensor) -> None:
+        """Read these fields (S, H, W) in every call that gives none of its own."""
+        if fields_shw.ndim != 3:
+            raise ConfigurationError(
+                f"static fields have shape {tuple(fields_shw.shape)}: give (fields, height, width)"
+            )
+        self._check(fields_shw.shape[0], tuple(fields_shw.shape))
+        self._bound = fields_shw.detach()
+
+    def patches(
+        self, frames_btchw: Tensor, given: Tensor | None, padding: GridPadding, patch_size: int
+    ) -> Tensor | None:
+        """The fields as a step reads them: (B, p*p*S, h, w), or None for a model that reads none.
+
+        Parameters
+        ----------
+        frames_btchw:
+            Frames of the rollout, whose grid, type and device the fields take.
+        given:
+            (S, H, W) for all samples or (B, S, H, W); None: those that are bound.
+
+        Raises
+        ------
+        ConfigurationError
+            There are none, or they do not fit the model or the frames.
+        """
+        if not self.channels and given is None:
+            return None
+        fields = self._on(frames_btchw) if given is None else given.to(frames_btchw)
+        shape = tuple(fields.shape)
+        if fields.ndim not in (3, 4):
+            raise ConfigurationError(
+                f"static fields have shape {shape}: give (fields, height, width), or one such for "
+                "each sample"
+            )
+        self._check(shape[-3], shape)
+        batch, size = len(frames_btchw), tuple(frames_btchw.shape[-2:])
+        if shape[-2:] != size or (fields.ndim == 4 and shape[0] != batch):
+            raise ConfigurationError(
+                f"static fields of {shape[-2]} x {shape[-1]} (shape {shape}) do not fit {batch} "
+                f"samples of {size[0]} x {size[1]}"
+            )
+        fields = fields if fields.ndim == 4 else fields[None]
+        patches = patchify(padding.pad(fields), patch_size)
+        return patches.expand(batch, -1, -1, -1)
+
+    def _on(self, frames_btchw: Tensor) -> Tensor:
+        if self._bound is None:
+            raise ConfigurationError(
+                f"this model reads static_channels={self.channels} beside its frames: call it with "
+                "static=(fields, height, width), or give them once with bind_static"
+            )
+        # Kept where the model runs: they would else be moved there at every call. In inference mode
+        # the copy would be one that no later training may use.
+        with torch.inference_mode(False):
+            self._bound = self._bound.to(device=frames_btchw.device, dtype=frames_btchw.dtype)
+        return self._bound
+
+    def _check(self, fields: int, shape: tuple[int, ...]) -> None:
+        if fields != self.channels:
+            raise ConfigurationError(
+                f"{fields} static fields (shape {shape}) for a model that was made with "
+                f"static_channels={self.channels}"
+            )
+
+
+def beside_frames(static_bchw: Tensor | None, noise_btchw: Tensor) -> Tensor:
+    """What each step reads beside its patch frame, static fields before noise: (B, T, c, h, w)."""
+    if static_bchw is None:
+        return noise_btchw
+    static_btchw = static_bchw[:, None].expand(-1, noise_btchw.shape[1], -1, -1, -1)
+    if not noise_btchw.shape[2]:
+        return static_btchw
+    return torch.cat([static_btchw, noise_btchw], dim=2)

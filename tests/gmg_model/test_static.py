@@ -1,0 +1,136 @@
+"""Static fields beside the frames: every model reads them, none forecasts them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gmg_model
+from gmg_model.errors import ConfigurationError
+from gmg_model.training import Optimisation, OptimisationConfig
+
+Make = Callable[..., Any]
+WINDOW = {"input_frames": 3, "horizon": 2}
+
+
+def model_of(small: Make, name: str, **overrides: Any) -> Any:
+    sizes = WINDOW if gmg_model.is_sized_by_window(name) else {}
+    return small(name, **{"hidden": (8, 8), **sizes, **overrides})
+
+
+def clips(batch: int = 2, frames: int = 3, channels: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(batch, frames, channels, 8, 12, generator=generator)
+
+
+def fields(seed: int = 5, count: int = 2) -> Tensor:
+    return torch.randn(count, 8, 12, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", gmg_model.list_models())
+def test_every_model_reads_static_fields_and_forecasts_the_frames_channels_alone(
+    small: Make, name: str
+) -> None:
+    model = model_of(small, name, static_channels=2).eval()
+    frames = clips()
+    with torch.no_grad():
+        one = model(frames, 2, static=fields(5))
+        other = model(frames, 2, static=fields(6))
+        for_each = model(frames, 2, static=torch.stack([fields(5), fields(6)]))
+    assert one.shape == (2, 2, 1, 8, 12)
+    assert (one - other).abs().amax(dim=(1, 2, 3, 4)).min() > 1e-7
+    torch.testing.assert_close(for_each, torch.stack([one[0], other[1]]))
+
+
+@pytest.mark.parametrize("name", gmg_model.list_models())
+def test_fields_that_are_bound_are_those_of_every_call_and_no_weights(
+    small: Make, name: str
+) -> None:
+    model = model_of(small, name, static_channels=2).eval()
+    names = set(model.state_dict())
+    frames = clips(frames=5)
+    with torch.inference_mode():
+        given = model(frames[:, :3], 2, static=fields())
+    model.bind_static(fields())
+    with torch.inference_mode():
+        torch.testing.assert_close(model(frames[:, :3], 2), given)
+        torch.testing.assert_close(copy.deepcopy(model)(frames[:, :3], 2), given)
+    assert set(model.state_dict()) == names
+    # What was bound in inference can be trained with.
+    model.train()
+    model.one_step_outputs(frames, 3).square().mean().backward()
+
+
+@pytest.mark.parametrize("name", gmg_model.list_models())
+def test_without_static_fields_nothing_changes(small: Make, name: str) -> None:
+    plain = model_of(small, name)
+    zero = model_of(small, name, static_channels=0)
+    assert plain.state_dict().keys() == zero.state_dict().keys()
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.parameters(), zero.parameters(), strict=True)
+    )
+    more = model_of(small, name, static_channels=1)
+    assert sum(p.numel() for p in more.parameters()) > sum(p.numel() for p in plain.parameters())
+
+
+def test_static_fields_stand_beside_frames_noise_and_padding(small: Make) -> None:
+    model = small("gmg-s", static_channels=3, noise=2, in_shape=(2, 9, 11), residual=True).eval()
+    frames = torch.randn(2, 3, 2, 9, 11, generator=torch.Generator().manual_seed(0))
+    static = torch.randn(3, 9, 11, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model.bind_static(static)
+        members = model.predict(frames, 2, members=3, seed=1)
+    assert members.shape == (2, 3, 2, 2, 9, 11)
+    assert model.cell_list[0].conv_x.weight.shape[1] == 4 * (2 + 3) + 2
+
+
+def test_the_gradient_reaches_the_weights_of_static_fields_and_recomputing_gives_the_same(
+    small: Make,
+) -> None:
+    gradients = []
+    for checkpoint_steps in (False, True):
+        model = small("predrnn", static_channels=1, checkpoint_steps=checkpoint_steps)
+        model.bind_static(fields(count=1))
+        model.one_step_outputs(clips(frames=5), 3).square().mean().backward()
+        gradients.append(model.cell_list[0].conv_x.weight.grad)
+    of_static = gradients[0][:, 4:]
+    assert of_static.shape[1] == 4
+    assert of_static.abs().max() > 0
+    torch.testing.assert_close(*gradients)
+
+
+def test_each_window_of_a_training_step_may_have_fields_of_its_own(small: Make) -> None:
+    frames, own = clips(frames=5), torch.stack([fields(1), fields(2)])
+    losses = []
+    for static in (own, own.flip(0)):
+        model = small("gmg-s", static_channels=2)
+        optimisation = Optimisation(model, OptimisationConfig(total_steps=1))
+        losses.append(optimisation.backward(model, frames, 3, None, 0.5, static=static))
+    assert (losses[0] - losses[1]).abs().min() > 1e-7
+
+
+def test_what_does_not_fit_is_refused_by_name(small: Make) -> None:
+    model = small("gmg-s", static_channels=2)
+    for static, said in (
+        (None, "reads static_channels=2"),
+        (fields(count=1), "1 static fields"),
+        (fields()[:, :4], "4 x 12"),
+        (fields().expand(3, 2, 8, 12), "do not fit 2 samples"),
+        (fields()[0], "give (fields, height, width)"),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            model(clips(), 2, static=static)
+        assert said in str(refused.value)
+    with pytest.raises(ConfigurationError, match="static_channels=0"):
+        small("gmg-s")(clips(), 2, static=fields())
+    with pytest.raises(ConfigurationError, match="give \\(fields, height, width\\)"):
+        model.bind_static(fields().expand(2, 2, 8, 12))
+    with pytest.raises(ConfigurationError, match="static_channels=-1"):
+        small("gmg-s", static_channels=-1)
+    with pytest.raises(ConfigurationError, match="compat='official'"):
+        small("gmg-s", static_channels=1, compat="official")

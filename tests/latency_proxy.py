@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
 _RANGE = re.compile(rb"(?im)^range: bytes=(\d+)-(\d+)")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding: *chunked")
+_CONTINUE = re.compile(rb"HTTP/1\.1 100[^\r\n]*\r\n\r\n")
 _BUFFER = 1 << 20
 _SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -50,9 +51,8 @@ class LatencyProxy:
         self._counts: Counter[str] = Counter()
         self._gets: list[tuple[str, int | None]] = []
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = self._listen(0)
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
 
     def counts(self) -> dict[str, int]:
         """Requests by method, bytes ``up`` and ``down``, refusals ``503``, since the last call."""
@@ -66,13 +66,27 @@ class LatencyProxy:
             return [length for path, length in self._gets if path.endswith(ending)]
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Take no more connections: they are refused."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for one
         self._listener.close()
 
-    def _accept(self) -> None:
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", port), backlog=128, reuse_port=True)
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        return listener
+
+    def _drops(self, head: bytes) -> bool:
+        """Whether a request gets no answer and loses its connection."""
+        return False
+
+    def _note_answer(self, head: bytes) -> None:
+        """The request with this head has an answer."""
+
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
@@ -85,12 +99,16 @@ class LatencyProxy:
             return
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=self._answers, args=(server, client), daemon=True).start()
+        unanswered: deque[bytes] = deque()
+        answers = (server, client, unanswered)
+        threading.Thread(target=self._answers, args=answers, daemon=True).start()
         with suppress(OSError):
-            self._requests(client, server)
+            self._requests(client, server, unanswered)
         _end(client, server)
 
-    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+    def _requests(
+        self, client: socket.socket, server: socket.socket, unanswered: deque[bytes]
+    ) -> None:
         held, block = b"", bytearray(_BUFFER)
         while True:
             while (cut := held.find(b"\r\n\r\n")) < 0:
@@ -105,6 +123,9 @@ class LatencyProxy:
             self._count(head.split(b" ", 1)[0].decode(), 1)
             self._count("up", left)
             self._note(head)
+            if self._drops(head):
+                return
+            unanswered.append(head)
             time.sleep(self.latency_seconds)
             body, held = held[:left], held[left:]
             if self._is_one_too_many():
@@ -136,10 +157,14 @@ class LatencyProxy:
             self._count("503", 1)
         return bool(refused)
 
-    def _answers(self, server: socket.socket, client: socket.socket) -> None:
+    def _answers(
+        self, server: socket.socket, client: socket.socket, unanswered: deque[bytes]
+    ) -> None:
         block = bytearray(_BUFFER)
         with suppress(OSError):
             while size := server.recv_into(block):
+                if unanswered and _CONTINUE.sub(b"", bytes(block[: min(size, 256)]), count=1):
+                    self._note_answer(unanswered.popleft())
                 client.sendall(memoryview(block)[:size])
                 self._count("down", size)
         _end(client, server)

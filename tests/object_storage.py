@@ -48,12 +48,8 @@ class S3Server:
             self.process = None
 
     def bucket(self) -> str:
-        """A new bucket, as a URI."""
-        import fsspec
-
-        name = f"b{uuid.uuid4().hex[:12]}"
-        fsspec.filesystem("s3").mkdir(name)
-        return f"s3://{name}"
+        """A new bucket, as a URI; the variables of this process name the server."""
+        return bucket()
 
 
 @contextmanager
@@ -92,6 +88,15 @@ def client_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
+
+def bucket() -> str:
+    """A new bucket of the server that the variables of this process name, as a URI."""
+    import fsspec
+
+    name = f"b{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}"
 
 
 @contextmanager

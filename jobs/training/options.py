@@ -11,8 +11,14 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
-from urllib.parse import urlsplit
 
+from jobs.training.run_options import (
+    CheckpointOptions,
+    ElasticOptions,
+    TrackingOptions,
+    ValidationOptions,
+    WorkerRange,
+)
 from pipelines.errors import UsageError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -178,46 +184,6 @@ class AugmentationOptions:
 
 
 @dataclass(frozen=True)
-class CheckpointOptions:
-    """What is kept, and how faults are met."""
-
-    every_steps: int = 0
-    """steps between checkpoints, besides the one at each epoch's end; 0: none between"""
-    keep: int = 2
-    """how many checkpoints are kept, the best among them"""
-    max_failures: int = 3
-    """failures of workers or nodes survived before the run gives up"""
-    storage_wait: int = 300
-    """seconds that a storage which does not answer is waited for, before that counts as a
-    failure"""
-
-
-@dataclass(frozen=True)
-class ValidationOptions:
-    """Free-running forecasts on the validation split."""
-
-    every_epochs: int = 1
-    """epochs between validations"""
-    every_steps: int = 0
-    """steps between further validations within an epoch, each with a checkpoint; 0: none"""
-    windows: int = 256
-    """at most so many windows, evenly spaced over the split"""
-
-
-@dataclass(frozen=True)
-class TrackingOptions:
-    """Where the curves of a run are shown, besides the terminal and its history."""
-
-    tensorboard: bool = True
-    """write TensorBoard's event files to <run>/tensorboard"""
-    mlflow_uri: str = ""
-    """address of an MLflow server, http(s)://HOST:PORT; empty: none. Credentials come from
-    MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"""
-    mlflow_experiment: str = "gmg"
-    """the MLflow experiment that the run belongs to; made where it is missing"""
-
-
-@dataclass(frozen=True)
 class TrainOptions:
     """One training run."""
 
@@ -225,8 +191,9 @@ class TrainOptions:
     """URI of the Zarr store that reprocess.py wrote"""
     run: str
     """URI of the run: configuration, history and checkpoints; the same URI resumes"""
-    workers: int = 1
-    """Ray Train workers, each one process (and one GPU with --use_gpu)"""
+    workers: str | int = 1
+    """Ray Train workers, each one process (and one GPU with --use_gpu); MIN:MAX: as many as the
+    cluster has room for, also when nodes go and come"""
     use_gpu: Literal["auto", "true", "false"] = "auto"
     """auto: where the cluster has a GPU for every worker, or can start one"""
     cpus_per_worker: int = 1
@@ -238,12 +205,16 @@ class TrainOptions:
     training: TrainingOptions = field(default_factory=TrainingOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
+    elastic: ElasticOptions = field(default_factory=ElasticOptions)
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
 
     def __post_init__(self) -> None:
+        workers = WorkerRange.parse(self.workers)
+        if not workers.is_elastic:
+            object.__setattr__(self, "workers", workers.least)  # the command line gives text
         positive = {
-            "workers": self.workers,
+            "elastic.resize_every": self.elastic.resize_every,
             "cpus_per_worker": self.cpus_per_worker,
             "data.input_frames": self.data.input_frames,
             "data.horizon": self.data.horizon,
@@ -265,21 +236,29 @@ class TrainOptions:
             "checkpoints.every_steps": self.checkpoints.every_steps,
             "checkpoints.max_failures": self.checkpoints.max_failures,
             "checkpoints.storage_wait": self.checkpoints.storage_wait,
+            "elastic.preemption_grace": self.elastic.preemption_grace,
+            "elastic.start_wait": self.elastic.start_wait,
+            "elastic.stop_grace": self.elastic.stop_grace,
             "validation.every_steps": self.validation.every_steps,
             "validation.windows": self.validation.windows,
         }
         for key, value in not_negative.items():
             if value < 0:
                 raise UsageError(f"--{key} must be 0 or more, not {value}")
-        if self.workers > self.training.global_batch:
+        if workers.most > self.training.global_batch:
             raise UsageError(
-                f"{self.workers} workers for a global batch of {self.training.global_batch}: "
+                f"{workers.most} workers for a global batch of {self.training.global_batch}: "
                 "some would have no window in any step",
                 remedy=f"--workers {self.training.global_batch} or fewer, "
                 "or a larger --training.global_batch",
             )
-        if self.tracking.mlflow_uri:
-            _check_address(self.tracking.mlflow_uri)
+        if self.elastic.max_preemptions < -1:
+            raise UsageError("--elastic.max_preemptions must be -1 (any number), 0 or more")
+
+    @property
+    def worker_range(self) -> WorkerRange:
+        """The least and the most workers."""
+        return WorkerRange.parse(self.workers)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, for JSON and YAML."""
@@ -294,6 +273,7 @@ class TrainOptions:
             "training": TrainingOptions,
             "augmentation": AugmentationOptions,
             "checkpoints": CheckpointOptions,
+            "elastic": ElasticOptions,
             "validation": ValidationOptions,
             "tracking": TrackingOptions,
         }
@@ -302,22 +282,6 @@ class TrainOptions:
                 key: nested[key](**_tuples(value)) if key in nested else value
                 for key, value in values.items()
             }
-        )
-
-
-def _check_address(uri: str) -> None:
-    parts = urlsplit(uri)
-    if parts.username or parts.password:
-        raise UsageError(
-            "--tracking.mlflow_uri must not carry credentials",
-            where=f"{parts.scheme}://***@{parts.hostname}",
-            remedy="set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, in the environment of the nodes",
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            f"--tracking.mlflow_uri is no address of a server: {uri}",
-            remedy="give http://HOST:PORT of an MLflow server (mlflow server --port 5000)",
         )
 
 

@@ -38,6 +38,7 @@ MAY_DIFFER = (
     "training.micro_batch",
     "training.patience",
     "checkpoints.",
+    "elastic.",
     "validation.every_",
     "tracking.",
 )

@@ -46,8 +46,9 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
     protocol:
         ``strict`` (options data_min, data_max), ``openstl`` (thresholds, image), ``srvp``
         (data_min, data_max), ``motionrnn`` (data_min, data_max, thresholds), ``weather``
-        (latitude), ``radar`` (thresholds, scales, edges, conventions, dbz_range), ``ensemble``,
-        ``detail`` or ``perceptual`` (name, frame_features, clip_features, layer_weights).
+        (latitude), ``radar`` (thresholds, scales, edges, conventions, dbz_range), ``ensemble``
+        (thresholds), ``detail`` or ``perceptual`` (name, frame_features, clip_features,
+        layer_weights).
 
     Raises
     ------

@@ -55,6 +55,7 @@ class DetailMetrics(StreamingMetrics):
         for name, frames in (("forecast", pred), ("truth", true)):
             power = ring_power(frames).mean(axis=2)
             sums[f"power_{name}"] = np.where(whole[..., None], power, 0.0).sum(axis=0)
+            sums[f"fine_{name}"] = sums[f"power_{name}"][..., self._fine()].sum(axis=-1)
         return sums
 
     def merge(self, other: StreamingMetrics) -> None:
@@ -66,11 +67,9 @@ class DetailMetrics(StreamingMetrics):
         gradients = [
             sums[f"gradient_{axis}"] / sums[f"pairs_{axis}"] for axis in ("rows", "columns")
         ]
-        fine = np.array(self.axis_of("power_truth", sums).positions) < FINE_WAVELENGTH
-        forecast, truth = (sums[f"power_{name}"][..., fine] for name in ("forecast", "truth"))
         return {
             "gdl": gradients[0] + gradients[1],
-            "power_ratio_finer_8px": forecast.sum(axis=-1) / truth.sum(axis=-1),
+            "power_ratio_finer_8px": sums["fine_forecast"] / sums["fine_truth"],
         }
 
     def curves(self, sums: Sums) -> Sums:
@@ -78,9 +77,14 @@ class DetailMetrics(StreamingMetrics):
         return {name: sums[name] / frames for name in ("power_forecast", "power_truth")}
 
     def axis_of(self, curve: str, sums: Sums) -> Curve:
+        return Curve("wavelength", "pixels", self._wavelengths())
+
+    def _wavelengths(self) -> tuple[float, ...]:
         longest = max(self._grid or (0,))
-        wavelengths = tuple(longest / ring for ring in range(1, longest // 2 + 1))
-        return Curve("wavelength", "pixels", wavelengths)
+        return tuple(longest / ring for ring in range(1, longest // 2 + 1))
+
+    def _fine(self) -> NDArray[np.bool_]:
+        return np.array(self._wavelengths()) < FINE_WAVELENGTH
 
     def _check_grid(self, grid: tuple[int, ...]) -> None:
         if self._grid not in (None, grid):

@@ -5,6 +5,9 @@ Array axes: N windows, M members, T lead times, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +15,7 @@ from gmg_model.metrics.streaming import Curve, Field, StreamingMetrics, Sums, by
 
 
 class EnsembleMetrics(StreamingMetrics):
-    """Fair CRPS, spread and error of the ensemble mean, rank histogram.
+    """Fair CRPS, spread and error of the ensemble mean, rank histogram, probabilities of events.
 
     ``update(members, true)`` takes members (N, M, T, C, H, W) and truth (N, T, C, H, W); M is at
     least 2 and the same in every batch.
@@ -26,10 +29,27 @@ class EnsembleMetrics(StreamingMetrics):
     - curve ``rank_histogram``: share of the pixels whose truth has 0, 1, ... M members below it.
       A truth that equals k members counts 1 / (k + 1) in each of the k + 1 ranks it may take: no
       draw, so that the histogram is repeatable.
+    - for each X of ``thresholds``, of the probability p = share of the members that are >= X and
+      the event o = truth >= X (0 or 1): ``brier_X``, the pooled mean of (p - o)^2, and its parts
+      (Murphy 1973) ``brier_reliability_X`` - ``brier_resolution_X`` + ``brier_uncertainty_X``,
+      which are exact, as p takes M + 1 values only; curves ``reliability_X``, how often the event
+      came when p was forecast, and ``forecast_share_X``, how often p was forecast.
 
     Pixels that are NaN in the truth are left out; a member that is NaN where the truth exists makes
     the scores NaN.
+
+    Parameters
+    ----------
+    thresholds:
+        Of events, in the units of the data; none: no probabilities are scored.
     """
+
+    def __init__(self, thresholds: Sequence[float] = ()):
+        super().__init__()
+        self.thresholds = tuple(thresholds)
+
+    def options(self) -> Mapping[str, Any]:
+        return {"thresholds": self.thresholds}
 
     def check_shapes(self, pred: tuple[int, ...], true: tuple[int, ...]) -> None:
         if len(pred) != 6 or (pred[0], *pred[2:]) != true:
@@ -54,30 +74,61 @@ class EnsembleMetrics(StreamingMetrics):
         place = 2.0 * np.arange(count) - (count - 1)
         pairs = np.tensordot(place, ordered, axes=1)
         error = mean - truth
-        return {
+        variance = by_lead(ordered.var(axis=0, ddof=1))
+        sums = {
             "pixels": by_lead(valid),
             "crps": by_lead(distance - pairs / (count * (count - 1))),
             "squared": by_lead(error * error),
-            "variance": by_lead(ordered.var(axis=0, ddof=1)),
+            "variance": variance,
+            "variance_for_members": variance * (count + 1) / count,
             "ranks": _ranks(ordered, truth, valid),
         }
+        for threshold in self.thresholds:
+            sums |= _events(ordered, truth, valid, threshold)
+        return sums
 
     def scores(self, sums: Sums) -> Sums:
-        members = sums["ranks"].shape[-1] - 1
-        rmse = np.sqrt(sums["squared"] / sums["pixels"])
-        spread = np.sqrt(sums["variance"] / sums["pixels"])
+        pixels = sums["pixels"]
+        scores = {
+            "crps_fair": sums["crps"] / pixels,
+            "rmse_ensemble_mean": np.sqrt(sums["squared"] / pixels),
+            "spread": np.sqrt(sums["variance"] / pixels),
+            "spread_skill": np.sqrt(sums["variance_for_members"] / sums["squared"]),
+        }
+        for threshold in self.thresholds:
+            scores[f"brier_{threshold}"] = sums[f"brier_{threshold}"] / pixels
+            if f"forecasts_{threshold}" in sums:
+                scores |= self._parts_of_brier(sums, threshold)
+        return scores
+
+    def _parts_of_brier(self, sums: Sums, threshold: float) -> Sums:
+        forecasts, events = (sums[f"{kind}_{threshold}"] for kind in ("forecasts", "events"))
+        pixels = sums["pixels"]
+        probability = np.arange(forecasts.shape[-1]) / (forecasts.shape[-1] - 1)
+        frequency = events / np.where(forecasts == 0, 1.0, forecasts)
+        climate = events.sum(axis=-1) / pixels
+        apart = (frequency - probability) ** 2, (frequency - climate[..., None]) ** 2
+        reliability, resolution = ((forecasts * x).sum(axis=-1) / pixels for x in apart)
         return {
-            "crps_fair": sums["crps"] / sums["pixels"],
-            "rmse_ensemble_mean": rmse,
-            "spread": spread,
-            "spread_skill": np.sqrt((members + 1) / members) * spread / rmse,
+            f"brier_reliability_{threshold}": reliability,
+            f"brier_resolution_{threshold}": resolution,
+            f"brier_uncertainty_{threshold}": climate * (1 - climate),
         }
 
     def curves(self, sums: Sums) -> Sums:
-        return {"rank_histogram": sums["ranks"] / sums["pixels"][..., None]}
+        pixels = sums["pixels"][..., None]
+        rows = {"rank_histogram": sums["ranks"] / pixels}
+        for threshold in self.thresholds:
+            forecasts = sums[f"forecasts_{threshold}"]
+            rows[f"reliability_{threshold}"] = sums[f"events_{threshold}"] / forecasts
+            rows[f"forecast_share_{threshold}"] = forecasts / pixels
+        return rows
 
     def axis_of(self, curve: str, sums: Sums) -> Curve:
         ranks = sums["ranks"].shape[-1]
+        if curve != "rank_histogram":
+            shares = tuple(rank / (ranks - 1) for rank in range(ranks))
+            return Curve("forecast probability", "1", shares)
         return Curve("members below the truth", "members", tuple(float(r) for r in range(ranks)))
 
 
@@ -96,3 +147,26 @@ def _ranks(ordered: Field, truth: Field, valid: NDArray[np.bool_]) -> Field:
     ranks = (enters - leaves).reshape(leads, bins).cumsum(axis=1)[:, :-1]
     broken = np.isnan(ordered[-1]).any(axis=(0, 2, 3, 4))
     return np.where(broken[:, None], np.nan, ranks)
+
+
+def _events(ordered: Field, truth: Field, valid: NDArray[np.bool_], threshold: float) -> Sums:
+    """Sums of one event: the square error of its probability, and pixels by probability."""
+    members, _, leads = ordered.shape[:3]
+    # Not a number where a member is: it must not pass for a forecast of no event.
+    above = (ordered >= threshold).sum(axis=0) + 0.0 * ordered[-1]
+    event = truth >= threshold
+    error = np.where(valid, above / members - event, 0.0)
+    broken = np.isnan(above).any(axis=(0, 2, 3, 4))
+    first = np.arange(leads)[:, None, None, None] * (members + 1)
+    place = (first + np.nan_to_num(above)).astype(np.int64).ravel()
+    size = leads * (members + 1)
+
+    def rows(weight: NDArray[np.bool_]) -> Field:
+        counts = np.bincount(place, weight.ravel(), size).reshape(leads, members + 1)
+        return np.where(broken[:, None], np.nan, counts)
+
+    return {
+        f"brier_{threshold}": by_lead(error * error),
+        f"forecasts_{threshold}": rows(valid),
+        f"events_{threshold}": rows(event & valid),
+    }

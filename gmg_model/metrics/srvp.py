@@ -66,25 +66,24 @@ class SrvpMetrics(StreamingMetrics):
 
     def scores(self, sums: Sums) -> Sums:
         mse = sums["squared"] / sums["pixels"]
-        seen = sums["levels"] > 0
-        darkest, brightest = seen.argmax(axis=-1), 255 - seen[..., ::-1].argmax(axis=-1)
-        return {
+        scores = {
             "mse_uint8_rounded": mse,
             "mae_uint8_rounded": sums["absolute"] / sums["pixels"],
             "psnr_uint8_rounded_pooled_range255": 10 * np.log10(GREY_LEVELS**2 / mse),
-            "psnr_uint8_rounded_pooled_range_forecast": (
-                10 * np.log10((brightest - darkest) ** 2 / mse)
-            ),
             "ssim_uint8_rounded_uniform7_range255": sums["ssim"] / sums["windows"],
         }
+        if "levels" not in sums:
+            return scores
+        seen = sums["levels"] > 0
+        darkest, brightest = seen.argmax(axis=-1), 255 - seen[..., ::-1].argmax(axis=-1)
+        span = (brightest - darkest) ** 2
+        return scores | {"psnr_uint8_rounded_pooled_range_forecast": 10 * np.log10(span / mse)}
 
-    def result(self) -> dict[str, Any]:
+    def overall(self, sums: Sums) -> Sums:
         """As every protocol's, but the PSNR over all leads is the mean of the leads' decibels."""
-        result = super().result()
-        for name, values in result["per_lead"].items():
-            if name.startswith("psnr"):
-                result["overall"][name] = float(np.mean(values))
-        return result
+        by_lead = self.scores(sums)
+        means = {name: v.mean(axis=0) for name, v in by_lead.items() if name.startswith("psnr")}
+        return super().overall(sums) | means
 
 
 def published_ssim(

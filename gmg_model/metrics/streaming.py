@@ -11,7 +11,7 @@ Array axes: N windows, T lead times, C channels, H rows, W columns.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,14 @@ class StreamingMetrics(ABC):
 
     @abstractmethod
     def scores(self, sums: Sums) -> Sums:
-        """Scores from sums, elementwise: the same for one lead time and for all together."""
+        """Scores from sums, elementwise: the same for one lead time and for all together.
+
+        Sums without the rows of curves give the scores that need no rows.
+        """
+
+    def overall(self, sums: Sums) -> Sums:
+        """Scores over all lead times, from sums whose first axis are the lead times."""
+        return self.scores({name: np.asarray(value.sum(axis=0)) for name, value in sums.items()})
 
     def curves(self, sums: Sums) -> Sums:
         """Rows of scores from sums, shape (..., K), for one lead time and for all together."""
@@ -86,6 +93,11 @@ class StreamingMetrics(ABC):
         ValueError
             The shapes differ, or the number of lead times is not that of the batches before.
         """
+        for sums in self.parts(pred, true, climatology):
+            self.add(sums)
+
+    def parts(self, pred: Any, true: Any, climatology: Any = None) -> Iterator[Sums]:
+        """The sums of a batch, window by window (`windows_at_once`); arguments as of `update`."""
         pred, true = on_host(pred), on_host(true)
         self.check_shapes(pred.shape, true.shape)
         if climatology is not None:
@@ -93,12 +105,10 @@ class StreamingMetrics(ABC):
         size = self.windows_at_once or max(1, len(true))
         for first in range(0, len(true), size):
             part = slice(first, first + size)
-            self._add(
-                self.batch_sums(
-                    as_float64(pred[part]),
-                    as_float64(true[part]),
-                    None if climatology is None else as_float64(climatology[part]),
-                )
+            yield self.batch_sums(
+                as_float64(pred[part]),
+                as_float64(true[part]),
+                None if climatology is None else as_float64(climatology[part]),
             )
 
     def check_shapes(self, pred: tuple[int, ...], true: tuple[int, ...]) -> None:
@@ -113,7 +123,7 @@ class StreamingMetrics(ABC):
                 f"cannot merge scores of {type(other).__name__} {other.options()} into "
                 f"{type(self).__name__} {self.options()}: use one protocol with one set of options"
             )
-        self._add(other._sums)
+        self.add(other._sums)
 
     def options(self) -> Mapping[str, Any]:
         """The options that the scores depend on; two accumulators merge only if they are equal."""
@@ -133,7 +143,7 @@ class StreamingMetrics(ABC):
             return {"overall": {}, "per_lead": {}}
         totals = {name: np.asarray(value.sum(axis=0)) for name, value in self._sums.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
-            overall, per_lead = self.scores(totals), self.scores(self._sums)
+            overall, per_lead = self.overall(self._sums), self.scores(self._sums)
             rows, rows_per_lead = self.curves(totals), self.curves(self._sums)
         result: dict[str, Any] = {
             "overall": {name: float(value) for name, value in overall.items()},
@@ -152,7 +162,8 @@ class StreamingMetrics(ABC):
             }
         return result
 
-    def _add(self, sums: Sums) -> None:
+    def add(self, sums: Sums) -> None:
+        """Add sums as `parts` gives them, of the same protocol and options."""
         for name, value in sums.items():
             seen = self._sums.get(name)
             if seen is not None and len(seen) != len(value):

@@ -112,3 +112,35 @@ def test_shapes_that_are_no_ensemble_are_refused(members_and_truth):
     metrics.update(members, truth)
     with pytest.raises(ValueError, match="ensembles of one size"):
         metrics.update(members[:, :4], truth)
+
+
+def test_probabilities_of_events_are_scored_as_their_definition_says():
+    rng = np.random.default_rng(8)
+    members, truth = rng.normal(size=(3, 4, 2, 1, 6, 7)), rng.normal(size=(3, 2, 1, 6, 7))
+    truth[0, 0, 0, :2] = np.nan
+    metrics = create_metrics("ensemble", thresholds=(0.25,))
+    metrics.update(members, truth)
+    result = metrics.result()
+    seen = ~np.isnan(truth)
+    probability, event = (members >= 0.25).mean(axis=1)[seen], (truth >= 0.25)[seen]
+
+    overall, curves = result["overall"], result["curves"]
+
+    assert overall["brier_0.25"] == pytest.approx(((probability - event) ** 2).mean(), rel=1e-12)
+    parts = [overall[f"brier_{x}_0.25"] for x in ("reliability", "resolution", "uncertainty")]
+    assert overall["brier_0.25"] == pytest.approx(parts[0] - parts[1] + parts[2], rel=1e-12)
+    assert curves["reliability_0.25"]["positions"] == [0, 0.25, 0.5, 0.75, 1]
+    for place, share in enumerate((0, 0.25, 0.5, 0.75, 1)):
+        forecast = probability == share
+        assert curves["forecast_share_0.25"]["overall"][place] == pytest.approx(forecast.mean())
+        assert curves["reliability_0.25"]["overall"][place] == pytest.approx(event[forecast].mean())
+
+
+def test_a_member_that_is_nan_is_no_forecast_of_no_event():
+    members, truth = np.zeros((1, 3, 1, 1, 2, 2)), np.zeros((1, 1, 1, 2, 2))
+    members[0, 1, 0, 0, 0, 0] = np.nan
+    metrics = create_metrics("ensemble", thresholds=(1,))
+    metrics.update(members, truth)
+    result = metrics.result()
+    assert math.isnan(result["overall"]["brier_1"])
+    assert np.isnan(result["curves"]["forecast_share_1"]["overall"]).all()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,6 +74,22 @@ class FileContents:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     cadence_seconds: int | None = None
     """time between frames where the layout defines it; None: found from the times"""
+    static: tuple[FileVariable, ...] = ()
+    """those without a time axis, on a plain grid: their ``times`` are empty, and position 0 decodes
+    them"""
+
+
+@dataclass(frozen=True, eq=False)
+class StaticVariable:
+    """A variable that does not change with time, as one file holds it: position 0 decodes it."""
+
+    file: SourceFile
+    name: str
+    dims: tuple[str, ...]
+    """two dimensions in the store's names: (latitude, longitude) or (y, x)"""
+    shape: tuple[int, ...]
+    coordinates: Mapping[str, np.ndarray]
+    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +107,11 @@ class VariableIndex:
     """int32 (n,): index into the archive's files"""
     positions: np.ndarray
     """int64 (n,): index along that file's time axis"""
+
+    def without_frames(self) -> VariableIndex:
+        """The variable as such: grid, coordinates and attributes."""
+        none = np.empty(0, np.int64)
+        return replace(self, times=none, files=none.astype(np.int32), positions=none)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +134,8 @@ class ArchiveIndex:
     """the archive's own options that the values depend on, as resolved"""
     grid_mapping: Mapping[str, Any] = field(default_factory=dict)
     """CF attributes of the grid's projection, where it is known"""
+    static: tuple[StaticVariable, ...] = ()
+    """the static variables that were asked for"""
 
 
 Decode = Callable[[str, np.ndarray], np.ndarray]
@@ -158,12 +181,20 @@ class Archive:
         variables: Sequence[str] | None,
         options: Mapping[str, Any],
         progress: Progress,
+        static: Sequence[str] = (),
     ) -> ArchiveIndex:
         """See :meth:`AnyArchive.index` and :func:`pipelines.archives.assembly.index_archive`."""
         from pipelines.archives.assembly import index_archive
 
         resolved = resolve(self.name, self.options, options)
-        return index_archive(self, source, variables=variables, options=resolved, progress=progress)
+        return index_archive(
+            self,
+            source,
+            variables=variables,
+            options=resolved,
+            progress=progress,
+            static=static,
+        )
 
     def opener(
         self, options: Mapping[str, Any]
@@ -178,6 +209,11 @@ class AnyArchive(Protocol):
     @property
     def name(self) -> str:
         """As the command line calls it."""
+        ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files that belong to it, lower case."""
         ...
 
     @property

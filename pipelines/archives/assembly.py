@@ -18,6 +18,14 @@ from pipelines.archives.archive import (
 )
 from pipelines.archives.files import find_files, reading
 from pipelines.archives.options import ArchiveOptions
+from pipelines.archives.static_variables import take_static
+from pipelines.archives.time_axes import (
+    all_times,
+    check_regular,
+    is_increasing,
+    iso,
+    most_common_step,
+)
 from pipelines.errors import SourceError, UsageError, nearest
 
 Progress = Callable[[int, int], None]
@@ -33,6 +41,7 @@ def index_archive(
     variables: Sequence[str] | None = None,
     options: ArchiveOptions | None = None,
     progress: Progress = lambda done, total: None,
+    static: Sequence[str] = (),
 ) -> ArchiveIndex:
     """What the archive at ``source`` holds: reads every file's header, and the frames of overlaps.
 
@@ -42,6 +51,8 @@ def index_archive(
         The variables to keep, in this order; all of them if None.
     options:
         The archive's own; its defaults if None.
+    static:
+        Variables that are to be static fields, and are no frames where the files have them.
 
     Raises
     ------
@@ -59,23 +70,27 @@ def index_archive(
         with reading(file) as path:
             contents.append(archive.describe(path, file, resolved))
     progress(len(files), len(files))
-    return replace(assemble(archive, contents, variables), options=asdict(resolved))
+    return replace(assemble(archive, contents, variables, static), options=asdict(resolved))
 
 
 def assemble(
-    archive: Archive, contents: Sequence[FileContents], variables: Sequence[str] | None = None
+    archive: Archive,
+    contents: Sequence[FileContents],
+    variables: Sequence[str] | None = None,
+    static: Sequence[str] = (),
 ) -> ArchiveIndex:
     """One index of the described files; reads frames only where files overlap in time."""
     files = tuple(content.file for content in contents)
+    fields, contents = take_static(contents, static)
     names = _chosen(contents, variables)
-    notes: list[str] = []
+    notes = _static_notes(contents)
     early: dict[tuple[int, int], list[str]] = {}
     indexed = tuple(_merge(archive, contents, name, notes, early) for name in names)
     notes.extend(_preliminary_notes(early))
     periods = _periods(archive, contents, names, indexed)
     cadence = _cadence(contents, indexed)
     check_regular(indexed, files, periods, cadence)
-    attributes: Mapping[str, Any] = contents[0].attributes
+    attributes = next(content.attributes for content in contents if content.variables)
     return ArchiveIndex(
         archive=archive.name,
         title=str(attributes.get("title", archive.title)),
@@ -85,16 +100,8 @@ def assemble(
         periods=periods,
         synthetic=any(_is_true(content.attributes.get("synthetic")) for content in contents),
         notes=tuple(notes),
+        static=fields,
     )
-
-
-def iso(seconds: int) -> str:
-    """A time as it stands in messages and attributes.
-
-    >>> iso(1262304000)
-    '2010-01-01T00:00:00'
-    """
-    return str(np.datetime64(int(seconds), "s"))
 
 
 def _is_true(value: Any) -> bool:
@@ -122,6 +129,15 @@ def _chosen(contents: Sequence[FileContents], asked: Sequence[str] | None) -> tu
     return tuple(dict.fromkeys(asked)) if asked else tuple(known)
 
 
+def _static_notes(contents: Sequence[FileContents]) -> list[str]:
+    """What there is to say of variables without time that were not asked for."""
+    left = dict.fromkeys(variable.name for content in contents for variable in content.static)
+    if not left:
+        return []
+    names = " ".join(left)
+    return [f"without time, and left out: {names} (--static_fields {names} keeps them)"]
+
+
 def _merge(
     archive: Archive,
     contents: Sequence[FileContents],
@@ -139,6 +155,19 @@ def _merge(
     times = np.concatenate([variable.times for _, _, variable in parts])
     files = np.concatenate([np.full(len(v.times), n, np.int32) for n, _, v in parts])
     positions = np.concatenate([np.arange(len(v.times), dtype=np.int64) for _, _, v in parts])
+    variable = parts[0][2]
+    merged = VariableIndex(
+        name=name,
+        dims=variable.dims,
+        shape=variable.shape,
+        coordinates=variable.coordinates,
+        attributes=variable.attributes,
+        times=times,
+        files=files,
+        positions=positions,
+    )
+    if is_increasing(times) and all(v.preliminary is None for _, _, v in parts):
+        return merged
     preliminary = np.concatenate([_preliminary(variable) for _, _, variable in parts])
     order = np.lexsort((positions, files, preliminary, times))
     times, files, positions = times[order], files[order], positions[order]
@@ -156,17 +185,7 @@ def _merge(
     if preliminary.any():
         counts = int((first & preliminary).sum()), int(replaced.sum())
         early.setdefault(counts, []).append(name)
-    variable = parts[0][2]
-    return VariableIndex(
-        name=name,
-        dims=variable.dims,
-        shape=variable.shape,
-        coordinates=variable.coordinates,
-        attributes=variable.attributes,
-        times=times[first],
-        files=files[first],
-        positions=positions[first],
-    )
+    return replace(merged, times=times[first], files=files[first], positions=positions[first])
 
 
 def _preliminary(variable: FileVariable) -> np.ndarray:
@@ -311,38 +330,4 @@ def _cadence(contents: Sequence[FileContents], indexed: Sequence[VariableIndex])
         )
     if declared:
         return declared.pop()
-    times = np.unique(np.concatenate([variable.times for variable in indexed]))
-    return most_common_step(times, contents[0].file.uri)
-
-
-def most_common_step(times: np.ndarray, where: str) -> int:
-    """The cadence of increasing ``times``; SourceError where there is one frame only."""
-    if len(times) < 2:
-        raise SourceError(
-            "the archive holds one frame only, which has no cadence",
-            where=where,
-            remedy="give the folder of all files",
-        )
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    return int(steps[np.argmax(counts)])
-
-
-def check_regular(
-    indexed: Sequence[VariableIndex],
-    files: Sequence[SourceFile],
-    periods: Sequence[tuple[int, int]],
-    cadence: int,
-) -> None:
-    """SourceError for a time that does not lie on the steps of its period."""
-    starts = np.array([first for first, _ in periods])
-    for variable in indexed:
-        origin = starts[np.searchsorted(starts, variable.times, side="right") - 1]
-        wrong = np.flatnonzero((variable.times - origin) % cadence)
-        if len(wrong):
-            at = int(wrong[0])
-            raise SourceError(
-                f"the time axis of '{variable.name}' is irregular: {iso(int(variable.times[at]))} "
-                f"does not lie on the steps of {cadence} s from {iso(int(origin[at]))}",
-                where=files[int(variable.files[at])].uri,
-                remedy="leave the file out of the source, or convert it to a store of its own",
-            )
+    return most_common_step(all_times(indexed), contents[0].file.uri)

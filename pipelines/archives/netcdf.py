@@ -30,15 +30,23 @@ if TYPE_CHECKING:
 EXPVER = "expver"
 FINAL, PRELIMINARY = 1, 5
 _DESCRIBED_FRAMES = 64
+_DECODED_TIMES = 65_536
+"""times that are decoded at once: decoding takes several times their memory"""
 _DENSE = 4
 """read up to so many times the frames that are asked for, rather than one by one"""
 
 
 def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
-    """The variables of one file that have a time axis and a grid; reads headers and coordinates."""
+    """The variables of one file that have a grid, with a time axis and without one.
+
+    Reads headers and coordinates.
+    """
     _check_complete(path, file)
     with _open(path, file, decoded=False) as dataset:
         time = next((name for name in coordinates.TIME if name in dataset.dims), None)
+        static = _static(dataset)
+        if time is None and static:
+            return FileContents(file, (), dict(dataset.attrs), static=static)
         if time is None:
             raise SourceError(
                 "a NetCDF file has no time dimension",
@@ -61,7 +69,7 @@ def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileConten
         variables = tuple(
             _variable(dataset, name, times, dims, early) for name, dims in found.items()
         )
-        return FileContents(file, variables, dict(dataset.attrs))
+        return FileContents(file, variables, dict(dataset.attrs), static=static)
 
 
 @contextmanager
@@ -115,12 +123,14 @@ def _versions(
     """
     raw = opened.enter_context(_open(path, file, decoded=False))[variable]
     dims = tuple(map(str, raw.dims))
-    time = next(name for name in coordinates.TIME if name in dims)
+    time = next((name for name in coordinates.TIME if name in dims), None)
     versions = (EXPVER,) if EXPVER in dims else ()
-    rest = coordinates.ordered(dims, (time, EXPVER)) or ()
-    axes = tuple(dims.index(dim) for dim in (time, *versions, *rest))
+    rest = coordinates.ordered(dims, (*coordinates.TIME, EXPVER)) or ()
     plain = is_plain(raw)
     array = raw if plain else opened.enter_context(_open(path, file, decoded=True))[variable]
+    if time is None:
+        return lambda _: array.transpose(*rest).values[None], dims
+    axes = tuple(dims.index(dim) for dim in (time, *versions, *rest))
     if versions:
         known = list(raw[EXPVER].values) if EXPVER in raw.coords else [FINAL, PRELIMINARY]
         if len(known) != 2 or FINAL not in known:
@@ -241,6 +251,16 @@ def _variable(
     )
 
 
+def _static(dataset: xr.Dataset) -> tuple[FileVariable, ...]:
+    """The variables on a plain grid that have no time axis."""
+    found = []
+    for name, array in dataset.data_vars.items():
+        dims = coordinates.ordered(tuple(map(str, array.dims)), ())
+        if dims is not None and len(dims) == 2 and np.issubdtype(array.dtype, np.number):
+            found.append(_variable(dataset, str(name), np.empty(0, np.int64), dims, None))
+    return tuple(found)
+
+
 def _times(dataset: xr.Dataset, time: str, file: SourceFile) -> np.ndarray:
     import xarray as xr
 
@@ -251,8 +271,12 @@ def _times(dataset: xr.Dataset, time: str, file: SourceFile) -> np.ndarray:
             remedy="fetch it again, or leave it out of the source",
         )
     try:
-        values = xr.decode_cf(dataset[[time]])[time].values
-        return as_seconds(values)
+        times = np.empty(dataset.sizes[time], np.int64)
+        axis = dataset[[time]].drop_indexes(time, errors="ignore")
+        for begin in range(0, len(times), _DECODED_TIMES):
+            part = slice(begin, begin + _DECODED_TIMES)
+            times[part] = as_seconds(xr.decode_cf(axis.isel({time: part}))[time].values)
+        return times
     except (ValueError, TypeError, OverflowError, KeyError) as error:
         raise SourceError(
             f"the time axis cannot be decoded: {error}",

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from pipelines import uri as places
 from pipelines.errors import UsageError
@@ -16,6 +16,8 @@ from pipelines.errors import UsageError
 _OBJECT_STORE_BYTES = 128 * 1024**2
 """field values never pass through the object store: records of shards need little"""
 _CLEARING_SECONDS = 30.0
+UNLIMITED = 2**31
+"""as many nodes as an autoscaler may add that does not say how many"""
 
 
 @contextmanager
@@ -74,6 +76,28 @@ def _join(address: str, options: dict[str, Any]) -> None:
         ) from None
 
 
+def cluster_status() -> Any:
+    """What nodes and autoscaler last told the connected cluster (``GetClusterStatusReply``)."""
+    import ray
+    from ray import _raylet
+    from ray.core.generated import autoscaler_pb2
+
+    # Both are made of compiled code, of which a type checker sees nothing.
+    reply: Any = cast(Any, autoscaler_pb2).GetClusterStatusReply()
+    client: Any = cast(Any, _raylet).GcsClient(ray.get_runtime_context().gcs_address)
+    reply.ParseFromString(client.get_cluster_status(timeout_s=30))
+    return reply
+
+
+def is_autoscaled() -> bool:
+    """Whether the nodes of the connected cluster are started and ended by an autoscaler.
+
+    Those have the identity that their cloud, or Kubernetes, gave them; nodes that were started by
+    hand have none.
+    """
+    return any(node.instance_id for node in cluster_status().cluster_resource_state.node_states)
+
+
 def on_other_nodes(function: Callable[[], None]) -> None:
     """Run a function once on every node of the cluster but this one; nodes that go are left out."""
     import ray
@@ -111,18 +135,23 @@ def check_reachable(
     shared_paths:
         The user says that local paths are the same on every node.
     nodes:
-        How many nodes the cluster has or may get; None: the hosts that it has now.
+        How many nodes the cluster has or may get; None: the hosts that it has now, or any number
+        where an autoscaler adds nodes.
     """
     import ray
 
-    if nodes is None:
-        nodes = len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
-    if nodes < 2 or shared_paths:
+    if shared_paths:
         return
+    if nodes is None:
+        hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        nodes = UNLIMITED if is_autoscaled() else len(hosts)
+    if nodes < 2:
+        return
+    has = f"has up to {nodes} nodes" if nodes < UNLIMITED else "gets nodes from its autoscaler"
     for option, place in places_used.items():
         if places.is_local(place):
             raise UsageError(
-                f"{option} is a local path, but the cluster has up to {nodes} nodes",
+                f"{option} is a local path, but the cluster {has}",
                 where=place,
                 remedy="use s3:// or gs://, or declare with --shared_paths true that the path is "
                 "the same file system on every node",

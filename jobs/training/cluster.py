@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.training import nodes
 from jobs.training.options import TrainOptions
 from pipelines.errors import UsageError
-from pipelines.ray_session import check_reachable, ray_session
-
-UNLIMITED = 2**31
+from pipelines.ray_session import UNLIMITED, check_reachable, is_autoscaled, ray_session
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Cluster:
     resources: dict[str, float]
     """the most of each resource that it can come to"""
     nodes: int
-    """the most nodes that it can come to"""
+    """the most nodes that it can come to; UNLIMITED where an autoscaler does not say"""
     standing: tuple[tuple[dict[str, float], int], ...]
     """the nodes that run now: resources of one, and 1"""
     scalable: tuple[tuple[dict[str, float], int], ...] = ()
     """the autoscaler's groups: resources of one node, and the most of them"""
+    open_ended: bool = False
+    """whether an autoscaler adds nodes and does not say which"""
 
     @classmethod
     def describe(cls) -> Cluster:
@@ -52,32 +54,44 @@ class Cluster:
             (dict(group.resources), UNLIMITED if group.max_count == -1 else group.max_count)
             for group in (config.node_group_configs if config else [])
         ]
-        return cls(most, max(len(used), added), tuple(standing), tuple(scalable))
+        open_ended = config is None and is_autoscaled()
+        bound = UNLIMITED if open_ended else max(len(used), added)
+        return cls(most, bound, tuple(standing), tuple(scalable), open_ended)
+
+    @property
+    def extent(self) -> str:
+        """How large the cluster may get, in words."""
+        return "nodes as needed" if self.open_ended else f"up to {self.nodes} node(s)"
 
     def wants_gpu(self, options: TrainOptions) -> bool:
-        """Whether workers get a GPU each.
+        """Whether workers get a GPU each; waits for nodes where an autoscaler adds them.
 
         Raises
         ------
         UsageError
             The cluster can never place all the workers: the job would wait for ever.
         """
+        if self.open_ended:
+            cpu: nodes.Worker = {"CPU": options.cpus_per_worker}
+            gpu = cpu | {"GPU": 1}
+            shapes = {"true": [gpu], "false": [cpu], "auto": [gpu, cpu]}[options.use_gpu]
+            return "GPU" in nodes.wait_for_one(options.worker_range.least, shapes, _say)
         gpus, cpus = self.resources.get("GPU", 0), self.resources.get("CPU", 0)
-        if options.use_gpu == "true" and gpus < options.workers:
+        if options.use_gpu == "true" and gpus < options.worker_range.least:
             raise UsageError(
-                f"{options.workers} workers with a GPU each, but the cluster has at most {gpus:g}",
+                f"{options.worker_range.least} workers with a GPU each, but the cluster has at most {gpus:g}",
                 remedy=f"--workers {max(1, int(gpus))}, or --use_gpu false",
             )
-        needed = options.workers * options.cpus_per_worker
+        needed = options.worker_range.least * options.cpus_per_worker
         if cpus < needed:
             raise UsageError(
-                f"{options.workers} workers of {options.cpus_per_worker} CPU need {needed} CPU, "
+                f"{options.worker_range.least} workers of {options.cpus_per_worker} CPU need {needed} CPU, "
                 f"but the cluster has at most {cpus:g}",
                 remedy=f"--workers {max(1, int(cpus // options.cpus_per_worker))}, "
                 "or add nodes to the cluster",
             )
         use_gpu = options.use_gpu == "true" or (
-            options.use_gpu == "auto" and gpus >= options.workers
+            options.use_gpu == "auto" and gpus >= options.worker_range.least
         )
         self._check_room(options, use_gpu)
         return use_gpu
@@ -92,12 +106,12 @@ class Cluster:
             )
             for nodes in (self.standing, self.scalable)
         )
-        if room >= options.workers:
+        if room >= options.worker_range.least:
             return
         worker = " and ".join(f"{amount} {key}" for key, amount in wants.items())
         largest = max(node.get("CPU", 0) for node, _ in self.standing + self.scalable)
         raise UsageError(
-            f"{options.workers} workers of {worker} each, but the cluster's nodes have room for "
+            f"{options.worker_range.least} workers of {worker} each, but the cluster's nodes have room for "
             f"{room}: a worker must fit on one node, and the largest has {largest:g} CPU",
             remedy="lower --cpus_per_worker"
             + (f" or --workers to {room}" if room else "")
@@ -110,11 +124,15 @@ class Cluster:
         check_reachable(used, options.shared_paths, self.nodes)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def connect(options: TrainOptions) -> Iterator[Cluster]:
     """Connect to the cluster of ``RAY_ADDRESS``, or start one here and end it afterwards."""
     # A report waits for the controller's next look; its default of 2 s would stall each checkpoint.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    needed = options.workers * options.cpus_per_worker
+    needed = options.worker_range.least * options.cpus_per_worker
     with ray_session(max(os.cpu_count() or 1, needed)):
         yield Cluster.describe()

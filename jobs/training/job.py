@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from jobs.training import checkpoints, run
-from jobs.training.board import progress_board
+from jobs.training.board import Progress, progress_board
 from jobs.training.cluster import Cluster, connect
+from jobs.training.ending import ending_on_sigterm, stopped, used_up
 from jobs.training.options import TrainOptions
 from jobs.training.plan import TrainingPlan, make_plan
 from pipelines import lease
@@ -98,8 +99,11 @@ def train(options: TrainOptions) -> Outcome:
                 run.write_record(options, plan.store.fingerprint)
             _say(_headline(plan, parameters, cluster, use_gpu))
             _fit(plan, use_gpu, held.record.token)
-        last = checkpoints.list_checkpoints(options.run)[-1]
-        return Outcome.of(options, last, already=False)
+        return Outcome.of(options, _last(options), already=False)
+
+
+def _last(options: TrainOptions) -> checkpoints.Checkpoint:
+    return checkpoints.list_checkpoints(options.run)[-1]
 
 
 def _say(line: str) -> None:
@@ -188,22 +192,23 @@ def _headline(plan: TrainingPlan, parameters: int, cluster: Cluster, use_gpu: bo
         f"{len(plan.train_starts)} train windows "
         f"{plan.window.input_frames} -> {plan.window.horizon}, "
         f"{len(plan.validation_starts)} validated, {plan.total_steps} steps of "
-        f"{options.training.global_batch} on {options.workers} "
-        f"{'GPU' if use_gpu else 'CPU'} worker(s), up to {cluster.nodes} node(s)"
+        f"{options.training.global_batch} on {options.worker_range} "
+        f"{'GPU' if use_gpu else 'CPU'} worker(s), {cluster.extent}"
     )
 
 
 def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
     import ray.train
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
+    from jobs.training.scaling import Trainer
     from jobs.training.worker import train_worker
 
     options = plan.options
+    workers, elastic = options.worker_range, options.elastic
     storage, name = _storage(options.run, options.checkpoints.storage_wait)
     with progress_board("training") as board:
-        trainer = TorchTrainer(
+        trainer = Trainer(
             train_worker,
             train_loop_config={
                 "options": options.as_dict(),
@@ -212,14 +217,21 @@ def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
                 "lease": token,
             },
             scaling_config=ScalingConfig(
-                num_workers=options.workers,
+                num_workers=(workers.least, workers.most) if workers.is_elastic else workers.least,
+                elastic_resize_monitor_interval_s=elastic.resize_every,
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": options.cpus_per_worker}
                 | ({"GPU": 1} if use_gpu else {}),
             ),
             run_config=RunConfig(
                 name=name,
-                failure_config=FailureConfig(max_failures=options.checkpoints.max_failures),
+                failure_config=FailureConfig(
+                    max_failures=options.checkpoints.max_failures,
+                    max_preemption_failures=elastic.max_preemptions,
+                    preemption_grace_s=elastic.preemption_grace,
+                    # A node that is gone early must not keep the others from their checkpoint.
+                    relax_collectives_on_preemption=True,
+                ),
                 checkpoint_config=CheckpointConfig(
                     num_to_keep=options.checkpoints.keep,
                     checkpoint_score_attribute="validation_loss",
@@ -227,16 +239,29 @@ def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
                 ),
                 **storage,
             ),
+            board=board,
+            options=options,
         )
+
+        def ended() -> tuple[PlatformError | None, Progress]:
+            return ray.get(board.failure.remote()), ray.get(board.progress.remote())
+
         try:
-            trainer.fit()
+            with ending_on_sigterm(board, elastic.stop_grace):
+                trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _failure(board, options, str(error)) from None
+            failure, progress = ended()
+            raise failure or used_up(options, error, progress) from None
         except SystemExit:  # how Ray Train answers an interrupt
+            _, progress = ended()
+            if progress.stopping:
+                raise stopped(options, progress) from None
             raise KeyboardInterrupt from None
-        failure: PlatformError | None = ray.get(board.failure.remote())
+        failure, progress = ended()
         if failure:
             raise failure
+        if progress.stopping and not is_finished(_last(options), options):
+            raise stopped(options, progress)
 
 
 def _storage(run_uri: str, patience: float) -> tuple[dict[str, Any], str]:
@@ -252,16 +277,3 @@ def _storage(run_uri: str, patience: float) -> tuple[dict[str, Any], str]:
     # pyarrow's own S3 driver ignores AWS_ENDPOINT_URL; fsspec's serves every S3-compatible server.
     handler = pyarrow.fs.PyFileSystem(PatientFiles(fs, patience))
     return {"storage_path": parent, "storage_filesystem": handler}, name
-
-
-def _failure(board: Any, options: TrainOptions, message: str) -> PlatformError:
-    """The error that a worker met, else Ray's own with the way to go on."""
-    import ray
-
-    failure: PlatformError | None = ray.get(board.failure.remote())
-    last = message.strip().splitlines()[-1]
-    return failure or PlatformError(
-        f"training failed more than {options.checkpoints.max_failures} times, at last with: {last}",
-        where=options.run,
-        remedy="mend the cause; the same command then resumes from the latest checkpoint",
-    )

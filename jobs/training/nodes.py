@@ -1,0 +1,121 @@
+"""Waiting for the nodes that an autoscaler adds, on a cluster that starts at zero.
+
+Ray's autoscaler tells no client which nodes it may add, so it is asked: a placement group of the
+workers' shape is put up. Either it is placed once the nodes are there, or the autoscaler reports
+that no nodes of its can ever hold it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipelines.errors import UsageError
+from pipelines.ray_session import cluster_status
+
+AGAIN_SECONDS = 60.0
+"""between two lines about waiting"""
+LOOK_SECONDS = 0.5
+"""between two looks at the placement group and at the autoscaler's report"""
+
+Worker = dict[str, float]
+"""What one worker asks for: resource -> amount"""
+
+
+def wait_for_one(workers: int, shapes: Sequence[Worker], say: Callable[[str], None]) -> Worker:
+    """Wait until the cluster has room for so many workers, of the first shape that it can have.
+
+    The nodes stay: they are idle from then on, and whoever asks next is placed on them.
+
+    Parameters
+    ----------
+    workers:
+        How many.
+    shapes:
+        What one worker asks for, by preference.
+    say:
+        Told what is waited for, and again every minute.
+
+    Raises
+    ------
+    UsageError
+        The autoscaler has no such nodes, or too few of them.
+    """
+    for shape in shapes:
+        if _wait_for(workers, shape, say):
+            return shape
+    wanted = words(workers, shapes[-1])
+    raise UsageError(
+        f"the job asks for {wanted}, which the cluster has no room for and its autoscaler cannot "
+        f"provide: a worker must fit on one node ({_standing()} now)",
+        remedy="lower --workers or --cpus_per_worker, or give the autoscaler larger node types or "
+        "a higher max_workers (`ray status` shows what it refused)",
+    )
+
+
+def words(workers: int, shape: Worker) -> str:
+    """A request as a user reads it.
+
+    >>> words(2, {"CPU": 4, "GPU": 1})
+    '2 x (4 CPU and 1 GPU)'
+    >>> words(2, {"CPU": 1})
+    '2 x 1 CPU'
+    """
+    one = " and ".join(f"{amount:g} {key}" for key, amount in shape.items())
+    return f"{workers} x {one}" if len(shape) == 1 else f"{workers} x ({one})"
+
+
+def _wait_for(workers: int, shape: Worker, say: Callable[[str], None]) -> bool:
+    """True once there is room, False where the autoscaler will never make it."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([shape] * workers, strategy="PACK")
+    try:
+        said = -AGAIN_SECONDS
+        while not group.wait(LOOK_SECONDS):
+            report = cluster_status().autoscaling_state
+            refused = any(
+                request.details.startswith(group.id.hex())
+                for request in report.infeasible_gang_resource_requests
+            )
+            if refused and not _others_hold(shape):
+                return False
+            if time.monotonic() - said >= AGAIN_SECONDS:
+                said = time.monotonic()
+                say(
+                    f"waiting for nodes: asks for {words(workers, shape)}, the cluster has "
+                    f"{_standing()}, the autoscaler may add nodes{_coming(report)}"
+                )
+        return True
+    finally:
+        remove_placement_group(group)
+
+
+def _others_hold(shape: Worker) -> bool:
+    """Whether other jobs use what the workers ask for, so that more can be had when they end."""
+    import ray
+
+    has, free = ray.cluster_resources(), ray.available_resources()
+    scarce = ["GPU"] if "GPU" in shape else list(shape)
+    return any(free.get(key, 0) < has.get(key, 0) for key in scarce)
+
+
+def _standing() -> str:
+    import ray
+
+    has = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    parts = [f"{has.get('CPU', 0):g} CPU"]
+    if has.get("GPU"):
+        parts.append(f"{has['GPU']:g} GPU")
+    return f"{' and '.join(parts)} on {nodes} node(s)"
+
+
+def _coming(report: Any) -> str:
+    """What the autoscaler is doing about it."""
+    asked = sum(request.count for request in report.pending_instance_requests)
+    starting = asked + len(report.pending_instances)
+    text = f"; {starting} starting" if starting else ""
+    failed = [request.reason for request in report.failed_instance_requests]
+    return f"{text}; the last that failed to start: {failed[-1]}" if failed else text

@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run one verb and say what came of it."""
     arguments = parse()
+    _refuse_no_places(arguments)
     verbs = {"plan": plan, "convert": convert, "inspect": inspect, "verify": verify}
     return verbs[arguments.verb](arguments)
+
+
+def _refuse_no_places(arguments: argparse.Namespace) -> None:
+    from pipelines.uri import refuse_no_place
+
+    for option in ("source", "store", "manifest", "plot"):
+        place = getattr(arguments, option, None)
+        required = option == "store" or (option == "source" and arguments.verb != "verify")
+        if place or (required and place is not None):
+            refuse_no_place(place)
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -69,7 +80,10 @@ def inspect(arguments: argparse.Namespace) -> int:
     from jobs.reprocessing.presentation import show_store
     from pipelines.inspection import inspect as describe
     from pipelines.store import open_store
+    from pipelines.writable import refuse_unwritable
 
+    if arguments.plot:
+        refuse_unwritable(arguments.plot, "plot")
     description = describe(arguments.store)
     store = open_store(arguments.store)
     description["windows"] = _windows(store, arguments)

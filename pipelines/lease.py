@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines import uri as places
-from pipelines.errors import BusyError, PlatformError, StorageError, UsageError
+from pipelines.errors import BusyError, PlatformError, UsageError
 from pipelines.ledger import FOLDER
 from pipelines.patience import Patience, waiting
 
@@ -86,7 +86,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         _released.add(self.record.token)
-        with suppress(OSError, StorageError), waiting(Patience(0.0)):
+        with suppress(OSError, PlatformError), waiting(Patience(0.0)):
             held = _read(self.uri)
             if held is not None and held.token == self.record.token:
                 places.delete(_place(self.uri))
@@ -98,7 +98,7 @@ class Lease:
                 if held is None or held.token != self.record.token:
                     self._lost.set()
                     return
-                _write(self.uri, _refreshed(self.record), self.what)
+                _write(self.uri, _refreshed(self.record))
             except (OSError, PlatformError):
                 # The storage is away for a moment; the next beat tries again, and check() decides.
                 continue
@@ -155,7 +155,7 @@ def acquire(uri: str, say: _Print = print, what: _What = "store") -> Lease:
         with _exclusive(uri, what):
             held = _read(uri)
             if held is None or _is_dead(held) or _is_stale(held, waited_for, began):
-                _write(uri, mine, what)
+                _write(uri, mine)
                 break
         if held.host == mine.host or (waited_for and held.heartbeat != waited_for.heartbeat):
             raise _busy(uri, held, what)
@@ -225,15 +225,8 @@ def _read(uri: str) -> LeaseRecord | None:
         return None
 
 
-def _write(uri: str, record: LeaseRecord, what: _What) -> None:
-    try:
-        places.write_bytes(_place(uri), json.dumps(asdict(record)).encode())
-    except PermissionError as error:
-        raise UsageError(
-            f"the {what} cannot be written: {error}",
-            where=uri,
-            remedy=f"give a --{what} that this user may write to",
-        ) from None
+def _write(uri: str, record: LeaseRecord) -> None:
+    places.write_bytes(_place(uri), json.dumps(asdict(record)).encode())
 
 
 @contextmanager

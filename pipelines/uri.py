@@ -7,7 +7,9 @@ so that none can reach an attribute or a log.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,7 @@ from pipelines.patience import is_refusal, is_storage_fault, patiently
 
 T = TypeVar("T")
 
+_OBJECT_STORAGES = ("s3", "gs", "gcs")
 _AT_ONCE = 10
 """requests to one storage that wait at the same time; drivers keep as many connections"""
 
@@ -38,7 +41,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     Raises
     ------
     UsageError
-        The URI carries credentials, or no driver for its scheme is installed.
+        The URI carries credentials, names no bucket, or no driver for its scheme is installed.
     """
     parts = urlsplit(uri)
     if parts.username or parts.password:
@@ -47,8 +50,12 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
             where=f"{parts.scheme}://***@{parts.hostname}{parts.path}",
             remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment instead",
         )
+    refuse_no_place(uri)
     if is_local(uri):
         return fsspec.filesystem("file"), local_path(uri)
+    if parts.scheme in ("gs", "gcs"):
+        # It prints the traceback of every attempt that fails, beside raising the error.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
         fs = fsspec.filesystem(parts.scheme)
     except (ValueError, ImportError) as error:
@@ -60,6 +67,24 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
             else f"use a local path, s3:// or gs:// ({error})",
         ) from None
     return fs, f"{parts.netloc}{parts.path}".rstrip("/")
+
+
+def refuse_no_place(uri: str) -> None:
+    """UsageError where ``uri`` is empty, or an object storage without ``//`` and a bucket.
+
+    >>> refuse_no_place("s3:/bucket/store")
+    Traceback (most recent call last):
+    ...
+    pipelines.errors.UsageError: 's3:/bucket/store' names no bucket
+      to do: give s3://BUCKET/PATH, with two slashes
+    """
+    if not uri.strip():
+        raise UsageError("a place is empty", remedy="give a local path, s3://... or gs://...")
+    scheme, _, rest = uri.partition(":")
+    if scheme in _OBJECT_STORAGES and not re.match(r"//[^/]", rest):
+        raise UsageError(
+            f"'{uri}' names no bucket", remedy=f"give {scheme}://BUCKET/PATH, with two slashes"
+        )
 
 
 def is_local(uri: str) -> bool:
@@ -103,21 +128,30 @@ def ask(uri: str, what: str, action: Callable[[], T]) -> T:
     StorageError
         It cannot be reached, or fails.
     """
-    if is_local(uri):
-        return action()
     try:
-        return patiently(f"{what} {uri}", action)
+        return action() if is_local(uri) else patiently(f"{what} {uri}", action)
     except (PlatformError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise
     except Exception as error:
         if not is_storage_fault(error):
             raise
+        if is_local(uri):
+            raise _here(uri, what, error) from error
         kind, refused = type(error).__name__, is_refusal(error)
         raise (UsageError if refused else StorageError)(
             f"the storage {'refuses access' if refused else 'fails'}: {kind}: {error}",
             where=uri,
             remedy=CHECK_ACCESS if refused else f"try again; {CHECK_ACCESS}",
         ) from None
+
+
+def _here(uri: str, what: str, error: Exception) -> PlatformError:
+    """What a fault of the local disk is to the user; its cause says whether it may pass."""
+    kind, remedy = StorageError, "make room or mend the disk, and run the same command again"
+    if isinstance(error, PermissionError):
+        kind, remedy = UsageError, "give this user the permission (chmod), and run it again"
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return kind(f"{what} failed: {reason}", where=uri, remedy=remedy)
 
 
 def exists(uri: str) -> bool:
@@ -167,7 +201,18 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
         whole = data if isinstance(data, bytes) else b"".join(data)
         ask(uri, "writing", lambda: fs.pipe_file(path, whole))
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    ask(uri, "writing", lambda: _write_here(path, data, durable))
+
+
+def _write_here(path: str, data: bytes | Sequence[bytes], durable: bool) -> None:
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        remedy = "give another place to write to"
+        raise UsageError(
+            f"no folder can be made: {error.strerror}", where=folder, remedy=remedy
+        ) from None
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
         with open(partial, "wb") as file:
@@ -231,7 +276,8 @@ def etag(info: dict[str, Any]) -> str:
     for key in ("ETag", "etag", "md5Hash", "generation"):
         if info.get(key):
             return str(info[key]).strip('"')
-    if info.get("type") == "file" and "name" in info and os.path.exists(info["name"]):
+    local = info.get("type") == "file" or info.get("islink")
+    if local and "name" in info and os.path.exists(info["name"]):
         stat = os.stat(info["name"])
         return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
     return f"{info.get('LastModified', info.get('mtime', ''))}-{info.get('size', 0):x}"

@@ -57,6 +57,8 @@ def _refusal_here(path: str) -> str | None:
 
 
 def _refusal(folder: str) -> str | None:
+    if folder.startswith(("http://", "https://")):
+        return "nothing can be written over HTTP: give a local path, s3:// or gs://"
     probe = places.join(folder, f"probe-{uuid.uuid4().hex}")
     fs, path = places.filesystem(probe)
     try:

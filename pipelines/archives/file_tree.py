@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from pipelines import uri as places
+from pipelines.archives import listing
 from pipelines.archives.archive import SourceFile
 from pipelines.archives.files import unlisted
 from pipelines.errors import SourceError
@@ -30,7 +30,7 @@ def find_tree(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[Sou
     remedy = f"archive '{archive}' reads {', '.join(suffixes)}: give the folder that holds them"
     try:
         folder = fs.isdir(path)
-        entries: Any = fs.find(path, detail=True) if folder else {path: fs.info(path)}
+        entries = list(listing.tree(fs, path)) if folder else [listing.resolved(fs.info(path))]
     except FileNotFoundError:
         raise SourceError("there is nothing at the source", where=source, remedy=remedy) from None
     except Exception as error:
@@ -39,12 +39,18 @@ def find_tree(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[Sou
         raise unlisted(source, error, remedy) from None
     scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
     root = path.rstrip("/") + "/" if folder else path.rsplit("/", 1)[0] + "/"
+    found = {entry["name"]: entry for entry in entries if entry["type"] in ("file", "broken")}
+    found = {
+        name: entry
+        for name, entry in found.items()
+        if name.lower().endswith(suffixes) and not name.rsplit("/", 1)[-1].startswith(".")
+    }
+    listing.refuse_unusable(list(found.values()))
     files = [
         SourceFile(
             f"{scheme}{name}", int(entry["size"]), places.etag(entry), name.removeprefix(root)
         )
-        for name, entry in entries.items()
-        if name.lower().endswith(suffixes) and not name.rsplit("/", 1)[-1].startswith(".")
+        for name, entry in found.items()
     ]
     if not files:
         raise SourceError("no files found", where=source, remedy=remedy)

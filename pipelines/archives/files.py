@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines import uri as places
-from pipelines.archives import zips
+from pipelines.archives import listing, zips
 from pipelines.archives.archive import SourceFile
 from pipelines.archives.source_cache import local_copy
 from pipelines.errors import SourceError
 from pipelines.patience import is_storage_fault, patiently
+
+_FILES = ("file", "broken")
+"""types of what counts as a file of the archive; a link to nothing is refused by name"""
 
 
 def find_files(
@@ -34,11 +37,12 @@ def find_files(
     endings = ", ".join(suffixes)
     remedy = f"archive '{archive}' reads files ending in {endings}: give their folder, or one file"
     try:
-        if any(sign in path for sign in "*?["):
-            entries: Any = fs.glob(path, detail=True)
-            found = [entry for entry in entries.values() if entry["type"] == "file"]
+        # A folder's own name may hold a sign that stands for others in a glob.
+        if any(sign in path for sign in "*?[") and not fs.exists(path):
+            matching: Any = fs.glob(path, detail=True)
+            found = [e for e in map(listing.resolved, matching.values()) if e["type"] in _FILES]
         elif fs.isfile(path):
-            found = [fs.info(path)]
+            found = [listing.resolved(fs.info(path))]
         elif fs.isdir(path):
             found = _in_folder(fs, path, (*suffixes, zips.SUFFIX), levels)
         else:
@@ -48,7 +52,9 @@ def find_files(
             raise
         raise unlisted(source, error, remedy) from None
     if not found:
-        raise SourceError("no files found", where=source, remedy=remedy)
+        here = _others_here(fs, path)
+        raise SourceError("no files found", where=source, remedy=remedy + here)
+    listing.refuse_unusable(found)
     scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
     files = [
         SourceFile(f"{scheme}{entry['name']}", int(entry["size"]), places.etag(entry))
@@ -87,7 +93,7 @@ def _last_part(uri: str) -> str:
 def _in_folder(fs: Any, path: str, suffixes: tuple[str, ...], levels: int) -> list[dict[str, Any]]:
     folders = [path]
     for _ in range(levels + 1):
-        entries = [entry for folder in folders for entry in fs.ls(folder, detail=True)]
+        entries = listing.entries(fs, folders)
         found = [entry for entry in entries if _belongs(entry, suffixes)]
         if found:
             return found
@@ -95,9 +101,26 @@ def _in_folder(fs: Any, path: str, suffixes: tuple[str, ...], levels: int) -> li
     return []
 
 
+def _others_here(fs: Any, path: str) -> str:
+    """What a folder without the archive's files holds instead, and which archives read that."""
+    from pipelines.archives import NAMES, load_archive
+
+    if any(sign in path for sign in "*?[") or not fs.isdir(path):
+        return ""
+    names = [e["name"].lower() for e in listing.entries(fs, [path]) if e["type"] == "file"]
+    readers = [
+        archive
+        for archive in NAMES
+        if any(name.endswith(load_archive(archive).suffixes) for name in names)
+    ]
+    if not readers:
+        return ""
+    return f"; what is in the folder may be for --archive {' or '.join(readers)}"
+
+
 def _belongs(entry: dict[str, Any], suffixes: tuple[str, ...]) -> bool:
     name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
-    return entry["type"] == "file" and not name.startswith(".") and name.lower().endswith(suffixes)
+    return entry["type"] in _FILES and not name.startswith(".") and name.lower().endswith(suffixes)
 
 
 @contextmanager

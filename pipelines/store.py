@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from pipelines import uri as places
 from pipelines.clips import Clips, split_text
-from pipelines.errors import StoreError, UsageError, nearest
+from pipelines.errors import PlatformError, StoreError, UsageError, nearest
 from pipelines.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -50,6 +51,20 @@ class VariableInfo:
         return self.shape[self.dims.index("time") + 1 : -2]
 
 
+@dataclass(frozen=True)
+class StaticInfo:
+    """One static field of a store: an array without time, see :mod:`pipelines.static_fields`."""
+
+    name: str
+    dims: tuple[str, ...]
+    """(y, x)"""
+    shape: tuple[int, ...]
+    units: str
+    long_name: str
+    statistics: Mapping[str, float]
+    """``mean``, ``std``, ``min`` and ``max`` over the field"""
+
+
 @dataclass(frozen=True, eq=False)
 class Store:
     """A complete store, as its consolidated metadata describes it. Can be pickled."""
@@ -67,6 +82,8 @@ class Store:
     """values by dimension, without time"""
     clips: Clips | None = None
     """where the archive is one of clips: frames are counted clip after clip all the same"""
+    static_fields: Mapping[str, StaticInfo] = field(default_factory=dict)
+    """fields on the grid that do not change with time"""
 
     @property
     def title(self) -> str:
@@ -129,9 +146,17 @@ class Store:
         return self.variables[name]
 
     def array(self, name: str) -> zarr.Array:
-        """A variable's array ``(T, *extra, H, W)``, or ``(sample, T, ...)``, read only."""
-        self.variable(name)
+        """A variable's array ``(T, *extra, H, W)``, or ``(sample, T, ...)``, read only.
+
+        Of a static field it is ``(H, W)``.
+        """
+        if name not in self.static_fields:
+            self.variable(name)
         return _open_group(self.uri)[name]  # pyright: ignore[reportReturnType]
+
+    def convert_command(self, more: str = "") -> str:
+        """The command that converts its source again, with options for what is to be mended."""
+        return _convert_command(self.uri, f" {more}" if more else "")
 
     def dataset(self) -> xr.Dataset:
         """The store as xarray sees it, lazily."""
@@ -192,6 +217,22 @@ def open_store(uri: str) -> Store:
         variables={name: variables[name] for name in order},
         coordinates=coordinates,
         clips=clips,
+        static_fields={
+            name: _static(name, metadata[name])
+            for name, _ in attributes["configuration"].get("static_fields", ())
+        },
+    )
+
+
+def _static(name: str, array: Mapping[str, Any]) -> StaticInfo:
+    attributes = array["attributes"]
+    return StaticInfo(
+        name=name,
+        dims=tuple(array["dimension_names"]),
+        shape=tuple(array["shape"]),
+        units=str(attributes.get("units", "")),
+        long_name=str(attributes.get("long_name", name)),
+        statistics={key: float(attributes[key]) for key in ("mean", "std", "min", "max")},
     )
 
 
@@ -260,11 +301,11 @@ def _absent(uri: str) -> StoreError:
 
 def _convert_command(uri: str, more: str = "") -> str:
     summary = None
-    with contextlib.suppress(StoreError, OSError):
+    with contextlib.suppress(PlatformError, OSError):
         summary = Ledger(uri).read_plan()
     archive = summary["archive"] if summary else "ARCHIVE"
     source = summary["source"] if summary else "SOURCE"
     return (
-        f"python jobs/reprocess.py convert --archive {archive} --source {source} "
-        f"--store {uri}{more}"
+        f"python jobs/reprocess.py convert --archive {archive} --source {shlex.quote(source)} "
+        f"--store {shlex.quote(uri)}{more}"
     )

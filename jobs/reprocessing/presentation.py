@@ -102,13 +102,7 @@ def show_store(description: dict[str, Any]) -> str:
                 f"{v['chunk_frames']}, {size(v['bytes_stored'])} of {size(v['bytes_raw'])}",
             )
         )
-        rows.append(
-            (
-                "",
-                f"train: mean {s['mean']:.6g}, std {s['std']:.6g}, "
-                f"{s['min']:.6g} to {s['max']:.6g}, {s['nan_count']} values missing",
-            )
-        )
+        rows.append(("", _statistics_line(s)))
     provenance = description["provenance"]
     rows += [
         ("objects", f"{description['objects']} ({size(description['bytes'])})"),
@@ -120,6 +114,18 @@ def show_store(description: dict[str, Any]) -> str:
         ("written", f"{provenance['updated_at']} by {provenance['owner']}"),
     ]
     return table(rows)
+
+
+def _statistics_line(s: dict[str, Any]) -> str:
+    if not s["count"]:
+        return (
+            f"train: no value, all {s['nan_count']} are missing: nothing can be trained on it "
+            "(leave it out with --variables)"
+        )
+    return (
+        f"train: mean {s['mean']:.6g}, std {s['std']:.6g}, "
+        f"{s['min']:.6g} to {s['max']:.6g}, {s['nan_count']} values missing"
+    )
 
 
 def show_verification(found: Verification) -> str:

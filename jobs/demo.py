@@ -10,17 +10,13 @@ be, and the run goes on from its checkpoint. A second run takes up where the fir
 
 from __future__ import annotations
 
-import shlex
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from jobs.command_line import parser_class, progress, run
-from pipelines.errors import PlatformError
+from jobs.steps import job, step
 
-JOBS = Path(__file__).resolve().parent
 YEARS = (2014, 2015, 2016, 2017)
 """Two train years, so that the climatology may depend on the season; validation; test."""
 SPLITS = """train: ["2014", "2015"]
@@ -83,33 +79,6 @@ def write_archive(archive: Path) -> None:
             if not list(archive.glob(f"*/*_{year}_*.nc")):
                 write_weatherbench(archive, [year])
             report(done, len(YEARS))
-
-
-def step(title: str) -> None:
-    """Announce a step."""
-    print(f"\n== {title}", flush=True)
-
-
-def job(
-    script: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None
-) -> None:
-    """Run one job as a user would, in a process of its own.
-
-    Raises
-    ------
-    PlatformError
-        It ended with another code than 0.
-    """
-    command = [sys.executable, str(JOBS / script), *arguments]
-    print(f"$ python jobs/{script} {shlex.join(arguments)}", flush=True)
-    process = subprocess.Popen(command)
-    if meanwhile:
-        meanwhile(process)
-    code = process.wait()
-    if code:
-        raise PlatformError(
-            f"jobs/{script} ended with code {code}", remedy="see its message above, then run again"
-        )
 
 
 def kill_a_worker(training: subprocess.Popen[bytes], run_uri: str) -> None:

@@ -1,0 +1,150 @@
+"""The tables of a study: means over seeds with their spread, baselines beside, compute stated."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.forecasts.comparison import MODEL, Scored, read_evaluations, refuse_incomparable
+from jobs.forecasts.wording import lead_labels, number, several
+from jobs.studies.plan import Study
+from jobs.training.checkpoints import load_checkpoint
+from jobs.training.run import read_history
+
+MOST_LEADS = 6
+"""columns of a table, besides that of all leads"""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One system under one seed, scored."""
+
+    system: str
+    seed: int
+    scored: Scored
+    parameters: int
+    steps: int
+    core_minutes: float
+    """minutes of training steps times the cores of all workers; starts and uploads left out"""
+
+
+def is_scored(run: str, report: str) -> bool:
+    """Whether the report is that of the checkpoint that would be scored now."""
+    if not Path(report).is_dir():
+        return False
+    return read_evaluations([report])[0].record["checkpoint_uri"] == load_checkpoint(run).uri
+
+
+def read(system: str, seed: int, run: str, report: str) -> Trained:
+    """A finished training and its scores."""
+    scored = read_evaluations([report])[0]
+    model, history = load_checkpoint(run).model(), read_history(run)
+    options = scored.record["options"]
+    windows = options["training"]["global_batch"]
+    cores = options["workers"] * options["cpus_per_worker"]
+    seconds = sum(windows / record["samples_per_second"] for record in history)
+    return Trained(
+        system=system,
+        seed=seed,
+        scored=scored,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        steps=len(history),
+        core_minutes=seconds * cores / 60,
+    )
+
+
+def tables(study: Study, trained: Sequence[Trained]) -> list[str]:
+    """Markdown: for each variable and score a table by lead time, a row a system.
+
+    Raises
+    ------
+    UsageError
+        The systems were not scored on the same windows.
+    """
+    refuse_incomparable([entry.scored for entry in trained], study.scores[0][0])
+    lines = [f"# {study.title}", "", *_headline(trained)]
+    for variable, described in trained[0].scored.record["variables"].items():
+        for protocol, score in study.scores:
+            if protocol in described["protocols"]:
+                lines += ["", *_table(trained, variable, protocol, score)]
+    return lines
+
+
+def to_json(study: Study, trained: Sequence[Trained]) -> dict[str, Any]:
+    """Every number of the tables, each seed by itself."""
+    return {
+        "study": study.name,
+        "title": study.title,
+        "trained": [
+            {
+                "system": entry.system,
+                "seed": entry.seed,
+                "parameters": entry.parameters,
+                "steps": entry.steps,
+                "core_minutes": round(entry.core_minutes, 2),
+                "windows": entry.scored.record["windows"],
+                "variables": entry.scored.record["variables"],
+            }
+            for entry in trained
+        ],
+    }
+
+
+def _headline(trained: Sequence[Trained]) -> list[str]:
+    record = trained[0].scored.record
+    first, last = (time[:16] for time in record["period"]) if record["period"] else ("", "")
+    seeds = sorted({entry.seed for entry in trained})
+    steps = sorted({entry.steps for entry in trained})
+    cores = sum(entry.core_minutes for entry in trained)
+    return [
+        f"{record['windows']['scored']} windows of the {record['split']} split"
+        + (f", {first} to {last}" if first else "")
+        + f"; {len(seeds)} seed(s), {' or '.join(map(str, steps))} steps each; training took "
+        f"{cores:.0f} core-minutes in all. Means over seeds ± one standard deviation.",
+    ]
+
+
+def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str) -> list[str]:
+    record = trained[0].scored.record
+    described = record["variables"][variable]
+    timed = record["lead_seconds"] is not None
+    leads = trained[0].scored.leads
+    shown = several(len(leads), MOST_LEADS)
+    labels = [lead_labels(leads, timed)[i] for i in shown]
+    unit = f", {described['units']}" if score in ("rmse", "mae", "bias", "mse") else ""
+    rows = [
+        f"| {score} of {variable}{unit} | parameters | core-minutes | "
+        + " | ".join([*labels, "all leads"])
+        + " |",
+        "|---|---:|---:|" + "---:|" * (len(shown) + 1),
+    ]
+    for system in dict.fromkeys(entry.system for entry in trained):
+        own = [entry for entry in trained if entry.system == system]
+        values = [_values(entry.scored, variable, protocol, score, MODEL, shown) for entry in own]
+        minutes = statistics.mean(entry.core_minutes for entry in own)
+        rows.append(_row(system, f"{own[0].parameters / 1e6:.2f} M", f"{minutes:.1f}", values))
+    for baseline in trained[0].scored.forecasts(variable):
+        if baseline != MODEL:
+            values = [_values(trained[0].scored, variable, protocol, score, baseline, shown)]
+            rows.append(_row(baseline, "", "", values))
+    return rows
+
+
+def _values(
+    scored: Scored, variable: str, protocol: str, score: str, forecast: str, shown: Sequence[int]
+) -> list[float]:
+    scores = scored.scores(variable, protocol, forecast)
+    per_lead = scores["per_lead"][score]
+    wanted = [*(per_lead[i] for i in shown), scores["overall"][score]]
+    return [float("nan") if value is None else value for value in wanted]
+
+
+def _row(name: str, parameters: str, minutes: str, values: Sequence[Sequence[float]]) -> str:
+    cells = []
+    for column in zip(*values, strict=True):
+        spread = f" ± {number(statistics.stdev(column), 2)}" if len(column) > 1 else ""
+        cells.append(f"{number(statistics.mean(column))}{spread}")
+    return f"| {name} | {parameters} | {minutes} | " + " | ".join(cells) + " |"

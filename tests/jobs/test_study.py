@@ -1,0 +1,87 @@
+"""Studies: what comes with the project can be trained, and a study ends in tables of its scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from gmg_model import create_model
+from jobs.studies.plan import known, load
+from jobs.studies.results import is_scored
+from jobs.training.options import parse
+from pipelines.errors import UsageError
+from tests.archives_made_here import write_traffic
+from tests.training_runs import job
+
+DEFAULTS = {
+    "train_weatherbench.py": "weatherbench.yaml",
+    "train_taxibj.py": "taxibj.yaml",
+    "train_moving_mnist.py": "moving_mnist.yaml",
+    "train_shanghai2020.py": "shanghai2020.yaml",
+}
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_system_of_every_study_is_a_model_that_can_be_trained(name: str):
+    study = load(name)
+    sizes = set()
+    for system in study.systems:
+        arguments = ["--store", "s", "--run", "r", *study.training_flags(system, 3, epochs=5)]
+        options = parse(DEFAULTS[study.job], None, arguments)
+        assert (options.training.seed, options.training.epochs) == (3, 5)
+        with torch.device("meta"):
+            create_model(options.model.name, in_shape=(1, 64, 64), **options.model.overrides())
+        sizes.add((options.model.hidden, options.training.global_batch, options.data.horizon))
+    assert len(sizes) == 1, "systems of one study are trained alike"
+
+
+def test_unknown_studies_and_systems_are_refused_with_the_nearest_name(tmp_path: Path):
+    with pytest.raises(UsageError, match="era5_t2m"):
+        load("era5_t2")
+    with pytest.raises(UsageError, match="convlstm"):
+        load("bikenyc").chosen(["convlst"])
+    own = tmp_path / "own.yaml"
+    own.write_text("title: no systems\n")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(str(own))
+
+
+def test_a_study_trains_scores_and_tabulates_and_knows_what_is_done(tmp_path: Path):
+    write_traffic(tmp_path / "archive")
+    own = tmp_path / "mine.yaml"
+    own.write_text(
+        yaml.safe_dump(
+            {
+                "title": "Made traffic",
+                "archive": "taxibj",
+                "job": "train_taxibj.py",
+                "train": {
+                    "model.hidden": [8, 8],
+                    "model.filter_size": 3,
+                    "training.epochs": 1,
+                    "training.global_batch": 40,
+                },
+                "systems": {"plain": {"model.name": "convlstm"}},
+                "evaluate": {"max_windows": 20},
+            }
+        )
+    )
+    command = ("study.py", "--study", str(own), "--source", str(tmp_path / "archive"))
+    command += ("--folder", str(tmp_path / "study"), "--workers", "1")
+    first = job(*command)
+    assert first.returncode == 0, first.stderr
+    lines = (tmp_path / "study" / "study.md").read_text().splitlines()
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines if "|" in line}
+    assert {"plain", "persistence", "climatology"} <= set(rows)
+    (entry,) = json.loads((tmp_path / "study" / "study.json").read_text())["trained"]
+    overall = entry["variables"]["flow"]["protocols"]["strict"]["model"]["overall"]["rmse"]
+    assert f"{overall:.3g}" in rows["plain"]
+    assert entry["core_minutes"] > 0
+
+    # What the same command would skip.
+    assert is_scored(str(tmp_path / "study/runs/plain-0"), str(tmp_path / "study/reports/plain-0"))
+    assert not is_scored(str(tmp_path / "study/runs/plain-0"), str(tmp_path / "nothing"))

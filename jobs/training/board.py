@@ -1,4 +1,7 @@
-"""Where workers write how far they are, and why they cannot go on; the driver reads it."""
+"""Where workers write how far they are, and why they cannot go on; the driver reads it.
+
+The other way it carries wishes: that a checkpoint be written now, or that the run end after one.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,38 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from jobs.command_line import progress
 from pipelines.errors import PlatformError
 from pipelines.patience import is_storage_fault, passes
 
 POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of the workers from outside."""
+
+    number: int
+    """from 1 on"""
+    kind: Literal["checkpoint", "stop"]
+    """a checkpoint after the step that runs; or that, and then the end"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, for who ends it or reports its end."""
+
+    step: int | None
+    """of the last news: steps done; None before the first"""
+    saved: int | None
+    """step of the last checkpoint that this process's workers have written; None: none yet"""
+    nodes: dict[int, str]
+    """rank -> node, of the latest group of workers"""
+    stopping: bool
+    """whether the run was asked to end"""
 
 
 class Board:
@@ -23,6 +51,10 @@ class Board:
         self._news: dict[str, Any] = {}
         self._lines: list[str] = []
         self._failure: PlatformError | None = None
+        self._nodes: dict[int, str] = {}
+        self._saved: int | None = None
+        self._wishes = self._answered = 0
+        self._wish: Wish | None = None
 
     def write(self, news: dict[str, Any]) -> None:
         """Replace the news: ``step``, ``steps`` and ``note``."""
@@ -48,6 +80,47 @@ class Board:
     def failure(self) -> PlatformError | None:
         """The error that the run ended with, if it did."""
         return self._failure
+
+    def join(self, rank: int, node: str) -> None:
+        """Note where a worker runs."""
+        self._nodes[rank] = node
+
+    def new_group(self) -> None:
+        """Forget what concerned the workers before."""
+        self._nodes = {}
+        self.withdraw()
+
+    def ask(self, kind: Literal["checkpoint", "stop"]) -> int:
+        """Wish something of the workers; returns the wish's number. An end is never taken back."""
+        if not self.stopping():
+            self._wishes += 1
+            self._wish = Wish(self._wishes, kind)
+        return self._wishes
+
+    def withdraw(self) -> None:
+        """Take back a wish for a checkpoint."""
+        if not self.stopping():
+            self._wish = None
+
+    def wish(self) -> Wish | None:
+        """What is asked now."""
+        return self._wish
+
+    def stopping(self) -> bool:
+        """Whether the run was asked to end."""
+        return self._wish is not None and self._wish.kind == "stop"
+
+    def saved(self, step: int, answers: int) -> None:
+        """Note a checkpoint that is completely written, and the latest wish that it answers."""
+        self._saved, self._answered = step, max(answers, self._answered)
+
+    def answered(self) -> int:
+        """The number of the latest wish that a checkpoint has answered; 0: none."""
+        return self._answered
+
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return Progress(self._news.get("step"), self._saved, self._nodes, self.stopping())
 
 
 def final_failure(error: Exception) -> PlatformError | None:

@@ -77,22 +77,21 @@ class Cluster:
             shapes = {"true": [gpu], "false": [cpu], "auto": [gpu, cpu]}[options.use_gpu]
             return "GPU" in nodes.wait_for_one(options.worker_range.least, shapes, _say)
         gpus, cpus = self.resources.get("GPU", 0), self.resources.get("CPU", 0)
-        if options.use_gpu == "true" and gpus < options.worker_range.least:
+        least = options.worker_range.least
+        if options.use_gpu == "true" and gpus < least:
             raise UsageError(
-                f"{options.worker_range.least} workers with a GPU each, but the cluster has at most {gpus:g}",
+                f"{least} workers with a GPU each, but the cluster has at most {gpus:g}",
                 remedy=f"--workers {max(1, int(gpus))}, or --use_gpu false",
             )
-        needed = options.worker_range.least * options.cpus_per_worker
+        needed = least * options.cpus_per_worker
         if cpus < needed:
             raise UsageError(
-                f"{options.worker_range.least} workers of {options.cpus_per_worker} CPU need {needed} CPU, "
+                f"{least} workers of {options.cpus_per_worker} CPU need {needed} CPU, "
                 f"but the cluster has at most {cpus:g}",
                 remedy=f"--workers {max(1, int(cpus // options.cpus_per_worker))}, "
                 "or add nodes to the cluster",
             )
-        use_gpu = options.use_gpu == "true" or (
-            options.use_gpu == "auto" and gpus >= options.worker_range.least
-        )
+        use_gpu = options.use_gpu == "true" or (options.use_gpu == "auto" and gpus >= least)
         self._check_room(options, use_gpu)
         return use_gpu
 
@@ -106,12 +105,13 @@ class Cluster:
             )
             for nodes in (self.standing, self.scalable)
         )
-        if room >= options.worker_range.least:
+        least = options.worker_range.least
+        if room >= least:
             return
         worker = " and ".join(f"{amount} {key}" for key, amount in wants.items())
         largest = max(node.get("CPU", 0) for node, _ in self.standing + self.scalable)
         raise UsageError(
-            f"{options.worker_range.least} workers of {worker} each, but the cluster's nodes have room for "
+            f"{least} workers of {worker} each, but the cluster's nodes have room for "
             f"{room}: a worker must fit on one node, and the largest has {largest:g} CPU",
             remedy="lower --cpus_per_worker"
             + (f" or --workers to {room}" if room else "")

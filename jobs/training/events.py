@@ -24,6 +24,7 @@ TAGS = {
     "samples_per_second": "speed/samples_per_second",
     "data_wait_percent": "speed/data_wait_percent",
     "checkpoint_seconds": "speed/checkpoint_seconds",
+    "workers": "speed/workers",
 }
 """field of a step's record -> name of the curve"""
 

@@ -27,6 +27,21 @@ MOST_SKIPPED = 10
 """steps in a row that may be left out for not being finite; then the run ends"""
 
 
+def windows_checksum(starts: np.ndarray, lanes: np.ndarray) -> int:
+    """A checksum of windows and their lanes; those of the workers add up to the global batch's.
+
+    It tells whether two runs drew the same windows at a step, in any order and on any number of
+    workers. Sums stay below 2^53, so float64 holds them exactly.
+
+    >>> both = windows_checksum(np.array([5, 9]), np.array([0, 1]))
+    >>> both == sum(windows_checksum(np.array([s]), np.array([l])) for s, l in [(9, 1), (5, 0)])
+    True
+    """
+    mixed = starts.astype(np.uint64) * np.uint64(2654435761) + lanes.astype(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(17))) * np.uint64(2246822519)
+    return int((mixed % np.uint64(2**32)).sum())
+
+
 class Journal:
     """The notes of one worker; the first worker's become the run's history."""
 
@@ -53,8 +68,8 @@ class Journal:
         Parameters
         ----------
         record:
-            ``step``, ``epoch``, ``loss``, ``gradient_norm`` (these two may be tensors) and
-            ``learning_rate``.
+            ``step``, ``epoch``, ``loss``, ``gradient_norm``, ``windows`` (these three may be
+            tensors), ``learning_rate`` and ``workers``.
         starts, losses:
             (b,) this worker's windows and their losses.
         """
@@ -80,6 +95,7 @@ class Journal:
         for record, starts, losses in self._pending:
             record["loss"] = float(record["loss"])
             record["gradient_norm"] = float(record["gradient_norm"])
+            record["windows"] = int(record["windows"])
             if math.isfinite(record["loss"] + record["gradient_norm"]):
                 self.skipped["in_a_row"] = 0
             else:
@@ -159,6 +175,11 @@ class Journal:
         note = (
             f"epoch {last['epoch'] + 1}/{self._plan.options.training.epochs} "
             f"loss {last['loss']:.4f} {rate:.1f} samples/s data wait {100 * wait:.1f} %"
+            f"{self._workers(last['workers'])}"
         )
         news = {"step": last["step"] + 1, "steps": self._plan.total_steps, "note": note}
         self._board.write.remote(news)
+
+    def _workers(self, now: int) -> str:
+        """How many there are now, where that may change."""
+        return f", {now} worker(s)" if self._plan.options.worker_range.is_elastic else ""

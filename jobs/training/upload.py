@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ class Uploads:
         self._events = options.tracking.tensorboard and events.is_available()
         self._server: MLflowRun | None = None
         self._unsent: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        """how long the last checkpoint took from its hand-over to its record"""
 
     def send(
         self,
@@ -59,6 +62,7 @@ class Uploads:
         weights: Mapping[str, Tensor],
         training: Mapping[str, Tensor],
         metrics: dict[str, Any],
+        answers: int = 0,
     ) -> None:
         """Copy the state to the local disk and report it to Ray Train, which uploads it.
 
@@ -70,13 +74,18 @@ class Uploads:
             Of the checkpoint, see :func:`jobs.training.checkpoints.write`.
         metrics:
             What Ray keeps checkpoints by.
+        answers:
+            Number of the latest wish on the board that this checkpoint fulfils.
         """
+        began = time.monotonic()
         self._room.acquire()
         folder = Path(tempfile.mkdtemp(prefix="checkpoint_"))
         checkpoints.write(folder, record, weights, training)
 
         def upload(local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
             uploaded = self._upload(Path(local.path), name, steps)
+            self.seconds = time.monotonic() - began
+            self._board.saved.remote(record["step"], answers)
             self._follow(steps, finished=record["finished"])
             self._room.release()
             return uploaded

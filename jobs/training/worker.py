@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import ray
 import ray.train
+import ray.util
 import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
@@ -29,7 +30,8 @@ from gmg_model.sampling import ScheduledSampling, forced_frames, observed_frames
 from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
 from jobs.training import checkpoints, run
 from jobs.training.board import final_failure
-from jobs.training.journal import Journal
+from jobs.training.journal import Journal, windows_checksum
+from jobs.training.notices import Notices
 from jobs.training.options import TrainOptions
 from jobs.training.patience import patient_epoch
 from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
@@ -48,8 +50,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     the driver's lease.
     """
     board = settings["board"]
-    if ray.get(board.failure.remote()):
-        return  # the group before this one met an error that this one would meet again
+    if ray.get(board.failure.remote()) or ray.get(board.stopping.remote()):
+        # The group before this one met an error that this one would meet again, or was to end.
+        return
     try:
         _train(TrainOptions.from_dict(settings["options"]), settings, board)
     except Exception as error:
@@ -68,12 +71,14 @@ def _train(options: TrainOptions, settings: dict[str, Any], board: Any) -> None:
         options.checkpoints.storage_wait,
         say=lambda line: board.say.remote(f"worker {rank}: {line}"),
     )
+    ray.get(board.join.remote(rank, ray.util.get_node_ip_address()))
     plan = patience("opening the store", lambda: make_plan(options))
     check_fingerprint(plan, settings["fingerprint"])
     uploads = Uploads(options, settings["lease"], board, patience)
     worker = Worker(plan, board, patience, uploads)
     worker.resume()
-    while not worker.finished:
+    worker.say_where_it_begins()
+    while not worker.ended:
         worker.train_epoch()
 
 
@@ -113,12 +118,23 @@ class Worker:
         self.step, self.epoch = 0, 0
         self.selection = Selection()
         self.journal = Journal(plan, self.rank, board)
+        self.notices = Notices(board, self.rank, self.device, lambda: uploads.seconds)
 
     @property
     def finished(self) -> bool:
         """Whether the last epoch is done, or validation has not improved for long enough."""
         training = self.options.training
         return self.epoch >= training.epochs or self.selection.exhausted(training.patience)
+
+    @property
+    def ended(self) -> bool:
+        """Whether training is finished, or was asked to end and has its checkpoint."""
+        return self.finished or (self.notices.stop and not self.notices.checkpoint)
+
+    def say_where_it_begins(self) -> None:
+        """Tell the user with how many workers training goes on, and from which step."""
+        if self.rank == 0 and (self.step or self.options.worker_range.is_elastic):
+            self.board.say.remote(f"training from step {self.step} on {self.world} worker(s)")
 
     # --- one epoch -------------------------------------------------------------------------------
 
@@ -132,9 +148,10 @@ class Worker:
             if batch.step + 1 == self.plan.steps_per_epoch:
                 continue
             validates = validations_every and self.step % validations_every == 0
-            if validates or (checkpoints_every and self.step % checkpoints_every == 0):
+            due = bool(checkpoints_every) and self.step % checkpoints_every == 0
+            if validates or due or self.notices.checkpoint:
                 self.checkpoint(self.validate() if validates else None)
-            if self.finished:
+            if self.ended:
                 self.stream.close()
                 return
         self.epoch += 1
@@ -148,9 +165,7 @@ class Worker:
         weight = self.world / windows  # DistributedDataParallel averages over the workers
         torch.manual_seed(self.options.training.seed * 1_000_003 + self.step)
         losses = self._backward(batch, weight)
-        total = losses.sum() / windows
-        if self.world > 1:
-            dist.all_reduce(total)
+        total, drawn, flags = self._sum_over_workers(losses.sum() / windows, batch)
         skips = self.options.training.on_nonfinite == "skip"
         norm = self.optimisation.update(self.step, loss=total if skips else None)
         record = {
@@ -159,11 +174,23 @@ class Worker:
             "loss": total,
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.step, self.optimisation.config),
+            "windows": drawn,
+            "workers": self.world,
         }
         self.journal.add(record, batch.starts, losses)
         self.step += 1
         if self.step % FLUSH_STEPS == 0 or self.device.type == "cpu":
             self.journal.flush(self.stream.wait_seconds)
+        self.notices.hear(flags)
+
+    def _sum_over_workers(self, loss: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The step's loss, the checksum of its windows, and what was heard: in one collective."""
+        drawn = windows_checksum(batch.starts, batch.lanes)
+        rest = torch.tensor([drawn, *self.notices.flags()], dtype=torch.float64)
+        sums = torch.cat([loss.detach().double().reshape(1), rest.to(self.device)])
+        if self.world > 1:
+            dist.all_reduce(sums)
+        return sums[0], sums[1], sums[2:]
 
     def _windows_of_step(self, step: int) -> int:
         """Windows of the global batch: all lanes, or what is left for the epoch's last step."""
@@ -238,7 +265,7 @@ class Worker:
         """Report a checkpoint; history, curves and files are uploaded behind the training."""
         self.journal.flush(self.stream.wait_seconds)
         steps = self.journal.take(validation_loss)
-        began = time.monotonic()
+        began, answers = time.monotonic(), self.notices.written()
         if validation_loss is not None:
             self.selection = self.selection.after(validation_loss, self.step)
         metrics = {
@@ -254,7 +281,8 @@ class Worker:
             if self.optimisation.config.ema:
                 raw = self.model.state_dict()
                 training |= {f"model/{name}": value for name, value in raw.items()}
-            self.uploads.send(steps, self._record(validation_loss), weights, training, metrics)
+            record = self._record(validation_loss)
+            self.uploads.send(steps, record, weights, training, metrics, answers)
         else:
             # In the same mode: where an upload takes long, no worker waits for Ray to note it.
             ray.train.report(

@@ -206,21 +206,21 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
 
 def _write_here(path: str, data: bytes | Sequence[bytes], durable: bool) -> None:
     folder = os.path.dirname(path)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
-        remedy = "give another place to write to"
-        raise UsageError(
-            f"no folder can be made: {error.strerror}", where=folder, remedy=remedy
-        ) from None
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
+        os.makedirs(folder, exist_ok=True)
         with open(partial, "wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(partial, path)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UsageError(
+            f"nothing can be written here: {error.strerror}",
+            where=folder,
+            remedy="give another place to write to",
+        ) from None
     finally:
         if os.path.exists(partial):
             os.unlink(partial)

@@ -300,7 +300,7 @@ class _TimeAxis:
 
         axis = panels[-1].xaxis
         if self._timed:
-            locator = AutoDateLocator(maxticks=9)
+            locator = AutoDateLocator(minticks=3, maxticks=9)
             axis.set_major_locator(locator)
             axis.set_major_formatter(ConciseDateFormatter(locator))
             panels[-1].set_xlabel("time (UTC)")

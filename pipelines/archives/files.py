@@ -68,10 +68,12 @@ def find_files(
 
 def unlisted(source: str, error: Exception, remedy: str) -> SourceError:
     """What a storage fault on listing a source is to the user."""
+    if not places.is_local(source):
+        remedy = places.CHECK_ACCESS
+    elif isinstance(error, PermissionError):
+        remedy = "give this user the permission to list and read it (chmod -R +rX)"
     return SourceError(
-        f"the source cannot be listed: {_reason(error)}",
-        where=source,
-        remedy=remedy if places.is_local(source) else places.CHECK_ACCESS,
+        f"the source cannot be listed: {_reason(error)}", where=source, remedy=remedy
     )
 
 

@@ -76,13 +76,19 @@ class Augmentation:
             (b,) lane of each window in the global batch.
         """
         for window_tchw, lane in zip(frames_btchw, lanes.tolist(), strict=True):
-            words = np.random.Philox(
-                np.random.SeedSequence((_STREAM, seed, epoch, step, lane))
-            ).random_raw(4)
-            changed = self._change(window_tchw, words)
+            changed = self._change(window_tchw, _draws(seed, epoch, step, lane))
             if changed is not window_tchw:
                 # The view may overlap what it is written to.
                 window_tchw[...] = changed.copy()
+
+    def moved(
+        self, fields_shw: np.ndarray, lanes: np.ndarray, *, seed: int, epoch: int, step: int
+    ) -> np.ndarray:
+        """Static fields (S, H, W) as they lie under the windows of :meth:`apply`: (b, S, H, W)."""
+        copies = [
+            self._change(fields_shw, _draws(seed, epoch, step, lane)) for lane in lanes.tolist()
+        ]
+        return np.stack(copies) if copies else np.empty((0, *fields_shw.shape), fields_shw.dtype)
 
     def _change(self, window_tchw: np.ndarray, words: np.ndarray) -> np.ndarray:
         rows, columns, turns, shift = (int(word >> np.uint64(11)) for word in words)
@@ -95,6 +101,12 @@ class Augmentation:
         if self.roll_columns:
             window_tchw = np.roll(window_tchw, shift % window_tchw.shape[-1], axis=-1)
         return window_tchw
+
+
+def _draws(seed: int, epoch: int, step: int, lane: int) -> np.ndarray:
+    return np.random.Philox(np.random.SeedSequence((_STREAM, seed, epoch, step, lane))).random_raw(
+        4
+    )
 
 
 def _closes(longitudes: np.ndarray | None, width: int) -> bool:

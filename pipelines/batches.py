@@ -22,8 +22,8 @@ from pipelines.order import EpochOrder, Pool
 Load = Callable[[Pool, np.ndarray], None]
 """Fills (pool.frames, C, H, W) float32 with the pool's pieces laid end to end."""
 
-Finish = Callable[["Batch"], None]
-"""Changes a batch's frames in place before the consumer sees it."""
+Finish = Callable[["Batch"], "Batch"]
+"""Makes of a batch what the consumer sees; its frames are changed in place."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Batch:
     """(b,) int64 first frames of the windows in the store."""
     step: int
     """Step of the epoch."""
+    static: np.ndarray | None = None
+    """float32 (S, H, W): the stream's static fields, normalised, the same for all windows; or
+    (b, S, H, W), where an augmentation moved them with each. None without static fields."""
 
 
 class Arena:
@@ -245,9 +248,7 @@ class Assembly:
                 mode="clip",
             )
         batch = Batch(frames_btchw, np.asarray(lanes, np.int64), np.asarray(starts, np.int64), step)
-        if self._finish is not None:
-            self._finish(batch)
-        return batch, buffer
+        return (batch if self._finish is None else self._finish(batch)), buffer
 
 
 def schedule(order: EpochOrder, lanes: Sequence[int], first_step: int = 0) -> Iterator[Pool]:

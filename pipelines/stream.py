@@ -8,6 +8,7 @@ or sent anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,6 +24,8 @@ from pipelines.order import (
     pool_frames,
     steps_per_epoch,
 )
+from pipelines.static_fields import StaticFields
+from pipelines.static_fields import static_fields as read_static_fields
 
 if TYPE_CHECKING:
     from pipelines.augmentation import Augmentation
@@ -86,6 +89,10 @@ class WindowStream:
         How slabs are brought here; None reads the store in this process.
     augmentation:
         What is done to the windows, by draws that ``order.seed``, epoch, step and lane fix.
+    static_fields:
+        Names of static fields of the store (:func:`pipelines.static_fields.static_fields`), or
+        those that were read: each batch has them as ``static``, normalised as the frames are, not
+        repeated, but for an augmentation, which moves them with each window.
 
     Memory is ``nbytes``: at most 5/4 pool of ``order.pool_bytes`` a lane and
     ``prefetch_batches + 2`` batches, whatever the size of the store.
@@ -111,6 +118,7 @@ class WindowStream:
         prefetch_batches: int = 2,
         transport: Transport | None = None,
         augmentation: Augmentation | None = None,
+        static_fields: Sequence[str] | StaticFields = (),
     ):
         if prefetch_batches < 1:
             raise UsageError(f"prefetch_batches must be at least 1, not {prefetch_batches}")
@@ -125,6 +133,10 @@ class WindowStream:
             longitudes = store.coordinates.get("longitude")
             augmentation.check(*store.spatial_shape, longitudes=longitudes)
         self._augmentation = augmentation
+        if not isinstance(static_fields, StaticFields):
+            names = tuple(static_fields)
+            static_fields = read_static_fields(store, names, normalisation.kind)
+        self._static = static_fields.values_shw if static_fields.names else None
         self._transport = transport or DirectTransport(reader)
         self._starts, self._config = starts, order
         self._layout = frame_layout(reader, spec)
@@ -190,14 +202,17 @@ class WindowStream:
                 self.close()
 
     def _finish(self, epoch: int) -> Finish | None:
-        augmentation, seed = self._augmentation, self._config.seed
+        augmentation, static = self._augmentation, self._static
         if augmentation is None or not augmentation.active:
-            return None
+            return None if static is None else lambda batch: replace(batch, static=static)
+        draws = {"seed": self._config.seed, "epoch": epoch}
 
-        def finish(batch: Batch) -> None:
-            augmentation.apply(
-                batch.frames_btchw, batch.lanes, seed=seed, epoch=epoch, step=batch.step
-            )
+        def finish(batch: Batch) -> Batch:
+            augmentation.apply(batch.frames_btchw, batch.lanes, **draws, step=batch.step)
+            if static is None:
+                return batch
+            moved = augmentation.moved(static, batch.lanes, **draws, step=batch.step)
+            return replace(batch, static=moved)
 
         return finish
 

@@ -16,8 +16,11 @@ from pipelines.errors import UsageError
 from pipelines.stream import WindowStream
 
 
-class WindowDataset(IterableDataset[Tensor]):
+class WindowDataset(IterableDataset[Any]):
     """Batches (b, T, C, H, W) float32 of one epoch, then of the next one.
+
+    Of a stream with static fields they are pairs ``(frames, static)``: (S, H, W) that all windows
+    and batches share, or (b, S, H, W) where an augmentation moves them with the windows.
 
     The batches are ready made and threads of the stream read ahead, so the loader neither batches
     nor starts workers::
@@ -46,7 +49,7 @@ class WindowDataset(IterableDataset[Tensor]):
         """Batches in a whole epoch; the last may hold fewer windows, or none for some lanes."""
         return self.stream.steps_per_epoch
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         """The rest of the epoch that the dataset stands in.
 
         Raises
@@ -63,7 +66,8 @@ class WindowDataset(IterableDataset[Tensor]):
         for batch in self.stream.epoch(self.epoch, self.step):
             self.step = batch.step + 1
             frames = torch.from_numpy(batch.frames_btchw)
-            yield frames.clone() if self.copy else frames
+            frames = frames.clone() if self.copy else frames
+            yield frames if batch.static is None else (frames, torch.from_numpy(batch.static))
         self.epoch, self.step = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:

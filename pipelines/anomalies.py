@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.runs import true_runs
-from pipelines.statistics import COUNT, MAX, MIN, NANS, SQUARES, SUM
+from pipelines.statistics import COUNT, MAX, MIN, NANS, SQUARES, SUM, Moments, blocks
 
 FAR_SIGMAS = 8.0
 """standard deviations of the frames' means; at least :data:`LEAST_FRAMES` make a climate"""
@@ -45,9 +45,9 @@ class Anomaly:
 
 
 def find_anomalies(
-    variable: str, moments: np.ndarray, label: Callable[[int], str] = str
+    variable: str, moments: Moments, frames: int, label: Callable[[int], str] = str
 ) -> list[Anomaly]:
-    """What looks wrong in float64 moments ``(frames, channels, 6)`` of a whole time axis.
+    """What looks wrong in the moments of a whole time axis of so many frames.
 
     Parameters
     ----------
@@ -55,31 +55,68 @@ def find_anomalies(
         What a frame is called: its time, for example.
     """
     found = []
-    for channel in range(moments.shape[1]):
-        table = moments[:, channel]
-        for kind, wrong, detail in _checks(table):
+    for channel in range(moments.channels):
+        for kind, wrong, detail in _checks(_traits(moments, frames, channel)):
             found += [
-                Anomaly(kind, variable, channel, label(first), label(last), frames, detail(first))
-                for first, last, frames in true_runs(wrong)
+                Anomaly(kind, variable, channel, label(first), label(last), count, detail(first))
+                for first, last, count in true_runs(wrong)
             ]
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Traits:
+    """What the checks need of every frame: less than a half of its moments."""
+
+    held: np.ndarray
+    """bool (n,): some pixel has a value"""
+    means: np.ndarray
+    """float64 (n,): NaN where none has"""
+    missing: np.ndarray
+    """float64 (n,): fraction of the pixels"""
+    repeated: np.ndarray
+    """bool (n,): as the frame before, and not of one value"""
+    constant: np.ndarray
+    """bool (n,): of one value"""
+    value: Callable[[int], float]
+    """the smallest value of a frame"""
+
+
+def _traits(moments: Moments, frames: int, channel: int) -> _Traits:
+    means, missing = np.full(frames, np.nan), np.empty(frames)
+    held, repeated, constant = (np.zeros(frames, bool) for _ in range(3))
+    before = np.full((1, 6), np.nan)
+    for part, block in blocks(moments, 0, frames):
+        table = block[:, channel]
+        count, low, high = table[:, COUNT], table[:, MIN], table[:, MAX]
+        held[part] = has = count > 0
+        np.divide(table[:, SUM], count, out=means[part], where=has)
+        missing[part] = table[:, NANS] / np.maximum(table[:, NANS] + count, 1)
+        same = (table == np.concatenate([before, table[:-1]])).all(axis=1)
+        repeated[part] = same & has & (low < high) & (table[:, SQUARES] > 0)
+        constant[part] = has & (low == high) & (count > 1)
+        before = table[-1:].copy()
+    return _Traits(
+        held,
+        means,
+        missing,
+        repeated,
+        constant,
+        lambda frame: float(moments.read(frame, frame + 1)[0, channel, MIN]),
+    )
 
 
 _Check = tuple[str, np.ndarray, Callable[[int], str]]
 
 
-def _checks(table: np.ndarray) -> Sequence[_Check]:
-    count = table[:, COUNT]
-    held = count > 0
-    if held.sum() < 2:
+def _checks(traits: _Traits) -> Sequence[_Check]:
+    if traits.held.sum() < 2:
         return ()
-    means = np.full(len(table), np.nan)
-    np.divide(table[:, SUM], count, out=means, where=held)
     return (
-        _unlikely(means, held),
-        _repeated(table, held),
-        _constant(table, held),
-        _missing(table, held),
+        _unlikely(traits.means, traits.held),
+        _repeated(traits),
+        _constant(traits),
+        _missing(traits),
     )
 
 
@@ -102,30 +139,27 @@ def _unlikely(means: np.ndarray, held: np.ndarray) -> _Check:
     )
 
 
-def _repeated(table: np.ndarray, held: np.ndarray) -> _Check:
-    varied = held & (table[:, MIN] < table[:, MAX]) & (table[:, SQUARES] > 0)
-    same = np.zeros(len(table), bool)
-    same[1:] = (table[1:] == table[:-1]).all(axis=1) & varied[1:]
-    stuck = np.zeros(len(table), bool)
-    for first, last, frames in true_runs(same):
+def _repeated(traits: _Traits) -> _Check:
+    stuck = np.zeros(len(traits.held), bool)
+    for first, last, frames in true_runs(traits.repeated):
         if frames + 1 >= REPEATS:
             stuck[first - 1 : last + 1] = True
-    if stuck.sum() > STATIC * held.sum():
+    if stuck.sum() > STATIC * traits.held.sum():
         stuck[:] = False
     return "repeated", stuck, lambda frame: "frame after frame with the same values"
 
 
-def _constant(table: np.ndarray, held: np.ndarray) -> _Check:
-    constant = held & (table[:, MIN] == table[:, MAX]) & (table[:, COUNT] > 1)
-    if constant.sum() > RARE * held.sum():
-        constant[:] = False
-    return "constant", constant, lambda frame: f"every pixel is {table[frame, MIN]:.6g}"
+def _constant(traits: _Traits) -> _Check:
+    constant = traits.constant
+    if constant.sum() > RARE * traits.held.sum():
+        constant = np.zeros(len(constant), bool)
+    return "constant", constant, lambda frame: f"every pixel is {traits.value(frame):.6g}"
 
 
-def _missing(table: np.ndarray, held: np.ndarray) -> _Check:
-    share = table[:, NANS] / np.maximum(table[:, NANS] + table[:, COUNT], 1)
-    usual = float(np.median(share[held]))
-    more = held & (share > usual + MORE_MISSING)
+def _missing(traits: _Traits) -> _Check:
+    share = traits.missing
+    usual = float(np.median(share[traits.held]))
+    more = traits.held & (share > usual + MORE_MISSING)
     return (
         "missing pixels",
         more,

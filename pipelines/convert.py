@@ -7,39 +7,28 @@ A reader of the store sees the metadata of before or of after, and shards that f
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
 from pipelines.archives.radar import RadarArchive
 from pipelines.archives.source_cache import SourceCache, kept_copies
-from pipelines.errors import PlatformError
-from pipelines.lease import Lease, hold
+from pipelines.archives.time_axes import all_times
+from pipelines.completion import complete
+from pipelines.lease import hold
 from pipelines.ledger import Ledger, ShardRecord
+from pipelines.moments_table import moments_tables
 from pipelines.patience import STORAGE_WAIT_SECONDS, Patience, waiting
-from pipelines.plan import ConversionOptions, Plan, ShardTask, make_plan
+from pipelines.plan import ConversionOptions, Plan, make_plan
 from pipelines.ray_session import check_reachable, on_other_nodes, ray_session
 from pipelines.repair import damaged, remove_strays
 from pipelines.resume import check_continues, due_tasks, remember_options, summarise
-from pipelines.shard_task import Destination, checksum, convert_shards, utc_now
+from pipelines.shard_job import converted_on_ray
+from pipelines.shard_task import Destination, utc_now
 from pipelines.writable import check_writable, sweep_partial
-
-# Shards that a Ray task takes at most, and tasks that a worker gets at least.
-_LOCAL = 4, 4
-_REMOTE = 8, 2
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Progress = Callable[[int, int], None]
 _Say = Callable[[str], None]
@@ -116,8 +105,7 @@ def _plan(request: ConversionRequest, progress: Progress) -> Plan:
         options=options.archive_options,
         progress=progress,
     )
-    times = np.unique(np.concatenate([variable.times for variable in index.variables]))
-    plan = make_plan(index, options, archive.protocol_splits(times))
+    plan = make_plan(index, options, archive.protocol_splits(all_times(index.variables)))
     check_continues(summary, plan, request.store)
     return plan
 
@@ -147,12 +135,22 @@ def _convert(
     before = ledger.read_plan()
     plan = plan_conversion(request)
     indexed = time.monotonic()
-    with waiting(Patience(request.storage_wait, say)), hold(request.store, say) as lease:
+    with (
+        waiting(Patience(request.storage_wait, say)),
+        hold(request.store, say) as lease,
+        ExitStack() as ending,
+    ):
         if before != (latest := ledger.read_plan()):
             # Another converter was here while this one read headers: plan on what it left.
             before, plan = latest, plan_conversion(request)
         sweep_partial(request.store)
-        due, records = due_tasks(plan, request.store)
+        channels = {layout.name: layout.channels for layout in plan.layouts}
+        moments = ending.enter_context(moments_tables(channels))
+
+        def keep(record: ShardRecord) -> None:
+            moments[record.variable].write(record.start, record.moments)
+
+        due, records = due_tasks(plan, request.store, keep)
         removed: list[str] = []
         if request.repair:
             removed = remove_strays(plan, request.store)
@@ -178,13 +176,17 @@ def _convert(
                     request.storage_wait,
                 )
                 try:
-                    for done, record in enumerate(_on_ray(due, request, destination), start=1):
+                    results = converted_on_ray(due, request.workers, destination)
+                    for done, (record, of_frames) in enumerate(results, start=1):
                         records[record.variable, record.shard] = record
+                        moments[record.variable].write(record.start, of_frames)
                         progress(done, len(due))
                 finally:
                     on_other_nodes(cache.remove)
+                # A worker that was killed has left its file, though another one did its shard.
+                sweep_partial(request.store)
                 converted = time.monotonic()
-        changed, new_statistics = _finish(plan, records, summary, lease, request)
+        changed, new_statistics = complete(plan, records, moments, summary, lease, request.store)
     gaps = plan.gaps()
     return ConversionReport(
         store=places.absolute(request.store),
@@ -208,126 +210,6 @@ def _convert(
     )
 
 
-def _on_ray(
-    tasks: Sequence[ShardTask], request: ConversionRequest, destination: Destination
-) -> Iterator[ShardRecord]:
-    """Records as they come: one Ray Data row a shard, decoded and written inside its task."""
-    import pyarrow as pa
-    import ray
-    from ray.data import TaskPoolStrategy
-
-    remote = not places.is_local(destination.store)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-    def work(rows: pa.Table) -> Iterator[pa.Table]:
-        due: list[ShardTask] = [pickle.loads(task) for task in rows["task"].to_pylist()]
-        for task, outcome in zip(due, convert_shards(due, destination), strict=True):
-            record, error = b"", b""
-            if isinstance(outcome, ShardRecord):
-                record = outcome.to_bytes()
-            elif isinstance(outcome, PlatformError):
-                error = pickle.dumps(outcome)
-            else:
-                wrapped = PlatformError(
-                    f"a shard could not be converted: {type(outcome).__name__}: {outcome}",
-                    where=places.join(destination.store, task.layout.object_name(task.shard)),
-                    remedy="run the same command again: it resumes",
-                )
-                error = pickle.dumps(wrapped)
-            yield pa.table({"record": [record], "error": [error]})
-
-    rows = ray.data.from_items(
-        [{"task": pickle.dumps(task)} for task in tasks],
-        override_num_blocks=_blocks(len(tasks), request.workers or _processors(), remote),
-    )
-    converted = rows.map_batches(
-        work,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-        compute=TaskPoolStrategy(size=request.workers),
-    )
-    converted.context.enable_progress_bars = False
-    # Budgets guard the object store, which holds records only here, and they let one task run at
-    # a time until Ray Data has counted the cluster. One processor a task is the bound.
-    converted.context.op_resource_reservation_enabled = False
-    for row in converted.iter_rows():
-        if row["error"]:
-            raise pickle.loads(row["error"])
-        yield ShardRecord.from_bytes(row["record"])
-
-
-def _blocks(shards: int, workers: int, remote: bool) -> int:
-    """How many Ray tasks the shards are dealt to: a few rows each, where there are many.
-
-    Between two tasks a worker waits for the driver, and on a remote store for its last uploads; a
-    task that takes several shards, one after the other, waits less. Every worker still gets several
-    tasks, so that none is left with the rest.
-    """
-    most, tasks = _REMOTE if remote else _LOCAL
-    rows = min(most, max(1, shards // (tasks * workers)))
-    return math.ceil(shards / rows)
-
-
-def _processors() -> int:
-    import ray
-
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def _finish(
-    plan: Plan,
-    records: dict[tuple[str, int], ShardRecord],
-    summary: dict[str, Any],
-    lease: Lease,
-    request: ConversionRequest,
-) -> tuple[bool, bool]:
-    """Write what is not shards, the root last; whether anything changed, and the statistics."""
-    from pipelines.documents import ROOT, compose
-
-    moments = {
-        layout.name: np.concatenate(
-            [records[layout.name, shard].moments for shard in range(layout.shards)]
-        )
-        for layout in plan.layouts
-    }
-    unreadable = {
-        layout.name: np.concatenate(
-            [records[layout.name, shard].unreadable_frames() for shard in range(layout.shards)]
-        )
-        for layout in plan.layouts
-    }
-    objects = compose(plan, moments, unreadable)
-    store = request.store
-    uris = {name: places.join(store, *name.split("/")) for name in objects}
-    ledger = Ledger(store)
-    asking: list[Callable[[], Any]] = [partial(_read_or_none, uri) for uri in uris.values()]
-    summary_before, _, *standing = places.at_once(store, [ledger.read_plan, lease.check, *asking])
-    old: dict[str, Any] = dict(zip(uris, standing, strict=True))
-    changed = [name for name, content in objects.items() if old[name] != content]
-    sums = {name: checksum(content) for name, content in objects.items()}
-    complete = summary | {"objects": sums, "state": "complete"}
-    places.at_once(
-        store,
-        [
-            partial(places.write_bytes, uris[name], objects[name])
-            for name in changed
-            if name != ROOT
-        ],
-    )
-    if _differs(summary_before, complete):
-        ledger.write_plan(complete)
-    if ROOT not in changed:
-        return bool(changed), False
-    places.write_bytes(uris[ROOT], objects[ROOT])
-    before = old[ROOT]
-    if before is None:
-        return True, False
-    key = "statistics_fingerprint"
-    was, now = (json.loads(content)["attributes"].get(key) for content in (before, objects[ROOT]))
-    return True, was != now
-
-
 def _unreadable(records: Mapping[tuple[str, int], ShardRecord]) -> tuple[str, ...]:
     lines = {
         f"{run['file']}: {run['reason']}"
@@ -335,17 +217,3 @@ def _unreadable(records: Mapping[tuple[str, int], ShardRecord]) -> tuple[str, ..
         for run in record.unreadable
     }
     return tuple(sorted(lines))
-
-
-def _differs(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
-    personal = {"owner", "updated_at"}
-    return before is None or any(
-        before.get(key) != value for key, value in after.items() if key not in personal
-    )
-
-
-def _read_or_none(uri: str) -> bytes | None:
-    try:
-        return places.read_bytes(uri)
-    except FileNotFoundError:
-        return None

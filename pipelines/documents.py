@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,19 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from pipelines import cf
-from pipelines.clips import SPLITS_UNIT, Clips
+from pipelines.clips import SPLITS_UNIT
 from pipelines.plan import CONVERTER_VERSION, Plan, VariableLayout
 from pipelines.shard import COMPRESSION
-from pipelines.statistics import COUNT, MAX, MIN, NANS, describe_period, fingerprint
+from pipelines.statistics import (
+    COUNT,
+    MAX,
+    MIN,
+    NANS,
+    Moments,
+    blocks,
+    describe_period,
+    fingerprint,
+)
 
 ROOT = "zarr.json"
 GROWING_CHUNK = 65_536
@@ -31,7 +41,7 @@ GROWING_CHUNK = 65_536
 
 def compose(
     plan: Plan,
-    moments: Mapping[str, np.ndarray],
+    moments: Mapping[str, Moments],
     unreadable: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, bytes]:
     """The objects of a finished store by name, without shards; ``zarr.json`` is the last.
@@ -39,7 +49,7 @@ def compose(
     Parameters
     ----------
     moments:
-        variable -> float64 (frames, channels, 6), in plan order.
+        variable -> those of its whole time axis.
     unreadable:
         variable -> int64 (n,): frames that the source holds but could not be read.
     """
@@ -48,13 +58,13 @@ def compose(
     flags = frame_flags(plan, moments, unreadable or {})
     clips = plan.index.clips
     if clips is None:
-        _along_time(root, "time", plan.times, cf.TIME)
+        _along_time(root, "time", plan.times.dtype, _of(plan.times), plan, cf.TIME)
     else:
         _write_coordinate(root, "sample", clips.ids)
         _write_coordinate(root, "time", clips.offsets, cf.clip_time(clips.timed))
-    fractions = missing_fraction(plan, moments)
-    _along_time(root, "available", flags, cf.AVAILABLE, clips)
-    _along_time(root, "missing_fraction", fractions, cf.MISSING_FRACTION, clips)
+    fractions = partial(missing_fraction, plan, moments)
+    _along_time(root, "available", flags.dtype, _of(flags), plan, cf.AVAILABLE)
+    _along_time(root, "missing_fraction", np.float32, fractions, plan, cf.MISSING_FRACTION)
     mapping = plan.index.grid_mapping
     for dim, values in _coordinates(plan).items():
         projected = cf.PROJECTED.get(dim) if mapping else None
@@ -74,7 +84,7 @@ def compose(
 
 def frame_flags(
     plan: Plan,
-    moments: Mapping[str, np.ndarray],
+    moments: Mapping[str, Moments],
     unreadable: Mapping[str, np.ndarray],
 ) -> np.ndarray:
     """The ``available`` flag of every frame: uint8 (frames,).
@@ -85,32 +95,38 @@ def frame_flags(
     """
     flags = np.full(len(plan.times), cf.OK, np.uint8)
     for variable in plan.index.variables:
-        table = moments[variable.name]
-        counts = table[..., COUNT].sum(axis=1)
         low, high = cf.valid_range(cf.variable_attributes(variable.name, variable.attributes))
-        with np.errstate(invalid="ignore"):
-            outside = ((table[..., MIN] < low) | (table[..., MAX] > high)).any(axis=1)
-        flags[outside] = cf.OUT_OF_RANGE
+        empty = np.zeros(len(flags), bool)
+        for part, block in blocks(moments[variable.name], 0, len(flags)):
+            with np.errstate(invalid="ignore"):
+                outside = ((block[..., MIN] < low) | (block[..., MAX] > high)).any(axis=1)
+            flags[part][outside] = cf.OUT_OF_RANGE
+            empty[part] = ~block[..., COUNT].any(axis=1)
         absent = ~plan.held[variable.name]
-        if counts.any():
-            absent = absent | (counts == 0)
+        if not empty.all():
+            absent |= empty
         flags[absent] = cf.MISSING_IN_SOURCE
     for frames in unreadable.values():
         flags[frames] = cf.UNREADABLE
     return flags
 
 
-def missing_fraction(plan: Plan, moments: Mapping[str, np.ndarray]) -> np.ndarray:
+def missing_fraction(
+    plan: Plan, moments: Mapping[str, Moments], start: int, stop: int
+) -> np.ndarray:
     """The largest fraction over the variables of pixels without a value: float32 (frames,)."""
-    fractions = [
-        moments[layout.name][..., NANS].sum(axis=1) / (layout.channels * layout.pixels)
-        for layout in plan.layouts
-    ]
-    return np.max(fractions, axis=0).astype(np.float32)
+    largest = np.zeros(stop - start)
+    for layout in plan.layouts:
+        values = layout.channels * layout.pixels
+        for part, block in blocks(moments[layout.name], start, stop):
+            fraction = block[..., NANS].sum(axis=1) / values
+            own = slice(part.start - start, part.stop - start)
+            np.maximum(largest[own], fraction, out=largest[own])
+    return largest.astype(np.float32)
 
 
 def _root_attributes(
-    plan: Plan, moments: Mapping[str, np.ndarray], flags: np.ndarray
+    plan: Plan, moments: Mapping[str, Moments], flags: np.ndarray
 ) -> dict[str, Any]:
     splits = plan.splits_record()
     frames = plan.train_frames & (flags == cf.OK)
@@ -174,29 +190,43 @@ def _declare(root: zarr.Group, layout: VariableLayout, attributes: Mapping[str, 
     )
 
 
+_Values = Callable[[int, int], np.ndarray]
+"""frames [start, stop) -> one value each"""
+
+
+def _of(values: np.ndarray) -> _Values:
+    return lambda start, stop: values[start:stop]
+
+
 def _along_time(
     root: zarr.Group,
     name: str,
-    values: np.ndarray,
+    dtype: Any,
+    values: _Values,
+    plan: Plan,
     attributes: Mapping[str, Any],
-    clips: Clips | None = None,
 ) -> None:
-    dims, chunks = ("time",), (GROWING_CHUNK,)
+    """Write one value a frame, a chunk at a time."""
+    frames, clips = len(plan.times), plan.index.clips
+    dims, clip = ("time",), 1
     if clips is not None:
-        values = values.reshape(-1, clips.frames)
-        dims, chunks = ("sample", "time"), (max(1, GROWING_CHUNK // clips.frames), clips.frames)
+        dims, clip = ("sample", "time"), clips.frames
+    step = max(1, GROWING_CHUNK // clip)
+    tail = () if clips is None else (clip,)
     array = root.create_array(
         name,
-        shape=values.shape,
-        chunks=chunks,
-        dtype=values.dtype,
-        fill_value=np.nan if values.dtype.kind == "f" else 0,
+        shape=(frames // clip, *tail),
+        chunks=(step, *tail),
+        dtype=dtype,
+        fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
         dimension_names=dims,
         compressors=[ZstdCodec(level=3)],
         attributes=dict(attributes),
         config={"write_empty_chunks": True},
     )
-    array[:] = values
+    for first in range(0, frames // clip, step):
+        end = min(first + step, frames // clip)
+        array[first:end] = values(first * clip, end * clip).reshape(-1, *tail)
 
 
 def _write_coordinate(

@@ -16,9 +16,10 @@ from pipelines.archives.files import reading
 from pipelines.archives.source_cache import kept_copies
 from pipelines.documents import compose
 from pipelines.errors import SourceError
+from pipelines.moments_table import NoMoments
 from pipelines.plan import Plan, Segment, ShardTask
 from pipelines.shard import ShardEncoder
-from pipelines.statistics import frame_moments, missing_moments
+from pipelines.statistics import frame_moments
 
 Progress = Callable[[int, int], None]
 
@@ -83,7 +84,7 @@ def estimate(
     first_visits = {m.file: m.seconds_opening for m in reversed(measured)}
     segments = [(task.layout, segment) for task in due for segment in task.segments]
     work = float(np.mean(list(first_visits.values()))) * len(segments)
-    work += a_byte * sum(x.source_frame_bytes * len(segment.positions) for x, segment in segments)
+    work += a_byte * sum(x.source_frame_bytes * segment.frames for x, segment in segments)
     present = sum(x.frame_bytes * int(plan.held[x.name].sum()) for x in plan.layouts)
     processors = max(1, min(os.cpu_count() or 1, len(due)))
     return Estimate(
@@ -152,12 +153,9 @@ def _spread(plan: Plan) -> list[tuple[ShardTask, Segment]]:
         segment = task.segments[int((place % 1.0) * len(task.segments))]
         layout = task.layout
         fitting = max(1, _SAMPLE_BYTES // layout.source_frame_bytes)
-        frames = min(layout.chunk_frames, fitting, len(segment.positions))
-        first = int((place % 1.0) * (len(segment.positions) - frames))
-        chosen = slice(first, first + frames)
-        samples.append(
-            (task, Segment(segment.file, segment.offset[chosen], segment.positions[chosen]))
-        )
+        frames = min(layout.chunk_frames, fitting, segment.frames)
+        first = int((place % 1.0) * (segment.frames - frames))
+        samples.append((task, segment.part(first, first + frames)))
     return samples
 
 
@@ -167,7 +165,5 @@ def _chunks(tasks: Sequence[ShardTask]) -> int:
 
 def _other_objects(plan: Plan) -> int:
     """Metadata and coordinates, counted by composing them for a store without values."""
-    empty = {
-        layout.name: missing_moments(layout.frames, 1, layout.pixels) for layout in plan.layouts
-    }
+    empty = {layout.name: NoMoments(1, layout.pixels) for layout in plan.layouts}
     return len(compose(plan, empty))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import cf
-from pipelines.archives.assembly import iso
+from pipelines.archives.time_axes import iso
 from pipelines.clips import Clips
 from pipelines.ledger import Ledger
 from pipelines.plan import Plan

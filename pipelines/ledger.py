@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from pipelines.errors import StoreError
 
 FOLDER = ".ledger"
 PLAN = "plan.json"
+_AT_A_TIME = 32
+"""records that are read, and held, at once"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,10 @@ class ShardRecord:
         ]
         return np.concatenate([np.empty(0, np.int64), *runs])
 
+    def outline(self) -> ShardRecord:
+        """The record without moments and sources: what a conversion remembers of a shard."""
+        return replace(self, sources=(), moments=self.moments[:0].copy())
+
     def to_bytes(self) -> bytes:
         """The record as JSON."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -81,32 +88,38 @@ class Ledger:
 
     store: str
 
-    def read(self, variable: str, shards: Iterable[int]) -> dict[int, ShardRecord]:
-        """The records that exist, by shard; a damaged record counts as absent."""
+    def read(self, variable: str, shards: Iterable[int]) -> Iterator[ShardRecord]:
+        """The records that exist, in the given order; a damaged record counts as absent.
+
+        A few at a time are asked for, and held.
+        """
+        left = iter(shards)
+        while some := list(islice(left, _AT_A_TIME)):
+            yield from self._read_some(variable, some)
+
+    def _read_some(self, variable: str, shards: Sequence[int]) -> Iterator[ShardRecord]:
         uri = places.join(self.store, FOLDER, variable)
         fs, folder = places.filesystem(uri)
-        paths = {f"{folder}/{shard:06d}.json": shard for shard in shards}
-        if not paths:
-            return {}
+        paths = [f"{folder}/{shard:06d}.json" for shard in shards]
 
         def read() -> dict[str, Any]:
             fs.invalidate_cache()
-            answers: Any = fs.cat(list(paths), on_error="return", **places.one_request(fs))
+            answers: Any = fs.cat(paths, on_error="return", **places.one_request(fs))
             for answer in answers.values():
                 if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
                     raise answer
             return answers
 
         found = places.ask(uri, "reading", read)
-        records = {}
-        for path, content in found.items():
+        for path in paths:
+            content = found.pop(path)
             if isinstance(content, FileNotFoundError):
                 continue
             try:
-                records[paths[path]] = ShardRecord.from_bytes(content)
+                record = ShardRecord.from_bytes(content)
             except ValueError:
                 continue
-        return records
+            yield record
 
     def commit(self, record: ShardRecord) -> None:
         """Write one record; its shard must already stand."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.archive import ArchiveIndex, SourceFile, Splits, VariableIndex
-from pipelines.archives.assembly import iso
+from pipelines.archives.time_axes import iso
 from pipelines.area_average import AreaAverage
 from pipelines.errors import UsageError
 from pipelines.regrid import CoarseGrid, regridded
-from pipelines.runs import as_runs, from_runs, true_runs
+from pipelines.runs import from_runs, run_table, true_runs
 from pipelines.shard import COMPRESSION
 from pipelines.splits import Bounds, SplitChoice, choose_splits
 
@@ -139,28 +139,44 @@ class VariableLayout:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Frames of a shard that come from one file."""
+    """Frames of a shard that come from one file; held as runs, because there are many frames."""
 
     file: SourceFile
-    offset: np.ndarray
-    """int64: place of each frame in the shard, increasing"""
-    positions: np.ndarray
-    """int64: index of each along the file's time axis"""
+    offset_runs: np.ndarray
+    position_runs: np.ndarray
+    """int64 (runs, 2), see :func:`pipelines.runs.run_table`"""
+
+    @classmethod
+    def of(cls, file: SourceFile, offset: np.ndarray, positions: np.ndarray) -> Segment:
+        """The frames at ``offset`` in the shard, which are at ``positions`` in the file."""
+        return cls(file, run_table(offset), run_table(positions))
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are."""
+        return int(self.offset_runs[:, 1].sum())
+
+    @property
+    def offset(self) -> np.ndarray:
+        """int64 (frames,): place of each frame in the shard, increasing."""
+        return from_runs(self.offset_runs)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """int64 (frames,): index of each along the file's time axis."""
+        return from_runs(self.position_runs)
+
+    def part(self, first: int, end: int) -> Segment:
+        """Some of its frames, counted from its own first."""
+        return Segment.of(self.file, self.offset[first:end], self.positions[first:end])
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; indices as runs."""
         return {
             "file": self.file.to_json(),
-            "offset": as_runs(self.offset),
-            "positions": as_runs(self.positions),
+            "offset": self.offset_runs.tolist(),
+            "positions": self.position_runs.tolist(),
         }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Segment:
-        """The inverse of :meth:`to_json`."""
-        return cls(
-            SourceFile(**data["file"]), from_runs(data["offset"]), from_runs(data["positions"])
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,11 +282,11 @@ def make_plan(
             index.clips.frames if index.clips is not None else None,
         )
         layouts.append(layout)
-        rows = np.searchsorted(times, variable.times)
         held[variable.name] = np.zeros(len(times), bool)
-        held[variable.name][rows] = True
-        tasks.extend(_shard_tasks(layout, variable, rows, times, index))
+        tasks.extend(_shard_tasks(layout, variable, held[variable.name], times, index))
     splits = _splits(index, times, protocol_splits, options)
+    # Where each frame lies is in the tasks from here on, in runs.
+    index = replace(index, variables=tuple(v.without_frames() for v in index.variables))
     return Plan(index, resolved, times, tuple(layouts), tuple(tasks), held, splits)
 
 
@@ -279,7 +295,8 @@ def time_axis(index: ArchiveIndex) -> np.ndarray:
     if index.clips is not None:
         return index.clips.axis()
     step = index.cadence_seconds
-    return np.concatenate([np.arange(a, b + 1, step, dtype=np.int64) for a, b in index.periods])
+    axes = [np.arange(a, b + 1, step, dtype=np.int64) for a, b in index.periods]
+    return axes[0] if len(axes) == 1 else np.concatenate(axes)
 
 
 def resolve_frames(index: ArchiveIndex, options: ConversionOptions) -> tuple[int, int]:
@@ -320,23 +337,23 @@ def _power_of_two(value: int) -> int:
 def _shard_tasks(
     layout: VariableLayout,
     variable: VariableIndex,
-    rows: np.ndarray,
+    held: np.ndarray,
     times: np.ndarray,
     index: ArchiveIndex,
 ) -> list[ShardTask]:
+    """The variable's shards; marks in ``held`` which frames of ``times`` there are."""
     tasks = []
     for shard in range(layout.shards):
         start = shard * layout.shard_frames
         stop = min(start + layout.shard_frames, layout.frames)
-        first, end = np.searchsorted(rows, [start, stop])
-        files = variable.files[first:end]
+        first = np.searchsorted(variable.times, times[start])
+        end = np.searchsorted(variable.times, times[stop - 1], side="right")
+        rows = np.searchsorted(times[start:stop], variable.times[first:end])
+        held[start:stop][rows] = True
+        files, positions = variable.files[first:end], variable.positions[first:end]
         cuts = np.flatnonzero(np.diff(files)) + 1
         segments = tuple(
-            Segment(
-                index.files[int(files[run[0]])],
-                rows[first:end][run] - start,
-                variable.positions[first:end][run],
-            )
+            Segment.of(index.files[int(files[run[0]])], rows[run], positions[run])
             for run in np.split(np.arange(end - first), cuts)
             if len(run)
         )
@@ -362,7 +379,7 @@ def _key(
         "frame_shape": layout.frame_shape,
         "chunk_frames": layout.chunk_frames,
         "shard_frames": layout.shard_frames,
-        "times": hashlib.sha256(times.astype("<i8").tobytes()).hexdigest(),
+        "times": hashlib.sha256(np.ascontiguousarray(times, "<i8")).hexdigest(),
         "sources": sources,
     }
     if layout.average is not None:

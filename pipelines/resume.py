@@ -8,7 +8,7 @@ has to reproduce every frame that the store already holds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines import uri as places
 from pipelines.archives.archive import SourceFile
-from pipelines.archives.assembly import iso
+from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError, StoreError
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import ConversionOptions, Plan, ShardTask
@@ -148,27 +148,32 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
             )
 
 
-def due_tasks(plan: Plan, store: str) -> tuple[list[ShardTask], dict[tuple[str, int], ShardRecord]]:
-    """The tasks that are still to be done, and the records of those that are not.
+def due_tasks(
+    plan: Plan, store: str, keep: Callable[[ShardRecord], None] = lambda record: None
+) -> tuple[list[ShardTask], dict[tuple[str, int], ShardRecord]]:
+    """The tasks that are still to be done, and outlines of the records of those that are not.
 
     A shard is done where its record has the task's key and its object has the recorded size.
+
+    Parameters
+    ----------
+    keep:
+        Is given each of these records, whole.
     """
     ledger = Ledger(store)
+    keys = {(task.layout.name, task.shard): task.key for task in plan.tasks}
     records: dict[tuple[str, int], ShardRecord] = {}
     for layout in plan.layouts:
-        kept = ledger.read(layout.name, range(layout.shards))
-        # A new store has no record, and then no object counts.
-        sizes = object_sizes(store, layout.name) if kept else {}
-        for shard, record in kept.items():
-            if sizes.get(record.object_name) == record.bytes:
-                records[layout.name, shard] = record
-    due = []
-    for task in plan.tasks:
-        place = (task.layout.name, task.shard)
-        if place not in records or records[place].key != task.key:
-            records.pop(place, None)
-            due.append(task)
-    return due, records
+        sizes: dict[str, int] | None = None
+        for record in ledger.read(layout.name, range(layout.shards)):
+            if sizes is None:
+                # A new store has no record, and then no object counts.
+                sizes = object_sizes(store, layout.name)
+            place = layout.name, record.shard
+            if sizes.get(record.object_name) == record.bytes and record.key == keys[place]:
+                records[place] = record.outline()
+                keep(record)
+    return [task for task in plan.tasks if (task.layout.name, task.shard) not in records], records
 
 
 def object_sizes(store: str, variable: str) -> dict[str, int]:
@@ -207,7 +212,7 @@ def grid_digest(plan: Plan) -> str:
 
 def _digest(plan: Plan, frames: int) -> str:
     """sha256 of the first times of the axis, and of the clips that they belong to."""
-    digest = hashlib.sha256(plan.times[:frames].astype("<i8").tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(plan.times[:frames], "<i8"))
     if plan.index.clips is not None:
         ids = plan.index.clips.ids[: frames // plan.index.clips.frames]
         digest.update(repr(ids.tolist()).encode())

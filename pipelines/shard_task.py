@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.archive import Decode, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.source_cache import SourceCache
 from pipelines.errors import SourceError, UnreadableError
@@ -66,14 +69,22 @@ def convert_shards(
         cannot be decoded (nothing was published), a StorageError where a storage was away for
         longer than ``destination.storage_wait``, or whatever else went wrong.
     """
-    if places.is_local(destination.store):
-        for task in tasks:
-            yield _outcome(lambda task=task: _publish(*_make(task, destination), destination))
-        return
+    with closing(_Sources(destination)) as sources:
+        if places.is_local(destination.store):
+            for task in tasks:
+                made = partial(_make, task, sources, destination)
+                yield _outcome(lambda made=made: _publish(*made(), destination))
+            return
+        yield from _uploaded(tasks, sources, destination)
+
+
+def _uploaded(
+    tasks: Sequence[ShardTask], sources: _Sources, destination: Destination
+) -> Iterator[ShardRecord | Exception]:
     with ThreadPoolExecutor(_UPLOADS) as uploads:
         under_way: deque[Future[ShardRecord | Exception]] = deque()
         for task in tasks:
-            made = _outcome(lambda task=task: _make(task, destination))
+            made = _outcome(partial(_make, task, sources, destination))
             if len(under_way) >= _UPLOADS:
                 yield under_way.popleft().result()
             under_way.append(uploads.submit(_upload, made, destination))
@@ -97,7 +108,39 @@ def _outcome(action: Callable[[], T]) -> T | Exception:
         return error
 
 
-def _make(task: ShardTask, destination: Destination) -> tuple[ShardRecord, list[bytes]]:
+class _Sources:
+    """The file that was read last stays open for the shards that follow: many lie in one file."""
+
+    def __init__(self, destination: Destination):
+        self._opener = load_archive(destination.archive).opener(destination.options)
+        self._file: tuple[SourceFile, str] | None = None
+        self._opened = ExitStack()
+
+    @contextmanager
+    def decoder(self, file: SourceFile) -> Iterator[Decode]:
+        """The decoder of a file, which is checked to be the planned one before and after."""
+        with reading(file) as path:
+            if self._file != (file, path):
+                self.close()
+                self._decode = self._opened.enter_context(self._opener(path, file))
+                self._file = file, path
+            try:
+                yield self._decode
+            except BaseException:
+                self.close()
+                raise
+        if not os.path.exists(path):
+            self.close()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._file = None
+        self._opened.close()
+
+
+def _make(
+    task: ShardTask, sources: _Sources, destination: Destination
+) -> tuple[ShardRecord, list[bytes]]:
     """The record and the bytes of one shard."""
     layout = task.layout
     encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
@@ -107,7 +150,7 @@ def _make(task: ShardTask, destination: Destination) -> tuple[ShardRecord, list[
         waiting(Patience(destination.storage_wait, _log.warning)),
         destination.cache.active(),
     ):
-        for frames in _frames(task, destination, unreadable):
+        for frames in _frames(task, sources, unreadable):
             moments.append(frame_moments(frames))
             encoder.add(frames)
     data = encoder.finish()
@@ -158,7 +201,7 @@ def utc_now() -> str:
 
 
 def _frames(
-    task: ShardTask, destination: Destination, unreadable: list[dict[str, Any]]
+    task: ShardTask, sources: _Sources, unreadable: list[dict[str, Any]]
 ) -> Iterator[np.ndarray]:
     """The shard's frames in order of time, in runs; NaN where the source has none.
 
@@ -168,25 +211,24 @@ def _frames(
     layout = task.layout
     run = max(1, _RUN_BYTES // max(layout.frame_bytes, layout.source_frame_bytes))
     done = 0
-    for segment in _interleaved(task.segments):
-        yield from _missing(task, done, int(segment.offset[0]))
-        done = int(segment.offset[0])
-        decoder = load_archive(destination.archive).opener(destination.options)
-        with reading(segment.file) as path, decoder(path, segment.file) as decode:
-            for begin in range(0, len(segment.positions), run):
-                positions = segment.positions[begin : begin + run]
+    for file, offset, rows in _pieces(task.segments):
+        yield from _missing(task, done, offset)
+        done = offset
+        with sources.decoder(file) as decode:
+            for begin in range(0, len(rows), run):
+                positions = rows[begin : begin + run]
                 try:
                     frames = decode(layout.name, positions)
                 except UnreadableError as error:
                     where = {"frame": done + begin, "frames": len(positions)}
-                    unreadable.append(where | {"file": segment.file.name, "reason": error.what})
+                    unreadable.append(where | {"file": file.name, "reason": error.what})
                     yield np.full((len(positions), *layout.frame_shape), np.nan, np.float32)
                     continue
-                _check_shape(frames.shape[1:], task, segment.file)
+                _check_shape(frames.shape[1:], task, file)
                 if layout.average is not None:
                     frames = layout.average(frames).astype(np.float32)
                 yield frames
-        done += len(segment.positions)
+        done += len(rows)
     yield from _missing(task, done, task.stop - task.start)
 
 
@@ -202,12 +244,13 @@ def _check_shape(shape: tuple[int, ...], task: ShardTask, file: SourceFile) -> N
         )
 
 
-def _interleaved(segments: tuple[Segment, ...]) -> Iterator[Segment]:
-    """Segments cut at their own gaps, so that each is one run of the shard."""
+def _pieces(segments: tuple[Segment, ...]) -> Iterator[tuple[SourceFile, int, np.ndarray]]:
+    """Runs of frames without a gap: file, place of the first in the shard, rows of the file."""
     for segment in segments:
-        cuts = np.flatnonzero(np.diff(segment.offset) != 1) + 1
-        for part in np.split(np.arange(len(segment.offset)), cuts):
-            yield Segment(segment.file, segment.offset[part], segment.positions[part])
+        rows, taken = segment.positions, 0
+        for offset, count in segment.offset_runs.tolist():
+            yield segment.file, offset, rows[taken : taken + count]
+            taken += count
 
 
 def _missing(task: ShardTask, first: int, end: int) -> Iterator[np.ndarray]:

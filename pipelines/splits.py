@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.archive import Splits
-from pipelines.archives.assembly import iso
+from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError, UsageError, nearest
 
 NAMES = ("train", "validation", "test")

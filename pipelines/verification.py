@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from pipelines import uri as places
 from pipelines.anomalies import Anomaly, find_anomalies
 from pipelines.archives import load_archive
 from pipelines.archives.archive import SourceFile
 from pipelines.errors import StoreError
-from pipelines.ledger import FOLDER, Ledger, ShardRecord
+from pipelines.ledger import FOLDER, Ledger
+from pipelines.moments_table import MomentsTable
 from pipelines.resume import object_sizes
 from pipelines.shard_task import checksum
 from pipelines.store import open_store
@@ -90,20 +89,25 @@ def verify(
     problems: list[Problem] = []
     anomalies: list[Anomaly] = []
     frame_label = _frame_label(store)
+
+    def frames_of(name: str, shard: int) -> str:
+        first, end = shard * shard_frames, min((shard + 1) * shard_frames, summary["frames"])
+        return f"{name}, frames {first} to {end - 1}"
+
     for name in names:
-        records = ledger.read(name, range(shards))
-        for shard in range(shards):
-            label = f"{name}, frames {shard * shard_frames} to "
-            label += str(min((shard + 1) * shard_frames, summary["frames"]) - 1)
-            if shard not in records:
-                problems.append(Problem("unrecorded", f"{FOLDER}/{name}/{shard:06d}.json", label))
-                continue
-            record: ShardRecord = records[shard]
+        table, recorded = None, set[int]()
+        for record in ledger.read(name, range(shards)):
             expected[record.object_name] = record.checksum
-            labels[record.object_name] = label
-        if len(records) == shards:
-            moments = np.concatenate([records[shard].moments for shard in range(shards)])
-            anomalies += find_anomalies(name, moments, frame_label)
+            labels[record.object_name] = frames_of(name, record.shard)
+            recorded.add(record.shard)
+            if table is None:
+                table = MomentsTable(record.moments.shape[1])
+            table.write(record.start, record.moments)
+        for shard in sorted(set(range(shards)) - recorded):
+            place = f"{FOLDER}/{name}/{shard:06d}.json"
+            problems.append(Problem("unrecorded", place, frames_of(name, shard)))
+        if table is not None and len(recorded) == shards:
+            anomalies += find_anomalies(name, table, summary["frames"], frame_label)
     present = object_sizes(store, "")
     total_bytes = 0
     for done, (name, sum_recorded) in enumerate(sorted(expected.items())):

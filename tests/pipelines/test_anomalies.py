@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.anomalies import find_anomalies
+from pipelines.moments_table import MomentsTable
 from pipelines.statistics import frame_moments
 
 
@@ -17,8 +18,16 @@ def fields(frames: int = 400, seed: int = 0) -> np.ndarray:
 
 
 def told(values: np.ndarray) -> list[tuple[str, str, str, int]]:
+    found = find_anomalies("t2m", table(values), len(values))
+    return [(a.kind, a.first, a.last, a.frames) for a in found]
+
+
+def table(values: np.ndarray) -> MomentsTable:
+    """The moments of values ``(frames, *channels, y, x)``, as conversion keeps them."""
     moments = frame_moments(values)
-    return [(a.kind, a.first, a.last, a.frames) for a in find_anomalies("t2m", moments)]
+    kept = MomentsTable(moments.shape[1])
+    kept.write(0, moments)
+    return kept
 
 
 def test_ordinary_weather_is_not_told():
@@ -79,7 +88,7 @@ def test_an_infinite_value_hides_nothing_else():
 def test_channels_are_looked_at_one_by_one_and_frames_get_their_names():
     values = np.stack([fields(), fields(seed=1) - 200], axis=1)
     values[30, 1] += 200
-    found = find_anomalies("t", frame_moments(values), lambda frame: f"hour {frame}")
+    found = find_anomalies("t", table(values), len(values), lambda frame: f"hour {frame}")
     assert [(a.channel, a.first, a.kind) for a in found] == [(1, "hour 30", "unlikely mean")]
     assert "standard deviations from 80" in found[0].detail
 

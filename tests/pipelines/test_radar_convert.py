@@ -139,7 +139,7 @@ def test_a_damaged_file_is_flagged_and_its_frame_filled_in_later(tmp_path: Path)
     frames = np.stack([expected(time) for time in times])
     frames[9] = np.nan
     np.testing.assert_array_equal(stored.array("reflectivity")[:], frames)
-    record = Ledger(str(tmp_path / "s")).read("reflectivity", [1])[1]
+    [record] = Ledger(str(tmp_path / "s")).read("reflectivity", [1])
     assert [(run["frame"], run["frames"]) for run in record.unreadable] == [(1, 1)]
     starts = window_starts(stored.times, stored.available, stored.cadence, WindowSpec(2, 2))
     assert not {6, 7, 8, 9} & set(starts.tolist())

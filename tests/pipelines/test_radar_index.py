@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.archives.assembly import iso
+from pipelines.archives.time_axes import iso
 from pipelines.archives.radar import ARCHIVE, knmi_hdf5
 from pipelines.errors import SourceError, UnreadableError, UsageError
 from tests.pipelines.radar_files import (

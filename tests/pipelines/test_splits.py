@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.archives import taxibj, weatherbench
-from pipelines.archives.assembly import iso
+from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError, UsageError
 from pipelines.splits import choose_splits, read_splits_file, split_by_fraction, splits_between
 

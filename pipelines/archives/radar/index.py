@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.archive import ArchiveIndex, SourceFile, VariableIndex
-from pipelines.archives.assembly import check_regular, iso, most_common_step
 from pipelines.archives.files import reading
 from pipelines.archives.radar.file_times import periods, spread, time_in_name
 from pipelines.archives.radar.formats import Quantity, RadarFormat, load_format, recognise
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.processing import converted_quantity
 from pipelines.archives.radar_options import AUTO, RadarOptions
+from pipelines.archives.time_axes import check_regular, iso, most_common_step
 from pipelines.errors import PlatformError, SourceError, UsageError, nearest
 
 Progress = Callable[[int, int], None]

@@ -1,0 +1,79 @@
+"""Times of archives with very many frames: every step over them works on a part at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pipelines.archives.archive import SourceFile, VariableIndex
+from pipelines.errors import SourceError
+
+_PART = 65_536
+"""times that are worked on at once"""
+
+
+def iso(seconds: int) -> str:
+    """A time as it stands in messages and attributes.
+
+    >>> iso(1262304000)
+    '2010-01-01T00:00:00'
+    """
+    return str(np.datetime64(int(seconds), "s"))
+
+
+def all_times(variables: Sequence[VariableIndex]) -> np.ndarray:
+    """The times that any of the variables has, int64 (n,), increasing."""
+    first, *others = (variable.times for variable in variables)
+    if all(np.array_equal(first, other) for other in others):
+        return first
+    return np.unique(np.concatenate([first, *others]))
+
+
+def is_increasing(times: np.ndarray) -> bool:
+    """Whether every time is later than the one before."""
+    return bool((times[1:] > times[:-1]).all())
+
+
+def most_common_step(times: np.ndarray, where: str) -> int:
+    """The cadence of increasing ``times``; SourceError where there is one frame only."""
+    if len(times) < 2:
+        raise SourceError(
+            "the archive holds one frame only, which has no cadence",
+            where=where,
+            remedy="give the folder of all files",
+        )
+    found: Counter[int] = Counter()
+    for part in _parts(len(times) - 1):
+        steps, counts = np.unique(np.diff(times[part.start : part.stop + 1]), return_counts=True)
+        found.update(dict(zip(steps.tolist(), counts.tolist(), strict=True)))
+    return max(sorted(found), key=lambda step: found[step])
+
+
+def check_regular(
+    indexed: Sequence[VariableIndex],
+    files: Sequence[SourceFile],
+    periods: Sequence[tuple[int, int]],
+    cadence: int,
+) -> None:
+    """SourceError for a time that does not lie on the steps of its period."""
+    starts = np.array([first for first, _ in periods])
+    for variable in indexed:
+        for part in _parts(len(variable.times)):
+            times = variable.times[part]
+            origin = starts[np.searchsorted(starts, times, side="right") - 1]
+            wrong = np.flatnonzero((times - origin) % cadence)
+            if len(wrong):
+                at = int(wrong[0])
+                raise SourceError(
+                    f"the time axis of '{variable.name}' is irregular: {iso(int(times[at]))} "
+                    f"does not lie on the steps of {cadence} s from {iso(int(origin[at]))}",
+                    where=files[int(variable.files[part][at])].uri,
+                    remedy="leave the file out of the source, or convert it to a store of its own",
+                )
+
+
+def _parts(length: int) -> Iterator[slice]:
+    for begin in range(0, length, _PART):
+        yield slice(begin, min(begin + _PART, length))

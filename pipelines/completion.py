@@ -1,0 +1,88 @@
+"""The end of a conversion: when every shard stands, what is not shards, the root last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pipelines import uri as places
+from pipelines.lease import Lease
+from pipelines.ledger import Ledger, ShardRecord
+from pipelines.plan import Plan
+from pipelines.shard_task import checksum
+from pipelines.statistics import Moments
+
+
+def complete(
+    plan: Plan,
+    records: Mapping[tuple[str, int], ShardRecord],
+    moments: Mapping[str, Moments],
+    summary: dict[str, Any],
+    lease: Lease,
+    store: str,
+) -> tuple[bool, bool]:
+    """Write what is not shards, the root last; whether anything changed, and the statistics.
+
+    Parameters
+    ----------
+    records:
+        Of every shard of the plan; outlines are enough.
+    moments:
+        Of every variable.
+    summary:
+        Of the plan, see :func:`pipelines.resume.summarise`.
+    """
+    from pipelines.documents import ROOT, compose
+
+    unreadable = {
+        layout.name: np.concatenate(
+            [records[layout.name, shard].unreadable_frames() for shard in range(layout.shards)]
+        )
+        for layout in plan.layouts
+    }
+    objects = compose(plan, moments, unreadable)
+    uris = {name: places.join(store, *name.split("/")) for name in objects}
+    ledger = Ledger(store)
+    asking: list[Callable[[], Any]] = [partial(_read_or_none, uri) for uri in uris.values()]
+    summary_before, _, *standing = places.at_once(store, [ledger.read_plan, lease.check, *asking])
+    old: dict[str, Any] = dict(zip(uris, standing, strict=True))
+    changed = [name for name, content in objects.items() if old[name] != content]
+    sums = {name: checksum(content) for name, content in objects.items()}
+    finished = summary | {"objects": sums, "state": "complete"}
+    places.at_once(
+        store,
+        [
+            partial(places.write_bytes, uris[name], objects[name])
+            for name in changed
+            if name != ROOT
+        ],
+    )
+    if _differs(summary_before, finished):
+        ledger.write_plan(finished)
+    if ROOT not in changed:
+        return bool(changed), False
+    places.write_bytes(uris[ROOT], objects[ROOT])
+    before = old[ROOT]
+    if before is None:
+        return True, False
+    key = "statistics_fingerprint"
+    was, now = (json.loads(content)["attributes"].get(key) for content in (before, objects[ROOT]))
+    return True, was != now
+
+
+def _differs(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
+    personal = {"owner", "updated_at"}
+    return before is None or any(
+        before.get(key) != value for key, value in after.items() if key not in personal
+    )
+
+
+def _read_or_none(uri: str) -> bytes | None:
+    try:
+        return places.read_bytes(uri)
+    except FileNotFoundError:
+        return None

@@ -1,7 +1,9 @@
-"""The Kubernetes manifests: fields that the operator requires, limits, tokens, and no open door.
+"""The Kubernetes manifests: fields that the operator knows, limits, tokens, and no open door.
 
-The operator's own schema is not at hand offline; what is checked here is the part of it that these
-manifests use (RayCluster and RayJob of ray.io/v1), so a misspelt field is refused.
+The operator's own schema is not at hand offline. The one below is closed: it has the fields that
+these manifests use, as the types of ``ray.io/v1`` and of Kubernetes' core have them, and the rules
+that the operator applies beside its schema. What it does not know it refuses, so that no misspelt
+field passes.
 """
 
 from __future__ import annotations
@@ -29,55 +31,104 @@ def closed(required: dict[str, Any], optional: dict[str, Any] | None = None) -> 
     }
 
 
+def some(items: dict[str, Any], most: int = 20) -> dict[str, Any]:
+    """A JSON schema of a list that is not empty."""
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
+
+
+def word(pattern: str, most: int = 253) -> dict[str, Any]:
+    """A JSON schema of a string that fits entirely."""
+    return {"type": "string", "pattern": f"^({pattern})$", "maxLength": most}
+
+
 TEXT = {"type": "string", "minLength": 1}
-COUNT = {"type": "integer", "minimum": 0}
-ANY = {"type": "object"}
-LIST = {"type": "array", "minItems": 1}
-METADATA = closed({"name": TEXT}, {"labels": ANY})
-AMOUNTS = closed({"cpu": TEXT, "memory": TEXT}, {"nvidia.com/gpu": TEXT})
-RESOURCES = closed({"requests": AMOUNTS, "limits": AMOUNTS})
-CONTAINER = closed(
-    {"name": TEXT, "image": TEXT, "resources": RESOURCES},
-    {"envFrom": LIST, "ports": LIST, "volumeMounts": LIST},
+COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+LABEL = word("[a-z0-9]([-a-z0-9]*[a-z0-9])?", 63)
+# The operator derives names of services and pods from these, hence the shorter limit of a job's.
+NAME = word("[a-z]([-a-z0-9]*[a-z0-9])?", 47)
+LABELS = {
+    "type": "object",
+    "propertyNames": {"pattern": "^app.kubernetes.io/(name|part-of|component)$"},
+    "additionalProperties": LABEL,
+}
+METADATA = closed({"name": NAME}, {"labels": LABELS})
+AMOUNTS = closed(
+    {"cpu": word("[1-9][0-9]*m?"), "memory": word("[1-9][0-9]*[MG]i")},
+    {"nvidia.com/gpu": word("[1-9]")},
 )
+RESOURCES = closed({"requests": AMOUNTS, "limits": AMOUNTS})
+PORT = closed({"containerPort": COUNT | {"minimum": 1, "maximum": 65535}, "name": LABEL})
+SECRET = closed({"secretRef": closed({"name": LABEL, "optional": {"type": "boolean"}})})
+CONTAINER = closed(
+    {
+        "name": LABEL,
+        "image": word(r"[a-z0-9./-]+:[0-9]+(\.[0-9]+)*"),
+        "resources": RESOURCES,
+        "envFrom": some(SECRET),
+    },
+    {
+        "ports": some(PORT),
+        "volumeMounts": some(closed({"name": LABEL, "mountPath": word("/[a-z/]+")})),
+    },
+)
+TOLERATION = closed(
+    {
+        "key": {"const": "nvidia.com/gpu"},
+        "operator": {"enum": ["Exists"]},
+        "effect": {"enum": ["NoSchedule"]},
+    }
+)
+MEMORY = closed({"medium": {"const": "Memory"}, "sizeLimit": word("[1-9][0-9]*[MG]i")})
 POD = closed(
     {
-        "serviceAccountName": TEXT,
-        "securityContext": closed({"runAsNonRoot": {"const": True}, "runAsUser": COUNT}),
-        "containers": {"type": "array", "items": CONTAINER, "minItems": 1, "maxItems": 1},
+        "serviceAccountName": LABEL,
+        "securityContext": closed({"runAsNonRoot": {"const": True}, "runAsUser": {"const": 1000}}),
+        "containers": some(CONTAINER, most=1),
     },
-    {"tolerations": LIST, "volumes": LIST, "terminationGracePeriodSeconds": COUNT},
+    {
+        "tolerations": some(TOLERATION),
+        "volumes": some(closed({"name": LABEL, "emptyDir": MEMORY})),
+        "terminationGracePeriodSeconds": COUNT,
+    },
 )
 TEMPLATE = closed({"spec": POD})
+# A map of strings: what `ray start` is given, without the dashes.
+PARAMETERS = {
+    "type": "object",
+    "propertyNames": {"enum": ["num-cpus"]},
+    "additionalProperties": word("[0-9]+"),
+}
 GROUP = closed(
     {
-        "groupName": {"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
+        "groupName": NAME,
         "replicas": COUNT,
         "minReplicas": COUNT,
         "maxReplicas": COUNT,
-        "rayStartParams": ANY,
+        "rayStartParams": PARAMETERS,
         "template": TEMPLATE,
     }
 )
 CLUSTER_SPEC = closed(
     {
-        "rayVersion": TEXT,
+        "rayVersion": word(r"[0-9]+\.[0-9]+\.[0-9]+"),
         "authOptions": closed({"mode": {"const": "token"}}),
         "enableInTreeAutoscaling": {"const": True},
         "autoscalerOptions": closed(
-            {"version": {"const": "v2"}, "resources": RESOURCES},
             {
-                "idleTimeoutSeconds": COUNT,
+                "version": {"const": "v2"},
+                "resources": RESOURCES,
+                "idleTimeoutSeconds": COUNT | {"minimum": 60},
                 "upscalingMode": {"enum": ["Default", "Aggressive", "Conservative"]},
-            },
+            }
         ),
-        "headGroupSpec": closed({"rayStartParams": ANY, "template": TEMPLATE}),
-        "workerGroupSpecs": {"type": "array", "items": GROUP, "minItems": 1},
+        "headGroupSpec": closed({"rayStartParams": PARAMETERS, "template": TEMPLATE}),
+        "workerGroupSpecs": some(GROUP),
     }
 )
 JOB_SPEC = closed(
     {
         "entrypoint": TEXT,
+        # InteractiveMode, the fourth, submits nothing and takes no backoffLimit.
         "submissionMode": {"enum": ["K8sJobMode", "HTTPMode", "SidecarMode"]},
         "backoffLimit": COUNT,
         "shutdownAfterJobFinishes": {"const": True},
@@ -99,8 +150,24 @@ SCHEMAS = {
 }
 
 
+class Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice, as the API server does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"twice: {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def fits(document: Any, name: str) -> bool:
+    """Whether a manifest is one that the schema of that file accepts."""
+    return jsonschema.Draft202012Validator(SCHEMAS[name]).is_valid(document)
+
+
 def load(name: str) -> dict[str, Any]:
-    return yaml.safe_load((FOLDER / name).read_text())
+    return yaml.load((FOLDER / name).read_text(), Loader=Strict)  # a SafeLoader
 
 
 @pytest.fixture
@@ -121,8 +188,60 @@ def test_every_manifest_fits_its_schema() -> None:
         jsonschema.validate(load(name), schema)
 
 
-def _misspelt(spec: dict[str, Any]) -> None:
-    spec["workerGroupSpecs"][0]["minReplica"] = spec["workerGroupSpecs"][0].pop("minReplicas")
+def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every field and item of a manifest."""
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def changed(document: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
+    """A copy with one change: ``change(parent, key)``."""
+    copied = parent = copy.deepcopy(document)
+    for key in path[:-1]:
+        parent = parent[key]
+    change(parent, path[-1])
+    return copied
+
+
+def _misspell(parent: dict[str, Any], key: str) -> None:
+    parent[f"{key[:-1]}{'y' if key[-1] == 'x' else 'x'}"] = parent.pop(key)
+
+
+def _double_a_letter(parent: dict[str, Any], key: str) -> None:
+    parent[key[:3] + key[2:]] = parent.pop(key)
+
+
+def _give_another_type(parent: Any, key: Any) -> None:
+    value = parent[key]
+    swapped = {str: 1, int: str(value), bool: str(value), dict: [value], list: {"0": value}}
+    parent[key] = swapped[type(value)]
+
+
+def _give_nothing(parent: Any, key: Any) -> None:
+    parent[key] = None
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_no_misspelt_field_and_no_value_of_another_type_passes(name: str) -> None:
+    document = load(name)
+    paths = list(places(document))
+    assert len(paths) > 100
+    passed = [
+        (change.__name__, path)
+        for path in paths
+        for change in (_misspell, _double_a_letter, _give_another_type, _give_nothing)
+        if not (isinstance(path[-1], int) and change in (_misspell, _double_a_letter))
+        and fits(changed(document, path, change), name)
+    ]
+    assert passed == []
+
+
+def test_a_field_that_stands_twice_does_not_pass() -> None:
+    with pytest.raises(yaml.YAMLError, match=r"twice: .*replicas"):
+        yaml.load("spec: {replicas: 1, groupName: a, replicas: 2}", Loader=Strict)
 
 
 def _no_limits(spec: dict[str, Any]) -> None:
@@ -137,12 +256,58 @@ def _root(spec: dict[str, Any]) -> None:
     spec["headGroupSpec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] = False
 
 
-@pytest.mark.parametrize("break_it", [_misspelt, _no_limits, _open_door, _root])
+def _restarted_pods(spec: dict[str, Any]) -> None:
+    """The second autoscaler wants pods that are not restarted in place."""
+    spec["workerGroupSpecs"][0]["template"]["spec"]["restartPolicy"] = "Always"
+
+
+def _resources_said_twice(spec: dict[str, Any]) -> None:
+    """The operator takes them from rayStartParams or from `resources`, not from both."""
+    spec["headGroupSpec"]["resources"] = {"CPU": "0"}
+
+
+def _number_for_text(spec: dict[str, Any]) -> None:
+    spec["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
+
+
+BREAKS = [_no_limits, _open_door, _root, _restarted_pods, _resources_said_twice, _number_for_text]
+
+
+@pytest.mark.parametrize("break_it", BREAKS)
 def test_a_broken_manifest_does_not_fit(break_it: Callable[[dict[str, Any]], None]) -> None:
     broken = copy.deepcopy(load("cluster.yaml"))
+    assert fits(broken, "cluster.yaml")
     break_it(broken["spec"])
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(broken, SCHEMAS["cluster.yaml"])
+    assert not fits(broken, "cluster.yaml")
+
+
+def test_what_is_mounted_is_a_volume_of_the_pod_and_names_are_used_once(
+    cluster: dict[str, Any],
+) -> None:
+    groups = [group["groupName"] for group in cluster["workerGroupSpecs"]]
+    assert len(groups) == len(set(groups))
+    for pod in pods(cluster):
+        (container,) = pod["containers"]
+        volumes = [volume["name"] for volume in pod.get("volumes", [])]
+        assert [mount["name"] for mount in container.get("volumeMounts", [])] == volumes
+        ports = container.get("ports", [])
+        for key in ("name", "containerPort"):
+            assert len({port[key] for port in ports}) == len(ports)
+
+
+def test_parameters_of_ray_start_are_ones_that_it_has(cluster: dict[str, Any]) -> None:
+    from ray.scripts.scripts import start
+
+    known = {option.removeprefix("--") for item in start.params for option in item.opts}
+    assert "num-cpus" in known
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert set(group["rayStartParams"]) <= known
+
+
+def test_ray_knows_the_token_mode(cluster: dict[str, Any]) -> None:
+    """The operator refuses it for a Ray before 2.52."""
+    major, minor, _ = map(int, cluster["rayVersion"].split("."))
+    assert (major, minor) >= (2, 52)
 
 
 def test_the_job_starts_the_cluster_that_stands_in_the_other_file(cluster: dict[str, Any]) -> None:
@@ -160,6 +325,7 @@ def test_groups_scale_from_zero_and_the_head_computes_nothing(cluster: dict[str,
     assert set(groups) == {"reprocess-cpu", "train-gpu"}
     for group in groups.values():
         assert group["minReplicas"] == group["replicas"] == 0 < group["maxReplicas"]
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] >= 30
     asked = {
         name: group["template"]["spec"]["containers"][0]["resources"]["limits"]
         for name, group in groups.items()

@@ -1,6 +1,6 @@
 """A trained forecaster in one folder: weights and JSON, read with PyTorch, NumPy and safetensors.
 
-``weights.safetensors``  the weights
+``weights.safetensors``  the weights, and the static fields on the grid that the model was made for
 ``model.json``           model and options, normalisation, variables, window, versions, and the
                          size and sha256 of the weights
 
@@ -19,6 +19,7 @@ import torch
 
 from gmg_model.errors import ConfigurationError
 from gmg_model.registry import create_model
+from gmg_model.static import parameters_of, saved_fields
 
 FORMAT = 1
 RECORD = "model.json"
@@ -34,6 +35,8 @@ class ExportedForecaster:
         What ``model.json`` says: ``variables``, ``window``, ``cadence_seconds``, ``versions``, ...
     labels:
         (C,) names of the channels, in the order in which frames hold them.
+    static:
+        (S,) names of the static fields that the model reads besides; the folder holds them.
     """
 
     def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
@@ -48,8 +51,11 @@ class ExportedForecaster:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in choice["overrides"].items()
         }
-        model = create_model(choice["name"], **overrides)
-        model.load_state_dict(tensors)
+        model: Any = create_model(choice["name"], **overrides)
+        model.load_state_dict(parameters_of(tensors))
+        self.static: tuple[str, ...] = tuple(record.get("static", {}).get("labels", ()))
+        if self.static:
+            model.bind_static(saved_fields(tensors, self.static))
         self._model = model.eval()
         self._device = torch.device("cpu")
 
@@ -137,7 +143,8 @@ def write_exported(
     ----------
     record:
         ``model`` (name, overrides), ``normalisation`` (labels, offset, scale), ``grid`` (H, W),
-        ``window`` (input_frames, horizon, stride), and whatever else is worth knowing.
+        ``window`` (input_frames, horizon, stride), ``static`` (labels, ...) where ``tensors`` has
+        static fields, ``static/<label>``, and whatever else is worth knowing.
     """
     from safetensors.torch import save
 

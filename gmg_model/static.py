@@ -8,6 +8,8 @@ h row, w column.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,16 @@ from gmg_model.patches import GridPadding, patchify
 
 PREFIX = "static/"
 """In front of a static field's name where a file of weights holds it beside the parameters."""
+
+
+def saved_fields(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
+    """(S, H, W): the static fields of a file of weights, in the order of ``names``."""
+    return torch.stack([tensors[PREFIX + name] for name in names])
+
+
+def parameters_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a file of weights holds besides static fields: a model's state dict."""
+    return {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
 
 
 class StaticInputs:

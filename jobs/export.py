@@ -42,11 +42,12 @@ def export(run: str, to: str, json: bool = False) -> None:
             "the folder is not empty", where=folder, remedy="give --to a new or an empty folder"
         )
     checkpoint = load_checkpoint(run)
-    tensors = checkpoint.tensors
+    tensors = checkpoint.saved_tensors()
     from gmg_model.exported import write_exported
 
     known = checkpoint.record
     record = {key: known[key] for key in ("model", "normalisation", "variables", "window", "grid")}
+    record |= {key: known[key] for key in ("static",) if key in known}
     store = known.get("store", {})
     record |= {
         "cadence_seconds": store.get("cadence_seconds"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.clips import split_text
 from pipelines.errors import StoreError, UsageError, nearest
+from pipelines.static_fields import differences
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
@@ -50,12 +51,33 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
             f"the checkpoint forecasts a grid of {_grid(trained_on)}",
             f"the store's is {', '.join(_grid(grid) for grid in sorted(grids))}",
         )
+    refuse_other_static(checkpoint, store)
     if checkpoint.fingerprint != store.fingerprint:
         raise _mismatch(
             checkpoint,
             store,
             f"the checkpoint was trained with statistics {checkpoint.fingerprint[:12]}",
             f"the store has {store.fingerprint[:12]}",
+        )
+
+
+def refuse_other_static(checkpoint: Checkpoint, store: Store) -> None:
+    """Refuse a store that lacks a static field which the model reads, or has another there.
+
+    Raises
+    ------
+    StoreError
+        Names the field, and the command that adds it.
+    """
+    names = checkpoint.static_names
+    other = differences(checkpoint.record["static"], store) if names else []
+    if other:
+        command = store.convert_command(f"--static_fields {' '.join(names)}")
+        raise StoreError(
+            f"the checkpoint reads static fields {', '.join(names)}, and {'; '.join(other)}",
+            where=f"{checkpoint.uri} and {store.uri}",
+            remedy=f"add them as they were in training:  {command}  (with --static_source where "
+            "they lie in another file)",
         )
 
 

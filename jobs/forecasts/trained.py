@@ -23,9 +23,8 @@ class Exported(Checkpoint):
         """Fingerprint of the statistics of the store that it was trained on."""
         return self.record["trained_on"]["statistics_fingerprint"]
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights to forecast with, checked against their checksum."""
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """The weights and static fields, checked against their checksum."""
         from safetensors.torch import load
 
         data = places.read_bytes(places.join(self.uri, WEIGHTS))

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder ``<run>/step_<n>``:
 
-``weights.safetensors``   the weights to forecast with (the moving average where one is kept)
+``weights.safetensors``   the weights to forecast with (the moving average where one is kept), and
+                          the normalised static fields that the model reads, as ``static/<name>``
 ``training.safetensors``  the optimiser's moments, and the raw weights beside an average
 ``checkpoint.json``       step, options, normalisation, fingerprint of the store's statistics, and
                           the size and xxh3-128 checksum of the files beside it
@@ -27,6 +28,8 @@ from pipelines.windows import WindowSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from pipelines.static_fields import StaticFields
 
 FORMAT = 1
 RECORD = "checkpoint.json"
@@ -110,7 +113,18 @@ class Checkpoint:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The weights to forecast with, checked against their checksum."""
+        from gmg_model.static import parameters_of
+
+        return parameters_of(self.saved_tensors())
+
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """The weights, and the static fields that the model reads, as their file has them."""
         return self._load(WEIGHTS)
+
+    @property
+    def static_names(self) -> tuple[str, ...]:
+        """Static fields that the model reads beside every frame."""
+        return tuple(self.record.get("static", {}).get("labels", ()))
 
     @property
     def training_tensors(self) -> dict[str, Tensor]:
@@ -118,16 +132,20 @@ class Checkpoint:
         return self._load(TRAINING)
 
     def model(self) -> nn.Module:
-        """The model with its weights, in evaluation mode, on the CPU."""
+        """The model with its weights and static fields, in evaluation mode, on the CPU."""
         from gmg_model import create_model
+        from gmg_model.static import parameters_of, saved_fields
 
         choice = self.record["model"]
         overrides = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in choice["overrides"].items()
         }
-        model = create_model(choice["name"], **overrides)
-        model.load_state_dict(self.tensors)
+        model: Any = create_model(choice["name"], **overrides)
+        saved = self.saved_tensors()
+        model.load_state_dict(parameters_of(saved))
+        if self.static_names:
+            model.bind_static(saved_fields(saved, self.static_names))
         return model.eval()
 
     def damage(self) -> str | None:
@@ -153,6 +171,18 @@ class Checkpoint:
         data = places.read_bytes(places.join(self.uri, name))
         expected = self.record["files"][name]["xxh3_128"]
         return data if xxhash.xxh3_128_hexdigest(data) == expected else None
+
+
+def static_tensors(fields: StaticFields | None) -> dict[str, Tensor]:
+    """Static fields as the file of weights holds them; nothing without any."""
+    import torch
+
+    from gmg_model.static import PREFIX
+
+    if fields is None:
+        return {}
+    named = zip(fields.names, fields.values_shw, strict=True)
+    return {PREFIX + name: torch.from_numpy(values_hw) for name, values_hw in named}
 
 
 def write(

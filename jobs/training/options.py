@@ -28,6 +28,7 @@ PLACES = {
     "in_shape": "the store gives the shape",
     "input_frames": "--data.input_frames",
     "horizon": "--data.horizon",
+    "static_channels": "--data.static_fields",
 }
 """Options of models that the data give, and where from."""
 
@@ -90,6 +91,9 @@ class DataOptions:
 
     variables: tuple[str, ...] = ()
     """variables of the store that become channels; empty: all"""
+    static_fields: tuple[str, ...] = ()
+    """static fields of the store that the model reads beside every frame; besides those that it
+    holds: sin_latitude, cos_latitude, sin_longitude, cos_longitude"""
     input_frames: int = 12
     """frames that the model is given"""
     horizon: int = 12
@@ -138,6 +142,8 @@ class TrainingOptions:
     """loss crps: 1 is the fair score, 0.95 the almost fair one that lets no member drift unseen"""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """bf16: autocast; fp64: for checks of exactness"""
+    gradient_compression: Literal["none", "bf16"] = "none"
+    """bf16: gradients travel between workers in half the bytes, with three digits each"""
     ema: float = 0.0
     """decay of the exponential moving average of the weights that is validated; 0: off"""
     sampling: Literal[
@@ -251,6 +257,13 @@ class TrainOptions:
                 "some would have no window in any step",
                 remedy=f"--workers {self.training.global_batch} or fewer, "
                 "or a larger --training.global_batch",
+            )
+        training = self.training
+        if training.gradient_compression != "none" and training.precision == "fp64":
+            raise UsageError(
+                "--training.gradient_compression bf16 with --training.precision fp64: gradients of "
+                "sixteen digits would be rounded to three",
+                remedy="leave one of them out",
             )
         if self.elastic.max_preemptions < -1:
             raise UsageError("--elastic.max_preemptions must be -1 (any number), 0 or more")

@@ -13,6 +13,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
+from pipelines.static_fields import StaticFields, differences, static_fields
 from pipelines.store import Store, open_store
 from pipelines.windows import WindowSpec, split_starts
 
@@ -32,6 +33,8 @@ class TrainingPlan:
     normalisation: Normalisation
     order: OrderConfig
     augmentation: Augmentation
+    static: StaticFields | None = None
+    """what the model reads beside every frame; None: nothing"""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -117,6 +120,8 @@ class TrainingPlan:
         if is_sized_by_window(self.options.model.name):
             window = self.window
             sizes |= {"input_frames": window.input_frames, "horizon": window.horizon}
+        if self.static is not None:
+            sizes["static_channels"] = len(self.static.names)
         return sizes | self.options.model.overrides()
 
 
@@ -172,6 +177,9 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
             pool_bytes=data.pool_mib * 2**20 // training.global_batch,
         ),
         augmentation=augmentation,
+        static=static_fields(store, data.static_fields, data.normalise)
+        if data.static_fields
+        else None,
     )
 
 
@@ -194,4 +202,15 @@ def check_fingerprint(plan: TrainingPlan, fingerprint: str) -> None:
             "the statistics of the store are not those that the run began with",
             where=plan.store.uri,
             remedy="restore the former splits (reprocess.py convert --splits), or take a new --run",
+        )
+
+
+def check_static(plan: TrainingPlan, record: dict[str, Any]) -> None:
+    """Refuse a store whose static fields are not those of a checkpoint's record."""
+    other = differences(record["static"], plan.store) if "static" in record else []
+    if other:
+        raise StoreError(
+            f"the run cannot go on: {'; '.join(other)} than the run began with",
+            where=plan.store.uri,
+            remedy="convert the former static fields again, or take a new --run",
         )

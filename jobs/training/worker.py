@@ -30,6 +30,7 @@ from gmg_model.sampling import ScheduledSampling, forced_frames, observed_frames
 from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
 from jobs.training import checkpoints, run
 from jobs.training.board import final_failure
+from jobs.training.gradients import distributed
 from jobs.training.journal import Journal, windows_checksum
 from jobs.training.notices import Notices
 from jobs.training.options import TrainOptions
@@ -94,15 +95,17 @@ class Worker:
         training = self.options.training
 
         torch.manual_seed(training.seed)  # every worker draws the same first weights
-        self.model = create_model(self.options.model.name, **plan.model_overrides)
+        self.model: Any = create_model(self.options.model.name, **plan.model_overrides)
         self.dtype = torch.float64 if training.precision == "fp64" else torch.float32
+        if plan.static is not None:
+            self.model.bind_static(torch.from_numpy(plan.static.values_shw))
         self.model.to(device=self.device, dtype=self.dtype)
         if training.compile:
             cast(RecurrentForecaster, self.model).compile_steps()
         self.optimisation = Optimisation(self.model, OptimisationConfig(**plan.optimisation))
         self.forward: nn.Module = self.model
         if self.world > 1:
-            self.forward = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+            self.forward = distributed(self.model, training.gradient_compression)
 
         self.sampling = ScheduledSampling(**plan.sampling)
         self.stream = WindowStream(
@@ -114,6 +117,7 @@ class Worker:
             normalisation=plan.normalisation,
             lanes=rank_lanes(training.global_batch, self.world, self.rank),
             augmentation=plan.augmentation,
+            static_fields=plan.static or (),
         )
         self.step, self.epoch = 0, 0
         self.selection = Selection()
@@ -212,8 +216,11 @@ class Worker:
         for first in range(0, len(frames), size):
             part = slice(first, first + size)
             frames_btchw = frames[part].to(self.device, self.dtype)
+            static = None
+            if batch.static is not None and batch.static.ndim == 4:  # moved with each window
+                static = torch.from_numpy(batch.static[part]).to(self.device, self.dtype)
             with self._collectives(at_end=first + size >= len(frames)):
-                losses.append(self._part(frames_btchw, batch.lanes[part], weight))
+                losses.append(self._part(frames_btchw, batch.lanes[part], weight, static))
         return torch.cat(losses)
 
     def _collectives(self, at_end: bool) -> AbstractContextManager[Any]:
@@ -222,7 +229,13 @@ class Worker:
             return nullcontext()
         return self.forward.no_sync()
 
-    def _part(self, frames_btchw: Tensor, lanes: np.ndarray, weight: float) -> Tensor:
+    def _part(
+        self,
+        frames_btchw: Tensor,
+        lanes: np.ndarray,
+        weight: float,
+        static: Tensor | None = None,
+    ) -> Tensor:
         """Gradients of some lanes; what is fed to each is a function of (seed, step, lane)."""
         window, draw = self.plan.window, (self.options.training.seed, self.step, lanes)
         when = (self.step, self.plan.total_steps)
@@ -234,7 +247,7 @@ class Worker:
             window_keys(draw[0], lanes, self.step) if self.optimisation.config.members > 1 else None
         )
         return self.optimisation.backward(
-            self.forward, frames_btchw, window.input_frames, forced, weight, shown, keys
+            self.forward, frames_btchw, window.input_frames, forced, weight, shown, keys, static
         )
 
     # --- validation and checkpoints --------------------------------------------------------------
@@ -276,7 +289,9 @@ class Worker:
             "validation_loss": sys.float_info.max if validation_loss is None else validation_loss,
         }
         if self.rank == 0:
-            weights = self.optimisation.evaluated_weights()
+            weights = self.optimisation.evaluated_weights() | checkpoints.static_tensors(
+                self.plan.static
+            )
             training = self.optimisation.state_tensors()
             if self.optimisation.config.ema:
                 raw = self.model.state_dict()
@@ -312,6 +327,7 @@ class Worker:
                 "stride": plan.window.stride,
             },
             "normalisation": plan.normalisation.to_json(),
+            **({} if plan.static is None else {"static": plan.static.to_json()}),
             "statistics_fingerprint": plan.store.fingerprint,
             "validation_period": plan.store.attributes["splits"].get("validation"),
             "store": {

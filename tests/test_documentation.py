@@ -1,0 +1,99 @@
+"""Commands on pages and in the jobs' own headings: each is taken by the job that it names."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from jobs.command_line import parser_class
+from jobs.reprocessing.arguments import request
+from tests.conftest import ROOT
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+JOBS = sorted((ROOT / "jobs").glob("[!_]*.py"))
+_COMMAND = re.compile(r"^(?:ray job submit .*?-- )?python jobs/(\w+)\.py\b(.*)$")
+_LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)(?:#[^)\s]*)?\)")
+
+
+class Command(NamedTuple):
+    place: str
+    job: str
+    arguments: list[str]
+
+
+class Taken(Exception):
+    """The command line was understood; what it asks for is not done here."""
+
+
+def commands(path: Path) -> Iterator[Command]:
+    lines = iter(enumerate(path.read_text().splitlines(), start=1))
+    for number, line in lines:
+        text = line.strip().removeprefix("$ ")
+        while text.endswith("\\"):
+            text = text.rstrip("\\ ") + " " + next(lines)[1].strip()
+        if (found := _COMMAND.match(text)) and "`" not in text:
+            place = f"{path.relative_to(ROOT)}:{number}"
+            yield Command(place, found[1], shlex.split(found[2], comments=True))
+
+
+COMMANDS = [command for path in (*PAGES, *JOBS) for command in commands(path)]
+
+
+def test_pages_and_headings_show_commands_of_every_job():
+    shown = {command.job for command in COMMANDS}
+    assert shown >= {path.stem for path in JOBS if "run(main)" in path.read_text()} - {"demo"}
+
+
+def taken(*_: Any) -> None:
+    raise Taken
+
+
+def planned(arguments: argparse.Namespace) -> None:
+    request(arguments)  # options of the archive are checked here
+    raise Taken
+
+
+class TakingParser(parser_class()):  # pyright: ignore
+    def parse_args(self, *arguments: Any, **options: Any) -> None:
+        super().parse_args(*arguments, **options)
+        raise Taken
+
+
+TRAINING = ("jobs.training.job", "train", taken)
+STAND_INS = {
+    "reprocess": [
+        ("jobs.reprocess", "plan", planned),
+        ("jobs.reprocess", "convert", planned),
+        ("jobs.reprocess", "inspect", taken),
+        ("jobs.reprocess", "verify", taken),
+    ],
+    **{path.stem: [TRAINING] for path in JOBS if path.stem.startswith("train_")},
+    "train_radar": [("jobs.train_radar", "convert", lambda *_: None), TRAINING],
+}
+"""What stands for the work behind the options: (module, name, stand-in)."""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
+def test_a_command_is_taken_by_its_job(command: Command, monkeypatch: pytest.MonkeyPatch):
+    assert command.arguments, "a job without options"
+    for module, name, stand_in in STAND_INS.get(
+        command.job, [(f"jobs.{command.job}", "parser_class", lambda: TakingParser)]
+    ):
+        monkeypatch.setattr(importlib.import_module(module), name, stand_in)
+    monkeypatch.setattr(sys, "argv", [f"{command.job}.py", *command.arguments])
+    with pytest.raises(Taken):
+        importlib.import_module(f"jobs.{command.job}").main()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_to_files(page: Path):
+    dead = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert dead == []

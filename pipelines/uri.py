@@ -54,8 +54,10 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     if is_local(uri):
         return fsspec.filesystem("file"), local_path(uri)
     if parts.scheme in ("gs", "gcs"):
-        # It prints the traceback of every attempt that fails, beside raising the error.
+        # It prints the traceback of every attempt that fails, beside raising the error; and it asks
+        # for the kind of each bucket, which needs a permission more and matters to zonal ones only.
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         fs = fsspec.filesystem(parts.scheme)
     except (ValueError, ImportError) as error:
@@ -184,7 +186,10 @@ def read_range(uri: str, start: int, end: int | None = None) -> bytes:
     """Bytes [start, end) of an object in one request; a negative start alone: its last bytes."""
     fs, path = filesystem(uri)
     content = ask(uri, "reading", lambda: fs.cat_file(path, start=start, end=end))
-    return content.encode() if isinstance(content, str) else content
+    content = content.encode() if isinstance(content, str) else content
+    # A server that knows no ranges of this kind answers with the whole object.
+    wanted = -start if start < 0 else len(content) if end is None else end - start
+    return content if len(content) <= wanted else content[start:end]
 
 
 def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True) -> None:

@@ -6,22 +6,17 @@ once under ``build``. Objects are in its memory and end with it.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.object_storage import S3Server, client_environment, free_port, in_environment
+from tests.own_environment import python_of
 
-ROOT = Path(__file__).resolve().parents[1]
-CONSTRAINTS = Path(__file__).with_name("moto-constraints.txt")
 # The extra "server" would bring what other services than S3 need, four times as much.
 PACKAGES = ("moto[s3]", "flask", "flask-cors")
 _EVERYTHING = {
@@ -34,7 +29,8 @@ _EVERYTHING = {
 def serve_moto() -> Iterator[S3Server]:
     """Serve S3 that refuses wrong keys; the standard variables of this process name it."""
     port = free_port()
-    command = [str(_python()), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    python = str(python_of("moto", PACKAGES))
+    command = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = S3Server(command, port, {})
     try:
         server.start()
@@ -51,32 +47,6 @@ def moto() -> Iterator[S3Server]:
     """The server for a test module; import this fixture where it is used."""
     with serve_moto() as server:
         yield server
-
-
-def _python() -> Path:
-    """The interpreter of the environment, which is made if there is none of these versions."""
-    wanted = hashlib.sha256(CONSTRAINTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = ROOT / "build" / f"moto-{wanted}"
-    python, done = folder / "bin" / "python", folder / "complete"
-    if not done.exists():
-        subprocess.run(
-            [sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True
-        )
-        install = subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "--python", str(python), "install"),
-                *("--quiet", "--no-compile", "--retries", "1", "--disable-pip-version-check"),
-                *("--constraint", str(CONSTRAINTS), *PACKAGES),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if install.returncode:
-            reason = install.stderr.strip().splitlines()[-1]
-            pytest.skip(f"moto cannot be installed from the package index: {reason}")
-        done.touch()
-    return python
 
 
 def _new_key(server: S3Server) -> tuple[str, str]:

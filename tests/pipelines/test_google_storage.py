@@ -1,15 +1,34 @@
-"""``gs://``: its driver is an extra, and its places are named like those of any storage."""
+"""``gs://``: its driver is an extra, and a store on it is the local one."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import fsspec
+import numpy as np
 import pytest
 
 from pipelines import uri as places
+from pipelines.convert import ConversionRequest, convert
 from pipelines.errors import UsageError
+from pipelines.inspection import inspect
+from pipelines.normalisation import Normalisation
+from pipelines.order import OrderConfig
 from pipelines.patience import is_refusal, passes
-from pipelines.store import open_store
+from pipelines.plan import ConversionOptions
+from pipelines.store import Store, open_store
+from pipelines.stream import WindowStream
+from pipelines.verification import verify
+from pipelines.windows import WindowSpec, split_starts
+from tests.gcs_server import GoogleServer, gcs_server
+from tests.pipelines.small_archives import write_days
+
+__all__ = ["gcs_server"]
+
+SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
+SPEC = WindowSpec(input_frames=3, horizon=3)
 
 
 def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
@@ -34,3 +53,53 @@ def test_its_drivers_refusals_are_told_from_its_faults():
     fault = retry.HttpError({"code": 503})
     assert not is_refusal(fault)
     assert passes(fault)
+
+
+@pytest.fixture(scope="module")
+def ray_beside_gcs(gcs_server: GoogleServer, request: pytest.FixtureRequest) -> GoogleServer:
+    """Ray that was started with the server's variable in its environment."""
+    request.getfixturevalue("ray_cluster")
+    return gcs_server
+
+
+def objects(uri: str) -> dict[str, bytes]:
+    """What a store holds, less the ledger, which tells times and owners."""
+    fs, root = fsspec.core.url_to_fs(uri)
+    fs.invalidate_cache()
+    found = {path[len(root) + 1 :]: fs.cat_file(path) for path in fs.find(root)}
+    return {name: content for name, content in found.items() if not name.startswith(".ledger")}
+
+
+def batches(store: Store) -> list[np.ndarray]:
+    starts = split_starts(store, "train", SPEC)
+    constants = Normalisation.from_store(store, ("t2m",), "standardise")
+    order = OrderConfig(global_batch=4, seed=5)
+    stream = WindowStream(store, ("t2m",), SPEC, starts, order, constants, range(4))
+    return [batch.frames_btchw.copy() for batch in stream.epoch(0)]
+
+
+def test_an_archive_on_google_storage_is_converted_inspected_verified_and_streamed(
+    ray_beside_gcs: GoogleServer, tmp_path: Path
+):
+    bucket, local = ray_beside_gcs.bucket(), str(tmp_path / "s")
+    write_days(tmp_path / "a", 1, 2, 3)
+    fsspec.filesystem("gs").put(str(tmp_path / "a"), f"{bucket}/archive", recursive=True)
+    request = ConversionRequest(
+        "weatherbench", f"{bucket}/archive", f"{bucket}/stores/t2m.zarr", SMALL
+    )
+    convert(request)
+    convert(ConversionRequest("weatherbench", str(tmp_path / "a"), local, SMALL))
+    stored = objects(request.store)
+    assert len(stored) > 10
+    assert stored == objects(local)
+    assert not convert(request).changed
+    assert inspect(request.store)["frames_available"] == 72
+    assert verify(request.store, request.source).ok
+    here, there = batches(open_store(local)), batches(open_store(request.store))
+    assert len(here) > 3
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one, other)
+    places.write_bytes(places.join(request.store, "t2m", "c", "1", "0", "0"), b"rotten")
+    assert [p.place for p in verify(request.store).problems] == ["t2m/c/1/0/0"]
+    assert convert(replace(request, repair=True)).shards_written == 1
+    assert objects(request.store) == stored

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.forecasts.figures import STYLE
+from jobs.drawing.axes import grid_axes
+from jobs.drawing.palettes import EVEN, MISSING, palette_of
+from jobs.drawing.style import STYLE
 from pipelines import uri as places
 from pipelines.store import Store
 from pipelines.store_sample import FrameSample, sample_frames, timeline
@@ -72,40 +74,51 @@ def draw_maps(store: Store, sample: FrameSample) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    rows, columns, labels, downwards = _grid(store, sample.variable)
+    grid = grid_axes(store, sample.variable)
     shown = _channels(sample)
-    ratio = float(np.clip((np.ptp(rows) or 1.0) / (np.ptp(columns) or 1.0), 0.35, 1.6))
+    info = store.variables[sample.variable]
+    standard_name = str(store.array(sample.variable).attrs.get("standard_name", ""))
+    palette = palette_of(info.units, standard_name, info.long_name)
+    # A mean of radar fields lies below the first of the usual steps nearly everywhere.
+    palettes = (EVEN if palette.stepped else palette, palette)
+    ratio = grid.aspect * (np.ptp(grid.rows) or 1.0) / (np.ptp(grid.columns) or 1.0)
+    ratio = float(np.clip(ratio, 0.35, 1.6))
     figure = Figure(figsize=(9.6, len(shown) * (4.3 * ratio + 1.25) + 0.5), layout="constrained")
     panels = figure.subplots(len(shown), 2, squeeze=False, sharey=True)
     step = math.ceil(max(sample.last_chw.shape[-2:]) / _DRAWN_PIXELS)
     title = f"mean of {len(sample.frames)} sampled frames of the train period"
     last = f"last usable frame: {_shown(store, sample.last)}"
     for pair, channel in zip(panels, shown, strict=True):
-        for axes, values in zip(
-            pair, (sample.mean_chw[channel], sample.last_chw[channel]), strict=True
-        ):
+        both = (sample.mean_chw[channel], sample.last_chw[channel])
+        for axes, values, chosen in zip(pair, both, palettes, strict=True):
             low, high, beyond = _limits(values)
+            colours, norm = chosen.scale(low, high)
             # Missing pixels are transparent and show the hatching.
-            axes.patch.set(facecolor="#ffffff", edgecolor="#999999", hatch="////", linewidth=0)
+            axes.patch.set(**MISSING)
             image = axes.pcolormesh(
-                columns[::step],
-                rows[::step],
+                grid.columns[::step],
+                grid.rows[::step],
                 values[::step, ::step],
-                cmap="cividis",
-                vmin=low,
-                vmax=high,
+                cmap=colours,
+                norm=norm,
                 shading="nearest",
             )
-            axes.set(xlabel=labels[1], ylabel=labels[0], aspect="equal")
-            _ticks(axes, rows, columns)
+            grid.decorate(axes)
             bar = figure.colorbar(
-                image, ax=axes, location="bottom", shrink=0.9, aspect=32, pad=0.03, extend=beyond
+                image,
+                ax=axes,
+                location="bottom",
+                shrink=0.9,
+                aspect=32,
+                pad=0.03,
+                extend="max" if chosen.stepped else beyond,
             )
             bar.set_label(_value_label(store, sample, channel))
-            bar.ax.xaxis.set_major_locator(MaxNLocator(6))
-            bar.ax.ticklabel_format(axis="x", scilimits=(-3, 4))
-        if downwards:
-            pair[0].set_ylim(*sorted(pair[0].get_ylim(), reverse=True))
+            if chosen.stepped:
+                bar.set_ticks(list(chosen.levels[1::2]))
+            else:
+                bar.ax.xaxis.set_major_locator(MaxNLocator(6))
+                bar.ax.ticklabel_format(axis="x", scilimits=(-3, 4))
     panels[0][0].set_title(title, fontsize=10.5)
     panels[0][1].set_title(last, fontsize=10.5)
     figure.suptitle(_title(store, sample, shown), x=0.01, ha="left", fontsize=12, weight="bold")
@@ -247,31 +260,6 @@ def _limits(values: np.ndarray) -> tuple[float, float, str]:
         low, high = low - 0.5, high + 0.5
     beyond = {(True, True): "both", (True, False): "min", (False, True): "max"}
     return low, high, beyond.get((held.min() < low, held.max() > high), "neither")
-
-
-def _grid(store: Store, variable: str) -> tuple[np.ndarray, np.ndarray, tuple[str, str], bool]:
-    """Rows, columns, their labels, and whether rows count downwards."""
-    dims, sizes = store.variables[variable].dims[-2:], store.variables[variable].shape[-2:]
-    dataset = store.dataset()
-    axes, labels = [], []
-    for dim, size in zip(dims, sizes, strict=True):
-        known = dim in store.coordinates
-        axes.append(np.asarray(store.coordinates[dim], float) if known else np.arange(float(size)))
-        unit = str(dataset[dim].attrs.get("units", "")) if known else "pixel"
-        if unit == "m":
-            axes[-1], unit = axes[-1] / 1000, "km"
-        unit = {"degrees_north": "°N", "degrees_east": "°E"}.get(unit, unit)
-        labels.append(f"{dim} ({unit})" if unit else dim)
-    return axes[0], axes[1], (labels[0], labels[1]), dims[0] not in store.coordinates
-
-
-def _ticks(axes: Any, rows: np.ndarray, columns: np.ndarray) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for axis, values in ((axes.xaxis, columns), (axes.yaxis, rows)):
-        wide = 60 < np.ptp(values) <= 360
-        steps = [1, 3, 4.5, 6, 9, 10] if wide else [1, 2, 2.5, 5, 10]
-        axis.set_major_locator(MaxNLocator(nbins=5, steps=steps))
 
 
 class _TimeAxis:

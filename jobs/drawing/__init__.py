@@ -1,0 +1,1 @@
+"""Figures for people: grids and their axes, colours, curves, maps and animations."""

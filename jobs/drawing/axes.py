@@ -1,0 +1,127 @@
+"""What the rows and columns of a grid are: degrees, kilometres of a projection, or cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipelines.store import Store
+
+Kind = Literal["degrees", "kilometres", "cells"]
+_DEGREES = {"degrees_north", "degrees_east", "degree_north", "degree_east"}
+_NO_UNIT = {"", "1", "pixel", "cell", "cells"}
+_GLOBAL = 90.0
+"""degrees of latitude from which a map is no longer drawn to the scale of its middle"""
+
+
+@dataclass(frozen=True)
+class GridAxes:
+    """The coordinates of a field's rows and columns, and how they are drawn."""
+
+    kind: Kind
+    rows: np.ndarray
+    """(H,) centres of the cells: degrees north, kilometres, or places counted from 0"""
+    columns: np.ndarray
+    """(W,) the same: degrees east, ..."""
+    row_label: str
+    column_label: str
+    downwards: bool
+    """rows count downwards, as in an image"""
+
+    @property
+    def aspect(self) -> float:
+        """Length of a unit of the rows over one of the columns, as the map is to show it.
+
+        A region in degrees is drawn to the scale of its middle, the globe as a rectangle.
+        """
+        if self.kind != "degrees" or np.ptp(self.rows) > _GLOBAL:
+            return 1.0
+        return 1 / max(0.2, float(np.cos(np.deg2rad(self.rows.mean()))))
+
+    @property
+    def cell_km(self) -> float | None:
+        """Side of the cells in kilometres, of a projection with square ones; else None."""
+        if self.kind != "kilometres":
+            return None
+        sides = [_step(self.rows), _step(self.columns)]
+        if None in sides:
+            return None
+        down, across = (float(side or 0.0) for side in sides)
+        return (down + across) / 2 if abs(down - across) < 0.05 * across else None
+
+    def decorate(self, axes: Any, ticks: int = 5) -> None:
+        """Put ticks, labels, direction and scale on the axes of a map."""
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+        for axis, values in ((axes.xaxis, self.columns), (axes.yaxis, self.rows)):
+            wide = self.kind == "degrees" and 60 < np.ptp(values) <= 360
+            steps = [1, 3, 4.5, 6, 9, 10] if wide else [1, 2, 2.5, 5, 10]
+            axis.set_major_locator(
+                MaxNLocator(nbins=ticks, steps=steps, integer=self.kind == "cells")
+            )
+        if self.kind == "degrees":
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: longitude(x)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: latitude(y)))
+        axes.set(xlabel=self.column_label, ylabel=self.row_label, aspect=self.aspect)
+        if self.downwards:
+            axes.set_ylim(*sorted(axes.get_ylim(), reverse=True))
+
+
+def grid_axes(store: Store, variable: str) -> GridAxes:
+    """The axes of one variable's grid, from the store's coordinates and their units.
+
+    Rows without coordinates are those of an image and count downwards.
+    """
+    dims, sizes = store.variables[variable].dims[-2:], store.variables[variable].shape[-2:]
+    known = [dim in store.coordinates for dim in dims]
+    dataset = store.dataset() if any(known) else {}
+    values, units = [], []
+    for dim, size, has in zip(dims, sizes, known, strict=True):
+        values.append(np.asarray(store.coordinates[dim], float) if has else np.arange(float(size)))
+        attributes: Mapping[Any, Any] = dataset[dim].attrs if has else {}
+        units.append(str(attributes.get("units", "")))
+    if units == ["m", "m"]:
+        values, units = [value / 1000 for value in values], ["km", "km"]
+    rows, columns = values
+    if dims == ("latitude", "longitude") or set(units) <= _DEGREES:
+        return GridAxes("degrees", rows, columns, "latitude", "longitude", False)
+    if units == ["km", "km"]:
+        return GridAxes("kilometres", rows, columns, f"{dims[0]} (km)", f"{dims[1]} (km)", False)
+    shown = [unit if unit not in _NO_UNIT else "pixel" for unit in units]
+    labels = [f"{dim} ({unit})" for dim, unit in zip(dims, shown, strict=True)]
+    return GridAxes("cells", rows, columns, labels[0], labels[1], not known[0])
+
+
+def latitude(degrees: float) -> str:
+    """
+    >>> latitude(52.5), latitude(-30), latitude(0)
+    ('52.5°N', '30°S', '0°')
+    """
+    return f"{abs(degrees):.4g}°{'N' if degrees > 0 else 'S' if degrees < 0 else ''}"
+
+
+def longitude(degrees: float) -> str:
+    """East to 180, then west, wherever the count begins.
+
+    >>> longitude(10), longitude(350), longitude(-0.25), longitude(180), longitude(360)
+    ('10°E', '10°W', '0.25°W', '180°', '0°')
+    """
+    turned = round((degrees + 180) % 360 - 180, 6)
+    side = "" if turned in (0, -180) else "E" if turned > 0 else "W"
+    return f"{abs(turned):.4g}°{side}"
+
+
+def _step(values: np.ndarray) -> float | None:
+    """The distance of neighbours where it is one, else None.
+
+    >>> _step(np.array([4.0, 2.0, 0.0])), _step(np.array([1.0, 2.0, 4.0]))
+    (2.0, None)
+    """
+    steps = np.abs(np.diff(values))
+    if not len(steps) or np.ptp(steps) > 0.01 * steps.mean():
+        return None
+    return float(steps.mean())

@@ -1,0 +1,143 @@
+"""How figures look, and how they become text: lines by colour, dash and marker; SVG, PNG.
+
+Colours are those of Okabe and Ito, which colour-blind readers tell apart; dashes and markers do the
+same in black and white. Curves are inline SVG whose colours are the page's, so that they follow its
+light or dark theme; maps are PNG.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+}
+INK = "#000000"
+_LINES: dict[str, dict[str, Any]] = {
+    "truth": {"color": INK, "linestyle": "-", "marker": "", "linewidth": 2.4},
+    "model": {"color": "#0072b2", "linestyle": "-", "marker": "o", "linewidth": 2.2},
+    "persistence": {"color": "#d55e00", "linestyle": "--", "marker": "s", "linewidth": 1.6},
+    "climatology": {"color": "#555555", "linestyle": ":", "marker": "^", "linewidth": 1.8},
+    "extrapolation": {"color": "#008060", "linestyle": "-.", "marker": "D", "linewidth": 1.6},
+}
+_OTHERS: tuple[dict[str, Any], ...] = (
+    {"color": "#a0307a", "linestyle": (0, (6, 1.5)), "marker": "v", "linewidth": 1.8},
+    {"color": "#7a5c00", "linestyle": (0, (3, 1, 1, 1)), "marker": "P", "linewidth": 1.8},
+    {"color": "#5030a0", "linestyle": (0, (1, 1)), "marker": "X", "linewidth": 1.8},
+)
+THEME = {
+    INK: "ink",
+    "#dddddd": "rule",
+    "#bbbbbb": "faint",
+    "#0072b2": "line-model",
+    "#d55e00": "line-persistence",
+    "#555555": "line-climatology",
+    "#008060": "line-extrapolation",
+    "#a0307a": "line-fifth",
+    "#7a5c00": "line-sixth",
+    "#5030a0": "line-seventh",
+}
+"""Colours of the light theme, and the custom property of the page that stands for each."""
+
+
+def line(name: str, place: int = 0) -> dict[str, Any]:
+    """Colour, dash, marker and width of a forecast; ``place`` chooses for names without their own.
+
+    What compares with a forecast ("vs persistence") looks like it.
+    """
+    known = _LINES.get(name.removeprefix("vs "))
+    return known or _OTHERS[place % len(_OTHERS)]
+
+
+def new_figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure in inches and its axes, one or an array of them."""
+    # A Figure of its own, not pyplot's: no display, no global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, 1, **options)
+
+
+def svg(figure: Figure, title: str) -> str:
+    """The figure as an SVG element that takes its width, font and colours from the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    element = text[text.index("<svg") :]
+    # The page's width rules, not the size in points; and names inside one figure would be those of
+    # the next one too. Those that it refers to itself are hashes of what they name.
+    element = re.sub(r'\s(width|height)="[\d.]+pt"', "", element, count=2)
+    element = re.sub(r'<g id="[^"]*"', "<g", element)
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", element)
+    element = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", element)
+    for colour, name in THEME.items():
+        element = element.replace(f"{colour}", f"var(--{name}, {colour})")
+    return element.replace("<svg", f'<svg role="img" aria-label="{_attribute(title)}"', 1)
+
+
+def png(figure: Figure, dpi: int, colours: Any) -> bytes:
+    """The figure as a PNG of the colours of a map and greys, which is a third of the size."""
+    buffer = io.BytesIO()
+    coloured(pixels(figure, dpi), colours).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def coloured(image: Any, colours: Any) -> Any:
+    """An RGB image in at most 256 colours: those of a colour map, darker and paler ones, greys."""
+    from PIL import Image
+
+    count = min(colours.N, 180)
+    own = colours(np.linspace(0, 1, count))[:, :3]
+    extremes = np.array([colours.get_under(), colours.get_over()])[:, :3]
+    own = np.concatenate([own, extremes])
+    # Lines and letters are smoothed where they cross a field of few colours.
+    mixed = [own * share + (1 - share) * end for share in (0.66, 0.33) for end in (0.0, 1.0)]
+    greys = np.repeat(np.linspace(0, 1, 48)[:, None], 3, axis=1)
+    every = np.concatenate([greys, own, *(mixed if count <= 32 else [])])[:256]
+    table = np.round(every * 255).astype(np.uint8)
+    # Pillow's own search for the nearest colour is not exact: it makes white paper grey.
+    bits = np.asarray(image).reshape(-1, 3).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    unique, places = np.unique(bits, return_inverse=True)
+    found = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.int32)
+    distances = ((found[:, None] - table[None].astype(np.int32)) ** 2).sum(axis=2)
+    nearest = distances.argmin(axis=1).astype(np.uint8)[places]
+    result = Image.fromarray(nearest.reshape(image.height, image.width), mode="P")
+    result.putpalette(table.tobytes())
+    return result
+
+
+def pixels(figure: Figure, dpi: int) -> Any:
+    """The figure as an RGB image of pillow."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def data_uri(data: bytes, kind: str = "image/png") -> str:
+    """Bytes as an address that a page can hold."""
+    return f"data:{kind};base64," + base64.b64encode(data).decode()
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -52,7 +52,7 @@ def main() -> None:
         "--evaluations",
         nargs="+",
         required=True,
-        help="files that evaluate.py wrote (evaluation.json), or their folders",
+        help="files that evaluate.py wrote (scores.json), or their folders",
     )
     parser.add_argument(
         "--protocol", default="strict", help="conventions of the table; the CSV holds all"

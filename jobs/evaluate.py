@@ -1,17 +1,21 @@
-"""Score a checkpoint on a split it has not seen, beside persistence and climatology.
+"""Score a checkpoint on a split it has not seen, always beside its baselines.
 
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT
+    python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT --workers 8
 
-Writes one HTML page that loads nothing (report.html) and the same scores as JSON (evaluation.json)
-into the folder REPORT, or to REPORT itself where it ends in .html, with the JSON beside it. The way
-through the code: the refusals (jobs/forecasts/matching.py), one pass over the windows
-(jobs/forecasts/evaluation.py), the scores (gmg_model/metrics), the page
-(jobs/forecasts/report.py).
+Writes into the folder REPORT one HTML page that loads nothing (report.html), all scores as JSON
+(scores.json) and as a table (scores.csv), and maps of errors by lead time (fields.zarr); or, where
+REPORT ends in .html, the page there and the others beside it. In this process, or on a pool of Ray
+actors. The way through the code: the refusals (jobs/forecasts/matching.py), which windows and
+scores (evaluation.py and protocols.py there), the pass over the windows (blocks.py, actors.py), the
+sums by day, month and hour (grouping.py), the intervals (intervals.py), the scores
+(gmg_model/metrics), the page (jobs/forecasts/report.py).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any
 
 from jobs.command_line import parser_class, print_json, progress, run
 
@@ -21,9 +25,16 @@ def evaluate(
     store: str,
     report: str,
     split: str = "test",
-    protocol: Literal["strict", "openstl"] = "strict",
+    protocols: str = "",
+    thresholds: str = "",
+    horizon: int | None = None,
+    members: int | None = None,
     max_windows: int | None = None,
     batch_size: int = 16,
+    workers: int = 1,
+    shared_paths: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
     json: bool = False,
 ) -> None:
     """Score, write the report and print a summary.
@@ -33,44 +44,95 @@ def evaluate(
         store: URI of the Zarr store that the checkpoint was trained on.
         report: URI of a folder or of an .html file to write.
         split: split of the store that is scored; it must not touch the train period.
-        protocol: conventions of the summary and of the page's first table; the JSON holds both.
+        protocols: conventions to score by, such as strict,openstl; the first is the summary's and
+            the page's first table. By default all that the archive allows.
+        thresholds: of events, in the units of the data, such as 20,30,40; by default 30, 40 and 50
+            dBZ, or 0.5, 2, 5, 10 and 30 mm/h.
+        horizon: frames to forecast; by default as many as the model was trained for.
+        members: forecasts of each window, of a model with noise; their mean is the model's.
         max_windows: score so many windows, evenly spaced over the split; by default all.
         batch_size: windows in one forward pass.
+        workers: processes that score; 1 is this one, without Ray, more are Ray actors, with the
+            cluster's GPUs where there are any.
+        shared_paths: local paths are the same on every node of the cluster.
+        resamples: of the bootstrap over days that gives scores their intervals; 0 for none.
+        seed: of the members' noise and of the bootstrap.
         json: print one JSON object on standard output instead of the summary.
     """
-    from jobs.forecasts.destination import refuse_unwritable
+    from jobs.forecasts.actors import Pool
+    from jobs.forecasts.destination import destinations, refuse_unwritable
+    from jobs.forecasts.error_fields import error_dataset, write_error_fields
     from jobs.forecasts.evaluation import evaluate as score_windows
     from jobs.forecasts.matching import refuse_leak, refuse_mismatch, refuse_selection
-    from jobs.forecasts.model_forecast import forecast_with
+    from jobs.forecasts.model_forecast import TrainedForecast
+    from jobs.forecasts.protocols import Selection, parse_thresholds
     from jobs.forecasts.report import Provenance, write_report
+    from jobs.forecasts.score_table import as_csv
     from jobs.forecasts.wording import summary
     from jobs.training.checkpoints import load_checkpoint
     from jobs.training.run import read_history, run_of
+    from pipelines import uri as places
     from pipelines.store import open_store
 
+    names = tuple(name.strip() for name in protocols.split(",") if name.strip())
+    selection = Selection(names, parse_thresholds(thresholds), members)
+    _refuse_counts(horizon=horizon, workers=workers + 1)
     opened, trained = open_store(store), load_checkpoint(checkpoint)
     refuse_mismatch(trained, opened)
     refuse_leak(opened, split)
     refuse_selection(trained, opened, split)
     refuse_unwritable(report)
+    window = replace(trained.window, horizon=horizon or trained.window.horizon)
+    notes = []
+    if window.horizon > trained.window.horizon:
+        notes.append(
+            f"{window.horizon} frames are forecast with a model that was trained for "
+            f"{trained.window.horizon}: nothing was learnt of the later ones"
+        )
+    forecast = TrainedForecast(trained, members, seed)
+    forecast.load()
+    used = {"--store": store, "--checkpoint": checkpoint}
     with progress("scoring", "windows") as show:
         evaluation = score_windows(
             opened,
-            forecast_with(trained.model()),
+            forecast,
             variables=trained.variables,
-            window=trained.window,
+            window=window,
             normalisation=trained.normalisation,
             split=split,
+            selection=selection,
             max_windows=max_windows,
             batch_size=batch_size,
+            pool=Pool(workers, used, shared_paths) if workers > 1 else None,
+            resamples=resamples,
+            seed=seed,
+            notes=notes,
             report=show,
         )
     provenance = Provenance.of(trained, opened, read_history(run_of(trained.uri)))
-    page, record = write_report(report, evaluation, provenance, opened, protocol)
+    written = destinations(report)
+    places.write_bytes(written.table, as_csv(evaluation).encode())
+    maps = error_dataset(evaluation, opened, trained.variables)
+    if maps is not None:
+        write_error_fields(written.fields, maps)
+    write_report(report, evaluation, provenance, opened, selection.headline)
+    found: dict[str, Any] = {"report": written.page, "scores": written.scores}
+    found |= {"table": written.table, "fields": written.fields if maps is not None else None}
     if json:
-        print_json({"report": page, "scores": record, **evaluation.to_json()})
+        print_json({**found, **evaluation.to_json()})
         return
-    print("\n".join([*summary(evaluation, protocol), f"report: {page}", f"scores: {record}"]))
+    lines = [f"note: {note}" for note in evaluation.notes]
+    lines += [f"{name}: {place}" for name, place in found.items() if place]
+    print("\n".join([*summary(evaluation, selection.headline), *lines]))
+
+
+def _refuse_counts(**counts: int | None) -> None:
+    """UsageError for a number that must be at least 1."""
+    from pipelines.errors import UsageError
+
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name} must be at least 1, not {count}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The two forecasts that every model is printed beside: persistence and climatology.
+"""What a forecast is, and the two that every model is printed beside: persistence, climatology.
 
 Both see what a model sees and no more: persistence the last input frame after normalisation (where
 a missing pixel is the train mean or minimum), climatology frames of the train period alone.
@@ -6,7 +6,8 @@ a missing pixel is the train mean or minimum), climatology frames of the train p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,6 +16,25 @@ from pipelines.normalisation import Normalisation
 
 Forecast = Callable[[np.ndarray, int], np.ndarray]
 """(frames_btchw, horizon) -> (B, horizon, C, H, W), both normalised float32."""
+
+
+class MemberForecast(ABC):
+    """A forecast of one member or several, drawn from noise that numbers fix."""
+
+    @abstractmethod
+    def members(self, frames_btchw: np.ndarray, horizon: int, numbers: Sequence[int]) -> np.ndarray:
+        """(B, M, horizon, C, H, W), normalised; ``numbers`` are the init frames of the windows."""
+
+    def __call__(self, frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
+        """The mean of the members, as a `Forecast`."""
+        return mean_of(self.members(frames_btchw, horizon, range(len(frames_btchw))))
+
+
+def mean_of(members_bmtchw: np.ndarray) -> np.ndarray:
+    """The mean of the members, (B, T, C, H, W) float32."""
+    if members_bmtchw.shape[1] == 1:
+        return members_bmtchw[:, 0]
+    return members_bmtchw.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def persistence(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:

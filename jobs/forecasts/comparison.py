@@ -62,7 +62,7 @@ class Scored:
 
 
 def read_evaluations(uris: Sequence[str]) -> list[Scored]:
-    """Read evaluations, from their JSON or from the folders that hold it as evaluation.json.
+    """Read evaluations, from their JSON or from the folders that hold it as scores.json.
 
     Raises
     ------
@@ -209,7 +209,7 @@ _SAME: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 def _why_apart(name: str, entry: dict[str, Any], record: dict[str, Any]) -> str | None:
     """Why scores of ours cannot stand beside a published table; None where they can."""
-    from jobs.forecasts.evaluation import OPENSTL_SCALES
+    from jobs.forecasts.protocols import OPENSTL_SCALES
 
     if entry["protocol"] is None:
         return "the paper does not give its conventions"
@@ -226,7 +226,7 @@ def _why_apart(name: str, entry: dict[str, Any], record: dict[str, Any]) -> str 
 
 
 def _file(uri: str) -> str:
-    return uri if uri.endswith(".json") else places.join(uri, "evaluation.json")
+    return uri if uri.endswith(".json") else places.join(uri, "scores.json")
 
 
 def _read(place: str) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _read(place: str) -> dict[str, Any]:
     raise UsageError(
         "no evaluation here",
         where=place,
-        remedy="give the evaluation.json that jobs/evaluate.py wrote, or its folder",
+        remedy="give the scores.json that jobs/evaluate.py wrote, or its folder",
     )
 
 

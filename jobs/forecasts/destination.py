@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pipelines import uri as places
 from pipelines import writable
 
 
-def destinations(report: str) -> tuple[str, str]:
-    """URIs of the page and of the JSON beside it.
+class Destinations(NamedTuple):
+    """URIs of what an evaluation writes."""
 
-    >>> destinations("s3://bucket/scores/day1.html")
-    ('s3://bucket/scores/day1.html', 's3://bucket/scores/day1.json')
-    >>> destinations("s3://bucket/scores")
-    ('s3://bucket/scores/report.html', 's3://bucket/scores/evaluation.json')
+    page: str
+    """HTML that loads nothing"""
+    scores: str
+    """JSON of all scores"""
+    table: str
+    """CSV of all scores, a row each"""
+    fields: str
+    """Zarr of maps of errors"""
+
+
+def destinations(report: str) -> Destinations:
+    """Where a report's files go: into a folder, or beside a page that is named.
+
+    >>> destinations("s3://bucket/scores/day1.html").scores
+    's3://bucket/scores/day1.json'
+    >>> destinations("s3://bucket/scores").fields
+    's3://bucket/scores/fields.zarr'
     """
     report = report.rstrip("/")
     if report.endswith(".html"):
-        return report, report.removesuffix(".html") + ".json"
-    return places.join(report, "report.html"), places.join(report, "evaluation.json")
+        stem = report.removesuffix(".html")
+        return Destinations(report, f"{stem}.json", f"{stem}.csv", f"{stem}.zarr")
+    names = ("report.html", "scores.json", "scores.csv", "fields.zarr")
+    return Destinations(*(places.join(report, name) for name in names))
 
 
 def refuse_unwritable(report: str) -> None:
@@ -28,5 +45,5 @@ def refuse_unwritable(report: str) -> None:
     UsageError
         A file stands where a folder is needed, or the storage refuses.
     """
-    page, _ = destinations(report)
+    page = destinations(report).page
     writable.refuse_unwritable(page.rpartition("/")[0] or ".", "report")

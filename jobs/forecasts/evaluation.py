@@ -1,51 +1,35 @@
 """Score a model, persistence and climatology on the windows of one split, in one pass.
 
-Legend: B windows of a batch, T lead times, C channels, H W grid. Scores are kept apart for every
-group of channels that shares a quantity and a unit.
+The way through: which windows and which scores (here and ``protocols``), the pass over the windows
+(``blocks``, here or on a pool of ``actors``), the sums by day, month and hour (``grouping``), the
+intervals (``intervals``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gmg_model.metrics import StreamingMetrics, create_metrics
-from gmg_model.metrics.radar import CONVENTIONS
-from jobs.forecasts.baselines import Forecast, climatological, persistence
-from jobs.forecasts.extrapolation import DEFINITION, MIN_FRAMES, extrapolation, unavailable
+from jobs.forecasts.actors import Pool
+from jobs.forecasts.baselines import Forecast
+from jobs.forecasts.blocks import BlockScores, Scorer, blocks_of
+from jobs.forecasts.error_sums import MOST_BYTES, ErrorSums
+from jobs.forecasts.extrapolation import DEFINITION, MIN_FRAMES, unavailable
+from jobs.forecasts.grouping import WindowGroups
+from jobs.forecasts.intervals import draw, plan_bootstrap, with_intervals
 from jobs.forecasts.matching import refuse_leak
-from jobs.forecasts.scores import (
-    CLIMATOLOGY,
-    EXTRAPOLATION,
-    MODEL,
-    PERSISTENCE,
-    ChannelGroup,
-    Evaluation,
-    Example,
-    GroupScores,
-)
-from pipelines.cf import GREY_LEVELS
+from jobs.forecasts.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
+from jobs.forecasts.scores import Evaluation, Example, GroupScores
 from pipelines.climatology import Climatology, climatology
 from pipelines.errors import UsageError
-from pipelines.normalisation import POOLED_DIMS, Normalisation
-from pipelines.stream import read_batches
+from pipelines.normalisation import Normalisation
 from pipelines.windows import WindowSpec, lead_seconds, split_starts
 
 if TYPE_CHECKING:
     from pipelines.store import Store
-
-RADAR_DBZ = (30, 40, 50)
-"""Thresholds of protocol radar, where the units are dBZ."""
-REFLECTIVITY = "dbz"
-RAIN_RATE = ("mm/h", "mm h-1", "mm hr-1")
-OPENSTL_SCALES = {
-    "minmax": "scaled to [0, 1] with the extremes of the train period",
-    "standardise": "physical units; no PSNR, SSIM or CSI, which this protocol defines on [0, 1]",
-}
-"""Protocol openstl scores what its own de-normalisation gives, by kind of normalisation."""
 
 
 def evaluate(
@@ -56,63 +40,72 @@ def evaluate(
     window: WindowSpec,
     normalisation: Normalisation,
     split: str = "test",
+    selection: Selection | None = None,
     max_windows: int | None = None,
     batch_size: int = 16,
+    pool: Pool | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    notes: Iterable[str] = (),
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Score ``forecast`` and both baselines on a split.
+    """Score ``forecast`` and its baselines on a split.
 
     Parameters
     ----------
     forecast:
         (frames_btchw, horizon) -> (B, horizon, C, H, W), both normalised; see ``baselines``.
+    selection:
+        Protocols, thresholds and members; None: all that the archive allows, one member.
     max_windows:
         Score so many, evenly spaced over the split; None: all.
+    pool:
+        Where the windows are scored; None: in this process.
+    resamples, seed:
+        Of the bootstrap; 0: no intervals.
+    notes:
+        What the caller knows to make the scores worth less.
     report:
-        Called with (windows done, windows in all) after every batch.
+        Called with (windows done, windows in all).
 
     Raises
     ------
     StoreError
-        The statistics have seen the split.
+        The statistics have seen the split, or frames of the store are lost.
     UsageError
-        There is no such split, or no window fits in it.
+        There is no such split, no window fits in it, or a protocol does not suit the data.
     """
     if batch_size < 1 or (max_windows is not None and max_windows < 1):
         raise UsageError("batch_size and max_windows must be at least 1")
+    if resamples < 0:
+        raise UsageError(f"resamples must be 0 or more, not {resamples}")
     refuse_leak(store, split)
+    selection = selection or Selection()
     available = split_starts(store, split, window)
     starts = evenly_spaced(available, max_windows)
     known, definition = _climatology(store, variables)
     groups = channel_groups(store, variables)
     echoes = window.input_frames >= MIN_FRAMES and all(is_radar(group) for group in groups)
     lacking = unavailable() if echoes else None
-    moves = echoes and lacking is None
-    forecasts = (
-        MODEL,
-        PERSISTENCE,
-        *((EXTRAPOLATION,) if moves else ()),
-        *((CLIMATOLOGY,) if known is not None else ()),
+    scorer = Scorer(
+        store=store,
+        forecast=forecast,
+        variables=variables,
+        window=window,
+        normalisation=normalisation,
+        groups=tuple(groups),
+        options=tuple(selection.options(store, g, normalisation.kind, groups) for g in groups),
+        climatology=known,
+        moves=echoes and lacking is None,
+        batch_size=batch_size,
+        maps=True,
     )
-    metrics = [_accumulators(store, group, normalisation.kind, forecasts) for group in groups]
-    reader = _Reader(store, forecast, variables, window, normalisation)
-    errors = np.zeros(len(starts))
-    done = 0
-    for batch, (seen, truth, model) in reader.batches(starts, batch_size):
-        fields = {
-            MODEL: model,
-            PERSISTENCE: normalisation.invert(persistence(seen, window.horizon)),
-        }
-        if moves:
-            fields[EXTRAPOLATION] = extrapolation(normalisation.invert(seen), window.horizon)
-        if known is not None:
-            fields[CLIMATOLOGY] = climatological(known, normalisation, reader.valid_times(batch))
-        for group, protocols in zip(groups, metrics, strict=True):
-            own = {name: values[:, :, group.channels] for name, values in fields.items()}
-            _update(protocols, group, own, truth[:, :, group.channels])
-        errors[done : done + len(batch)] = _window_errors(model, truth, normalisation)
-        done += len(batch)
-        report(done, len(starts))
+    size = ErrorSums.nbytes(len(scorer.systems), scorer.shape_tchw)
+    scorer = replace(scorer, maps=size <= MOST_BYTES)
+    by_window = WindowGroups.of(store, window, starts)
+    found = _score(scorer, starts, by_window, pool, report)
+    errors = np.concatenate(found.errors)
+    bootstrap = plan_bootstrap(by_window.unit, len(np.unique(by_window.units)), resamples, seed)
     return Evaluation(
         split=split,
         period=store.period(split),
@@ -120,14 +113,19 @@ def evaluate(
         windows_available=len(available),
         lead_seconds=lead_seconds(store, window),
         climatology=definition,
-        extrapolation=DEFINITION if moves else lacking,
+        extrapolation=DEFINITION if scorer.moves else lacking,
         openstl_scale=OPENSTL_SCALES[normalisation.kind],
         scores=tuple(
-            GroupScores(group, {p: {f: m.result() for f, m in by.items()} for p, by in own.items()})
-            for group, own in zip(groups, metrics, strict=True)
+            _group_scores(scorer, found, place, None if bootstrap.none else draw(bootstrap))
+            for place in range(len(groups))
         ),
-        examples=_examples(reader, starts, errors),
+        examples=_examples(scorer, starts, errors),
         timed=store.clips is None or store.clips.timed,
+        members=selection.members,
+        seed=seed,
+        bootstrap=bootstrap,
+        notes=(*notes, *_notes(found, normalisation, size)),
+        fields=None if found.fields is None else found.fields.result(),
     )
 
 
@@ -142,37 +140,6 @@ def evenly_spaced(starts: np.ndarray, most: int | None) -> np.ndarray:
     return starts[np.round(np.linspace(0, len(starts) - 1, most)).astype(np.int64)]
 
 
-def channel_groups(store: Store, variables: tuple[str, ...]) -> list[ChannelGroup]:
-    """The groups of channels that are scored together: a variable, or each level of it."""
-    groups: list[ChannelGroup] = []
-    begin = 0
-    for name in variables:
-        info = store.variables[name]
-        span = Normalisation.from_store(store, (name,), "minmax")
-        whole = all(dim in POOLED_DIMS for dim in info.dims[1:-2])
-        size = len(span.labels) if whole else 1
-        for index in range(0, len(span.labels), size):
-            low, width = span.offset[index], span.scale[index]
-            groups.append(
-                ChannelGroup(
-                    variable=name,
-                    label=name if whole else span.labels[index],
-                    long_name=info.long_name or name,
-                    units=info.units or "1",
-                    channels=slice(begin, begin + size),
-                    data_min=low,
-                    data_max=low + width,
-                )
-            )
-            begin += size
-    return groups
-
-
-def is_radar(group: ChannelGroup) -> bool:
-    """Whether a quantity is one that radars see and that moves with the wind."""
-    return group.units.lower() in (REFLECTIVITY, *RAIN_RATE)
-
-
 def _climatology(store: Store, variables: tuple[str, ...]) -> tuple[Climatology | None, str]:
     """The climatology of the train period and its definition, or None and why there is none."""
     try:
@@ -182,99 +149,111 @@ def _climatology(store: Store, variables: tuple[str, ...]) -> tuple[Climatology 
     return known, known.definition
 
 
-def _accumulators(
-    store: Store, group: ChannelGroup, kind: str, forecasts: tuple[str, ...]
-) -> dict[str, dict[str, StreamingMetrics]]:
-    options: dict[str, dict[str, Any]] = {
-        "strict": {"data_min": group.data_min, "data_max": group.data_max},
-        "openstl": {"image": kind == "minmax"},
-        "detail": {},
+def _score(
+    scorer: Scorer,
+    starts: np.ndarray,
+    groups: WindowGroups,
+    pool: Pool | None,
+    report: Callable[[int, int], None],
+) -> BlockScores:
+    """The sums of all windows, block after block."""
+    blocks, done = blocks_of(len(starts)), 0
+
+    def advance(windows: int) -> None:
+        nonlocal done
+        done += windows
+        report(done, len(starts))
+
+    found: BlockScores | None = None
+    report(0, len(starts))
+    for scores in (
+        (scorer.score(starts[part], groups.rows(part), advance) for part in blocks)
+        if pool is None
+        else pool.score(scorer, starts, groups, blocks, advance)
+    ):
+        if found is None:
+            found = scores
+        else:
+            found.merge(scores)
+    if found is None:
+        raise UsageError("there is no window to score", where=scorer.store.uri)
+    return found
+
+
+def _group_scores(
+    scorer: Scorer, found: BlockScores, place: int, counts_rd: np.ndarray | None
+) -> GroupScores:
+    sums, channels = found.sums[place], found.channels[place]
+    scores = GroupScores(
+        scorer.groups[place],
+        {p: {s: x.metrics.result() for s, x in by.items()} for p, by in sums.items()},
+        channels={
+            label: {system: metrics.result() for system, metrics in by.items()}
+            for label, by in channels.items()
+        },
+    )
+    calendar: dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]] = {
+        "months": {},
+        "hours": {},
     }
-    if "latitude" in store.coordinates:
-        options["weather"] = {"latitude": store.coordinates["latitude"]}
-    radar = group.units.lower() == REFLECTIVITY
-    if radar:
-        options["radar"] = {"thresholds": RADAR_DBZ, "scales": (5,)}
-    grey = store.array(group.variable).attrs.get(GREY_LEVELS)
-    if isinstance(grey, (list, tuple)):
-        low, high = (float(value) for value in grey)  # pyright: ignore[reportArgumentType]
-        options["srvp"] = {"data_min": low, "data_max": high}
-        options["motionrnn"] = {**options["srvp"], "thresholds": RADAR_DBZ if radar else ()}
-        if radar:
-            options["radar"] |= {"conventions": CONVENTIONS, "dbz_range": (low, high)}
-    return {
-        protocol: {name: create_metrics(protocol, **chosen) for name in forecasts}
-        for protocol, chosen in options.items()
-    }
+    for kind, first in (("months", 1), ("hours", 0)):
+        for protocol, systems in sums.items():
+            for system, grouped in systems.items():
+                for key, values in grouped.by_group(getattr(grouped, kind)).items():
+                    own = calendar[kind].setdefault(f"{key + first:02d}", {})
+                    own.setdefault(protocol, {})[system] = values
+        calendar[kind] = dict(sorted(calendar[kind].items()))
+    scores = replace(scores, **calendar)
+    if counts_rd is None:
+        return scores
+    return replace(scores, **with_intervals(scores, sums, counts_rd))
 
 
-def _update(
-    protocols: dict[str, dict[str, StreamingMetrics]],
-    group: ChannelGroup,
-    fields: dict[str, np.ndarray],
-    truth: np.ndarray,
-) -> None:
-    """Add one batch (B, T, C, H, W) of one group to every protocol and forecast."""
-    typical = fields.get(CLIMATOLOGY)
-    for protocol, by_forecast in protocols.items():
-        for name, metrics in by_forecast.items():
-            if protocol == "openstl" and metrics.options()["image"]:
-                metrics.update(_on_range(fields[name], group), _on_range(truth, group))
-            else:
-                metrics.update(fields[name], truth, typical)
+def _notes(found: BlockScores, normalisation: Normalisation, map_bytes: int) -> list[str]:
+    """What the windows themselves take from the scores."""
+    notes = []
+    filled = "mean" if normalisation.kind == "standardise" else "minimum"
+    if found.inputs.missing:
+        notes.append(
+            f"{found.inputs.share_missing:.2%} of the input pixels are missing: the model and "
+            f"persistence were given the {filled} of the train period there"
+        )
+    if found.truth.missing:
+        notes.append(
+            f"{found.truth.share_missing:.2%} of the pixels to forecast are missing; protocols "
+            "that know no missing pixels have no score where one is"
+        )
+    if found.fields is None:
+        notes.append(f"no maps of errors: their sums would take {map_bytes / 2**30:.1f} GiB")
+    return notes
 
 
-def _on_range(values: np.ndarray, group: ChannelGroup) -> np.ndarray:
-    """Physical values on [0, 1] of the train period, in double precision."""
-    return (values.astype(np.float64) - group.data_min) / (group.data_max - group.data_min)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Windows of a store with the model's forecasts, as normalised inputs and physical outputs."""
-
-    store: Store
-    forecast: Forecast
-    variables: tuple[str, ...]
-    window: WindowSpec
-    normalisation: Normalisation
-
-    def batches(self, starts: np.ndarray, size: int):
-        """Yields (starts, (inputs normalised, truth physical, forecast physical))."""
-        n = self.window.input_frames
-        for batch, frames in read_batches(self.store, self.variables, self.window, starts, size):
-            seen = np.nan_to_num(self.normalisation.apply(frames[:, :n]), copy=False)
-            outputs = self.normalisation.invert(self.forecast(seen, self.window.horizon))
-            yield batch, (seen, frames[:, n:], outputs)
-
-    def valid_times(self, starts: np.ndarray) -> np.ndarray:
-        """(B, T) datetime64 of the frames that are forecast."""
-        return self.store.times[self.forecast_frames(starts)]
-
-    def forecast_frames(self, starts: np.ndarray) -> np.ndarray:
-        """(B, T) int64: the frames of the store that are forecast."""
-        leads = np.arange(self.window.input_frames, self.window.frames) * self.window.stride
-        return starts[:, None] + leads
-
-
-def _window_errors(model: np.ndarray, truth: np.ndarray, constants: Normalisation) -> np.ndarray:
-    """Root mean squared error of each window over all that exists, in normalised units."""
-    scale = np.asarray(constants.scale).reshape(-1, 1, 1)
-    valid = ~np.isnan(truth)
-    squared = np.where(valid, (model - truth) / scale, 0.0) ** 2
-    axes = tuple(range(1, truth.ndim))
-    return np.sqrt(squared.sum(axis=axes) / np.maximum(valid.sum(axis=axes), 1))
-
-
-def _examples(reader: _Reader, starts: np.ndarray, errors: np.ndarray) -> tuple[Example, ...]:
+def _examples(scorer: Scorer, starts: np.ndarray, errors: np.ndarray) -> tuple[Example, ...]:
     """The best, the median and the worst window, forecast once more."""
     order = np.argsort(errors, kind="stable")
     ranks = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
     examples = []
     for rank, index in ranks.items():
         one = starts[index : index + 1]
-        _, (_, truth, outputs) = next(iter(reader.batches(one, 1)))
-        labels = tuple(map(reader.store.label, reader.forecast_frames(one)[0].tolist()))
-        valid = reader.valid_times(one)[0]
-        examples.append(Example(rank, valid, truth[0], outputs[0], float(errors[index]), labels))
+        made = next(iter(scorer.batches(one, 1)))
+        model, *baselines = scorer.systems
+        labels = tuple(map(scorer.store.label, scorer.frames(one)[0].tolist()))
+        n = scorer.window.input_frames
+        examples.append(
+            Example(
+                rank=rank,
+                valid_times=scorer.valid_times(one)[0],
+                truth_tchw=made.truth[0],
+                forecast_tchw=made.fields[model][0],
+                rmse=float(errors[index]),
+                labels=labels[n:],
+                seen_tchw=made.seen[0],
+                seen_labels=labels[:n],
+                start=int(one[0]),
+                baselines={name: made.fields[name][0] for name in baselines},
+                spread_tchw=made.members[0].std(axis=0, ddof=1)
+                if made.members.shape[1] > 1
+                else None,
+            )
+        )
     return tuple(examples)

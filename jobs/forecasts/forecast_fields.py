@@ -118,7 +118,7 @@ def forecast_fields(
     if products.exceed:
         attributes = {"long_name": "threshold", "units": units[0] or "1"}
         fields["threshold"] = Field(("threshold",), attributes, np.array(products.exceed))
-    return {**_grid(store), **fields}
+    return {**grid_fields(store), **fields}
 
 
 def _suffixes(products: Products) -> list[str]:
@@ -182,7 +182,7 @@ def _attributes(store: Store, info: VariableInfo, suffix: str) -> dict[str, Any]
     return kept
 
 
-def _grid(store: Store) -> dict[str, Field]:
+def grid_fields(store: Store) -> dict[str, Field]:
     """Coordinates of the grid, levels and channels, and the projection, as the store has them."""
     source = store.dataset()
     fields: dict[str, Field] = {}

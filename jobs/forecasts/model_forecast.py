@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from gmg_model.ensembles import EnsembleForecaster
-from jobs.forecasts.baselines import Forecast
+from gmg_model.errors import ConfigurationError
+from jobs.forecasts.baselines import Forecast, MemberForecast
 from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from jobs.training.checkpoints import Checkpoint
 
 Ensemble = Callable[[np.ndarray, int, Sequence[int]], np.ndarray]
 """(frames_btchw, horizon, a number a sample) -> (B, M, horizon, C, H, W), both normalised."""
@@ -66,3 +71,44 @@ def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
             return ensemble.predict(frames, horizon, members, seed, numbers).float().cpu().numpy()
 
     return forecast
+
+
+class TrainedForecast(MemberForecast):
+    """The forecasts of a checkpoint, for whichever process makes them.
+
+    The weights are read by the first forecast, and are no part of what is sent to other processes.
+
+    Parameters
+    ----------
+    members:
+        Forecasts of each sample; None: one, without noise.
+    seed:
+        Of the members' noise, and of random first states where the model has them.
+    """
+
+    def __init__(self, trained: Checkpoint, members: int | None = None, seed: int = 0):
+        self._trained, self._count, self._seed = trained, members, seed
+        self._forecast: Ensemble | None = None
+
+    def load(self) -> Ensemble:
+        """Read the weights, once; UsageError where the model has no such members."""
+        if self._forecast is None:
+            model = self._trained.model()
+            if self._count is None:
+                single = forecast_with(model)
+                self._forecast = lambda seen, horizon, numbers: single(seen, horizon)[:, None]
+            else:
+                self._forecast = ensemble_with(model, self._count, self._seed)
+        return self._forecast
+
+    def members(self, frames_btchw: np.ndarray, horizon: int, numbers: Sequence[int]) -> np.ndarray:
+        forecast = self.load()
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(self._seed + int(numbers[0]))
+                return forecast(frames_btchw, horizon, numbers)
+        except ConfigurationError as error:
+            raise UsageError(str(error), remedy="leave --horizon out") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_forecast": None}

@@ -1,17 +1,22 @@
 """What an evaluation finds: scores of every group of channels, and windows to look at.
 
-Legend: T lead times, C channels, H W grid.
+Legend: S systems (the model and its baselines), T lead times, C channels, H W grid.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 MODEL, PERSISTENCE, CLIMATOLOGY = "model", "persistence", "climatology"
 EXTRAPOLATION = "extrapolation"
+
+SCHEMA = 2
+"""Version of the JSON of scores."""
+EXAMPLE_SCORE = "rmse_normalised"
+"""What the best, the median and the worst window are chosen by."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,26 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class GroupScores:
-    """Scores of one group: ``protocols[protocol][forecast]`` as ``metrics.result()`` gives them."""
+    """Scores of one group: ``protocols[protocol][forecast]`` as ``metrics.result()`` gives them.
+
+    Intervals are (low, high) of the bootstrap, NaN where there is none.
+    """
 
     group: ChannelGroup
     protocols: dict[str, dict[str, dict[str, Any]]]
+    intervals: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """[protocol][forecast] -> ``overall`` {score: interval}, ``per_lead`` {score: T intervals}"""
+    differences: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """[protocol][baseline] -> ``overall`` {score: entry}, ``per_lead`` {score: T entries}; an entry
+    has ``difference`` (model less baseline), ``low``, ``high`` and ``significant``"""
+    skill_intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """[baseline] -> ``overall`` interval, ``per_lead`` T intervals, of ``skill``"""
+    months: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+    """["01" to "12"][protocol][forecast] -> {score: value}, by calendar month of the valid time"""
+    hours: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+    """["00" to "23"][protocol][forecast] -> {score: value}, by hour UTC of the valid time"""
+    channels: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """[channel][forecast] under protocol strict, where the group has several channels"""
 
     @property
     def forecasts(self) -> tuple[str, ...]:
@@ -82,6 +103,45 @@ class Example:
     """of the whole window, in standard deviations (or ranges, for min-max) of the train period"""
     labels: tuple[str, ...]
     """(T,) what each frame is for people: its time, or its clip and its place there"""
+    seen_tchw: np.ndarray
+    """the input frames; NaN where missing"""
+    seen_labels: tuple[str, ...]
+    """what each input frame is"""
+    start: int
+    """first frame of the window in the store"""
+    baselines: dict[str, np.ndarray]
+    """(T, C, H, W) forecasts of the baselines"""
+    spread_tchw: np.ndarray | None = None
+    """standard deviation of the members, where there are several"""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the intervals were made: by drawing whole days anew, with replacement."""
+
+    unit: str
+    """what is drawn"""
+    units: int
+    """how many of them were scored"""
+    resamples: int
+    level: float
+    """share of the resamples inside an interval"""
+    seed: int
+    none: str | None = None
+    """why there are no intervals"""
+
+
+@dataclass(frozen=True)
+class ErrorFields:
+    """Maps of errors over the windows scored, in physical units; NaN where nothing was observed."""
+
+    systems: tuple[str, ...]
+    bias_stchw: np.ndarray
+    """float32, mean of forecast less truth"""
+    rmse_stchw: np.ndarray
+    """float32"""
+    count_tchw: np.ndarray
+    """int64, windows whose truth exists"""
 
 
 @dataclass(frozen=True)
@@ -104,10 +164,20 @@ class Evaluation:
     examples: tuple[Example, ...]
     timed: bool = True
     """False: a video whose frames have an order but no time"""
+    members: int | None = None
+    """forecasts of each window, whose mean is the model's; None: one without noise"""
+    seed: int = 0
+    """of the members' noise and of the bootstrap"""
+    bootstrap: Bootstrap | None = None
+    notes: tuple[str, ...] = ()
+    """what makes these scores worth less than they seem"""
+    fields: ErrorFields | None = None
+    """None: the grid is too large to keep them"""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the maps."""
         return {
+            "schema": SCHEMA,
             "split": self.split,
             "period": list(self.period),
             "windows": {"scored": self.windows_scored, "available": self.windows_available},
@@ -117,6 +187,10 @@ class Evaluation:
             "extrapolation": self.extrapolation,
             "skill": "1 - MSE / MSE(reference), protocol strict",
             "openstl_scale": self.openstl_scale,
+            "members": self.members,
+            "seed": self.seed,
+            "bootstrap": None if self.bootstrap is None else vars(self.bootstrap),
+            "notes": list(self.notes),
             "variables": {
                 item.group.label: {
                     "long_name": item.group.long_name,
@@ -124,6 +198,12 @@ class Evaluation:
                     "train_range": [item.group.data_min, item.group.data_max],
                     "protocols": item.protocols,
                     "skill": {beside: item.skill(beside) for beside in item.baselines},
+                    "intervals": item.intervals,
+                    "differences": item.differences,
+                    "skill_intervals": item.skill_intervals,
+                    "months": item.months,
+                    "hours": item.hours,
+                    "channels": item.channels,
                 }
                 for item in self.scores
             },
@@ -131,7 +211,7 @@ class Evaluation:
                 {
                     "rank": item.rank,
                     "first_valid": item.labels[0],
-                    "rmse_normalised": item.rmse,
+                    EXAMPLE_SCORE: item.rmse,
                 }
                 for item in self.examples
             ],

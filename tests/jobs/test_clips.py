@@ -53,7 +53,7 @@ def test_clips_are_trained_on_and_scored_beside_persistence(radar_store: str, tm
     for words in ("sample 10 to sample 11", "+12 min", "+120 min", "persistence (skill"):
         assert words in done.stdout
     assert "climatology: none: clips have no calendar" in done.stdout
-    result = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    result = json.loads((tmp_path / "report" / "scores.json").read_text())
     assert result["lead_seconds"] == [720 * lead for lead in range(1, 11)]
     scores = result["variables"]["reflectivity"]["protocols"]
     assert set(scores["strict"]) == {"model", "persistence", "extrapolation"}

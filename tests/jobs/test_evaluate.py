@@ -31,7 +31,7 @@ def test_a_checkpoint_is_scored_beside_its_baselines(run, traffic_store, tmp_pat
     assert done.returncode == 0, done.stderr
     for words in ("model", "persistence", "climatology", "+1 h", "+3 h", "8 of "):
         assert words in done.stdout
-    assert len(done.stdout.splitlines()) <= 10
+    assert len(done.stdout.splitlines()) <= 12
     result = json.loads((tmp_path / "day.json").read_text())
     (scores,) = result["variables"].values()
     assert scores["protocols"]["strict"]["model"]["overall"]["rmse"] > 0
@@ -45,7 +45,7 @@ def test_json_is_one_object_on_standard_output(run, traffic_store, tmp_path):
     done = job(
         "evaluate.py",
         *("--checkpoint", run, "--store", traffic_store, "--report", str(tmp_path)),
-        *("--max_windows", "2", "--protocol", "openstl", "--json"),
+        *("--max_windows", "2", "--protocols", "openstl", "--json"),
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()

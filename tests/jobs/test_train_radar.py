@@ -38,7 +38,7 @@ def train_radar(folder: Path) -> tuple[str, dict]:
         *("--training.epochs", "1", "--training.global_batch", "8"),
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads((folder / "run.report" / "evaluation.json").read_text())
+    result = json.loads((folder / "run.report" / "scores.json").read_text())
     return done.stdout, result["variables"]["reflectivity"]["protocols"]
 
 

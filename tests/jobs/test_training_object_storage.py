@@ -68,7 +68,8 @@ def test_a_checkpoint_there_is_scored_and_the_report_written_there(trained: Trai
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["report"] == f"{report}/report.html"
-    assert objects(report).keys() == {"report.html", "evaluation.json"}
+    written = {name.partition("/")[0] for name in objects(report)}
+    assert written == {"report.html", "scores.json", "scores.csv", "fields.zarr"}
 
 
 def test_no_key_is_written_into_a_run(trained: TrainOptions, s3_server: S3Server) -> None:

@@ -60,7 +60,7 @@ def write(
         "fingerprint": store.fingerprint,
     }
     (folder / name).mkdir()
-    file = folder / name / "evaluation.json"
+    file = folder / name / "scores.json"
     file.write_text(json.dumps(finite({**provenance, **evaluation.to_json()})))
     return str(file)
 

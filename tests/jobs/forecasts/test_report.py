@@ -157,8 +157,8 @@ def test_page_and_json_are_written_into_a_folder(made, tmp_path):
     folder = tmp_path / "new" / "folder"
     page, record = written(made, str(folder))
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
-    result = json.loads((folder / "evaluation.json").read_text())
-    assert (page, record) == destinations(str(folder))
+    result = json.loads((folder / "scores.json").read_text())
+    assert (page, record) == destinations(str(folder))[:2]
     (scores,) = made.evaluation.scores
     stored = result["variables"]["t2m"]["protocols"]
     assert stored["strict"]["model"]["overall"]["rmse"] == scores.strict("model", "rmse")
@@ -170,7 +170,7 @@ def test_page_and_json_are_written_into_a_folder(made, tmp_path):
 
 def test_undefined_scores_are_null_in_the_json(made, tmp_path):
     written(made, str(tmp_path))
-    text = (tmp_path / "evaluation.json").read_text()
+    text = (tmp_path / "scores.json").read_text()
     scores = json.loads(text)["variables"]["t2m"]["protocols"]["weather"]
     assert scores["climatology"]["overall"]["acc"] is None
     assert scores["persistence"]["overall"]["acc"] is not None

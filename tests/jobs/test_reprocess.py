@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from jobs.reprocessing.presentation import show_store
+from pipelines.inspection import inspect as describe
+from pipelines.statistics import missing_moments, reduce_moments
 from pipelines.store import open_store
 from tests.pipelines.small_archives import write_days
 
@@ -147,6 +150,8 @@ def test_help_and_usage_errors_import_nothing_heavy():
         ({"--store": "/dev/null/store"}, 2, "cannot be written"),
         ({"--store": "/proc/store"}, 2, "cannot be written"),
         ({"--store": "s4://bucket/store"}, 2, "no driver for 's4://'"),
+        ({"--store": "s3:/bucket/store"}, 2, "give s3://BUCKET/PATH"),
+        ({"--source": ""}, 2, "a place is empty"),
     ],
 )
 def test_what_is_refused_ends_with_its_code_and_no_traceback(
@@ -165,6 +170,25 @@ def test_a_store_that_is_not_there_ends_with_4_and_the_command_that_makes_it(tmp
     done = job("inspect", "--store", tmp_path / "s")
     assert done.returncode == 4
     assert "python jobs/reprocess.py convert" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "output", [["--plot", "{file}/figures"], ["--manifest", "{file}/windows.csv"]], ids=str
+)
+def test_figures_and_manifests_that_cannot_be_written_end_with_2(folder: Path, output: list[str]):
+    places = [part.format(file=folder / "s" / "zarr.json") for part in output]
+    window = ("--input_frames", 2, "--horizon", 2)
+    done = job("inspect", "--store", folder / "s", *places, *window)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (2, "", False)
+    assert str(folder / "s" / "zarr.json") in done.stderr
+
+
+def test_a_variable_without_a_value_is_said_to_have_none(folder: Path):
+    description = describe(str(folder / "s")) | {"windows": None}
+    assert "train: mean" in show_store(description)
+    moments = reduce_moments(missing_moments(24, 1, 24))
+    description["statistics"] = {"variables": {"t2m": moments}}
+    assert "no value, all 576 are missing" in show_store(description)
 
 
 def test_an_unfinished_store_names_the_command_that_finishes_it(folder: Path, tmp_path: Path):

@@ -7,6 +7,7 @@ that no nodes of its can ever hold it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ Worker = dict[str, float]
 def wait_for_one(workers: int, shapes: Sequence[Worker], say: Callable[[str], None]) -> Worker:
     """Wait until the cluster has room for so many workers, of the first shape that it can have.
 
-    The nodes stay: they are idle from then on, and whoever asks next is placed on them.
+    The nodes stay, idle from then on: whoever asks next is placed on them.
 
     Parameters
     ----------
@@ -87,9 +88,28 @@ def _wait_for(workers: int, shape: Worker, say: Callable[[str], None]) -> bool:
                     f"waiting for nodes: asks for {words(workers, shape)}, the cluster has "
                     f"{_standing()}, the autoscaler may add nodes{_coming(report)}"
                 )
+        _use(group, workers, shape)
         return True
     finally:
         remove_placement_group(group)
+
+
+def _use(group: Any, workers: int, shape: Worker) -> None:
+    """Run nothing on every node, so that the first that came does not count as idle since then."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    def nothing() -> None:
+        pass
+
+    remote = ray.remote(num_cpus=shape["CPU"], num_gpus=0)(nothing)
+    done = [
+        remote.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, index)).remote()
+        for index in range(workers)
+    ]
+    with contextlib.suppress(RayError):  # a node that is gone again is waited for by the training
+        ray.get(done)
 
 
 def _others_hold(shape: Worker) -> bool:

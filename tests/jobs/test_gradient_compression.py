@@ -1,0 +1,83 @@
+"""Gradients that travel in half the bytes: two gloo processes, and a whole training."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.multiprocessing.spawn import spawn
+
+from jobs.training.gradients import Compression, distributed
+from jobs.training.job import train
+from jobs.training.options import TrainingOptions, TrainOptions
+from pipelines.errors import UsageError
+from tests.training_runs import losses, small_options
+
+
+def average(rank: int, compression: Compression, place: str) -> None:
+    """One of two processes: gradients of its half of a batch, averaged; rank 0 saves them."""
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    meeting = f"file://{place}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    model = linear()
+    wrapped = distributed(model, compression)
+    wrapped(inputs()[rank::2]).square().mean().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    torch.save(gradients, f"{place}/{compression}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def linear() -> torch.nn.Module:
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Linear(300, 20))
+
+
+def inputs() -> torch.Tensor:
+    return torch.randn(16, 40, generator=torch.Generator().manual_seed(2))
+
+
+def averaged(compression: Compression, folder: Path) -> list[list[Any]]:
+    """The gradients that each of the two processes ends with."""
+    spawn(average, args=(compression, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{compression}-{rank}.pt") for rank in range(2)]
+
+
+def test_averages_in_bf16_are_those_of_the_whole_batch_to_three_digits(tmp_path: Path) -> None:
+    model = linear()
+    model(inputs()).square().mean().backward()
+    whole = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])  # pyright: ignore
+    here, there = averaged("bf16", tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+    got = torch.cat([gradient.flatten() for gradient in here])
+    assert got.dtype == torch.float32
+    error = (got - whole).norm() / whole.norm()
+    assert 1e-4 < error < 1e-2, "bfloat16 has eight bits: rounded, and no more than that"
+    assert torch.equal(got, got.to(torch.bfloat16).float())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_with_compressed_gradients_has_nearly_the_losses_of_one_without(
+    finished_run: TrainOptions, tmp_path: Path
+) -> None:
+    training = dataclasses.replace(
+        finished_run.training, precision="fp32", gradient_compression="bf16"
+    )
+    options = dataclasses.replace(finished_run, run=str(tmp_path / "run"), training=training)
+    train(options)
+    compressed, exact = np.array(losses(options.run)), np.array(losses(finished_run.run))
+    apart = np.abs(compressed / exact - 1)
+    assert apart[0] < 1e-5, "the first step has seen no gradient yet"
+    assert 1e-5 < apart.max() < 0.05
+    assert compressed[-10:].mean() < 0.7 * compressed[:10].mean()
+
+
+def test_sixteen_digits_are_not_rounded_to_three() -> None:
+    training = TrainingOptions(precision="fp64", gradient_compression="bf16")
+    with pytest.raises(UsageError, match="leave one of them out"):
+        small_options("store", "run", training=training)

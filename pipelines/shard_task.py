@@ -35,8 +35,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _UPLOADS = 2
-_RUN_BYTES = 8 * 1024**2
-"""bytes of float32 frames that are decoded at a time"""
+_RUN_BYTES = 2 * 1024**2
+"""bytes of float32 frames that are decoded at a time: what stays in a cache until it is encoded,
+and what memory is taken and given back for without asking the system"""
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,14 @@ class _Sources:
     def __init__(self, destination: Destination):
         self._opener = load_archive(destination.archive).opener(destination.options)
         self._file: tuple[SourceFile, str] | None = None
+        self._decode: Decode | None = None
         self._opened = ExitStack()
 
     @contextmanager
     def decoder(self, file: SourceFile) -> Iterator[Decode]:
         """The decoder of a file, which is checked to be the planned one before and after."""
         with reading(file) as path:
-            if self._file != (file, path):
+            if self._decode is None or self._file != (file, path):
                 self.close()
                 self._decode = self._opened.enter_context(self._opener(path, file))
                 self._file = file, path
@@ -134,7 +136,7 @@ class _Sources:
 
     def close(self) -> None:
         """Close the file that is open."""
-        self._file = None
+        self._file = self._decode = None
         self._opened.close()
 
 
@@ -154,7 +156,7 @@ def _make(
             moments.append(frame_moments(frames))
             encoder.add(frames)
     data = encoder.finish()
-    sources = {segment.file.uri: segment.file.to_json() for segment in task.segments}
+    read = {segment.file.uri: segment.file.to_json() for segment in task.segments}
     record = ShardRecord(
         variable=layout.name,
         shard=task.shard,
@@ -164,7 +166,7 @@ def _make(
         object_name=layout.object_name(task.shard),
         bytes=sum(map(len, data)),
         checksum=checksum(*data),
-        sources=tuple(sources.values()),
+        sources=tuple(read.values()),
         moments=np.concatenate(moments),
         converter_version=CONVERTER_VERSION,
         owner=destination.owner,

@@ -106,7 +106,7 @@ class VariableIndex:
     files: np.ndarray
     """int32 (n,): index into the archive's files"""
     positions: np.ndarray
-    """int64 (n,): index along that file's time axis"""
+    """integers (n,): index along that file's time axis"""
 
     def without_frames(self) -> VariableIndex:
         """The variable as such: grid, coordinates and attributes."""

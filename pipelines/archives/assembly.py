@@ -24,6 +24,7 @@ from pipelines.archives.time_axes import (
     check_regular,
     is_increasing,
     iso,
+    joined,
     most_common_step,
 )
 from pipelines.errors import SourceError, UsageError, nearest
@@ -152,9 +153,7 @@ def _merge(
         if variable.name == name
     ]
     _check_same_grid([(content.file, variable) for _, content, variable in parts])
-    times = np.concatenate([variable.times for _, _, variable in parts])
-    files = np.concatenate([np.full(len(v.times), n, np.int32) for n, _, v in parts])
-    positions = np.concatenate([np.arange(len(v.times), dtype=np.int64) for _, _, v in parts])
+    times, files, positions = joined([(number, variable.times) for number, _, variable in parts])
     variable = parts[0][2]
     merged = VariableIndex(
         name=name,

@@ -8,7 +8,7 @@ Both become one variable, final where there is a final value; which frames are p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,6 +127,9 @@ def _versions(
     versions = (EXPVER,) if EXPVER in dims else ()
     rest = coordinates.ordered(dims, (*coordinates.TIME, EXPVER)) or ()
     plain = is_plain(raw)
+    if plain and time is not None and not versions:
+        axes = tuple(dims.index(dim) for dim in (time, *rest))
+        return _plain_reader(path, variable, axes, opened), dims
     array = raw if plain else opened.enter_context(_open(path, file, decoded=True))[variable]
     if time is None:
         return lambda _: array.transpose(*rest).values[None], dims
@@ -138,6 +141,19 @@ def _versions(
         first = known.index(FINAL)
         array = array.isel({EXPVER: [first, 1 - first]})
     return lambda selection: array.isel({time: selection}).values.transpose(axes), dims
+
+
+def _plain_reader(path: str, variable: str, axes: tuple[int, ...], opened: ExitStack) -> _Read:
+    """How numbers that are the values are read: straight from the file, because it is done often.
+
+    ``axes`` are those of the file in the store's order, time first.
+    """
+    import netCDF4
+
+    stored = opened.enter_context(closing(netCDF4.Dataset(path)))[variable]
+    stored.set_auto_maskandscale(False)
+    before = (slice(None),) * axes[0]
+    return lambda selection: np.asarray(stored[(*before, selection)]).transpose(axes)
 
 
 def _labelled_preliminary(dataset: xr.Dataset, time: str) -> np.ndarray | None:
@@ -211,6 +227,8 @@ def _open(path: str, file: SourceFile, *, decoded: bool) -> xr.Dataset:
             mask_and_scale=decoded,
             decode_coords=False,
             cache=False,
+            # An index of time would hold all times of the file, and nothing is looked up by value.
+            create_default_indexes=False,
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreadable(file, str(error)) from None
@@ -272,7 +290,7 @@ def _times(dataset: xr.Dataset, time: str, file: SourceFile) -> np.ndarray:
         )
     try:
         times = np.empty(dataset.sizes[time], np.int64)
-        axis = dataset[[time]].drop_indexes(time, errors="ignore")
+        axis = dataset[[time]]
         for begin in range(0, len(times), _DECODED_TIMES):
             part = slice(begin, begin + _DECODED_TIMES)
             times[part] = as_seconds(xr.decode_cf(axis.isel({time: part}))[time].values)

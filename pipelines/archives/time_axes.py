@@ -31,6 +31,28 @@ def all_times(variables: Sequence[VariableIndex]) -> np.ndarray:
     return np.unique(np.concatenate([first, *others]))
 
 
+def joined(parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One axis of the times of several files, given the number of each file.
+
+    Returns
+    -------
+    times (n,) int64, and of each its file and its position there, int32 (n,): one file after the
+    other, in their own order. What one file holds is not copied.
+    """
+    if len(parts) == 1:
+        [(number, times)] = parts
+        return times, np.broadcast_to(np.int32(number), len(times)), _count(times)
+    return (
+        np.concatenate([times for _, times in parts]),
+        np.concatenate([np.full(len(times), number, np.int32) for number, times in parts]),
+        np.concatenate([_count(times) for _, times in parts]),
+    )
+
+
+def _count(times: np.ndarray) -> np.ndarray:
+    return np.arange(len(times), dtype=np.int32)
+
+
 def is_increasing(times: np.ndarray) -> bool:
     """Whether every time is later than the one before."""
     return bool((times[1:] > times[:-1]).all())

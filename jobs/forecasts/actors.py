@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,8 +57,6 @@ class Pool:
         PlatformError
             What a worker raised; or workers died again and again.
         """
-        import os
-
         workers = min(self.workers, len(blocks))
         with ray_session(max(workers, os.cpu_count() or 1)):
             check_reachable(dict(self.places), self.shared_paths)
@@ -74,6 +74,7 @@ class Pool:
         import ray
         from ray.data import ActorPoolStrategy
         from ray.exceptions import RayError
+        from ray.util.annotations import RayDeprecationWarning
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         # One copy of the climatology a node, not one a worker.
@@ -85,15 +86,19 @@ class Pool:
             ],
             override_num_blocks=len(blocks),
         )
-        scored = rows.map_batches(
-            BlockActor,
-            fn_constructor_args=([work],),
-            batch_size=None,
-            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-            max_restarts=RETRIES,
-            max_task_retries=RETRIES,
-            **share(workers, [node["Resources"] for node in ray.nodes() if node["Alive"]]),
-        )
+        with warnings.catch_warnings():
+            # Ray 2.60 says that options of actors will get names of their own, and has none yet for
+            # the bound on retries; without one a block that cannot be scored is tried for ever.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            scored = rows.map_batches(
+                BlockActor,
+                fn_constructor_args=([work],),
+                batch_size=None,
+                compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+                max_restarts=RETRIES,
+                max_task_retries=RETRIES,
+                **share(workers, [node["Resources"] for node in ray.nodes() if node["Alive"]]),
+            )
         scored.context.enable_progress_bars = False
         # Budgets guard the object store, which holds sums only here.
         scored.context.op_resource_reservation_enabled = False

@@ -187,7 +187,8 @@ def grid_fields(store: Store) -> dict[str, Field]:
     source = store.dataset()
     fields: dict[str, Field] = {}
     for name, variable in source.variables.items():
-        if name in store.variables or {"time", "sample"} & {*map(str, variable.dims)}:
+        described = name in store.variables or name in store.static_fields
+        if described or {"time", "sample"} & {*map(str, variable.dims)}:
             continue
         dims = tuple(str(dim) for dim in variable.dims)
         attributes = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}

@@ -24,6 +24,7 @@ def complete(
     summary: dict[str, Any],
     lease: Lease,
     store: str,
+    fields: Mapping[str, ShardRecord],
 ) -> tuple[bool, bool]:
     """Write what is not shards, the root last; whether anything changed, and the statistics.
 
@@ -35,6 +36,8 @@ def complete(
         Of every variable.
     summary:
         Of the plan, see :func:`pipelines.resume.summarise`.
+    fields:
+        Records of the static fields.
     """
     from pipelines.documents import ROOT, compose
 
@@ -44,7 +47,7 @@ def complete(
         )
         for layout in plan.layouts
     }
-    objects = compose(plan, moments, unreadable)
+    objects = compose(plan, moments, unreadable, fields)
     uris = {name: places.join(store, *name.split("/")) for name in objects}
     ledger = Ledger(store)
     asking: list[Callable[[], Any]] = [partial(_read_or_none, uri) for uri in uris.values()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
@@ -18,16 +18,19 @@ from pipelines.archives.radar import RadarArchive
 from pipelines.archives.source_cache import SourceCache, kept_copies
 from pipelines.archives.time_axes import all_times
 from pipelines.completion import complete
+from pipelines.conversion_options import ConversionOptions
 from pipelines.lease import hold
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.moments_table import moments_tables
 from pipelines.patience import STORAGE_WAIT_SECONDS, Patience, waiting
-from pipelines.plan import ConversionOptions, Plan, make_plan
+from pipelines.plan import Plan, make_plan
 from pipelines.ray_session import check_reachable, on_other_nodes, ray_session
 from pipelines.repair import damaged, remove_strays
 from pipelines.resume import check_continues, due_tasks, remember_options, summarise
 from pipelines.shard_job import converted_on_ray
 from pipelines.shard_task import Destination, utc_now
+from pipelines.static_conversion import bring_up, index_archive, remembered_source, summary_of
+from pipelines.static_tasks import static_tasks
 from pipelines.writable import check_writable, sweep_partial
 
 Progress = Callable[[int, int], None]
@@ -46,6 +49,9 @@ class ConversionRequest:
     """also convert anew every shard whose bytes do not have the recorded checksum"""
     workers: int | None = None
     """shards in the works at once; None: one a CPU. Bounds the memory: workers x a few shards"""
+    static_source: str | None = None
+    """NetCDF or GRIB files that hold the static fields; None: as the store was begun, or among the
+    files of the source"""
     shared_paths: bool = False
     """local paths are the same on every node of the cluster"""
     source_cache_bytes: int | None = None
@@ -85,6 +91,8 @@ class ConversionReport:
     statistics_changed: bool
     """True: an existing store got other statistics, and checkpoints of the old ones are refused"""
     notes: tuple[str, ...]
+    static_fields: int = 0
+    static_fields_written: int = 0
 
 
 def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b: None) -> Plan:
@@ -99,15 +107,12 @@ def _plan(request: ConversionRequest, progress: Progress) -> Plan:
     options = remember_options(summary, request.archive, request.options, request.store)
     if isinstance(archive, RadarArchive):
         archive.refuse_regrid(options.regrid)
-    index = archive.index(
-        request.source,
-        variables=options.variables,
-        options=options.archive_options,
-        progress=progress,
-    )
+    static_source = remembered_source(summary, request.static_source)
+    index = index_archive(archive, request.source, static_source, options, progress)
     plan = make_plan(index, options, archive.protocol_splits(all_times(index.variables)))
     check_continues(summary, plan, request.store)
-    return plan
+    fields = static_tasks(index.static, options.static_fields, index.variables[0], plan)
+    return replace(plan, static=fields)
 
 
 def convert(
@@ -158,6 +163,8 @@ def _convert(
                 del records[place]
             due = [task for task in plan.tasks if (task.layout.name, task.shard) not in records]
         summary = summarise(plan, request.source, lease.owner, utc_now())
+        summary |= summary_of(plan, remembered_source(before, request.static_source))
+        fields, fields_written = bring_up(plan, request.store, lease.owner, request.repair)
         started = converted = time.monotonic()
         if due:
             objects = (before or {}).get("objects", {})
@@ -186,7 +193,9 @@ def _convert(
                 # A worker that was killed has left its file, though another one did its shard.
                 sweep_partial(request.store)
                 converted = time.monotonic()
-        changed, new_statistics = complete(plan, records, moments, summary, lease, request.store)
+        changed, new_statistics = complete(
+            plan, records, moments, summary, lease, request.store, fields
+        )
     gaps = plan.gaps()
     return ConversionReport(
         store=places.absolute(request.store),
@@ -204,9 +213,11 @@ def _convert(
         seconds_indexing=indexed - began,
         seconds_starting=started - indexed,
         seconds_converting=converted - started,
-        changed=bool(due or removed) or changed,
+        changed=bool(due or removed or fields_written) or changed,
         statistics_changed=new_statistics,
         notes=plan.index.notes,
+        static_fields=len(plan.static),
+        static_fields_written=fields_written,
     )
 
 

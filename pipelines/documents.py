@@ -21,8 +21,10 @@ from zarr.storage import MemoryStore
 
 from pipelines import cf
 from pipelines.clips import SPLITS_UNIT
+from pipelines.ledger import ShardRecord
 from pipelines.plan import CONVERTER_VERSION, Plan, VariableLayout
 from pipelines.shard import COMPRESSION
+from pipelines.static_conversion import declare as declare_static
 from pipelines.statistics import (
     COUNT,
     MAX,
@@ -43,6 +45,7 @@ def compose(
     plan: Plan,
     moments: Mapping[str, Moments],
     unreadable: Mapping[str, np.ndarray] | None = None,
+    fields: Mapping[str, ShardRecord] | None = None,
 ) -> dict[str, bytes]:
     """The objects of a finished store by name, without shards; ``zarr.json`` is the last.
 
@@ -52,6 +55,8 @@ def compose(
         variable -> those of its whole time axis.
     unreadable:
         variable -> int64 (n,): frames that the source holds but could not be read.
+    fields:
+        static field -> its record.
     """
     memory = MemoryStore()
     root = zarr.create_group(memory, zarr_format=3)
@@ -76,6 +81,7 @@ def compose(
         if mapping:
             attributes["grid_mapping"] = cf.GRID_MAPPING
         _declare(root, layout, attributes)
+    declare_static(root, plan, fields or {})
     objects = {name: _bytes(memory, name) for name in _names(memory) if name != ROOT}
     attributes = _root_attributes(plan, moments, flags)
     objects[ROOT] = _root_document(objects, attributes)

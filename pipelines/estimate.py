@@ -92,7 +92,7 @@ def estimate(
         chunks_unreadable=len(samples) - len(measured),
         bytes_stored=round(present / ratio),
         ratio=ratio,
-        objects=len(plan.tasks) + _other_objects(plan),
+        objects=len(plan.tasks) + len(plan.static) + _other_objects(plan),
         processor_seconds=work,
         processors=processors,
         seconds=work / processors,

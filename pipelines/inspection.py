@@ -14,6 +14,7 @@ from pipelines.ledger import Ledger
 from pipelines.plan import Plan
 from pipelines.resume import due_tasks, object_sizes
 from pipelines.runs import true_runs
+from pipelines.static_tasks import StaticTask
 from pipelines.store import Store, open_store
 
 _MEANINGS = cf.AVAILABLE["flag_meanings"].split()
@@ -37,6 +38,16 @@ def inspect(uri: str) -> dict[str, Any]:
         "frames_available": int((store.available == cf.OK).sum()),
         "grid": _grid(store),
         "variables": {name: _variable(store, name, stored) for name in store.variables},
+        "static_fields": {
+            info.name: {
+                "long_name": info.long_name,
+                "units": info.units,
+                "dims": list(info.dims),
+                "shape": list(info.shape),
+                **info.statistics,
+            }
+            for info in store.static_fields.values()
+        },
         "objects": len(stored),
         "bytes": sum(stored.values()),
         "gaps": _gaps(store),
@@ -135,6 +146,7 @@ def describe_plan(plan: Plan, store: str) -> dict[str, Any]:
         "cadence_seconds": plan.cadence_seconds,
         "frames": len(plan.times),
         "variables": variables,
+        "static_fields": {task.name: _static(task) for task in plan.static},
         "chunk_frames": plan.options.chunk_frames,
         "shard_frames": plan.options.shard_frames,
         "shards": len(plan.tasks),
@@ -153,4 +165,15 @@ def describe_plan(plan: Plan, store: str) -> dict[str, Any]:
             for first, last, frames in plan.gaps()
         ],
         "notes": list(plan.index.notes),
+    }
+
+
+def _static(task: StaticTask) -> dict[str, Any]:
+    return {
+        "long_name": task.attributes.get("long_name", task.name),
+        "units": str(task.attributes.get("units", "")),
+        "dims": list(task.variable.dims),
+        "shape": list(task.shape),
+        "file": task.variable.file.uri,
+        "missing_pixels_set_to": task.fill,
     }

@@ -10,19 +10,23 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.archives.archive import ArchiveIndex, SourceFile, Splits, VariableIndex
 from pipelines.archives.time_axes import iso
 from pipelines.area_average import AreaAverage
+from pipelines.conversion_options import ConversionOptions
 from pipelines.errors import UsageError
-from pipelines.regrid import CoarseGrid, regridded
+from pipelines.regrid import regridded
 from pipelines.runs import from_runs, run_table, true_runs
 from pipelines.shard import COMPRESSION
-from pipelines.splits import Bounds, SplitChoice, choose_splits
+from pipelines.splits import SplitChoice, choose_splits
+
+if TYPE_CHECKING:
+    from pipelines.static_tasks import StaticTask
 
 CONVERTER_VERSION = "1"
 """raised when the same source and options give other bytes; older shards are then converted anew"""
@@ -31,41 +35,6 @@ MAX_CHUNK_FRAMES = 64
 MAX_CHUNK_BYTES = 4 * 1024**2
 MAX_SHARD_FRAMES = 4096
 MAX_SHARD_BYTES = 32 * 1024**2
-
-
-@dataclass(frozen=True)
-class ConversionOptions:
-    """What decides the content of a store, besides the source."""
-
-    variables: tuple[str, ...] | None = None
-    """kept variables, in this order; None: all"""
-    chunk_frames: int | None = None
-    """frames a chunk; None: at most 64 frames and 4 MiB"""
-    shard_frames: int | None = None
-    """frames a shard, a multiple of ``chunk_frames``; None: at most 4096 frames and 32 MiB"""
-    splits: Bounds | None = None
-    """first and last time of each split; None: the archive's protocol, or 70/10/20 by time"""
-    regrid: str | None = None
-    """coarser grid by area average: degrees (``5.625``) or rows x columns (``32x64``); None: the
-    source's own"""
-    archive_options: Mapping[str, Any] = field(default_factory=dict)
-    """options of the archive itself that were given, by name; the others have its defaults"""
-
-    def __post_init__(self) -> None:
-        if self.regrid is not None:
-            CoarseGrid.parse(self.regrid)
-        for name in ("chunk_frames", "shard_frames"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}", where=f"--{name}", remedy="give 1 or more")
-        if self.chunk_frames and self.shard_frames and self.shard_frames % self.chunk_frames:
-            raise UsageError(
-                f"shard_frames {self.shard_frames} is no multiple of "
-                f"chunk_frames {self.chunk_frames}",
-                where="--shard_frames",
-                remedy="a shard is a whole number of chunks: give for example "
-                f"{math.ceil(self.shard_frames / self.chunk_frames) * self.chunk_frames}",
-            )
 
 
 @dataclass(frozen=True)
@@ -208,6 +177,8 @@ class Plan:
     held: Mapping[str, np.ndarray]
     """variable -> bool (frames,): the source has the frame"""
     splits: SplitChoice
+    static: tuple[StaticTask, ...] = ()
+    """fields that do not change with time"""
 
     @property
     def raw_bytes(self) -> int:
@@ -218,6 +189,8 @@ class Plan:
         """The resolved options as the store keeps them."""
         data = asdict(self.options)
         data["variables"] = list(self.options.variables or ())
+        if not self.options.static_fields:
+            del data["static_fields"]
         if self.options.splits is not None:
             data["splits"] = {name: list(bounds) for name, bounds in self.options.splits.items()}
         return data
@@ -295,8 +268,13 @@ def time_axis(index: ArchiveIndex) -> np.ndarray:
     if index.clips is not None:
         return index.clips.axis()
     step = index.cadence_seconds
-    axes = [np.arange(a, b + 1, step, dtype=np.int64) for a, b in index.periods]
-    return axes[0] if len(axes) == 1 else np.concatenate(axes)
+    frames = [(last - first) // step + 1 for first, last in index.periods]
+    complete = (
+        variable.times for variable in index.variables if len(variable.times) == sum(frames)
+    )
+    if (times := next(complete, None)) is not None:
+        return times
+    return np.concatenate([np.arange(a, b + 1, step, dtype=np.int64) for a, b in index.periods])
 
 
 def resolve_frames(index: ArchiveIndex, options: ConversionOptions) -> tuple[int, int]:

@@ -8,7 +8,7 @@ has to reproduce every frame that the store already holds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy as np
 from pipelines import uri as places
 from pipelines.archives.archive import SourceFile
 from pipelines.archives.time_axes import iso
+from pipelines.conversion_options import ConversionOptions
 from pipelines.errors import SourceError, StoreError
 from pipelines.ledger import Ledger, ShardRecord
-from pipelines.plan import ConversionOptions, Plan, ShardTask
+from pipelines.plan import Plan, ShardTask
 from pipelines.runs import as_runs, from_runs
 
 _FIXED = ("chunk_frames", "shard_frames", "regrid")
@@ -52,7 +53,8 @@ def remember_options(
     for name, value in options.archive_options.items():
         if held.get(name) != value:
             differing.append(f"{name}: the store has {held.get(name)}, asked {value}")
-    options = replace(options, archive_options=held)
+    static = _static_fields(kept.get("static_fields", ()), options.static_fields, differing)
+    options = replace(options, archive_options=held, static_fields=static)
     for name in _FIXED:
         asked = getattr(options, name)
         if asked is None:
@@ -62,6 +64,21 @@ def remember_options(
     if differing:
         raise _other_options("; ".join(differing), store)
     return options if options.splits is not None else replace(options, splits=kept["splits"])
+
+
+def _static_fields(
+    held: Sequence[Sequence[Any]],
+    asked: Sequence[tuple[str, float | None]],
+    differing: list[str],
+) -> tuple[tuple[str, float | None], ...]:
+    """The store's static fields and new ones: they can be added, for no frame depends on them."""
+    fields: dict[str, float | None] = {entry[0]: entry[1] for entry in held}
+    for name, fill in asked:
+        if fields.setdefault(name, fill) != fill:
+            differing.append(
+                f"static field {name}: missing pixels are set to {fields[name]}, asked {fill}"
+            )
+    return tuple(fields.items())
 
 
 def _other_options(differences: str, store: str) -> StoreError:

@@ -10,6 +10,7 @@ from pipelines import uri as places
 from pipelines.anomalies import Anomaly, find_anomalies
 from pipelines.archives import load_archive
 from pipelines.archives.archive import SourceFile
+from pipelines.archives.static_variables import find_static
 from pipelines.errors import StoreError
 from pipelines.ledger import FOLDER, Ledger
 from pipelines.moments_table import MomentsTable
@@ -108,6 +109,13 @@ def verify(
             problems.append(Problem("unrecorded", place, frames_of(name, shard)))
         if table is not None and len(recorded) == shards:
             anomalies += find_anomalies(name, table, summary["frames"], frame_label)
+    for name, _ in summary["configuration"].get("static_fields", ()):
+        label = f"static field {name}"
+        for record in ledger.read(name, range(1)):
+            expected[record.object_name] = record.checksum
+            labels[record.object_name] = label
+        if label not in labels.values():
+            problems.append(Problem("unrecorded", f"{FOLDER}/{name}/{0:06d}.json", label))
     present = object_sizes(store, "")
     total_bytes = 0
     for done, (name, sum_recorded) in enumerate(sorted(expected.items())):
@@ -153,12 +161,24 @@ def _source_problems(summary: dict[str, Any], source: str) -> Iterable[Problem]:
     archive = load_archive(summary["archive"])
     found = {file.name: file for file in archive.find(source)}
     recorded = {file.name: file for file in (SourceFile(**s) for s in summary["sources"])}
+    yield from _gone_or_changed(recorded, found)
+    yield from (Problem("new", found[name].uri) for name in sorted(found.keys() - recorded.keys()))
+    static = summary.get("static", {})
+    if static.get("source"):
+        # Other files may lie there, of which none of the fields was read.
+        found = {file.name: file for file in find_static(static["source"])}
+        recorded = {file.name: file for file in (SourceFile(**s) for s in static["files"])}
+        yield from _gone_or_changed(recorded, found)
+
+
+def _gone_or_changed(
+    recorded: dict[str, SourceFile], found: dict[str, SourceFile]
+) -> Iterable[Problem]:
     for name, file in recorded.items():
         if name not in found:
             yield Problem("missing", file.uri)
         elif (found[name].size, found[name].etag) != (file.size, file.etag):
             yield Problem("changed", found[name].uri)
-    yield from (Problem("new", found[name].uri) for name in sorted(found.keys() - recorded.keys()))
 
 
 def _remedy(

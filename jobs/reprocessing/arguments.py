@@ -116,6 +116,17 @@ def _add_conversion(verb: argparse.ArgumentParser) -> None:
         metavar="GRID",
         help="coarser grid by area average: degrees (5.625) or rows x columns (32x64)",
     )
+    verb.add_argument(
+        "--static_fields",
+        nargs="+",
+        metavar="NAME[=VALUE]",
+        help="fields without time to keep, such as lsm; =VALUE: what their missing pixels become",
+    )
+    verb.add_argument(
+        "--static_source",
+        metavar="URI",
+        help="NetCDF or GRIB files that hold them; default: they are among the source's own",
+    )
     own = verb.add_argument_group("options of one archive (default)")
     for name, (kind, text) in _archive_options().items():
         own.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(), help=text)
@@ -184,11 +195,12 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
 
 def request(arguments: argparse.Namespace) -> ConversionRequest:
     """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
+    from pipelines.conversion_options import ConversionOptions
     from pipelines.convert import ConversionRequest
     from pipelines.patience import STORAGE_WAIT_SECONDS
-    from pipelines.plan import ConversionOptions
     from pipelines.regrid import CoarseGrid
     from pipelines.splits import read_splits_file
+    from pipelines.static_tasks import parse_static
 
     options = ConversionOptions(
         variables=tuple(arguments.variables) if arguments.variables else None,
@@ -201,6 +213,7 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
             if getattr(arguments, name) is not None
         },
         regrid=str(CoarseGrid.parse(arguments.regrid)) if arguments.regrid else None,
+        static_fields=tuple(map(parse_static, arguments.static_fields or ())),
     )
     kept = getattr(arguments, "source_cache_gb", None)
     wait = getattr(arguments, "storage_wait", None)
@@ -209,6 +222,7 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
         source=arguments.source,
         store=arguments.store,
         options=options,
+        static_source=arguments.static_source,
         repair=getattr(arguments, "repair", False),
         workers=getattr(arguments, "workers", None),
         shared_paths=getattr(arguments, "shared_paths", "false") == "true",

@@ -27,6 +27,7 @@ def show_plan(plan: dict[str, Any]) -> str:
     ]
     for name, v in plan["variables"].items():
         rows.append((name, _variable_line(v)))
+    rows += _static_rows(plan["static_fields"])
     rows += [
         ("chunk, shard", f"{plan['chunk_frames']} and {plan['shard_frames']} frames"),
         ("shards", f"{plan['shards']}, of which {plan['shards_due']} to write"),
@@ -50,6 +51,11 @@ def show_report(report: ConversionReport) -> str:
         ("store", report.store),
         ("frames", f"{report.frames}, {report.missing_frames} missing in {report.gaps} gaps"),
         ("shards", f"{report.shards_written} written, {report.shards_skipped} as they were"),
+        *(
+            [("static fields", f"{report.static_fields_written} of {report.static_fields} written")]
+            if report.static_fields
+            else []
+        ),
         ("bytes", f"{size(report.bytes_raw)} raw, {size(report.bytes_stored)} stored"),
         (
             "seconds",
@@ -103,6 +109,7 @@ def show_store(description: dict[str, Any]) -> str:
             )
         )
         rows.append(("", _statistics_line(s)))
+    rows += _static_rows(description["static_fields"])
     provenance = description["provenance"]
     rows += [
         ("objects", f"{description['objects']} ({size(description['bytes'])})"),
@@ -238,6 +245,26 @@ def _variable_line(variable: dict[str, Any]) -> str:
     )
     unit = f" [{variable['units']}]" if variable["units"] else ""
     return f"{variable['long_name']}{unit} ({shape})"
+
+
+def _static_rows(fields: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Fields without time: what they are, and their statistics or where they come from."""
+    rows = []
+    for name, field in fields.items():
+        rows.append((name, f"{_variable_line(field)}, without time"))
+        if "file" in field:
+            fill = field["missing_pixels_set_to"]
+            more = "" if fill is None else f", missing pixels set to {fill:g}"
+            rows.append(("", f"from {field['file']}{more}"))
+        else:
+            rows.append(
+                (
+                    "",
+                    f"mean {field['mean']:.6g}, std {field['std']:.6g}, "
+                    f"{field['min']:.6g} to {field['max']:.6g}",
+                )
+            )
+    return rows
 
 
 def _period_rows(content: dict[str, Any]) -> list[tuple[str, str]]:

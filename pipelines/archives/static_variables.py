@@ -16,6 +16,7 @@ from pipelines.archives import era5
 from pipelines.archives.archive import (
     FileContents,
     Progress,
+    SourceFile,
     StaticVariable,
 )
 from pipelines.archives.files import find_files, reading
@@ -46,6 +47,11 @@ def take_static(
     return tuple(found), rest
 
 
+def find_static(source: str) -> tuple[SourceFile, ...]:
+    """The files at a source of static variables."""
+    return find_files(source, era5.ARCHIVE.suffixes, "static fields")
+
+
 def describe_static(
     source: str, progress: Progress = lambda done, total: None
 ) -> list[FileContents]:
@@ -56,7 +62,7 @@ def describe_static(
     source:
         A NetCDF or GRIB file, a folder, a glob or a zip of such; local or remote.
     """
-    files = find_files(source, era5.ARCHIVE.suffixes, "static fields")
+    files = find_static(source)
     contents = []
     for done, file in enumerate(files):
         progress(done, len(files))
@@ -111,9 +117,9 @@ def _find(contents: Sequence[FileContents], name: str) -> StaticVariable | None:
         StaticVariable(file, name, v.dims, v.shape, v.coordinates, v.attributes)
         for file, v in holders
     ]
-    first = fields[0]
-    values = read_static(first) if len(fields) > 1 else None
-    for other in fields[1:]:
+    first, *others = fields
+    values = read_static(first) if others else np.empty(0)
+    for other in others:
         if not np.array_equal(values, read_static(other), equal_nan=True):
             raise SourceError(
                 f"two files hold static field '{name}' differently",

@@ -231,8 +231,9 @@ def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
                     max_failures=options.checkpoints.max_failures,
                     max_preemption_failures=elastic.max_preemptions,
                     preemption_grace_s=elastic.preemption_grace,
-                    # A node that is gone early must not keep the others from their checkpoint.
-                    relax_collectives_on_preemption=True,
+                    # Else a worker that is still there, and late, is left behind at a barrier,
+                    # and the others wait for it in the gradients' sum.
+                    relax_collectives_on_preemption=False,
                 ),
                 checkpoint_config=CheckpointConfig(
                     num_to_keep=options.checkpoints.keep,

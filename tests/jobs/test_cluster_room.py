@@ -19,7 +19,7 @@ def cluster(
     return Cluster(most, len(nodes), tuple((node, 1) for node in nodes), scalable)
 
 
-def options(workers: int, cpus: int = 1, use_gpu: str = "auto") -> TrainOptions:
+def options(workers: int | str, cpus: int = 1, use_gpu: str = "auto") -> TrainOptions:
     return TrainOptions("store", "run", workers=workers, cpus_per_worker=cpus, use_gpu=use_gpu)  # pyright: ignore
 
 
@@ -30,6 +30,14 @@ def test_nodes_that_have_enough_in_all_but_not_one_by_one_are_refused() -> None:
     with pytest.raises(UsageError, match=r"room for 3: .*\n.*--workers to 3"):
         cluster({"CPU": 3}, {"CPU": 3}, {"CPU": 3}).wants_gpu(options(4, cpus=2))
     assert small.wants_gpu(options(3, cpus=2)) is False
+
+
+def test_of_a_range_of_workers_the_least_must_have_room() -> None:
+    two = cluster({"CPU": 1}, {"CPU": 1})
+    assert two.wants_gpu(options("2:8")) is False
+    assert cluster({"CPU": 8, "GPU": 1}).wants_gpu(options("1:4")) is True
+    with pytest.raises(UsageError, match=r"3 workers of 1 CPU need 3 CPU.* at most 2"):
+        two.wants_gpu(options("3:8"))
 
 
 def test_a_gpu_on_one_node_and_the_cores_on_another_make_no_worker() -> None:

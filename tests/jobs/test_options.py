@@ -97,11 +97,31 @@ def test_an_unknown_key_in_a_yaml_is_refused_with_the_nearest_name(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"workers": 0}, {"workers": 17}, {"cpus_per_worker": 0}],
+    [
+        *(
+            {"workers": given}
+            for given in (0, 17, "0:2", "3:2", "1:17", "1:", ":2", "many", "1:2:3")
+        ),
+        {"cpus_per_worker": 0},
+    ],
 )
-def test_numbers_that_cannot_work_are_refused(changes: dict[str, int]) -> None:
+def test_numbers_that_cannot_work_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         TrainOptions(store="a", run="b", **changes)
+
+
+def test_workers_are_a_number_or_a_range_also_in_a_yaml(tmp_path: Path) -> None:
+    options = parse("weatherbench.yaml", "", [*REQUIRED, "--workers", "1:16"])
+    assert (options.worker_range.least, options.worker_range.most) == (1, 16)
+    assert TrainOptions.from_dict(options.as_dict()) == options
+    config = tmp_path / "range.yaml"
+    config.write_text('workers: "2:4"\n')
+    options = parse("weatherbench.yaml", "", [*REQUIRED, "--config", str(config)])
+    assert str(options.worker_range) == "2 to 4"
+    assert parse("weatherbench.yaml", "", [*REQUIRED, "--workers", "3"]).workers == 3
+    assert not parse(
+        "weatherbench.yaml", "", [*REQUIRED, "--workers", "3:3"]
+    ).worker_range.is_elastic
 
 
 def test_every_registered_model_can_be_trained_by_its_name() -> None:

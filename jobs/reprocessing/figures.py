@@ -15,6 +15,7 @@ import numpy as np
 from jobs.drawing.axes import grid_axes
 from jobs.drawing.palettes import EVEN, MISSING, palette_of
 from jobs.drawing.style import STYLE
+from jobs.reprocessing.static_figures import draw_static
 from pipelines import uri as places
 from pipelines.store import Store
 from pipelines.store_sample import FrameSample, sample_frames, timeline
@@ -59,6 +60,8 @@ def write_figures(
             (f"map_{name}", lambda name=name: draw_maps(store, sample(name))),
             (f"histogram_{name}", lambda name=name: draw_histogram(store, sample(name))),
         ]
+    for name in store.static_fields:
+        drawings.append((f"static_{name}", lambda name=name: draw_static(store, name)))
     written = []
     for done, (name, draw) in enumerate(drawings):
         progress(done, len(drawings))

@@ -1,0 +1,49 @@
+"""Maps of a store's static fields."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jobs.drawing.axes import grid_axes
+from jobs.drawing.palettes import EVEN
+from pipelines.static_fields import read_field
+from pipelines.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DRAWN_PIXELS = 1000
+"""along one side of a map at most"""
+
+
+def draw_static(store: Store, name: str) -> Figure:
+    """One static field as a map, with its mean and standard deviation."""
+    from matplotlib.figure import Figure
+
+    info, values = store.static_fields[name], read_field(store, name)
+    grid = grid_axes(store, next(iter(store.variables)))
+    ratio = grid.aspect * (np.ptp(grid.rows) or 1.0) / (np.ptp(grid.columns) or 1.0)
+    height = 5.0 * float(np.clip(ratio, 0.35, 1.6)) + 1.75
+    figure = Figure(figsize=(5.6, height), layout="constrained")
+    axes = figure.add_subplot()
+    step = math.ceil(max(values.shape) / _DRAWN_PIXELS)
+    colours, norm = EVEN.scale(float(values.min()), float(values.max()))
+    image = axes.pcolormesh(
+        grid.columns[::step],
+        grid.rows[::step],
+        values[::step, ::step],
+        cmap=colours,
+        norm=norm,
+        shading="nearest",
+    )
+    grid.decorate(axes)
+    bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, aspect=32, pad=0.03)
+    bar.set_label(f"{name} ({info.units})" if info.units not in ("", "1") else name)
+    statistics = info.statistics
+    axes.set_title(f"mean {statistics['mean']:.4g}, std {statistics['std']:.4g}", fontsize=10.5)
+    made = " (synthetic)" if store.synthetic else ""
+    figure.suptitle(f"{info.long_name}{made}", x=0.01, ha="left", fontsize=12, weight="bold")
+    return figure

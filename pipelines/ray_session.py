@@ -16,6 +16,7 @@ from pipelines.errors import UsageError
 _OBJECT_STORE_BYTES = 128 * 1024**2
 """field values never pass through the object store: records of shards need little"""
 _CLEARING_SECONDS = 30.0
+_STARTS = 3
 UNLIMITED = 2**31
 """as many nodes as an autoscaler may add that does not say how many"""
 
@@ -45,17 +46,36 @@ def ray_session(workers: int | None = None) -> Iterator[None]:
     if address:
         _join(address, quiet)
     else:
-        ray.init(
-            address="local",
-            num_cpus=workers or os.cpu_count(),
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
+        start_here(workers or os.cpu_count() or 1, _OBJECT_STORE_BYTES, **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def start_here(cpus: int, object_store_bytes: int, **options: Any) -> None:
+    """Start a Ray of this process on this machine, whatever else runs on it.
+
+    Ray gives its own processes half a minute to start. On a machine that is full of other work they
+    need longer, but less the next time: their files are in memory then.
+    """
+    import ray
+
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=object_store_bytes,
+                include_dashboard=False,
+                **options,
+            )
+        except Exception as error:  # Ray has no class of its own for it
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

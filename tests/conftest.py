@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipelines.optional_libraries import load_pyproj_before_eccodes
+from tests import shared_ray
 
 if TYPE_CHECKING:
     from jobs.training.options import TrainOptions
@@ -34,21 +34,14 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    """One small Ray cluster for a test module, always shut down."""
-    import ray
+def ray_cluster() -> None:
+    """A small Ray, which other modules use as well; see :mod:`tests.shared_ray`."""
+    shared_ray.use()
 
-    # A cluster that runs on this machine already is not the tests'.
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=200 * 1024**2,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    ray.shutdown()
+
+def pytest_sessionfinish() -> None:
+    """No test leaves a Ray behind."""
+    shared_ray.end()
 
 
 @pytest.fixture(scope="session")

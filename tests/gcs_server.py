@@ -13,10 +13,22 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.object_storage import S3Server, free_port, in_environment
+from tests import shared_ray
+from tests.object_storage import S3Server, in_environment
 from tests.own_environment import python_of
 
 PACKAGES = ("gcp-storage-emulator",)
+# Its own command line takes any free port as well, and does not say which.
+_SERVE = """
+import threading, time
+from gcp_storage_emulator.server import create_server
+server = create_server("127.0.0.1", 0, in_memory=True)
+server.start()
+while server._api._httpd is None:
+    time.sleep(0.02)
+print(f"http://127.0.0.1:{server._api._httpd.server_address[1]}", flush=True)
+threading.Event().wait()
+"""
 
 
 @dataclass
@@ -35,18 +47,16 @@ class GoogleServer(S3Server):
 @contextmanager
 def serve_gcs() -> Iterator[GoogleServer]:
     """Serve, and point the standard variable of this process at it."""
-    port = free_port()
-    command = [
-        *(str(python_of("gcs", PACKAGES)), "-m", "gcp_storage_emulator"),
-        *("start", "--host", "127.0.0.1", "--port", str(port), "--in-memory", "--quiet"),
-    ]
-    server = GoogleServer(command, port, {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"})
+    shared_ray.end()
+    server = GoogleServer([str(python_of("gcs", PACKAGES)), "-c", _SERVE])
     try:
         server.start()
+        server.environment = {"STORAGE_EMULATOR_HOST": server.endpoint}
         with in_environment(server.environment):
             _forget_connections()
             yield server
     finally:
+        shared_ray.end()
         server.stop()
         _forget_connections()
 

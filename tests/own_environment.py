@@ -5,6 +5,7 @@ Each is made once under ``build``, with the versions that its file of constraint
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 import sys
@@ -25,8 +26,18 @@ def python_of(name: str, packages: tuple[str, ...]) -> Path:
     wanted = hashlib.sha256(constraints.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = ROOT / "build" / f"{name}-{wanted}"
     python, done = folder / "bin" / "python", folder / "complete"
-    if done.exists():
-        return python
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests may run in several processes
+        if not done.exists():
+            _make(name, folder, python, constraints, packages)
+            done.touch()
+    return python
+
+
+def _make(
+    name: str, folder: Path, python: Path, constraints: Path, packages: tuple[str, ...]
+) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
     install = subprocess.run(
         [
@@ -41,5 +52,3 @@ def python_of(name: str, packages: tuple[str, ...]) -> Path:
     if install.returncode:
         reason = install.stderr.strip().splitlines()[-1]
         pytest.skip(f"{name} cannot be installed from the package index: {reason}")
-    done.touch()
-    return python

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import uuid
+from collections.abc import Iterator
 
 import psutil
 
 _NAME = "GMG_TEST_FAMILY"
+
+
+@contextlib.contextmanager
+def nobody_listens() -> Iterator[int]:
+    """A port of this machine where connections are refused: it is taken, and not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 class Family:
@@ -50,7 +60,7 @@ class Family:
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            psutil.wait_procs(left, timeout=10)
+            psutil.wait_procs(left, timeout=60)
         return titles
 
 

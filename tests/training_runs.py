@@ -57,7 +57,7 @@ def job(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
@@ -69,7 +69,7 @@ def losses(run_uri: str) -> list[float]:
     return [record["loss"] for record in records]
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
     """Wait for a condition; fail naming it."""
     end = time.monotonic() + seconds
     while not condition():

@@ -14,9 +14,12 @@ import pytest
 from pipelines.convert import ConversionRequest, convert
 from pipelines.errors import SourceError
 from pipelines.plan import ConversionOptions
+from tests.barrier import Barrier, barrier
 from tests.pipelines.small_archives import hourly, write_days, write_netcdf
 from tests.pipelines.test_convert import content
 from tests.training_runs import ROOT, job
+
+__all__ = ["barrier"]
 
 SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
 SHARDS = 60
@@ -30,8 +33,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two nodes of one CPU each."""
+def cluster(barrier: Barrier) -> Iterator[Any]:
+    """A node of one CPU, which knows the barrier."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -53,41 +56,42 @@ def undisturbed(cluster: Any, archive: Path) -> dict[str, str]:
 
 
 def test_a_conversion_goes_on_without_a_node_that_died(
-    cluster: Any, undisturbed: dict[str, str], archive: Path, tmp_path: Path
+    barrier: Barrier, cluster: Any, undisturbed: dict[str, str], archive: Path, tmp_path: Path
 ):
     node = cluster.add_node(num_cpus=1, object_store_memory=100 * 1024**2)
     cluster.wait_for_nodes()
-    died: list[int] = []
-
-    def kill_the_node(done: int, total: int) -> None:
-        if done >= SHARDS // 6 and not died:
-            died.append(done)
-            cluster.remove_node(node, allow_graceful=False)
-
     request = ConversionRequest(
         "weatherbench", str(archive), str(tmp_path / "s"), SMALL, shared_paths=True
     )
-    report = convert(request, kill_the_node)
-    assert 0 < died[0] < SHARDS
+
+    def kill_the_node(worker: int) -> None:
+        cluster.remove_node(node, allow_graceful=False)
+
+    # One of the workers, be it on that node or on the other, is held while the node is killed.
+    with barrier.at(r"/\.ledger/t2m/000010\.json$", kill_the_node):
+        report = convert(request)
     assert report.shards_written == SHARDS
     assert content(tmp_path / "s") == undisturbed
 
 
 def test_a_source_that_is_cut_off_during_the_run_stops_it_and_nothing_wrong_is_kept(
-    cluster: Any, undisturbed: dict[str, str], archive: Path, tmp_path: Path
+    barrier: Barrier, cluster: Any, undisturbed: dict[str, str], archive: Path, tmp_path: Path
 ):
     source = tmp_path / "a"
     source.mkdir()
     whole = (archive / "a.nc").read_bytes()
     (source / "a.nc").write_bytes(whole)
 
-    def cut_off(done: int, total: int) -> None:
-        if done == 5:
-            (source / "a.nc").write_bytes(whole[: len(whole) // 2])
+    def cut_off(worker: int) -> None:
+        (source / "a.nc").write_bytes(whole[: len(whole) // 2])
 
+    # The worker that is held has shards 6 and 7 before it.
     request = ConversionRequest("weatherbench", str(source), str(tmp_path / "s"), SMALL)
-    with pytest.raises(SourceError, match=r"changed while|cannot be") as stopped:
-        convert(request, cut_off)
+    with (
+        pytest.raises(SourceError, match=r"changed while|cannot be") as stopped,
+        barrier.at(r"/\.ledger/t2m/000005\.json$", cut_off),
+    ):
+        convert(request)
     assert "a.nc" in str(stopped.value.where)
     assert not (tmp_path / "s" / "zarr.json").exists()
     with pytest.raises(SourceError) as refused:
@@ -161,7 +165,7 @@ def test_a_full_disk_ends_the_run_and_with_room_the_same_command_finishes_it(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     if "unshare" in done.stderr or done.returncode == 90:

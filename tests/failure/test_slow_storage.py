@@ -18,9 +18,10 @@ from pipelines.store import open_store
 from pipelines.stream import WindowStream
 from pipelines.verification import verify
 from pipelines.windows import WindowSpec, split_starts
+from tests import shared_ray
 from tests.latency_proxy import LatencyProxy
 from tests.moto_server import moto
-from tests.object_storage import S3Server, in_environment, s3_server
+from tests.object_storage import S3Server, bucket, in_environment, s3_server
 from tests.pipelines.small_archives import write_days
 from tests.pipelines.test_convert_object_storage import objects
 
@@ -38,24 +39,13 @@ REQUESTS_TO_OPEN = 20
 @pytest.fixture(scope="module", params=["s3_server", "moto"])
 def storage(request: pytest.FixtureRequest) -> Iterator[LatencyProxy]:
     """A relay in front of each of the servers in turn, which Ray's workers talk to as well."""
-    import ray
-
     server: S3Server = request.getfixturevalue(request.param)
     proxy = LatencyProxy(urlsplit(server.endpoint).port or 80, 0.0)
     with in_environment(server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}):
-        ray.init(
-            address="local",
-            num_cpus=2,
-            object_store_memory=100 * 1024**2,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
-        try:
-            yield proxy
-        finally:
-            ray.shutdown()
-            proxy.close()
+        shared_ray.use()
+        yield proxy
+        shared_ray.end()
+    proxy.close()
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +59,6 @@ def local(archive: Path, storage: LatencyProxy) -> str:
     store = str(archive.parent / f"local-{id(storage)}")
     assert convert(ConversionRequest("weatherbench", str(archive), store, OPTIONS)).changed
     return store
-
-
-def bucket() -> str:
-    return S3Server([], 0, {}).bucket()
 
 
 def data(store: str) -> dict[str, bytes]:

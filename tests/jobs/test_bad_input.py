@@ -22,6 +22,7 @@ from jobs.training import checkpoints
 from jobs.training.options import TrainOptions
 from pipelines import lease
 from pipelines.store import open_store
+from tests import shared_ray
 from tests.training_runs import small_options, write_config, write_untrained_run
 
 
@@ -45,6 +46,8 @@ def refused(
 ) -> Refuse:
     """Run a job's ``main`` with a command line; it has to be refused and to leave no trace."""
     import ray
+
+    shared_ray.end()
 
     def no_compute(*_: object, **__: object) -> None:
         pytest.fail("Ray was started for a command that cannot work")

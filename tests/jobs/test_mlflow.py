@@ -24,6 +24,7 @@ from jobs.training.job import train
 from jobs.training.mlflow_server import MLflowRun, ServerError, check_server
 from jobs.training.options import TrackingOptions, TrainingOptions, TrainOptions
 from pipelines.errors import UsageError
+from tests.processes import nobody_listens
 from tests.training_runs import small_options, wait_until
 
 PLACE = "s3://bucket/runs/first"
@@ -149,12 +150,13 @@ def test_a_training_shows_its_losses_and_validations_and_ends_as_finished(
 
 
 def test_a_server_that_is_not_there_is_refused_before_the_training(tmp_path: Path) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(UsageError, match="the MLflow server cannot be used") as refused:
-        check_server(nowhere, "weather")
-    assert f"where: {nowhere}" in str(refused.value)
-    with pytest.raises(ServerError, match="experiments/get-by-name"):
-        MLflowRun(nowhere, "weather", PLACE).open({})
+    with nobody_listens() as port:
+        nowhere = f"http://127.0.0.1:{port}"
+        with pytest.raises(UsageError, match="the MLflow server cannot be used") as refused:
+            check_server(nowhere, "weather")
+        assert f"where: {nowhere}" in str(refused.value)
+        with pytest.raises(ServerError, match="experiments/get-by-name"):
+            MLflowRun(nowhere, "weather", PLACE).open({})
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,10 @@ def test_a_lease_is_given_back_even_after_an_error(tmp_path: Path):
     assert not held(tmp_path)
 
 
-def test_a_second_writer_is_refused_with_owner_and_age(tmp_path: Path):
+def test_a_second_writer_is_refused_with_owner_and_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lease.time, "time", lambda: 1.8e9)
     with lease.hold(str(tmp_path)):
         with pytest.raises(BusyError) as refused:
             lease.acquire(str(tmp_path))

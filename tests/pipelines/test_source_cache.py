@@ -159,7 +159,7 @@ def process(cache: SourceCache, log: Path, seconds: float) -> subprocess.Popen[s
 def test_processes_that_want_one_file_at_once_fetch_it_once(tmp_path: Path):
     cache, log = SourceCache(), tmp_path / "log"
     running = [process(cache, log, 0.3) for _ in range(4)]
-    outputs = [one.communicate(timeout=60)[0].split() for one in running]
+    outputs = [one.communicate(timeout=300)[0].split() for one in running]
     assert sorted(len(output) for output in outputs) == [1, 1, 1, 2]
     assert all(output[-1] == "whole" for output in outputs)
     assert log.read_text().splitlines() == ["fetched"]
@@ -174,12 +174,12 @@ def test_a_killed_fetch_blocks_nobody_and_its_half_is_not_read(tmp_path: Path):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.stdout.close()
-    assert process(cache, log, 0).communicate(timeout=60)[0].split() == ["fetching", "whole"]
+    assert process(cache, log, 0).communicate(timeout=300)[0].split() == ["fetching", "whole"]
 
 
 def test_the_folder_of_a_killed_conversion_is_removed_by_the_next(tmp_path: Path):
     left, source = SourceCache(), Source()
-    assert process(left, tmp_path / "log", 0).communicate(timeout=60)[0]
+    assert process(left, tmp_path / "log", 0).communicate(timeout=300)[0]
     assert Path(left.folder).is_dir()
     with kept_copies():
         source.read("a")
@@ -191,7 +191,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path):
     with mine.active():
         source.read("a")
         other = SourceCache()
-        assert process(other, tmp_path / "log", 0).communicate(timeout=60)[0]
+        assert process(other, tmp_path / "log", 0).communicate(timeout=300)[0]
         source.read("a")
     mine.remove()
     assert source.fetched == ["a"]

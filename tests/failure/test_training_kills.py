@@ -8,22 +8,28 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from jobs.training import checkpoints, run
+from jobs.training import checkpoints
 from jobs.training.job import train
 from jobs.training.options import TrainOptions
 from pipelines.errors import BusyError, StoreError
+from tests.barrier import Barrier, barrier
 from tests.processes import Family
-from tests.training_runs import ROOT, has_checkpoint, losses, wait_until, write_config
+from tests.training_runs import ROOT, losses, write_config
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+__all__ = ["barrier"]
+
+pytestmark = pytest.mark.usefixtures("barrier", "ray_cluster")
 WORKER = "RayTrainWorker"
+PATIENCE = 300
+"""seconds for what ends by itself"""
+# The checkpoint before it is there; training goes on until too many wait for their upload.
+SECOND_CHECKPOINT = r"/step_0*12/checkpoint\.json$"
 
 
 @pytest.fixture
@@ -48,24 +54,20 @@ def family() -> Iterator[Family]:
 
 
 def test_a_killed_worker_is_replaced_and_the_curve_is_the_same_bit_for_bit(
-    options: TrainOptions, finished_run: TrainOptions
+    barrier: Barrier, options: TrainOptions, finished_run: TrainOptions
 ) -> None:
-    done_when_killed: list[int] = []
+    there: list[int] = []
 
-    def kill_after_a_checkpoint() -> None:
-        wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
+    def kill_the_other(first_worker: int) -> None:
         workers = [p for p in psutil.Process().children(recursive=True) if WORKER in p.name()]
-        workers[0].kill()
-        done_when_killed.append(checkpoints.list_checkpoints(options.run)[-1].step)
+        (other,) = [worker for worker in workers if worker.pid != first_worker]
+        there.extend(item.step for item in checkpoints.list_checkpoints(options.run))
+        other.kill()
 
-    killer = threading.Thread(target=kill_after_a_checkpoint)
-    killer.start()
-    train(options)
-    killer.join()
-    expected = losses(finished_run.run)
-    assert done_when_killed
-    assert done_when_killed[0] < len(expected)
-    assert losses(options.run) == expected
+    with barrier.at(SECOND_CHECKPOINT, kill_the_other):
+        train(options)
+    assert there == [6]
+    assert losses(options.run) == losses(finished_run.run)
 
 
 def start(options: TrainOptions, family: Family, folder: Path) -> subprocess.Popen[bytes]:
@@ -78,38 +80,42 @@ def start(options: TrainOptions, family: Family, folder: Path) -> subprocess.Pop
 
 
 def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(
-    options: TrainOptions, finished_run: TrainOptions, family: Family, tmp_path: Path
+    barrier: Barrier,
+    options: TrainOptions,
+    finished_run: TrainOptions,
+    family: Family,
+    tmp_path: Path,
 ) -> None:
-    driver = start(options, family, tmp_path)
-    wait_until(lambda: run.is_run(options.run), "the run's record")
-    with pytest.raises(BusyError, match=r"another process writes to this run: .* heard of"):
-        train(options)
-    wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
-    workers = family.named(WORKER)
-    driver.kill()
-    driver.wait()
-    expected = losses(finished_run.run)
-    assert checkpoints.list_checkpoints(options.run)[-1].step < len(expected)
-    assert len(workers) == options.workers
-    _, left = psutil.wait_procs(workers, timeout=60)
-    assert not left, "a training worker outlived its driver"
-    family.end(0)  # Ray's agents notice only a minute later that their node is gone
+    with barrier.before(SECOND_CHECKPOINT):
+        driver = start(options, family, tmp_path)
+        barrier.wait(lambda: driver.poll() is None)
+        with pytest.raises(BusyError, match=r"another process writes to this run: .* heard of"):
+            train(options)
+        workers = family.named(WORKER)
+        driver.kill()
+        driver.wait()
+        assert [item.step for item in checkpoints.list_checkpoints(options.run)] == [6]
+        assert len(workers) == options.workers
+        _, left = psutil.wait_procs(workers, timeout=PATIENCE)
+        assert not left, "a training worker outlived its driver"
+        family.end(0)  # Ray's agents notice only a minute later that their node is gone
     train(options)
-    assert losses(options.run) == expected
+    assert losses(options.run) == losses(finished_run.run)
 
 
 def test_an_interrupted_training_says_how_to_go_on_and_leaves_no_process(
-    options: TrainOptions, family: Family, tmp_path: Path
+    barrier: Barrier, options: TrainOptions, family: Family, tmp_path: Path
 ) -> None:
-    driver = start(options, family, tmp_path)
-    wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
-    assert len(family.named(WORKER)) == options.workers
-    driver.send_signal(signal.SIGINT)
-    assert driver.wait(timeout=60) == 130
+    with barrier.before(SECOND_CHECKPOINT):
+        driver = start(options, family, tmp_path)
+        barrier.wait(lambda: driver.poll() is None)
+        assert len(family.named(WORKER)) == options.workers
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(timeout=PATIENCE) == 130
     log = (tmp_path / "log").read_text()
     assert "interrupted; the same command resumes" in log
     assert "Traceback" not in log
-    assert family.end(20) == []
+    assert family.end(PATIENCE) == []
 
 
 def test_a_half_written_checkpoint_is_passed_over(copied_run: str) -> None:

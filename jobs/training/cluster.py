@@ -75,7 +75,8 @@ class Cluster:
             cpu: nodes.Worker = {"CPU": options.cpus_per_worker}
             gpu = cpu | {"GPU": 1}
             shapes = {"true": [gpu], "false": [cpu], "auto": [gpu, cpu]}[options.use_gpu]
-            return "GPU" in nodes.wait_for_one(options.worker_range.least, shapes, _say)
+            least, limit = options.worker_range.least, options.elastic.start_wait
+            return "GPU" in nodes.wait_for_one(least, shapes, _say, limit)
         gpus, cpus = self.resources.get("GPU", 0), self.resources.get("CPU", 0)
         least = options.worker_range.least
         if options.use_gpu == "true" and gpus < least:

@@ -8,11 +8,12 @@ that no nodes of its can ever hold it.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines.errors import UsageError
+from pipelines.errors import PlatformError, UsageError
 from pipelines.ray_session import cluster_status
 
 AGAIN_SECONDS = 60.0
@@ -24,7 +25,9 @@ Worker = dict[str, float]
 """What one worker asks for: resource -> amount"""
 
 
-def wait_for_one(workers: int, shapes: Sequence[Worker], say: Callable[[str], None]) -> Worker:
+def wait_for_one(
+    workers: int, shapes: Sequence[Worker], say: Callable[[str], None], limit: float = 0
+) -> Worker:
     """Wait until the cluster has room for so many workers, of the first shape that it can have.
 
     The nodes stay, idle from then on: whoever asks next is placed on them.
@@ -37,14 +40,18 @@ def wait_for_one(workers: int, shapes: Sequence[Worker], say: Callable[[str], No
         What one worker asks for, by preference.
     say:
         Told what is waited for, and again every minute.
+    limit:
+        Seconds after which waiting ends; 0: for ever.
 
     Raises
     ------
     UsageError
         The autoscaler has no such nodes, or too few of them.
+    PlatformError
+        It has, but none came within the limit.
     """
     for shape in shapes:
-        if _wait_for(workers, shape, say):
+        if _wait_for(workers, shape, say, limit or math.inf):
             return shape
     wanted = words(workers, shapes[-1])
     raise UsageError(
@@ -67,13 +74,24 @@ def words(workers: int, shape: Worker) -> str:
     return f"{workers} x {one}" if len(shape) == 1 else f"{workers} x ({one})"
 
 
-def _wait_for(workers: int, shape: Worker, say: Callable[[str], None]) -> bool:
+def _wait_for(workers: int, shape: Worker, say: Callable[[str], None], limit: float) -> bool:
     """True once there is room, False where the autoscaler will never make it."""
     from ray.util.placement_group import placement_group, remove_placement_group
 
+    from jobs.training.scaling import room_for, staying_nodes
+
+    def tell(more: str = "") -> None:
+        say(
+            f"waiting for nodes: asks for {words(workers, shape)}, the cluster has {_standing()}, "
+            f"the autoscaler may add nodes{more}"
+        )
+
+    began, said = time.monotonic(), -AGAIN_SECONDS
+    if room_for(staying_nodes().values(), shape) < workers:
+        tell()
+        said = time.monotonic()
     group = placement_group([shape] * workers, strategy="PACK")
     try:
-        said = -AGAIN_SECONDS
         while not group.wait(LOOK_SECONDS):
             report = cluster_status().autoscaling_state
             refused = any(
@@ -83,10 +101,14 @@ def _wait_for(workers: int, shape: Worker, say: Callable[[str], None]) -> bool:
             if refused and not _others_hold(shape):
                 return False
             if time.monotonic() - said >= AGAIN_SECONDS:
+                tell(_coming(report))
                 said = time.monotonic()
-                say(
-                    f"waiting for nodes: asks for {words(workers, shape)}, the cluster has "
-                    f"{_standing()}, the autoscaler may add nodes{_coming(report)}"
+            if time.monotonic() - began > limit:
+                raise PlatformError(
+                    f"no nodes for {words(workers, shape)} within {limit:g} s: the cluster has "
+                    f"{_standing()}{_coming(report)}",
+                    remedy="see `ray status` for what the autoscaler does, or the cloud's quota; a "
+                    "longer --elastic.start_wait waits longer",
                 )
         _use(group, workers, shape)
         return True

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.cluster
 HEAD_ID = "f" * 51 + "00000"
 HEAD_TYPE = "ray.head.default"
 """what the provider calls a head, and how it identifies it"""
+ALONE = 10
+"""seconds that Ray's processes may take to end after the head has"""
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 
 
@@ -75,6 +77,8 @@ def head() -> Iterator[Head]:
     }
     with ray_head("--num-cpus", "0", environment=environment, prepare=prepare) as head:
         yield head
+        head.stop()
+        assert head.family.end(ALONE) == []
 
 
 def worker_nodes(head: Head) -> list[dict[str, Any]]:
@@ -99,7 +103,7 @@ def test_a_training_gets_its_nodes_and_they_go_when_it_has_ended(
     assert worker_nodes(head) == []
     code, output = finished(training(head, options, tmp_path / "fits"))
     assert code == 0, output
-    (line,) = [line for line in output.splitlines() if line.startswith("waiting for nodes")]
+    line = next(line for line in output.splitlines() if line.startswith("waiting for nodes"))
     assert "asks for 2 x 1 CPU, the cluster has 0 CPU on 1 node(s)" in line
     assert "trained 1 epochs" in output
     assert len(losses(options.run)) == 24

@@ -54,6 +54,13 @@ BENCHMARKS = {
     ),
     "memory": Benchmark("Memory", ("memory.py",), ("--sizes", "0.1", "1")),
     "training": Benchmark("Training step", ("training.py",), ("--steps", "1"), writes_json=False),
+    "ray_train": Benchmark(
+        "Training on two workers",
+        ("ray_train.py",),
+        ("--rounds", "2", "--steps", "1", "--batch", "1", "--hidden", "16"),
+    ),
+    "submit": Benchmark("Submit to first step", ("submit.py",), ("--repeats", "1")),
+    "scaling": Benchmark("Scaling", ("scaling.py",), ("--rounds", "1", "--hidden", "64")),
     "models": Benchmark("Models", ("models.py",), ("--models", "convlstm"), writes_json=False),
 }
 

@@ -64,7 +64,8 @@ def _frames(
     axes = [dim for dim in _TIME if dim in array.dims]
     sizes = [array.sizes[dim] for dim in axes]
     held = np.flatnonzero(_held(array, axes))
-    indices = dict(zip(axes, np.unravel_index(held[positions], sizes), strict=True))
+    places = np.unravel_index(held[positions], sizes) if axes else ()
+    indices = dict(zip(axes, places, strict=True))
     picked = {dim: np.unique(index, return_inverse=True) for dim, index in indices.items()}
     try:
         block = array.isel({dim: unique for dim, (unique, _) in picked.items()})

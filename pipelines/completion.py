@@ -25,6 +25,8 @@ def complete(
     lease: Lease,
     store: str,
     fields: Mapping[str, ShardRecord],
+    *,
+    new: bool,
 ) -> tuple[bool, bool]:
     """Write what is not shards, the root last; whether anything changed, and the statistics.
 
@@ -38,6 +40,8 @@ def complete(
         Of the plan, see :func:`pipelines.resume.summarise`.
     fields:
         Records of the static fields.
+    new:
+        There was no store before: nothing of it is looked for.
     """
     from pipelines.documents import ROOT, compose
 
@@ -47,12 +51,19 @@ def complete(
         )
         for layout in plan.layouts
     }
-    objects = compose(plan, moments, unreadable, fields)
-    uris = {name: places.join(store, *name.split("/")) for name in objects}
     ledger = Ledger(store)
-    asking: list[Callable[[], Any]] = [partial(_read_or_none, uri) for uri in uris.values()]
-    summary_before, _, *standing = places.at_once(store, [ledger.read_plan, lease.check, *asking])
-    old: dict[str, Any] = dict(zip(uris, standing, strict=True))
+    composing: list[Callable[[], Any]] = [
+        partial(compose, plan, moments, unreadable, fields),
+        ledger.read_plan,
+        lease.check,
+    ]
+    composed, summary_before, _ = places.at_once(store, composing)
+    objects: dict[str, bytes] = composed
+    uris = {name: places.join(store, *name.split("/")) for name in objects}
+    old: dict[str, bytes | None] = dict.fromkeys(objects)
+    if not new:
+        asking = [partial(_read_or_none, uri) for uri in uris.values()]
+        old = dict(zip(uris, places.at_once(store, asking), strict=True))
     changed = [name for name, content in objects.items() if old[name] != content]
     sums = {name: checksum(content) for name, content in objects.items()}
     finished = summary | {"objects": sums, "state": "complete"}

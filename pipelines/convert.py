@@ -8,9 +8,12 @@ A reader of the store sees the metadata of before or of after, and shards that f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
@@ -19,7 +22,7 @@ from pipelines.archives.source_cache import SourceCache, kept_copies
 from pipelines.archives.time_axes import all_times
 from pipelines.completion import complete
 from pipelines.conversion_options import ConversionOptions
-from pipelines.lease import hold
+from pipelines.lease import Lease, hold
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.moments_table import moments_tables
 from pipelines.patience import STORAGE_WAIT_SECONDS, Patience, waiting
@@ -98,12 +101,15 @@ class ConversionReport:
 def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b: None) -> Plan:
     """The plan of a request, checked against what stands at the store; writes nothing."""
     with kept_copies(request.source_cache_bytes):
-        return _plan(request, progress)
+        return _plan(request, Ledger(request.store).read_plan(), progress)
 
 
-def _plan(request: ConversionRequest, progress: Progress) -> Plan:
+def _plan(
+    request: ConversionRequest,
+    summary: dict[str, Any] | None,
+    progress: Progress = lambda done, total: None,
+) -> Plan:
     archive = load_archive(request.archive)
-    summary = Ledger(request.store).read_plan()
     options = remember_options(summary, request.archive, request.options, request.store)
     if isinstance(archive, RadarArchive):
         archive.refuse_regrid(options.regrid)
@@ -137,17 +143,9 @@ def _convert(
     began = time.monotonic()
     check_writable(request.store)
     ledger = Ledger(request.store)
-    before = ledger.read_plan()
-    plan = plan_conversion(request)
-    indexed = time.monotonic()
-    with (
-        waiting(Patience(request.storage_wait, say)),
-        hold(request.store, say) as lease,
-        ExitStack() as ending,
-    ):
-        if before != (latest := ledger.read_plan()):
-            # Another converter was here while this one read headers: plan on what it left.
-            before, plan = latest, plan_conversion(request)
+    with ExitStack() as ending:
+        lease, before, plan = _begin(request, say, ending)
+        indexed = time.monotonic()
         sweep_partial(request.store)
         channels = {layout.name: layout.channels for layout in plan.layouts}
         moments = ending.enter_context(moments_tables(channels))
@@ -155,8 +153,12 @@ def _convert(
         def keep(record: ShardRecord) -> None:
             moments[record.variable].write(record.start, record.moments)
 
-        due, records = due_tasks(plan, request.store, keep)
+        due, records = list(plan.tasks), dict[tuple[str, int], ShardRecord]()
+        if before is not None:
+            due, records = due_tasks(plan, request.store, keep)
         removed: list[str] = []
+        if request.repair or plan.static or not due:
+            lease.permit.confirm()
         if request.repair:
             removed = remove_strays(plan, request.store)
             for place in damaged(request.store, records):
@@ -172,7 +174,8 @@ def _convert(
                 started = time.monotonic()
                 used = {"--store": request.store, "--source": request.source}
                 check_reachable(used, request.shared_paths)
-                ledger.write_plan(summary | {"objects": objects, "state": "converting"})
+                converting = summary | {"objects": objects, "state": "converting"}
+                sure = ending.enter_context(_aside(lease, ledger, converting))
                 progress(0, len(due))
                 destination = Destination(
                     places.absolute(request.store),
@@ -181,10 +184,12 @@ def _convert(
                     plan.index.options,
                     cache,
                     request.storage_wait,
+                    lease.permit,
                 )
                 try:
                     results = converted_on_ray(due, request.workers, destination)
                     for done, (record, of_frames) in enumerate(results, start=1):
+                        sure.result()
                         records[record.variable, record.shard] = record
                         moments[record.variable].write(record.start, of_frames)
                         progress(done, len(due))
@@ -194,7 +199,7 @@ def _convert(
                 sweep_partial(request.store)
                 converted = time.monotonic()
         changed, new_statistics = complete(
-            plan, records, moments, summary, lease, request.store, fields
+            plan, records, moments, summary, lease, request.store, fields, new=before is None
         )
     gaps = plan.gaps()
     return ConversionReport(
@@ -219,6 +224,44 @@ def _convert(
         static_fields=len(plan.static),
         static_fields_written=fields_written,
     )
+
+
+def _begin(
+    request: ConversionRequest, say: _Say, ending: ExitStack
+) -> tuple[Lease, dict[str, Any] | None, Plan]:
+    """The lease, what an earlier run wrote of its plan, and the plan that continues it."""
+    ledger = Ledger(request.store)
+    patience = waiting(Patience(request.storage_wait, say))
+    if not places.is_local(request.store):
+        # There a lease is sure after a while only, which is time to plan in.
+        ending.enter_context(patience)
+        lease = ending.enter_context(hold(request.store, say, confirmed=False))
+        before = ledger.read_plan()
+        with waiting(Patience(0.0)):
+            return lease, before, _plan(request, before)
+    before = ledger.read_plan()
+    plan = _plan(request, before)
+    ending.enter_context(patience)
+    lease = ending.enter_context(hold(request.store, say))
+    if before != (latest := ledger.read_plan()):
+        # Another converter was here while this one read headers: plan on what it left.
+        before, plan = latest, _plan(request, latest)
+    return lease, before, plan
+
+
+@contextmanager
+def _aside(lease: Lease, ledger: Ledger, summary: dict[str, Any]) -> Iterator[Future[None]]:
+    """Write the plan as soon as the lease is sure; workers wait for that on their own."""
+
+    def write() -> None:
+        lease.permit.confirm()
+        ledger.write_plan(summary)
+
+    with ThreadPoolExecutor(1) as aside:
+        written = aside.submit(copy_context().run, write)
+        if places.is_local(ledger.store):
+            written.result()
+        yield written
 
 
 def _unreadable(records: Mapping[tuple[str, int], ShardRecord]) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ from pipelines.patience import Patience, waiting
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
+SETTLING_SECONDS = 0.5
+"""after which two who took a lease on an object store at the same time both see who has it"""
 
 _released: set[str] = set()
 """tokens that this process gave back: one that still stands could not be removed"""
@@ -60,6 +62,36 @@ class LeaseRecord:
         return f"{self.user}@{self.host.split('/')[0]}, process {self.pid}"
 
 
+@dataclass(frozen=True)
+class Permit:
+    """A lease as its owner's workers know it: they ask before they write. Can be pickled."""
+
+    uri: str
+    record: LeaseRecord
+    what: _What
+    sure_at: float
+    """when it is sure, on the clock of its host that only goes forward"""
+
+    def confirm(self) -> None:
+        """Wait until the lease is sure; returns at once on a local disk, and later on.
+
+        An object store has no exclusive section: the last of two writers is the one who holds, and
+        until then neither may write.
+
+        Raises
+        ------
+        BusyError
+            Another process holds it.
+        """
+        if places.is_local(self.uri):
+            return
+        here = self.record.host == this_process().host
+        time.sleep(max(0.0, self.sure_at - time.monotonic()) if here else SETTLING_SECONDS)
+        held = _read(self.uri)
+        if held is None or held.token != self.record.token:
+            raise _busy(self.uri, held or self.record, self.what)
+
+
 class Lease:
     """A lease that is held; :func:`hold` makes one."""
 
@@ -67,6 +99,7 @@ class Lease:
         self.uri = uri
         self.what: _What = what
         self.record = record
+        self.permit = Permit(uri, record, what, time.monotonic() + SETTLING_SECONDS)
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -127,10 +160,13 @@ def check_held(uri: str, token: str, what: _What) -> None:
 
 
 @contextmanager
-def hold(uri: str, say: _Print = print, what: _What = "store") -> Iterator[Lease]:
+def hold(
+    uri: str, say: _Print = print, what: _What = "store", *, confirmed: bool = True
+) -> Iterator[Lease]:
     """Hold the lease of the store or run at ``uri`` while the block runs.
 
-    ``what`` is the word for it in messages, and the option that names it.
+    ``what`` is the word for it in messages, and the option that names it. Where it need not be
+    ``confirmed``, the block calls ``permit.confirm`` before it writes anything.
 
     Raises
     ------
@@ -139,8 +175,10 @@ def hold(uri: str, say: _Print = print, what: _What = "store") -> Iterator[Lease
     UsageError
         It cannot be written.
     """
-    lease = acquire(uri, say, what)
+    lease = _take(uri, say, what)
     try:
+        if confirmed:
+            lease.permit.confirm()
         yield lease
     finally:
         lease.release()
@@ -148,6 +186,16 @@ def hold(uri: str, say: _Print = print, what: _What = "store") -> Iterator[Lease
 
 def acquire(uri: str, say: _Print = print, what: _What = "store") -> Lease:
     """Take the lease, see :func:`hold`."""
+    lease = _take(uri, say, what)
+    try:
+        lease.permit.confirm()
+    except BaseException:
+        lease.release()
+        raise
+    return lease
+
+
+def _take(uri: str, say: _Print, what: _What) -> Lease:
     waited_for: LeaseRecord | None = None
     began = time.monotonic()
     while True:
@@ -166,12 +214,6 @@ def acquire(uri: str, say: _Print = print, what: _What = "store") -> Lease:
                 f"{uri}"
             )
         time.sleep(1.0)
-    if not places.is_local(uri):
-        # An object store has no exclusive section: the last of two writers is the one who holds.
-        time.sleep(0.5)
-        held = _read(uri)
-        if held is None or held.token != mine.token:
-            raise _busy(uri, held or mine, what)
     return Lease(uri, mine, what)
 
 

@@ -17,8 +17,8 @@ from pipelines.plan import ShardTask
 from pipelines.shard_task import Destination, convert_shards
 
 # Shards that a Ray task takes at most, and tasks that a worker gets at least.
-_LOCAL = 4, 4
-_REMOTE = 8, 2
+_LOCAL = 8, 3
+_REMOTE = 16, 1
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,8 +85,8 @@ def _blocks(shards: int, workers: int, remote: bool) -> int:
     """How many Ray tasks the shards are dealt to: a few rows each, where there are many.
 
     Between two tasks a worker waits for the driver, and on a remote store for its last uploads; a
-    task that takes several shards, one after the other, waits less. Every worker still gets several
-    tasks, so that none is left with the rest.
+    task that takes several shards, one after the other, waits less. Where there are very many every
+    worker still gets several tasks, so that none is left with the rest.
     """
     most, tasks = _REMOTE if remote else _LOCAL
     rows = min(most, max(1, shards // (tasks * workers)))

@@ -25,6 +25,7 @@ from pipelines.archives.archive import Decode, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.source_cache import SourceCache
 from pipelines.errors import SourceError, UnreadableError
+from pipelines.lease import Permit
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.patience import Patience, waiting
 from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask
@@ -34,7 +35,8 @@ from pipelines.statistics import frame_moments
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-_UPLOADS = 2
+_UPLOADS = 4
+"""shards of a worker that are on their way at once"""
 _RUN_BYTES = 2 * 1024**2
 """bytes of float32 frames that are decoded at a time: what stays in a cache until it is encoded,
 and what memory is taken and given back for without asking the system"""
@@ -53,6 +55,8 @@ class Destination:
     """where copies of remote sources are kept from shard to shard"""
     storage_wait: float = 0.0
     """seconds that a storage may be away before a shard fails"""
+    permit: Permit | None = None
+    """asked before the first shard is written; None: whoever calls has the lease for sure"""
 
 
 def convert_shards(
@@ -61,7 +65,7 @@ def convert_shards(
     """Make shards, publish each in one write, and commit its record to the ledger.
 
     On a remote store the next shards are decoded while those before them are on their way: at most
-    two, so that a worker holds three compressed shards and no more.
+    four, so that a worker holds five compressed shards and no more.
 
     Yields
     ------
@@ -83,23 +87,37 @@ def _uploaded(
     tasks: Sequence[ShardTask], sources: _Sources, destination: Destination
 ) -> Iterator[ShardRecord | Exception]:
     with ThreadPoolExecutor(_UPLOADS) as uploads:
+        permitted = uploads.submit(_permitted, destination)
         under_way: deque[Future[ShardRecord | Exception]] = deque()
         for task in tasks:
             made = _outcome(partial(_make, task, sources, destination))
             if len(under_way) >= _UPLOADS:
                 yield under_way.popleft().result()
-            under_way.append(uploads.submit(_upload, made, destination))
+            under_way.append(uploads.submit(_upload, made, permitted, destination))
             del made
         while under_way:
             yield under_way.popleft().result()
 
 
+def _permitted(destination: Destination) -> None:
+    if destination.permit is not None:
+        with waiting(Patience(destination.storage_wait, _log.warning)):
+            destination.permit.confirm()
+
+
 def _upload(
-    made: tuple[ShardRecord, list[bytes]] | Exception, destination: Destination
+    made: tuple[ShardRecord, list[bytes]] | Exception,
+    permitted: Future[None],
+    destination: Destination,
 ) -> ShardRecord | Exception:
     if isinstance(made, Exception):
         return made
-    return _outcome(lambda: _publish(*made, destination))
+
+    def publish() -> ShardRecord:
+        permitted.result()
+        return _publish(*made, destination)
+
+    return _outcome(publish)
 
 
 def _outcome(action: Callable[[], T]) -> T | Exception:

@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -250,7 +251,7 @@ def delete(uri: str) -> None:
 
     def remove() -> None:
         fs.invalidate_cache()
-        if fs.exists(path):
+        with suppress(FileNotFoundError):
             fs.rm_file(path)
 
     ask(uri, "removing", remove)

@@ -36,12 +36,14 @@ class Progress:
 
     step: int | None
     """of the last news: steps done; None before the first"""
-    saved: int | None
-    """step of the last checkpoint that this process's workers have written; None: none yet"""
+    last: int | None
+    """step of the checkpoint that answers what was asked; None: none yet"""
     nodes: dict[int, str]
     """rank -> node, of the latest group of workers"""
-    stopping: bool
+    stopping: bool = False
     """whether the run was asked to end"""
+    leaving: bool = False
+    """whether a node of this group was announced to go"""
 
 
 class Board:
@@ -55,6 +57,7 @@ class Board:
         self._saved: int | None = None
         self._wishes = self._answered = 0
         self._wish: Wish | None = None
+        self._leaving = False
 
     def write(self, news: dict[str, Any]) -> None:
         """Replace the news: ``step``, ``steps`` and ``note``."""
@@ -85,9 +88,14 @@ class Board:
         """Note where a worker runs."""
         self._nodes[rank] = node
 
+    def announce(self, line: str) -> None:
+        """Note that a node of this group is to be taken away, and say so."""
+        self._leaving = True
+        self.say(line)
+
     def new_group(self) -> None:
         """Forget what concerned the workers before."""
-        self._nodes = {}
+        self._nodes, self._leaving = {}, False
         self.withdraw()
 
     def ask(self, kind: Literal["checkpoint", "stop"]) -> int:
@@ -120,7 +128,9 @@ class Board:
 
     def progress(self) -> Progress:
         """How far the run is."""
-        return Progress(self._news.get("step"), self._saved, self._nodes, self.stopping())
+        wished = self._wish is not None and self._answered >= self._wish.number
+        last = self._saved if wished else None
+        return Progress(self._news.get("step"), last, self._nodes, self.stopping(), self._leaving)
 
 
 def final_failure(error: Exception) -> PlatformError | None:

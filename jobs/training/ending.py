@@ -83,7 +83,7 @@ def used_up(options: TrainOptions, error: Exception, progress: Progress) -> Plat
             where=f"{options.run}: {kept(options.run)}",
             remedy=f"mend the cause, then go on with the same command:\n    {command()}",
         )
-    if is_preemption(error):
+    if is_preemption(error) or progress.leaving:
         what = f"nodes were taken away more than {options.elastic.max_preemptions} times"
         option = "--elastic.max_preemptions"
     else:
@@ -99,7 +99,7 @@ def used_up(options: TrainOptions, error: Exception, progress: Progress) -> Plat
 
 def stopped(options: TrainOptions, progress: Progress) -> StoppedError:
     """The error of a run that was asked to end."""
-    written = "" if progress.saved is None else ", after a last checkpoint"
+    written = "" if progress.last is None else f", after a last checkpoint (step {progress.last})"
     return StoppedError(
         f"ended by SIGTERM{written}",
         where=f"{options.run}: {kept(options.run)}",
@@ -118,9 +118,11 @@ def ending_on_sigterm(board: Any, grace: float) -> Iterator[None]:
         return
     late = threading.Timer(grace, os.kill, (os.getpid(), signal.SIGINT))
     late.daemon = True
+    asked: list[bool] = []
 
     def ask(_signal: int, _frame: Any) -> None:
-        if not late.is_alive():
+        if not asked:
+            asked.append(True)
             late.start()
             board.ask.remote("stop")
             print(f"SIGTERM: ending after a last checkpoint, within {grace:g} s", file=sys.stderr)

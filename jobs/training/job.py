@@ -101,11 +101,12 @@ def train(options: TrainOptions) -> Outcome:
                 run.write_record(options, plan.store.fingerprint)
             _say(_headline(plan, parameters, cluster, use_gpu))
             _fit(plan, use_gpu, held.record.token)
-        return Outcome.of(options, _last(options), already=False)
+        return Outcome.of(options, checkpoints.list_checkpoints(options.run)[-1], already=False)
 
 
-def _last(options: TrainOptions) -> checkpoints.Checkpoint:
-    return checkpoints.list_checkpoints(options.run)[-1]
+def _last(options: TrainOptions) -> checkpoints.Checkpoint | None:
+    found = checkpoints.list_checkpoints(options.run)
+    return found[-1] if found else None
 
 
 def _say(line: str) -> None:
@@ -254,6 +255,8 @@ def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
                 trainer.fit()
         except ray.train.TrainingFailedError as error:
             failure, progress = ended()
+            if progress.stopping and not failure:
+                raise stopped(options, progress) from None
             raise failure or used_up(options, error, progress) from None
         except SystemExit:  # how Ray Train answers an interrupt
             _, progress = ended()
@@ -263,7 +266,8 @@ def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
         failure, progress = ended()
         if failure:
             raise failure
-        if progress.stopping and not is_finished(_last(options), options):
+        last = _last(options)
+        if progress.stopping and not (last and is_finished(last, options)):
             raise stopped(options, progress)
 
 

@@ -123,6 +123,6 @@ class Notices:
             # Training goes on until the node is gone: a second checkpoint keeps most of that.
             self._last_call = info.deadline_ms / 1000 - reserve if left > 2 * reserve else None
         ranks = ", ".join(map(str, info.preempted_ranks))
-        self._board.say.remote(
+        self._board.announce.remote(
             f"the node of worker {ranks} is to be taken away {when}: a checkpoint is written now"
         )

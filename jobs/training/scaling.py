@@ -16,7 +16,6 @@ from typing import Any, cast
 import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
 from ray.train.v2._internal.execution.scaling_policy import (
     AUTOSCALING_REQUESTS_GET_TIMEOUT_S,
     ElasticScalingPolicy,
@@ -26,9 +25,9 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingDecision,
     ScalingPolicy,
 )
-from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
-from jobs.training.ending import causes, is_preemption
+from jobs.training.ending import StoppedError
+from jobs.training.failures import Failures
 from jobs.training.options import TrainOptions
 from pipelines.errors import PlatformError
 
@@ -48,7 +47,7 @@ ANSWER_SECONDS = 300.0
 
 
 class Trainer(TorchTrainer):
-    """``TorchTrainer`` whose number of workers follows this module."""
+    """``TorchTrainer`` with the number of workers and the failures decided here."""
 
     def __init__(self, *arguments: Any, board: Any, options: TrainOptions, **others: Any):
         super().__init__(*arguments, **others)
@@ -59,6 +58,9 @@ class Trainer(TorchTrainer):
             os.environ.setdefault(name, value)
         kind = Elastic if self._options.worker_range.is_elastic else Fixed
         arguments["scaling_policy"] = kind(self.scaling_config, self._board, self._options)
+        arguments["failure_policy"] = Failures(
+            cast(Any, self.run_config.failure_config), self._board, self._options
+        )
         return super()._initialize_and_run_controller(**arguments)
 
 
@@ -87,7 +89,7 @@ def staying_nodes() -> dict[str, dict[str, float]]:
 
 
 class _Telling(ScalingPolicy):
-    """What both policies have: they wait with words, and tell of failures."""
+    """What both policies have: they wait with words, and not for ever."""
 
     def __init__(self, scaling_config: ScalingConfig, board: Any, options: TrainOptions):
         super().__init__(scaling_config)
@@ -95,12 +97,13 @@ class _Telling(ScalingPolicy):
         self._worker: dict[str, float] = dict(
             cast(Any, scaling_config._resources_per_worker_not_none)
         )
-        self._failures = 0
         self._waits_since: float | None = None
         self._said = 0.0
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """As Ray's policy decides; ends the run where there has been no room for too long."""
+        if ray.get(self._board.stopping.remote()):
+            raise StoppedError("the run was asked to end")
         self._board.new_group.remote()
         decision = super().make_decision_for_non_running_worker_group()  # pyright: ignore[reportAbstractUsage]
         self._wait()
@@ -141,25 +144,6 @@ class _Telling(ScalingPolicy):
         return (
             f"{least} worker(s) of {one} are needed, the cluster's {len(staying_nodes())} node(s) "
             f"have room for {room} ({there})"
-        )
-
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Say what has failed, and whether it counts."""
-        if not isinstance(current_state, (RestartingState, ReschedulingState)):
-            return
-        error = current_state.training_failed_error
-        if isinstance(error, ControllerError):
-            return  # no room within Ray's own limit: said by _wait
-        if is_preemption(error):
-            at_deadline = isinstance(error, PreemptionError) and error.drain_timed_out
-            how = "its deadline has come" if at_deadline else "it was taken away"
-            self._board.say.remote(f"a node is gone as announced ({how}): no failure counted")
-            return
-        self._failures += 1
-        most = self._options.checkpoints.max_failures
-        progress: Any = ray.get(self._board.progress.remote())
-        self._board.say.remote(
-            f"failure {self._failures} of at most {most}: {causes(error, progress)}"
         )
 
 

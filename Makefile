@@ -1,5 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+# Tests wait as much as they compute: so many processes share them, a file of tests to one of them.
+TEST_PROCESSES ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -20,8 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## the whole main job on a seeded synthetic archive: page in build/demo/report.html
 	$(RUN) jobs/demo.py --folder build/demo
 
-test: $(INSTALLED)  ## every test; those on real sample archives skip where there are none
-	$(RUN) -m pytest
+test: $(INSTALLED)  ## every test, on TEST_PROCESSES=2; those on real sample archives skip where there are none
+	$(RUN) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: $(INSTALLED)  ## style and types
 	$(RUN) -m ruff check .

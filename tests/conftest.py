@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,30 +52,45 @@ def traffic_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tests.archives_made_here import write_traffic
     from tests.training_runs import job
 
-    folder = tmp_path_factory.mktemp("traffic")
-    write_traffic(folder / "archive")
-    store = str(folder / "store.zarr")
-    done = job(
-        "reprocess.py",
-        *("convert", "--archive", "taxibj", "--source", str(folder / "archive"), "--store", store),
-        *("--splits", str(_three_parts(folder)), "--chunk_frames", "32"),
-    )
-    assert done.returncode == 0, done.stderr
-    return store
+    def make(folder: Path) -> None:
+        shared_ray.be_there()
+        write_traffic(folder / "archive")
+        source = ("--archive", "taxibj", "--source", folder / "archive")
+        splits = ("--splits", _three_parts(folder), "--chunk_frames", 32)
+        done = job("reprocess.py", "convert", *source, "--store", folder / "store.zarr", *splits)
+        assert done.returncode == 0, done.stderr
+
+    return str(_made_once(tmp_path_factory, "traffic", make) / "store.zarr")
 
 
 @pytest.fixture(scope="session")
 def finished_run(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
     """The options of a finished training on two workers of one node, which nothing disturbed.
 
-    Its folder is every test's: copy it before changing anything in it.
+    Its folder is every test's, and other processes may read it: copy it before doing anything.
     """
     from jobs.training.job import train
     from tests.training_runs import small_options
 
-    options = small_options(traffic_store, str(tmp_path_factory.mktemp("runs") / "finished"))
-    train(options)
-    return options
+    def make(folder: Path) -> None:
+        shared_ray.be_there()
+        train(small_options(traffic_store, str(folder / "run")))
+
+    folder = _made_once(tmp_path_factory, "finished", make)
+    return small_options(traffic_store, str(folder / "run"))
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made by the first of the processes that share the tests, for all of them."""
+    root = factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            folder.mkdir()
+            make(folder)
+            (folder / "complete").touch()
+    return folder
 
 
 def _three_parts(folder: Path) -> Path:

@@ -30,6 +30,14 @@ def use() -> None:
     start_here(4, 200 * 1024**2, log_to_driver=False, configure_logging=False)
 
 
+def be_there() -> None:
+    """Have a Ray run in this process: the one that does, or else the shared one."""
+    import ray
+
+    if not ray.is_initialized():
+        use()
+
+
 def end() -> None:
     """Shut down whatever Ray this process runs; nothing happens where there is none."""
     if "ray" in sys.modules:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from jobs.command_line import run as run_job
 from jobs.training import checkpoints, run
 from jobs.training.options import (
     CheckpointOptions,
@@ -49,10 +54,34 @@ def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
     return TrainOptions(**{**values, **changes})
 
 
-def job(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a job as ``python jobs/...`` does, but in this process, with the Ray that runs in it.
+
+    With variables for its environment it becomes a process of its own, see :func:`script`.
+    """
+    if environment:
+        return script(*arguments, **environment)
+    name, *words = map(str, arguments)
+    main = importlib.import_module(f"jobs.{name.removesuffix('.py')}").main
+    code: Any = None
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        patch.setattr(sys, "argv", [f"jobs/{name}", *words])
+        try:
+            run_job(main)
+        except SystemExit as ended:
+            code = ended.code
+    return subprocess.CompletedProcess([name, *words], code or 0, out.getvalue(), err.getvalue())
+
+
+def script(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python jobs/...`` as a user would, in a process of its own."""
+    name, *words = map(str, arguments)
     return subprocess.run(
-        [sys.executable, f"jobs/{arguments[0]}", *arguments[1:]],
+        [sys.executable, f"jobs/{name}", *words],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,

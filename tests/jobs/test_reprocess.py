@@ -14,14 +14,14 @@ from jobs.reprocessing.presentation import show_store
 from pipelines.inspection import inspect as describe
 from pipelines.statistics import missing_moments, reduce_moments
 from pipelines.store import open_store
+from tests import training_runs
 from tests.pipelines.small_archives import write_days
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def job(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "jobs" / "reprocess.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return training_runs.job("reprocess.py", *arguments)
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> dict:
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a/ (three days, one missing) and s/, its store."""
     folder = tmp_path_factory.mktemp("job")
     write_days(folder / "a", 1, 2, 4)
-    done = job(*convert(folder), "--shard_frames", 24, "--json")
+    done = training_runs.script("reprocess.py", *convert(folder), "--shard_frames", 24, "--json")
     assert done.returncode == 0, done.stderr
     report = last_line(done)
     assert report["frames"] == 96

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from jobs.reprocessing.arguments import parse
 from jobs.reprocessing.presentation import show_plan
+from tests import training_runs
 from tests.jobs.forecasts.stores import weather, write_store
 from tests.pipelines.small_archives import write_days
 
@@ -18,8 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def job(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "jobs" / "reprocess.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return training_runs.job("reprocess.py", *arguments)
 
 
 def test_a_plan_counts_windows_and_estimates_the_cost(tmp_path: Path):

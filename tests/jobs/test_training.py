@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,30 +55,36 @@ def test_the_last_checkpoint_forecasts_as_it_was_validated(finished_run: TrainOp
     assert total / len(plan.validation_starts) == pytest.approx(last.validation_loss, rel=1e-5)
 
 
-def test_the_same_command_again_is_a_no_op_that_says_so(finished_run: TrainOptions) -> None:
-    before = {
-        path: path.stat().st_mtime_ns for path in Path(finished_run.run).rglob("*.safetensors")
-    }
-    outcome = train(finished_run)
+@pytest.fixture
+def copied_run(finished_run: TrainOptions, tmp_path: Path) -> TrainOptions:
+    """The finished run in another folder."""
+    shutil.copytree(finished_run.run, tmp_path / "copy")
+    return dataclasses.replace(finished_run, run=str(tmp_path / "copy"))
+
+
+def test_the_same_command_again_is_a_no_op_that_says_so(copied_run: TrainOptions) -> None:
+    def tensors() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in Path(copied_run.run).rglob("*.safetens*")}
+
+    before = tensors()
+    outcome = train(copied_run)
     assert outcome.already_finished
     assert "nothing to do" in outcome.summary()
-    after = {
-        path: path.stat().st_mtime_ns for path in Path(finished_run.run).rglob("*.safetensors")
-    }
-    assert before == after
+    assert tensors() == before
+    assert len(before) > 10
 
 
 def test_a_relative_path_is_the_same_run_and_store_as_the_absolute_one(
-    finished_run: TrainOptions, monkeypatch: pytest.MonkeyPatch
+    copied_run: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, store = Path(finished_run.run), Path(finished_run.store)
+    run, store = Path(copied_run.run), Path(copied_run.store)
     monkeypatch.chdir(store.parent)
     relative = dataclasses.replace(
-        finished_run, store=store.name, run=os.path.relpath(run, store.parent)
+        copied_run, store=store.name, run=os.path.relpath(run, store.parent)
     )
     outcome = train(relative)
     assert outcome.already_finished
-    assert outcome.run == finished_run.run
+    assert outcome.run == copied_run.run
 
 
 def test_one_worker_with_micro_batches_gives_the_curve_of_two_in_double_precision(

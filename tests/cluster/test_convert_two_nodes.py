@@ -16,6 +16,7 @@ from pipelines.convert import ConversionRequest, convert
 from pipelines.plan import ConversionOptions
 from pipelines.ray_session import on_other_nodes
 from pipelines.store import open_store
+from tests import shared_ray
 from tests.pipelines.small_archives import fields, hourly, write_days
 from tests.pipelines.test_zips import zipped
 
@@ -31,6 +32,7 @@ def other_folder() -> Iterator[Path]:
     # Ray puts sockets there, whose paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="n"))
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 1024**2}
+    shared_ray.end()
     cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     try:
         cluster.add_node(env_vars={"TMPDIR": str(folder)}, **node)

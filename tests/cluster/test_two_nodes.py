@@ -12,6 +12,7 @@ import pytest
 from jobs.training.job import train
 from jobs.training.options import TrainOptions
 from pipelines.errors import UsageError
+from tests import shared_ray
 from tests.training_runs import losses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("two_nodes")]
@@ -24,6 +25,7 @@ def two_nodes() -> Iterator[None]:
     from ray.cluster_utils import Cluster
 
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 1024**2}
+    shared_ray.end()
     cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     try:
         cluster.add_node(**node)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 HEAD_ID = "f" * 51 + "00000"
 HEAD_TYPE = "ray.head.default"
 """what the provider calls a head, and how it identifies it"""
-ALONE = 10
+ALONE = 120
 """seconds that Ray's processes may take to end after the head has"""
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 

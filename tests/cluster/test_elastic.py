@@ -18,6 +18,7 @@ from jobs.training import checkpoints, run
 from jobs.training.job import train
 from jobs.training.options import CheckpointOptions, TrainOptions
 from jobs.training.run_options import ElasticOptions
+from tests import shared_ray
 from tests.gated_training import Gate, Gates
 from tests.training_runs import has_checkpoint, losses, wait_until
 
@@ -69,6 +70,7 @@ def nodes() -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
         patch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.2")
+        shared_ray.end()
         cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
         try:
             nodes = Nodes(cluster)

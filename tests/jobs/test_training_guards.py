@@ -9,10 +9,8 @@ import io
 import json
 import math
 import shutil
-import threading
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,24 +30,26 @@ from jobs.training.plan import make_plan
 from jobs.training.tracking import METRICS
 from pipelines.order import EpochOrder
 from pipelines.stream import WindowStream
-from tests.training_runs import small_options
+from tests import shared_ray
+from tests.barrier import Barrier, barrier
+from tests.training_runs import small_options, wait_until
+
+__all__ = ["barrier"]
 
 BAD_FRAME = 100
 """a frame of the train period that holds infinities"""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_with_metrics() -> Iterator[str]:
+def ray_with_metrics(barrier: Barrier) -> str:
     """A Ray that exports its metrics twice a second; the address of its metrics page."""
     import ray
 
-    quiet = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "500")
-        ray.init(address="local", num_cpus=4, object_store_memory=200 * 1024**2, **quiet)
+        shared_ray.use()
     (node,) = ray.nodes()
-    yield f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    ray.shutdown()
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,10 @@ class Told:
 
 @pytest.fixture(scope="module")
 def guarded(
-    damaged_store: str, ray_with_metrics: str, tmp_path_factory: pytest.TempPathFactory
+    damaged_store: str,
+    ray_with_metrics: str,
+    barrier: Barrier,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Told:
     """One epoch on two workers that leaves bad steps out and validates every fifth step."""
     options = small_options(
@@ -88,22 +91,31 @@ def guarded(
         validation=ValidationOptions(windows=20, every_steps=5),
     )
     seen: list[str] = []
-    over = threading.Event()
 
-    def watch() -> None:
-        while not over.wait(0.2):
-            with suppress(OSError):
-                page = urllib.request.urlopen(ray_with_metrics, timeout=5).read().decode()
-                if "gmg_" in page:
-                    seen.append(page)
+    def look(worker: int) -> None:
+        wait_until(lambda: all(shown(name) for name in METRICS), "the gauges of the run")
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    with redirect_stderr(io.StringIO()) as said:
+    def shown(name: str) -> list[float]:
+        with suppress(OSError):
+            seen.append(urllib.request.urlopen(ray_with_metrics, timeout=60).read().decode())
+        return gauge(name, options.run, seen[-1] if seen else "")
+
+    # The last checkpoint waits until the page has been looked at: afterwards the worker is gone.
+    with (
+        redirect_stderr(io.StringIO()) as said,
+        barrier.at(r"/step_0*24/checkpoint\.json$", look),
+    ):
         train(options)
-    over.set()
-    watcher.join()
-    return Told(options, said.getvalue(), "\n".join(seen))
+    return Told(options, said.getvalue(), seen[-1])
+
+
+def gauge(name: str, run_uri: str, page: str) -> list[float]:
+    """What a page of metrics says of a run."""
+    return [
+        float(line.rsplit(" ", 1)[1])
+        for line in page.splitlines()
+        if line.startswith(f"ray_{name}{{") and f'run="{run_uri}"' in line
+    ]
 
 
 def stopped_after(options: TrainOptions, step: int, folder: Path) -> TrainOptions:
@@ -214,17 +226,12 @@ def compare_curves(run_uri: str) -> None:
 
 
 def test_prometheus_finds_the_gauges_of_the_run_on_the_metrics_port(guarded: Told) -> None:
-    samples = [line for line in guarded.metrics.splitlines() if line.startswith("ray_gmg_")]
     for name in METRICS:
-        values = [
-            float(line.rsplit(" ", 1)[1])
-            for line in samples
-            if line.startswith(f"ray_{name}{{") and f'run="{guarded.options.run}"' in line
-        ]
+        values = gauge(name, guarded.options.run, guarded.metrics)
         assert values, f"{name} is not on the page"
         assert all(value >= 0 or math.isnan(value) for value in values)
-    waits = [line for line in samples if line.startswith("ray_gmg_data_wait_fraction{")]
-    assert all(float(line.rsplit(" ", 1)[1]) <= 1 for line in waits)
+    waits = gauge("gmg_data_wait_fraction", guarded.options.run, guarded.metrics)
+    assert all(value <= 1 for value in waits)
 
 
 def test_validations_that_do_not_improve_end_the_training_now_and_after_a_stop(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -27,55 +25,52 @@ from pipelines.frame_reader import FrameReader
 from pipelines.order import Pool
 from pipelines.patience import Patience, passes
 from pipelines.stream import DirectTransport, Transport, WindowStream
-from tests.object_storage import S3Server, s3_server
-from tests.training_runs import has_checkpoint, losses, small_options, wait_until
+from tests.barrier import Barrier, barrier
+from tests.failing_relay import FailingRelay
+from tests.object_storage import S3Server, bucket, in_environment, s3_server
+from tests.training_runs import losses, small_options
 
-__all__ = ["s3_server"]
+__all__ = ["barrier", "s3_server"]
 
 
 @pytest.fixture(scope="module")
-def storage(s3_server: S3Server, request: pytest.FixtureRequest) -> Iterator[S3Server]:
-    """A server that Ray's workers, which start after it, know from their environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # the driver's own patience only makes tests longer
+def storage(
+    s3_server: S3Server, barrier: Barrier, request: pytest.FixtureRequest
+) -> Iterator[FailingRelay]:
+    """A relay in front of a server; Ray's workers know it and the barrier from their environment.
+
+    The driver's own patience would only make tests longer.
+    """
+    relay = FailingRelay(s3_server.port)
+    with in_environment({"AWS_ENDPOINT_URL": relay.endpoint, "AWS_MAX_ATTEMPTS": "1"}):
         request.getfixturevalue("ray_cluster")
-        yield s3_server
+        yield relay
+    relay.close()
 
 
 @pytest.fixture(scope="module")
-def options(finished_run: TrainOptions, storage: S3Server) -> TrainOptions:
+def options(finished_run: TrainOptions, storage: FailingRelay) -> TrainOptions:
     """The finished run once more, with store and run on S3; no failure is allowed to it."""
-    bucket = storage.bucket()
-    fsspec.filesystem("s3").put(finished_run.store, f"{bucket}/stores/flow.zarr", recursive=True)
+    place = bucket()
+    fsspec.filesystem("s3").put(finished_run.store, f"{place}/stores/flow.zarr", recursive=True)
     return dataclasses.replace(
         finished_run,
-        store=f"{bucket}/stores/flow.zarr",
-        run=f"{bucket}/runs/small",
+        store=f"{place}/stores/flow.zarr",
+        run=f"{place}/runs/small",
         checkpoints=CheckpointOptions(every_steps=4, keep=20, max_failures=0, storage_wait=90),
     )
 
 
 def test_checkpoints_wait_for_a_storage_that_is_away_and_no_worker_fails(
-    options: TrainOptions, finished_run: TrainOptions, storage: S3Server
+    options: TrainOptions, finished_run: TrainOptions, storage: FailingRelay
 ) -> None:
-    met: list[int] = []
-
-    def interrupt() -> None:
-        wait_until(lambda: has_checkpoint(options.run, 4), "the first checkpoint")
-        met.append(checkpoints.list_checkpoints(options.run)[-1].step)
-        storage.stop()
-        try:
-            wait_until(lambda: "trying again" in said.getvalue(), "the training to notice", 60)
-        finally:
-            storage.start()
-
-    outage = threading.Thread(target=interrupt)
-    with redirect_stderr(io.StringIO()) as said:
-        outage.start()
-        outcome = train(options)
-    outage.join()
-    assert met
-    assert met[0] < outcome.step
+    with (
+        redirect_stderr(io.StringIO()) as said,
+        storage.outage(
+            r"^PUT .*/step_0*4/checkpoint.json$", 1, until=lambda: "trying again" in said.getvalue()
+        ),
+    ):
+        train(options)
     assert losses(options.run) == losses(finished_run.run)
     assert "trying again for up to 90 s" in said.getvalue()
     assert "s of trying" in said.getvalue()
@@ -160,23 +155,24 @@ def test_a_storage_that_stays_away_ends_the_waiting_with_its_fault(tmp_path: Pat
 
 
 def test_a_run_whose_lease_another_process_took_stops_and_writes_no_more(
-    finished_run: TrainOptions, tmp_path: Path, storage: S3Server
+    barrier: Barrier,
+    storage: FailingRelay,
+    finished_run: TrainOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # could come between read and write
     options = dataclasses.replace(finished_run, run=str(tmp_path / "run"), workers=1)
-    written: list[list[int]] = []
 
-    def take_over() -> None:
-        wait_until(lambda: has_checkpoint(options.run, 6), "the first checkpoint")
+    def take_over(worker: int) -> None:
         other = dataclasses.replace(lease.this_process(), host="elsewhere/1", user="ada")
         record = dataclasses.asdict(other)
         (Path(options.run) / ".ledger" / "lease.json").write_text(json.dumps(record))
-        time.sleep(0.5)  # an upload that had begun may end
-        written.append([item.step for item in checkpoints.list_checkpoints(options.run)])
 
-    thief = threading.Thread(target=take_over)
-    thief.start()
-    with pytest.raises(PlatformError, match="another process took the run over"):
+    with (
+        pytest.raises(PlatformError, match="another process took the run over"),
+        barrier.at(r"/step_0*12/checkpoint\.json$", take_over),
+    ):
         train(options)
-    thief.join()
-    assert written[0][-1] < make_plan(options).total_steps
-    assert [item.step for item in checkpoints.list_checkpoints(options.run)] == written[0]
+    # The second one had begun when the lease was taken.
+    assert [item.step for item in checkpoints.list_checkpoints(options.run)] == [6, 12]

@@ -134,3 +134,42 @@ def test_what_does_not_fit_is_refused_by_name(small: Make) -> None:
         small("gmg-s", static_channels=-1)
     with pytest.raises(ConfigurationError, match="compat='official'"):
         small("gmg-s", static_channels=1, compat="official")
+
+
+def growth(batch: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Frames (B, 2, 1, 12, 12) that grow by half over land, and the land (B, 1, 12, 12)."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.rand(batch, 1, 1, 12, 12, generator=generator) + 0.5
+    land = (torch.rand(batch, 1, 12, 12, generator=generator) < 0.5).float()
+    return torch.cat([first, first * (1 + 0.5 * land[:, None])], dim=1), land
+
+
+def test_where_land_decides_the_answer_a_model_that_sees_it_is_far_better() -> None:
+    errors = {}
+    for channels in (0, 1):
+        torch.manual_seed(0)
+        model = gmg_model.create_model(
+            "convlstm",
+            in_shape=(1, 12, 12),
+            hidden=(8, 8),
+            patch_size=1,
+            filter_size=3,
+            residual=True,
+            static_channels=channels,
+        )
+        optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+        for step in range(80):
+            frames, land = growth(4, seed=step)
+            options = {"static": land} if channels else {}
+            loss = (model(frames[:, :1], 1, **options) - frames[:, 1:]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        frames, land = growth(64, seed=1_000_000)
+        options = {"static": land} if channels else {}
+        with torch.no_grad():
+            error = (model.eval()(frames[:, :1], 1, **options) - frames[:, 1:]).square().mean()
+        errors[channels] = float(error)
+    # Without the land the best is the mean growth, whose error is its variance.
+    assert errors[0] > 0.06
+    assert errors[1] < 0.2 * errors[0]

@@ -6,7 +6,7 @@ h row, w column of the motion modules' grid of stride 2.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def has_motion(model: nn.Module) -> bool:
 
 @torch.inference_mode()
 def motion_trend(
-    model: nn.Module, frames_btchw: Tensor, horizon: int, layer: int = 0, **options: Any
+    model: nn.Module, frames_btchw: Tensor, horizon: int, layer: int = 0
 ) -> MotionTrend:
     """D of one layer at each step that makes a forecast.
 
@@ -52,8 +52,6 @@ def motion_trend(
         (B, T, C, H, W) normalised frames that the model is given.
     layer:
         Of the motion modules, from 0 at the frame.
-    options:
-        What else the model's `forward` is called with.
 
     Raises
     ------
@@ -72,7 +70,7 @@ def motion_trend(
 
     hook = module.register_forward_hook(keep)
     try:
-        model(frames_btchw, horizon, **options)
+        model(frames_btchw, horizon)
     finally:
         hook.remove()
     # One step a frame, and a step's output is the frame after it.

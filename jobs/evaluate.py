@@ -15,9 +15,10 @@ sums by day, month and hour (grouping.py), the intervals (intervals.py), the sco
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from jobs.command_line import parser_class, print_json, progress, run
+from pipelines.errors import UsageError
 
 
 def evaluate(
@@ -35,6 +36,7 @@ def evaluate(
     shared_paths: bool = False,
     resamples: int = 1000,
     seed: int = 0,
+    colours: Literal["usual", "lightness"] = "usual",
     json: bool = False,
 ) -> None:
     """Score, write the report and print a summary.
@@ -57,6 +59,8 @@ def evaluate(
         shared_paths: local paths are the same on every node of the cluster.
         resamples: of the bootstrap over days that gives scores their intervals; 0 for none.
         seed: of the members' noise and of the bootstrap.
+        colours: of radar on the page: the usual ones, or steps of the same hues that darken one by
+            one, which colour-blind eyes and black-and-white prints tell apart.
         json: print one JSON object on standard output instead of the summary.
     """
     from jobs.forecasts.actors import Pool
@@ -65,8 +69,9 @@ def evaluate(
     from jobs.forecasts.evaluation import evaluate as score_windows
     from jobs.forecasts.matching import refuse_leak, refuse_mismatch, refuse_selection
     from jobs.forecasts.model_forecast import TrainedForecast
+    from jobs.forecasts.motion import example_motion
     from jobs.forecasts.protocols import Selection, parse_thresholds
-    from jobs.forecasts.report import Provenance, write_report
+    from jobs.forecasts.report import FILM_RANK, Provenance, write_report
     from jobs.forecasts.score_table import as_csv
     from jobs.forecasts.wording import summary
     from jobs.training.checkpoints import load_checkpoint
@@ -76,13 +81,14 @@ def evaluate(
 
     names = tuple(name.strip() for name in protocols.split(",") if name.strip())
     selection = Selection(names, parse_thresholds(thresholds), members)
-    _refuse_counts(horizon=horizon, workers=workers + 1)
+    if workers < 0:
+        raise UsageError(f"workers must be 0 or more, not {workers}")
     opened, trained = open_store(store), load_checkpoint(checkpoint)
     refuse_mismatch(trained, opened)
     refuse_leak(opened, split)
     refuse_selection(trained, opened, split)
     refuse_unwritable(report)
-    window = replace(trained.window, horizon=horizon or trained.window.horizon)
+    window = trained.window if horizon is None else replace(trained.window, horizon=horizon)
     notes = []
     if window.horizon > trained.window.horizon:
         notes.append(
@@ -115,7 +121,8 @@ def evaluate(
     maps = error_dataset(evaluation, opened, trained.variables)
     if maps is not None:
         write_error_fields(written.fields, maps)
-    write_report(report, evaluation, provenance, opened, selection.headline)
+    motion = example_motion(trained, evaluation, FILM_RANK)
+    write_report(report, evaluation, provenance, opened, selection.headline, motion, colours)
     found: dict[str, Any] = {"report": written.page, "scores": written.scores}
     found |= {"table": written.table, "fields": written.fields if maps is not None else None}
     if json:
@@ -124,15 +131,6 @@ def evaluate(
     lines = [f"note: {note}" for note in evaluation.notes]
     lines += [f"{name}: {place}" for name, place in found.items() if place]
     print("\n".join([*summary(evaluation, selection.headline), *lines]))
-
-
-def _refuse_counts(**counts: int | None) -> None:
-    """UsageError for a number that must be at least 1."""
-    from pipelines.errors import UsageError
-
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"{name} must be at least 1, not {count}")
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ def svg(figure: Figure, title: str) -> str:
     element = re.sub(r'<g id="[^"]*"', "<g", element)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     element = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", element)
-    element = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", element)
+    element = re.sub(r"font-family: [^;\"]*;?", "", element)
     for colour, name in THEME.items():
         element = element.replace(f"{colour}", f"var(--{name}, {colour})")
     return element.replace("<svg", f'<svg role="img" aria-label="{_attribute(title)}"', 1)
@@ -115,8 +115,10 @@ def coloured(image: Any, colours: Any) -> Any:
     # Pillow's own search for the nearest colour is not exact: it makes white paper grey.
     bits = np.asarray(image).reshape(-1, 3).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     unique, places = np.unique(bits, return_inverse=True)
-    found = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.int32)
-    distances = ((found[:, None] - table[None].astype(np.int32)) ** 2).sum(axis=2)
+    found = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.float32)
+    entries = table.astype(np.float32)
+    # Squared distance, less the part that all entries share.
+    distances = (entries**2).sum(axis=1) - 2 * found @ entries.T
     nearest = distances.argmin(axis=1).astype(np.uint8)[places]
     result = Image.fromarray(nearest.reshape(image.height, image.width), mode="P")
     result.putpalette(table.tobytes())

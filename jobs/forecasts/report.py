@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jobs.command_line import finite
-from jobs.forecasts import figures, wording
+from jobs.drawing.axes import grid_axes
+from jobs.drawing.curves import training_curve
+from jobs.drawing.palettes import Colours
+from jobs.forecasts import page_cases, page_charts, page_tables, wording
 from jobs.forecasts.destination import destinations
-from jobs.forecasts.scores import MODEL, Evaluation, Example, GroupScores
+from jobs.forecasts.motion import Motion
+from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
 from pipelines import uri as places
 from pipelines.clips import split_text
 
@@ -22,39 +24,8 @@ if TYPE_CHECKING:
     from pipelines.store import Store
 
 TEMPLATE = Path(__file__).with_name("report.html")
-MAP_LEADS = 3
-MAP_CHANNELS = 2
-TABLE_LEADS = 6
-
-COLUMNS: dict[str, tuple[str, str, str]] = {
-    "rmse": ("RMSE", "units", "lower"),
-    "mae": ("MAE", "units", "lower"),
-    "bias": ("Bias", "units", "zero"),
-    "ssim": ("SSIM", "", "higher"),
-    "psnr": ("PSNR", "dB", "higher"),
-    "rmse_latitude": ("RMSE, latitude-weighted", "units", "lower"),
-    "acc": ("Anomaly correlation", "", "higher"),
-    "mse_pixel_sum": ("MSE, pixel sum", "", "lower"),
-    "mae_pixel_sum": ("MAE, pixel sum", "", "lower"),
-    "mse_spatial_norm": ("MSE, pixel mean", "", "lower"),
-    "mae_spatial_norm": ("MAE, pixel mean", "", "lower"),
-    "rmse_spatial_norm": ("RMSE, pixel mean", "", "lower"),
-    "ssim_uniform7_range2_clipped": ("SSIM, range 2", "", "higher"),
-    "psnr_frame_mean_clipped": ("PSNR", "dB", "higher"),
-    "mse_uint8_rounded": ("MSE", "squared grey levels", "lower"),
-    "psnr_uint8_rounded_pooled_range_forecast": ("PSNR, span of the forecasts", "dB", "higher"),
-    "ssim_uint8_rounded_uniform7_range255": ("SSIM", "", "higher"),
-    "mse_pixel_sum_clipped": ("MSE, pixel sum", "", "lower"),
-    "mae_pixel_sum_clipped": ("MAE, pixel sum", "", "lower"),
-    "psnr_uint8_truncated_frame_mean": ("PSNR", "dB", "higher"),
-    "ssim_uint8_truncated_uniform7_range255": ("SSIM", "", "higher"),
-    "gdl1_pixel_sum_clipped": ("GDL, exponent 1", "", "lower"),
-    "gdl2_pixel_sum_clipped": ("GDL, exponent 2", "", "lower"),
-    "gdl": ("Gradient difference", "units", "lower"),
-    "power_ratio_finer_8px": ("Power finer than 8 pixels", "of the truth's", "one"),
-}
-"""Heading, unit and the better direction of the scores that tables show; CSI and its kin follow."""
-EVENT_SCORES = {"csi": "higher", "pod": "higher", "far": "lower", "hss": "higher", "fss": "higher"}
+FILM_RANK = "median"
+"""The example that is animated and that motion is drawn over."""
 
 
 @dataclass(frozen=True)
@@ -101,232 +72,124 @@ class Provenance:
 
 
 def write_report(
-    report: str, evaluation: Evaluation, provenance: Provenance, store: Store, protocol: str
+    report: str,
+    evaluation: Evaluation,
+    provenance: Provenance,
+    store: Store,
+    protocol: str,
+    motion: Motion | None = None,
+    colours: Colours = "usual",
 ) -> tuple[str, str]:
     """Write the page and the JSON; returns their URIs."""
-    page, record = destinations(report)
+    page, record, *_ = destinations(report)
     result = finite({**provenance.to_json(), **evaluation.to_json()})
+    html = render(evaluation, provenance, store, protocol, motion, colours)
     places.write_bytes(record, json.dumps(result, indent=1, ensure_ascii=False).encode())
-    places.write_bytes(page, render(evaluation, provenance, store, protocol).encode())
+    places.write_bytes(page, html.encode())
     return page, record
 
 
-def render(evaluation: Evaluation, provenance: Provenance, store: Store, protocol: str) -> str:
-    """The page as HTML."""
+def render(
+    evaluation: Evaluation,
+    provenance: Provenance,
+    store: Store,
+    protocol: str,
+    motion: Motion | None = None,
+    colours: Colours = "usual",
+) -> str:
+    """The page as HTML; parameters as of ``contents``."""
+    return fill(contents(evaluation, provenance, store, protocol, motion, colours))
+
+
+def contents(
+    evaluation: Evaluation,
+    provenance: Provenance,
+    store: Store,
+    protocol: str,
+    motion: Motion | None = None,
+    colours: Colours = "usual",
+) -> dict[str, Any]:
+    """What the page shows, by the names that its template has.
+
+    Parameters
+    ----------
+    protocol:
+        Its table comes first.
+    motion:
+        Of one of the examples; None where the model has no motion modules.
+    colours:
+        Of radar fields, see ``jobs.drawing.palettes``.
+    """
+    drawn = page_cases.quantities(evaluation, store, colours)
+    examples = {example.rank: example for example in evaluation.examples}
+    filmed = examples.get(FILM_RANK)
+    moving = examples.get(motion.rank) if motion else None
+    bootstrap = evaluation.bootstrap
+    return {
+        "p": provenance,
+        "e": evaluation,
+        "windows": wording.windows(evaluation),
+        "leads": wording.lead_labels(evaluation.lead_seconds, evaluation.timed),
+        "groups": [
+            {"id": f"scores-{place}", **_group(evaluation, item, protocol, store)}
+            for place, item in enumerate(evaluation.scores, start=1)
+        ],
+        "cases": [page_cases.case(evaluation, example, drawn) for example in examples.values()],
+        "fields": page_cases.error_fields(evaluation, drawn),
+        "film": page_cases.animation(evaluation, filmed, drawn[0]) if filmed else None,
+        "motion": (
+            page_cases.motion_row(evaluation, moving, drawn[0], motion)
+            if moving and motion
+            else None
+        ),
+        "palettes": list(dict.fromkeys(quantity.palette for quantity in drawn)),
+        "training": _training(provenance),
+        "resampling": (
+            wording.resampling(bootstrap) if bootstrap and bootstrap.none is None else ""
+        ),
+    }
+
+
+def fill(shown: dict[str, Any]) -> str:
+    """The page as HTML from its contents."""
     import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        p=provenance,
-        e=evaluation,
-        windows=wording.windows(evaluation),
-        leads=wording.lead_labels(evaluation.lead_seconds, evaluation.timed),
-        groups=[_group(evaluation, item, protocol) for item in evaluation.scores],
-        training=_training(provenance),
-        examples=[_example(evaluation, item, store) for item in evaluation.examples],
-        options=json.dumps(provenance.options, indent=1),
-        time=_time,
-    )
+    options = json.dumps(shown["p"].options, indent=1)
+    return template.render(**shown, options=options, time=page_cases.moment)
 
 
-def _group(evaluation: Evaluation, item: GroupScores, protocol: str) -> dict[str, Any]:
-    skills = {reference: item.skill(reference) for reference in item.baselines}
-    ordered = [protocol, *(name for name in item.protocols if name != protocol)]
+def _group(
+    evaluation: Evaluation, item: GroupScores, protocol: str, store: Store
+) -> dict[str, Any]:
+    skills = {
+        reference: {
+            "value": wording.skill_number(item.skill(reference)["overall"]),
+            "interval": wording.skill_interval(item, reference),
+        }
+        for reference in item.baselines
+    }
+    intervals = item.intervals.get("strict", {}).get(MODEL, {}).get("overall", {})
     return {
         "label": item.group.label,
         "name": item.group.long_name,
-        "units": _units(item),
+        "units": page_tables.units_of(item),
         "verdict": wording.verdict(item),
-        "better": all(skill["overall"] > 0 for skill in skills.values()),
         "model_rmse": wording.number(item.strict(MODEL, "rmse")),
-        "skills": {name: wording.skill_number(skill["overall"]) for name, skill in skills.items()},
-        "tables": [
-            table
-            for name in ordered
-            if (table := _table(name, item, evaluation.openstl_scale))["columns"]
-        ],
-        "by_lead": _by_lead(evaluation, item, skills),
-        "charts": _charts(evaluation, item, skills),
+        "rmse_interval": wording.interval(*intervals.get("rmse", (float("nan"),) * 2)),
+        "skills": skills,
+        "tables": page_tables.score_tables(evaluation, item, protocol),
+        "by_lead": page_tables.by_lead(evaluation, item),
+        "slices": page_tables.slices(item),
+        "charts": page_charts.all_charts(evaluation, item, grid_axes(store, item.group.variable)),
     }
-
-
-def _table(protocol: str, item: GroupScores, openstl_scale: str) -> dict[str, Any]:
-    """One protocol's scores over all lead times: a row a forecast, the best in bold."""
-    scores = {name: item.protocols[protocol][name]["overall"] for name in item.forecasts}
-    columns = []
-    for name in scores[MODEL]:
-        heading, units, better = _column(name)
-        if not heading:
-            continue
-        values = [scores[forecast][name] for forecast in item.forecasts]
-        units = _units(item) if units == "units" else units
-        columns.append(
-            {
-                "heading": heading,
-                "units": units,
-                "better": better,
-                "values": wording.column(values, scores[MODEL]["rmse"] if name == "bias" else None),
-                "best": _best(values, better),
-            }
-        )
-    notes = {"openstl": f"Scale: {openstl_scale}."}
-    return {
-        "protocol": protocol,
-        "note": notes.get(protocol, ""),
-        "columns": columns,
-        "rows": item.forecasts,
-    }
-
-
-def _column(name: str) -> tuple[str, str, str]:
-    """Heading, unit and better direction; no heading for what only the JSON holds."""
-    if name in COLUMNS:
-        return COLUMNS[name]
-    kind, _, rest = name.partition("_")
-    if kind in EVENT_SCORES:
-        return (
-            f"{kind.upper()} {rest.replace('ge_', '≥ ').replace('_', ', ')}",
-            "",
-            EVENT_SCORES[kind],
-        )
-    return "", "", ""
-
-
-def _best(values: Sequence[float], better: str) -> int | None:
-    """The row of the best value; none where no value exists or all are the same."""
-    badness = {
-        "lower": values,
-        "higher": [-v for v in values],
-        "zero": [abs(v) for v in values],
-        "one": [abs(v - 1) for v in values],
-    }
-    ranked = np.asarray(badness[better], float)
-    if np.isnan(ranked).all() or np.nanmax(ranked) == np.nanmin(ranked):
-        return None
-    return int(np.nanargmin(ranked))
-
-
-def _by_lead(
-    evaluation: Evaluation, item: GroupScores, skills: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    chosen = wording.several(len(evaluation.lead_seconds), TABLE_LEADS)
-    labels = wording.lead_labels(evaluation.lead_seconds, evaluation.timed)
-    rmse = {name: item.strict_per_lead(name, "rmse") for name in item.forecasts}
-    rows = [
-        (f"{name}, RMSE", [wording.number(values[lead]) for lead in chosen])
-        for name, values in rmse.items()
-    ]
-    rows += [
-        (f"skill over {name}", [wording.skill_number(skill["per_lead"][lead]) for lead in chosen])
-        for name, skill in skills.items()
-    ]
-    return {"leads": [labels[lead] for lead in chosen], "rows": rows}
-
-
-def _charts(
-    evaluation: Evaluation, item: GroupScores, skills: dict[str, dict[str, Any]]
-) -> list[str]:
-    unit, seconds = wording.lead_unit(evaluation.lead_seconds, evaluation.timed)
-    x = [lead / seconds for lead in evaluation.lead_seconds]
-    lead, units = f"lead time ({unit})", f" ({_units(item)})" if _units(item) else ""
-    rmse = {name: item.strict_per_lead(name, "rmse") for name in item.forecasts}
-    bias = {name: item.strict_per_lead(name, "bias") for name in item.forecasts}
-    skill = {f"vs {name}": values["per_lead"] for name, values in skills.items()}
-    charts = [
-        figures.curves("Error (RMSE)", x, rmse, lead, f"RMSE{units}", "floor"),
-        figures.curves("Skill: above zero beats the baseline", x, skill, lead, "skill", "line"),
-        figures.curves("Bias (forecast - truth)", x, bias, lead, f"bias{units}", "line"),
-    ]
-    ssim = {name: item.strict_per_lead(name, "ssim") for name in item.forecasts}
-    if not np.isnan(list(ssim.values())).all():
-        charts.append(figures.curves("Structural similarity (SSIM)", x, ssim, lead, "SSIM", "none"))
-    return charts
 
 
 def _training(provenance: Provenance) -> str | None:
     if len(provenance.history) < 2:
         return None
     steps, losses = zip(*provenance.history, strict=True)
-    return figures.training_curve(steps, losses, provenance.step)
-
-
-def _example(evaluation: Evaluation, example: Example, store: Store) -> dict[str, Any]:
-    """Maps of one window: truth and forecast on one scale, the error around zero."""
-    leads = wording.several(len(evaluation.lead_seconds), MAP_LEADS)
-    labels = wording.lead_labels(evaluation.lead_seconds, evaluation.timed)
-    axes = _axes(store, example.truth_tchw.shape[-2:])
-    rows = []
-    for channel, name, units in _channels(evaluation)[:MAP_CHANNELS]:
-        truth, forecast = (x[:, channel] for x in (example.truth_tchw, example.forecast_tchw))
-        # The truth's extremes: a forecast that runs away is drawn saturated, not the truth flat.
-        low, high = _limits(truth[leads])
-        error = forecast - truth
-        largest = float(np.nanmax(np.abs(error[leads]), initial=0.0)) or 1.0
-        for lead in leads:
-            at = f"{name}, {labels[lead]}, valid {_time(example.labels[lead])}"
-            rows.append(
-                {
-                    "caption": at,
-                    "maps": [
-                        ("Truth", figures.field(truth[lead], axes, low, high, units)),
-                        ("Forecast", figures.field(forecast[lead], axes, low, high, units)),
-                        (
-                            "Error: forecast - truth",
-                            figures.error_field(error[lead], axes, largest, units),
-                        ),
-                    ],
-                }
-            )
-    return {
-        "rank": example.rank,
-        "first": _time(example.labels[0]),
-        "last": _time(example.labels[-1]),
-        "rmse": wording.number(example.rmse),
-        "rows": rows,
-    }
-
-
-def _channels(evaluation: Evaluation) -> list[tuple[int, str, str]]:
-    """(index, name, label of the colour bar) of every channel."""
-    channels = []
-    for item in evaluation.scores:
-        indices = range(item.group.channels.start, item.group.channels.stop)
-        for number, index in enumerate(indices):
-            suffix = f", channel {number}" if len(indices) > 1 else ""
-            name = item.group.long_name + suffix
-            channels.append((index, name, _units(item) or item.group.long_name))
-    return channels
-
-
-def _units(item: GroupScores) -> str:
-    """CF writes "1" for what has no unit; people write nothing."""
-    return "" if item.group.units == "1" else item.group.units
-
-
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    if np.isnan(values).all():
-        return 0.0, 1.0
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _axes(store: Store, shape: tuple[int, ...]) -> figures.Axes:
-    rows, columns = (
-        store.coordinates.get(names[0], store.coordinates.get(names[1], np.arange(size)))
-        for names, size in zip((("latitude", "y"), ("longitude", "x")), shape, strict=True)
-    )
-    if "latitude" in store.coordinates and "longitude" in store.coordinates:
-        return figures.Axes(rows, columns, "latitude (°N)", "longitude (°E)", True, False)
-    downwards = bool(rows[0] < rows[-1]) if "y" not in store.coordinates else False
-    return figures.Axes(rows, columns, "y", "x", False, downwards)
-
-
-def _time(label: str) -> str:
-    """A time for people; what is none, as the name of a clip, as it stands."""
-    try:
-        return str(np.datetime64(label, "m")).replace("T", " ") + " UTC"
-    except ValueError:
-        return label
+    return training_curve(steps, losses, provenance.step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
+from jobs.forecasts.scores import MODEL, Bootstrap, Evaluation, GroupScores
 
 HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
 """The score that a protocol's summary prints."""
@@ -76,6 +76,25 @@ def skill_number(value: float) -> str:
     return "none" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
 
 
+def interval(low: float, high: float) -> str:
+    """The ends of an interval; nothing where it is unknown.
+
+    >>> interval(0.1234, 0.5678), interval(float("nan"), 1.0)
+    ('0.123 to 0.568', '')
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{number(low)} to {number(high)}"
+
+
+def resampling(bootstrap: Bootstrap) -> str:
+    """How intervals were made."""
+    return (
+        f"{round(100 * bootstrap.level)} % intervals from {bootstrap.resamples:,} resamples of "
+        f"{bootstrap.units:,} units, each a {bootstrap.unit}"
+    )
+
+
 def column(values: Sequence[float], beside: float | None = None) -> list[str]:
     """Scores of one kind with the same decimals: four digits for the largest of them.
 
@@ -133,15 +152,32 @@ def windows(evaluation: Evaluation) -> str:
     return f"{scored:,} of {available:,} windows, evenly spaced"
 
 
+def skill_interval(item: GroupScores, reference: str) -> str:
+    """The interval of the model's skill over all lead times; nothing where it is unknown."""
+    found = item.skill_intervals.get(reference)
+    if found is None:
+        return ""
+    low, high = found["overall"]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{skill_number(low)} to {skill_number(high)}"
+
+
 def verdict(item: GroupScores) -> str:
     """Whether the model beats its baselines, in words and in skill.
 
-    Skill is 1 - MSE / MSE(reference) over all lead times.
+    Skill is 1 - MSE / MSE(reference) over all lead times. Where its interval holds 0, the model
+    cannot be told from the reference.
     """
     parts = []
     for reference in item.baselines:
         skill = item.skill(reference)["overall"]
         words = "as good as" if math.isnan(skill) or round(skill, 3) == 0 else "WORSE than"
         words = "better than" if round(skill, 3) > 0 else words
-        parts.append(f"{words} {reference} (skill {skill_number(skill)})")
+        interval = skill_interval(item, reference)
+        if interval:
+            low, high = item.skill_intervals[reference]["overall"]
+            words = "not distinguishable from" if low <= 0 <= high else words
+            interval = f", 95 % interval {interval}"
+        parts.append(f"{words} {reference} (skill {skill_number(skill)}{interval})")
     return " and ".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -11,15 +12,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 
 from jobs.forecasts.baselines import persistence
 from jobs.forecasts.destination import destinations, refuse_unwritable
 from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.report import Provenance, render, write_report
-from jobs.forecasts.wording import number, summary
+from jobs.forecasts.motion import Motion
+from jobs.forecasts.page_cases import case, quantities
+from jobs.forecasts.page_tables import score_tables
+from jobs.forecasts.report import Provenance, contents, fill, render, write_report
+from jobs.forecasts.scores import Evaluation
+from jobs.forecasts.wording import column, number, summary, verdict
 from pipelines.errors import UsageError
 from pipelines.normalisation import Normalisation
+from pipelines.store import Store
 from pipelines.windows import WindowSpec
 from tests.jobs.forecasts.stores import weather, write_store
 
@@ -36,8 +43,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         window=WindowSpec(4, 3),
         normalisation=Normalisation.from_store(store, variables, "standardise"),
         max_windows=20,
+        resamples=200,
     )
-    provenance = Provenance(
+    provenance = provenance_of(store)
+    seen = evaluation.examples[1].seen_tchw
+    rows, columns = (np.arange(3) * 4 + 1.5 for _ in range(2))
+    motion = Motion("median", *np.full((2, len(seen) - 1, 3, 3), 0.5), rows, columns)
+    shown = contents(evaluation, provenance, store, "strict", motion)
+    return SimpleNamespace(
+        store=store, evaluation=evaluation, provenance=provenance, shown=shown, page=fill(shown)
+    )
+
+
+def provenance_of(store: Store) -> Provenance:
+    """What is known of a model that was trained on ``store``."""
+    return Provenance(
         store_uri=store.uri,
         title=store.title,
         archive="weatherbench",
@@ -51,20 +71,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         fingerprint=store.fingerprint,
         history=tuple((step, 1 / step) for step in range(1, 50)),
     )
-    page = render(evaluation, provenance, store, "strict")
-    return SimpleNamespace(store=store, evaluation=evaluation, provenance=provenance, page=page)
 
 
-def other_page(made: SimpleNamespace, protocol: str = "strict", **changes: Any) -> str:
-    """The page with something else known of the model, or another protocol first; no maps."""
-    evaluation = dataclasses.replace(made.evaluation, examples=())
-    provenance = dataclasses.replace(made.provenance, **changes)
-    return render(evaluation, provenance, made.store, protocol)
+def other_page(made: SimpleNamespace, **changes: Any) -> str:
+    """The page with something else known of the model; no figures are drawn anew."""
+    return fill({**made.shown, "p": dataclasses.replace(made.provenance, **changes)})
 
 
-def written(made: SimpleNamespace, report: str) -> tuple[str, str]:
-    evaluation = dataclasses.replace(made.evaluation, examples=made.evaluation.examples[:1])
-    return write_report(report, evaluation, made.provenance, made.store, "strict")
+def without_pictures(made: SimpleNamespace, **changes: Any) -> Evaluation:
+    """The scores of protocol strict alone, without windows and maps, which take long to draw."""
+    few = tuple(
+        dataclasses.replace(item, hours={}, protocols={"strict": item.protocols["strict"]})
+        for item in made.evaluation.scores
+    )
+    given = {"examples": (), "fields": None, "scores": few, **changes}
+    return dataclasses.replace(made.evaluation, **given)
 
 
 class Loads(HTMLParser):
@@ -74,12 +95,14 @@ class Loads(HTMLParser):
         super().__init__()
         self.addresses: list[str] = []
         self.text: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         for name, value in attrs:
-            if name in {"src", "href", "xlink:href", "action", "srcset"}:
+            if name in {"src", "href", "xlink:href", "action", "srcset", "poster", "data"}:
                 self.addresses.append(value or "")
+        self.tags.append((tag, dict(attrs)))
         assert tag not in {"script", "link", "iframe"}
 
     def handle_data(self, data):
@@ -93,13 +116,157 @@ def test_the_page_loads_nothing(made):
     assert not re.search(r"https?://|@import|url\((?!#)", made.page)
 
 
-def test_every_map_is_a_whole_picture(made):
-    pictures = [a for a in Loads(made.page).addresses if a.startswith("data:")]
-    assert len(pictures) == 3 * 3 * 3  # windows x leads x (truth, forecast, error)
-    for picture in pictures:
-        data = base64.b64decode(picture.partition(",")[2])
-        assert data.startswith(b"\x89PNG")
-        assert data.endswith(b"IEND\xaeB`\x82")
+def test_every_picture_is_whole_and_says_what_it_shows(made):
+    pictures = [attrs for tag, attrs in Loads(made.page).tags if tag == "img"]
+    maps = [attrs for attrs in pictures if "image/png" in str(attrs["src"])]
+    # windows x leads x (truth, forecast, error, persistence), RMSE of two and a bias, motion.
+    assert len(maps) == 3 * 3 * 4 + 3 + 3
+    for attrs in pictures:
+        data = base64.b64decode(str(attrs["src"]).partition(",")[2])
+        assert data.startswith((b"\x89PNG", b"GIF89a"))
+        assert data.endswith((b"IEND\xaeB`\x82", b";"))
+        assert len(str(attrs["alt"])) > 30
+    texts = [str(attrs["alt"]) for attrs in pictures]
+    assert len(set(texts)) == len(texts)
+    assert sum(" K, mean " in text for text in texts) >= 3 * 3 * 4
+
+
+def test_the_page_is_small_enough_to_send(made):
+    assert len(made.page) < 6_000_000
+
+
+def test_the_animation_has_a_still_picture_for_those_who_want_nothing_to_move(made):
+    tags = Loads(made.page).tags
+    (source,) = (attrs for tag, attrs in tags if tag == "source")
+    assert "prefers-reduced-motion: reduce" in str(source["media"])
+    assert str(source["srcset"]).startswith("data:image/png;base64,")
+    after = tags[tags.index(("source", source)) + 1]
+    assert after[0] == "img"
+    assert str(after[1]["src"]).startswith("data:image/gif;base64,")
+
+
+def test_the_page_is_ordered_for_those_who_hear_it(made):
+    tags = Loads(made.page).tags
+    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    identities = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    # Parts of the figures are named by hashes of what they are.
+    named = [i for i in identities if not re.fullmatch(r"[a-z]?[0-9a-f]{8,}", str(i))]
+    assert len(set(named)) == len(named)
+    for tag, attrs in tags:
+        if tag == "a":
+            assert str(attrs["href"])[1:] in identities
+        if tag == "svg":
+            assert attrs["role"] == "img"
+            assert attrs["aria-label"]
+        if "aria-labelledby" in attrs:
+            assert attrs["aria-labelledby"] in identities
+    assert ("html", {"lang": "en"}) in tags
+
+
+def test_motion_is_drawn_where_a_model_has_it(made):
+    assert "The motion that the model sees" in made.page
+    assert "The motion that the model sees" not in fill({**made.shown, "motion": None})
+    assert "cells a frame in the mean" in made.page
+
+
+def test_intervals_are_bands_and_ranges_and_their_making_is_told(made):
+    text = " ".join(Loads(made.page).text)
+    low, high = made.evaluation.scores[0].intervals["strict"]["model"]["overall"]["rmse"]
+    assert f"{number(low)} to {number(high)}" in text
+    assert "95 % intervals from 200 resamples of " in text
+    assert "opacity: 0.2" in made.page
+    none = dataclasses.replace(made.evaluation.bootstrap, none="one day alone")
+    scores = tuple(
+        dataclasses.replace(item, intervals={}, skill_intervals={})
+        for item in without_pictures(made).scores
+    )
+    evaluation = without_pictures(made, bootstrap=none, scores=scores)
+    page = render(evaluation, made.provenance, made.store, "strict")
+    assert "none: one day alone" in page
+    assert "opacity: 0.2" not in page
+
+
+def test_a_model_is_not_called_better_where_the_interval_holds_zero(made):
+    (item,) = made.evaluation.scores
+    known = {"persistence": {"overall": (-0.1, 0.9), "per_lead": [(-0.1, 0.9)] * 3}}
+    unsure = dataclasses.replace(item, skill_intervals=known)
+    assert "not distinguishable from persistence (skill" in verdict(unsure)
+    assert "95 % interval -0.100 to 0.900" in verdict(unsure)
+    assert "not distinguishable" not in verdict(dataclasses.replace(item, skill_intervals={}))
+
+
+def test_scores_by_hour_have_a_table_and_a_chart(made):
+    text = " ".join(Loads(made.page).text)
+    assert "RMSE by hour (UTC) of the time that is forecast" in text
+    assert "Error (RMSE) by hour of the time that is forecast" in text
+    hours = made.evaluation.scores[0].hours
+    assert column([part["strict"]["model"]["rmse"] for part in hours.values()])[0] in text
+
+
+def test_spectra_of_truth_and_forecasts_stand_at_the_first_and_the_last_lead(made):
+    for lead in ("+1 h", "+3 h"):
+        assert f"Power spectrum, {lead}" in made.page
+    assert "Power spectrum, +2 h" not in made.page
+    assert "wavelength (pixels)" in made.page
+
+
+def test_radar_has_its_colours_its_events_and_its_legend(tmp_path):
+    pixels = np.random.default_rng(1).uniform(0, 55, (720, 12, 16)).astype(np.float32)
+    pixels[:, :2] = np.nan
+    store = write_store(tmp_path / "radar.zarr", pixels, units="dBZ")
+    evaluation = evaluate(
+        store,
+        persistence,
+        variables=("t2m",),
+        window=WindowSpec(2, 2),
+        normalisation=Normalisation.from_store(store, ("t2m",), "minmax"),
+        max_windows=4,
+        resamples=0,
+    )
+    evaluation = dataclasses.replace(evaluation, examples=evaluation.examples[:1], fields=None)
+    page = render(evaluation, provenance_of(store), store, "strict", colours="lightness")
+    text = " ".join(Loads(page).text)
+    for words in ("Events above thresholds", "CSI by threshold", "CSI, ≥ 30 dBZ", "FSS, ≥ 30 dBZ"):
+        assert words in text
+    assert "radar hues, darker step by step: dotted at 20" in re.sub(r"\s+", " ", text)
+    assert "No power spectra: they need frames without missing pixels" in text
+
+
+def test_an_ensemble_has_its_spread_its_ranks_and_its_reliability(made):
+    (item,) = made.evaluation.scores
+    places = [0.0, 0.5, 1.0]
+    ensemble = {
+        "overall": {"crps_fair": 0.4, "rmse_ensemble_mean": 0.9, "spread": 0.7, "brier_290": 0.1},
+        "per_lead": {"rmse_ensemble_mean": [0.8, 0.9, 1.0], "spread": [0.5, 0.6, 0.7]},
+        "curves": {
+            "rank_histogram": {"positions": [0, 1, 2], "overall": [0.5, 0.2, 0.3]},
+            "reliability_290": {"positions": places, "overall": [0.1, float("nan"), 0.9]},
+            "forecast_share_290": {"positions": places, "overall": [0.8, 0.0, 0.2]},
+        },
+    }
+    protocols = {"strict": item.protocols["strict"], "ensemble": {"model": ensemble}}
+    scores = dataclasses.replace(item, hours={}, protocols=protocols)
+    evaluation = without_pictures(made, scores=(scores,), members=2)
+    text = " ".join(Loads(render(evaluation, made.provenance, made.store, "strict")).text)
+    assert "the mean of 2 members" in text
+    for words in (
+        "Rank histogram",
+        "Reliability, ≥ 290 K",
+        "Spread beside the error",
+        "CRPS, fair",
+    ):
+        assert words in text
+    assert "Brier 290" in text
+
+
+def test_what_makes_scores_worth_less_stands_at_the_top(made):
+    noted = dataclasses.replace(made.evaluation, notes=("the horizon is longer than trained for",))
+    page = fill({**made.shown, "e": noted})
+    assert page.index("the horizon is longer than trained for") < page.index("<nav")
+    assert "Read with care" not in other_page(made)
 
 
 def test_synthetic_data_are_called_synthetic_and_observations_are_not(made):
@@ -122,9 +289,12 @@ def test_the_page_prints_the_scores_of_all_three_forecasts_and_the_climatology(m
 
 
 def test_the_protocol_asked_for_comes_first(made):
-    for first, second in (("strict", "openstl"), ("openstl", "strict")):
-        page = other_page(made, first)
-        assert 0 < page.index(f"Protocol {first}, all lead") < page.index(f"Protocol {second}, all")
+    (item,) = made.evaluation.scores
+    for first in ("strict", "openstl", "weather"):
+        tables = [t["protocol"] for t in score_tables(made.evaluation, item, first)]
+        assert tables[0] == first
+        assert sorted(tables) == sorted(item.protocols)
+    assert "Protocol openstl, all lead times" in made.page
 
 
 def test_text_from_the_archive_cannot_become_markup(made):
@@ -135,7 +305,9 @@ def test_text_from_the_archive_cannot_become_markup(made):
 
 def test_a_run_without_history_has_no_training_curve(made):
     assert "Training loss" in made.page
-    assert "Training loss" not in other_page(made, history=())
+    bare = dataclasses.replace(made.provenance, history=())
+    page = render(without_pictures(made), bare, made.store, "strict")
+    assert "Training loss" not in page
 
 
 def test_without_a_climatology_the_page_has_persistence_alone_and_says_why(made):
@@ -144,9 +316,7 @@ def test_without_a_climatology_the_page_has_persistence_alone_and_says_why(made)
         for protocol, by in made.evaluation.scores[0].protocols.items()
     }
     scores = (dataclasses.replace(made.evaluation.scores[0], protocols=protocols),)
-    evaluation = dataclasses.replace(
-        made.evaluation, scores=scores, climatology="none: no day repeats", examples=()
-    )
+    evaluation = without_pictures(made, scores=scores, climatology="none: no day repeats")
     text = " ".join(Loads(render(evaluation, made.provenance, made.store, "strict")).text)
     assert "none: no day repeats" in text
     assert "Skill over persistence" in text
@@ -155,30 +325,29 @@ def test_without_a_climatology_the_page_has_persistence_alone_and_says_why(made)
 
 def test_page_and_json_are_written_into_a_folder(made, tmp_path):
     folder = tmp_path / "new" / "folder"
-    page, record = written(made, str(folder))
+    evaluation = dataclasses.replace(made.evaluation, examples=(), fields=None)
+    written = write_report(str(folder), evaluation, made.provenance, made.store, "strict")
+    assert written == destinations(str(folder))[:2]
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
-    result = json.loads((folder / "scores.json").read_text())
-    assert (page, record) == destinations(str(folder))[:2]
+    text = (folder / "scores.json").read_text()
+    assert "NaN" not in text
+    result = json.loads(text)
     (scores,) = made.evaluation.scores
     stored = result["variables"]["t2m"]["protocols"]
     assert stored["strict"]["model"]["overall"]["rmse"] == scores.strict("model", "rmse")
     assert len(stored["openstl"]["climatology"]["per_lead"]["mse_pixel_sum"]) == 3
+    # The climatology has no anomaly: its score is undefined, and null in the JSON.
+    assert stored["weather"]["climatology"]["overall"]["acc"] is None
+    assert stored["weather"]["persistence"]["overall"]["acc"] is not None
     assert result["windows"] == {"scored": 20, "available": 186}
     assert result["synthetic"] is True
     assert result["lead_seconds"] == [3600, 7200, 10800]
 
 
-def test_undefined_scores_are_null_in_the_json(made, tmp_path):
-    written(made, str(tmp_path))
-    text = (tmp_path / "scores.json").read_text()
-    scores = json.loads(text)["variables"]["t2m"]["protocols"]["weather"]
-    assert scores["climatology"]["overall"]["acc"] is None
-    assert scores["persistence"]["overall"]["acc"] is not None
-    assert "NaN" not in text
-
-
 def test_a_report_goes_to_object_storage(made):
-    places = written(made, "memory://bucket/day1.html")
+    address = "memory://bucket/day1.html"
+    evaluation = without_pictures(made)
+    places = write_report(address, evaluation, made.provenance, made.store, "strict")
     files = fsspec.filesystem("memory")
     assert places == ("memory://bucket/day1.html", "memory://bucket/day1.json")
     assert files.cat_file("/bucket/day1.html").startswith(b"<!DOCTYPE html>")
@@ -201,8 +370,13 @@ def test_asking_whether_a_place_can_be_written_leaves_nothing_there(tmp_path):
     assert fsspec.filesystem("memory").find("/empty") == []
 
 
-def test_the_same_evaluation_gives_the_same_page(made):
-    assert render(made.evaluation, made.provenance, made.store, "strict") == made.page
+def test_the_same_evaluation_gives_the_same_figures(made):
+    again = contents(without_pictures(made), made.provenance, made.store, "strict")
+    (first,) = again["groups"][0]["charts"]
+    assert first.charts == made.shown["groups"][0]["charts"][0].charts[: len(first.charts)]
+    assert len(first.charts) == 5
+    drawn = quantities(made.evaluation, made.store, "usual")
+    assert case(made.evaluation, made.evaluation.examples[0], drawn) == made.shown["cases"][0]
 
 
 def test_the_summary_names_units_baselines_and_several_leads(made):

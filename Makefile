@@ -23,7 +23,8 @@ demo: $(INSTALLED)  ## the whole main job on a seeded synthetic archive: page in
 	$(RUN) jobs/demo.py --folder build/demo
 
 test: $(INSTALLED)  ## every test, on TEST_PROCESSES=2; those on real sample archives skip where there are none
-	$(RUN) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(RUN) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
+		--no-loadscope-reorder
 
 lint: $(INSTALLED)  ## style and types
 	$(RUN) -m ruff check .

@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Workers import torch and Ray from bytecode caches: starting one without them takes twice as long.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes that share the tests share the cores: before anybody imports torch.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests import eccodes, pysteps and cfgrib in any order.
 load_pyproj_before_eccodes()
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 
 from tests.pipelines.radar_files import five_minutes, write_knmi
-from tests.training_runs import job
+from tests.training_runs import job, script
 
 SIZE = 32
 
@@ -28,8 +30,8 @@ def write_echoes(folder: Path, first: int, last: int) -> None:
         write_knmi(folder / f"RAD_{stamp}.h5", times[t], values.astype(np.uint8))
 
 
-def train_radar(folder: Path) -> tuple[str, dict]:
-    done = job(
+def train_radar(folder: Path, start: Callable[..., CompletedProcess[str]]) -> tuple[str, dict]:
+    done = start(
         "train_radar.py",
         *("--source", str(folder / "composites"), "--run", str(folder / "run")),
         *("--resize", "16x16", "--use_gpu", "false", "--max_windows", "4"),
@@ -46,7 +48,7 @@ def test_a_folder_becomes_a_forecaster_and_the_same_command_does_nothing_twice(
     tmp_path: Path,
 ) -> None:
     write_echoes(tmp_path / "composites", 0, 90)
-    said, scores = train_radar(tmp_path)
+    said, scores = train_radar(tmp_path, script)
     assert "trained 1 epochs" in said
     assert set(scores["strict"]) == {"model", "persistence", "extrapolation", "climatology"} - (
         {"climatology"} if "climatology: none" in said else set()
@@ -55,7 +57,7 @@ def test_a_folder_becomes_a_forecaster_and_the_same_command_does_nothing_twice(
     assert (tmp_path / "run.report" / "report.html").exists()
 
     shutil.rmtree(tmp_path / "run.report")
-    said, again = train_radar(tmp_path)
+    said, again = train_radar(tmp_path, job)
     assert said.count("nothing to do") == 2
     assert again == scores
 

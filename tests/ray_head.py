@@ -76,7 +76,7 @@ class Head:
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and output of a client."""
     try:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()

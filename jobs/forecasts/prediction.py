@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmg_model.errors import ConfigurationError
 from jobs.forecasts.forecast_fields import Products, forecast_fields
 from jobs.forecasts.forecast_store import ForecastStore
 from jobs.forecasts.init_times import Inits, choose_inits, input_offsets
 from jobs.forecasts.matching import refuse_mismatch
-from jobs.forecasts.model_forecast import ensemble_with, forecast_with
+from jobs.forecasts.model_forecast import TrainedForecast
 from jobs.forecasts.trained import weights_checksum
 from jobs.training.run import versions
 from pipelines import lease, writable
@@ -121,6 +120,12 @@ def predict(
             f"forecasting {window.horizon} frames with a model that was trained for "
             f"{trained.window.horizon}: nothing was learnt of the later ones"
         )
+    missing = _most_missing(store, window, inits)
+    if missing:
+        say(
+            f"up to {missing:.1%} of the pixels of a forecast's input are missing: the model is "
+            "given what it was given there in training, the mean or minimum of the train period"
+        )
     writable.refuse_unwritable(forecasts, "forecasts")
     fields = forecast_fields(store, trained.variables, window, inits.frames, products)
     target = ForecastStore(
@@ -164,6 +169,13 @@ def summary(made: Prediction) -> list[str]:
     return lines
 
 
+def _most_missing(store: Store, window: WindowSpec, inits: Inits) -> float:
+    """The largest share of missing pixels in the input of one forecast."""
+    by_frame = np.asarray(store.dataset()["missing_fraction"]).reshape(-1)
+    seen = np.asarray(inits.frames)[:, None] + input_offsets(window)
+    return float(by_frame[seen].mean(axis=1).max())
+
+
 class _Maker:
     """Frames of a store in, forecasts in physical units out."""
 
@@ -171,26 +183,14 @@ class _Maker:
         self, trained: Checkpoint, store: Store, window: WindowSpec, products: Products, seed: int
     ):
         self._reader = FrameReader(store, trained.variables, trained.normalisation)
-        self._store, self._window, self._products, self._seed = store, window, products, seed
+        self._store, self._window, self._products = store, window, products
         self._normalisation, self._variables = trained.normalisation, trained.variables
-        model = trained.model()
-        if products.members is None:
-            single = forecast_with(model)
-            self._forecast = lambda seen, horizon, numbers: single(seen, horizon)[:, None]
-        else:
-            self._forecast = ensemble_with(model, products.members, seed)
+        self._forecast = TrainedForecast(trained, products.members, seed)
+        self._forecast.load()
 
     def forecasts(self, frames: list[int]) -> list[dict[str, np.ndarray]]:
         """The arrays of the forecasts from each of these frames of the store."""
-        import torch
-
-        seen = self._inputs(frames)
-        try:
-            with torch.random.fork_rng():
-                torch.manual_seed(self._seed + frames[0])
-                outputs = self._forecast(seen, self._window.horizon, frames)
-        except ConfigurationError as error:
-            raise UsageError(str(error), remedy="leave --horizon out") from None
+        outputs = self._forecast.members(self._inputs(frames), self._window.horizon, frames)
         physical_bmtchw = self._normalisation.invert(outputs)
         return [self._arrays(one) for one in physical_bmtchw]
 

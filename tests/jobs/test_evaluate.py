@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs import evaluate
 from jobs.training import checkpoints
+from pipelines.errors import UsageError
 from pipelines.store import open_store
 from tests.training_runs import ROOT, job, small_options, write_untrained_run
 
@@ -103,3 +105,47 @@ def test_help_needs_none_of_the_heavy_packages():
     )
     assert "--max_windows" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+CANNOT_SCORE = {
+    "--horizon 300": ["a window spans 303 frames (3 + 300 at stride 1)", "lower input_frames"],
+    "--horizon 0": ["horizon must be at least 1, not 0"],
+    "--workers -1": ["workers must be 0 or more, not -1"],
+    "--members 4": ["no 4 members", "trained with noise"],
+    "--protocols strickt": ["no protocol 'strickt'", "did you mean 'strict'?"],
+    "--protocols srvp": ["no protocol 'srvp'", "8-bit images"],
+    "--protocols ensemble": ["scores several members", "--members 2"],
+    "--thresholds strong": ["'strong' is no list of numbers", "20,30,40"],
+    "--resamples -1": ["resamples must be 0 or more, not -1"],
+}
+
+
+@pytest.mark.parametrize(("arguments", "messages"), CANNOT_SCORE.items(), ids=CANNOT_SCORE)
+def test_scores_that_cannot_be_made_are_refused_before_the_work(
+    run, traffic_store, tmp_path, monkeypatch, arguments, messages
+):
+    report = tmp_path / "report"
+    given = ["--checkpoint", run, "--store", traffic_store, "--report", str(report)]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *given, *arguments.split()])
+    with pytest.raises(UsageError) as refused:
+        evaluate.main()
+    for message in messages:
+        assert message in str(refused.value)
+    assert not report.exists()
+
+
+def test_a_horizon_beyond_training_is_scored_and_said_to_be_one(
+    run, traffic_store, tmp_path, monkeypatch, capsys
+):
+    given = ["--checkpoint", run, "--store", traffic_store, "--report", str(tmp_path)]
+    options = ["--horizon", "5", "--max_windows", "2"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *given, *options])
+    evaluate.main()
+    assert "note: 5 frames are forecast with a model that was trained for 3" in (
+        capsys.readouterr().out
+    )
+    result = json.loads((tmp_path / "scores.json").read_text())
+    assert len(result["lead_seconds"]) == 5
+    assert "nothing was learnt of the later ones" in result["notes"][0]
+    assert (tmp_path / "scores.csv").read_text().startswith("system,variable,")
+    assert (tmp_path / "fields.zarr" / "zarr.json").exists()

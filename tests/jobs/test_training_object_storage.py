@@ -30,8 +30,10 @@ def options(
 
 
 @pytest.fixture(scope="module")
-def trained(options: TrainOptions, tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
-    """It is trained."""
+def trained(
+    options: TrainOptions, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> TrainOptions:
+    """It is trained, on a Ray that was started beside the server."""
     config = write_config(options, tmp_path_factory.mktemp("config"))
     done = job("train_weatherbench.py", "--config", config)
     assert done.returncode == 0, done.stderr

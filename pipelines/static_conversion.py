@@ -66,24 +66,27 @@ def index_archive(
             where="--static_fields",
             remedy="leave it out of one of the two",
         )
+    contents = [] if static_source is None else describe_static(static_source)
+    known = known_static(contents)
+    if known and not asked:
+        raise UsageError(
+            "no static field is asked for",
+            where=f"--static_source {static_source}",
+            remedy=f"--static_fields {' '.join(known)}",
+        )
+    found, _ = take_static(contents, asked)
+    fields = {field.name: field for field in found}
     given = {
         "variables": options.variables,
         "options": options.archive_options,
         "progress": progress,
     }
     if isinstance(archive, Archive):
-        index = archive.index(source, **given, static=asked)
+        rest = tuple(name for name in asked if name not in fields)
+        index = archive.index(source, **given, static=rest)
     else:
         index = archive.index(source, **given)
-    if not asked:
-        return index
-    fields = {field.name: field for field in index.static}
-    known: list[str] = []
-    if static_source is not None:
-        contents = describe_static(static_source)
-        found, _ = take_static(contents, asked)
-        fields |= {field.name: field for field in found}
-        known = known_static(contents)
+    fields |= {field.name: field for field in index.static}
     for name in asked:
         if name not in fields:
             raise UsageError(

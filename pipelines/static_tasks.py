@@ -115,7 +115,7 @@ def static_tasks(
             raise UsageError(
                 f"'{name}' is a variable or a coordinate of the store already",
                 where="--static_fields",
-                remedy="leave it out of one of the two",
+                remedy="leave it out of one of the two, or rename it in its file",
             )
         height, width = store_grid.shape[-2:]
         on_source = difference(field, source_grid) is None

@@ -262,6 +262,10 @@ def test_what_cannot_be_is_refused_with_what_to_do(archive: Path, tmp_path: Path
         (replace(request(archive, ("lsm", None)), static_source=None), "--static_source FILE"),
         (request(archive, ("latitude", None)), "latitude"),
         (
+            replace(request(archive), static_source=str(archive / "constants")),
+            "--static_fields orography lsm slt lat2d lon2d",
+        ),
+        (
             request(archive, ("t2m", None), options={"variables": ("t2m",)}),
             "as a variable and as a static field",
         ),
@@ -269,6 +273,11 @@ def test_what_cannot_be_is_refused_with_what_to_do(archive: Path, tmp_path: Path
         with pytest.raises(UsageError) as refused:
             plan_conversion(replace(asked, store=str(tmp_path / "new.zarr")))
         assert said in str(refused.value)
+    constants()[["lsm"]].rename(lsm="t2m").to_netcdf(tmp_path / "t2m.nc")
+    of_one_name = request(archive, ("t2m", None), static_source=str(tmp_path / "t2m.nc"))
+    with pytest.raises(UsageError, match="rename it in its file"):
+        plan_conversion(replace(of_one_name, store=str(tmp_path / "new.zarr")))
+    (tmp_path / "t2m.nc").unlink()
     twice = constants()[["lsm"]].expand_dims(time=pd.date_range("2000-01-01", periods=2))
     twice.to_netcdf(tmp_path / "twice.nc")
     with pytest.raises(SourceError, match="'lsm' is no static field: it has 2 times"):

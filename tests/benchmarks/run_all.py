@@ -61,6 +61,11 @@ BENCHMARKS = {
     ),
     "submit": Benchmark("Submit to first step", ("submit.py",), ("--repeats", "1")),
     "scaling": Benchmark("Scaling", ("scaling.py",), ("--rounds", "1", "--hidden", "64")),
+    "forecasts": Benchmark(
+        "Forecasts and scores",
+        ("forecasts.py",),
+        ("--hidden", "16", "--windows", "4", "--batch", "2", "--repeats", "1"),
+    ),
     "models": Benchmark("Models", ("models.py",), ("--models", "convlstm"), writes_json=False),
 }
 

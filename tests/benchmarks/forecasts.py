@@ -1,0 +1,340 @@
+"""What scoring and batch inference add to the model itself, and a first forecast from nothing.
+
+``python tests/benchmarks/forecasts.py`` converts a synthetic year of 32 x 64 fields, makes an
+untrained GMG-s of the default size (12 -> 12 frames, patch 2), and times in turn, in one process
+with the same threads: the model alone on batches that are in memory; the pass of an evaluation over
+windows of the store (every score of every protocol, persistence and climatology beside); that pass
+with a forecast that costs nothing, which leaves reading and scoring; and batch inference to a
+store. Then, each in a process of its own: the export and a first forecast, and the peak memory of
+scoring few windows and many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from figures import (
+    Requirement,
+    add_json_option,
+    alternate,
+    print_requirements,
+    print_table,
+    say,
+    write_json,
+)
+from ray_processes import peak_own_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL, PASS, NO_MODEL, PREDICT = (
+    "the model alone, resident batches",
+    "evaluate: the pass",
+    "evaluate: the pass without a model",
+    "predict: to a store",
+)
+FEW, MANY = 300, 1500
+"""windows of the runs whose memory is compared"""
+COLD = """
+import json, sys, time
+began = time.perf_counter()
+import gmg_model
+import torch
+imported = time.perf_counter()
+forecaster = gmg_model.load_exported(sys.argv[1])
+loaded = time.perf_counter()
+import numpy
+forecaster(numpy.zeros((12, 1, 32, 64), "float32"), horizon=12)
+ended = time.perf_counter()
+parts = {"import": imported - began, "load": loaded - imported, "forecast": ended - loaded}
+print(json.dumps(parts))
+"""
+
+
+class Bench:
+    """A store, a checkpoint of an untrained model, and the sides that are timed."""
+
+    def __init__(self, folder: Path, windows: int, batch: int, hidden: int):
+        from pipelines.store import open_store
+        from pipelines.windows import WindowSpec, split_starts
+
+        self.folder, self.batch = folder, batch
+        self.store = open_store(str(folder / "store.zarr"))
+        self.window = WindowSpec(12, 12)
+        self.checkpoint = write_checkpoint(folder, self.store, hidden)
+        self.starts = split_starts(self.store, "test", self.window)[:windows]
+        self._made = 0
+
+    def scorer(self, forecast: Any) -> Any:
+        """As ``evaluate`` makes it."""
+        from jobs.forecasts.blocks import Scorer
+        from jobs.forecasts.protocols import Selection, channel_groups
+        from pipelines.climatology import climatology
+
+        constants = self.checkpoint.normalisation
+        groups = channel_groups(self.store, ("t2m",))
+        return Scorer(
+            store=self.store,
+            forecast=forecast,
+            variables=("t2m",),
+            window=self.window,
+            normalisation=constants,
+            groups=tuple(groups),
+            options=(Selection().options(self.store, groups[0], constants.kind, groups),),
+            climatology=climatology(self.store, ("t2m",)),
+            moves=False,
+            batch_size=self.batch,
+            maps=True,
+        )
+
+    def model_alone(self) -> Callable[[], float]:
+        """Seconds for the windows' forecasts, on frames that are in memory and normalised."""
+        from jobs.forecasts.model_forecast import TrainedForecast
+
+        forecast = TrainedForecast(self.checkpoint)
+        frames = np.random.default_rng(0).normal(size=(self.batch, 12, 1, 32, 64))
+        resident = frames.astype(np.float32)
+        forecast(resident[:1], 12)
+
+        def run() -> float:
+            began = time.perf_counter()
+            for _ in range(len(self.starts) // self.batch):
+                forecast.members(resident, 12, range(self.batch))
+            return time.perf_counter() - began
+
+        return run
+
+    def scored(self, forecast: Any) -> Callable[[], float]:
+        """Seconds of the pass over the windows."""
+        from jobs.forecasts.grouping import WindowGroups
+
+        scorer = self.scorer(forecast)
+        groups = WindowGroups.of(self.store, self.window, self.starts)
+        scorer.score(self.starts[:1], groups.rows(slice(0, 1)))
+
+        def run() -> float:
+            began = time.perf_counter()
+            scorer.score(self.starts, groups)
+            return time.perf_counter() - began
+
+        return run
+
+    def predict(self) -> float:
+        """Seconds to write as many forecasts to a new store."""
+        from jobs.forecasts.prediction import predict
+
+        self._made += 1
+        inits = self.store.times[self.starts + 11].astype("datetime64[s]")
+        began = time.perf_counter()
+        predict(
+            self.checkpoint,
+            self.store,
+            str(self.folder / f"forecasts-{self._made}.zarr"),
+            period=(str(inits[0]), str(inits[-1])),
+            batch_size=self.batch,
+        )
+        return time.perf_counter() - began
+
+
+def make_store(folder: Path) -> None:
+    """A synthetic year."""
+    from pipelines.archives.synthetic import write_weatherbench
+    from pipelines.convert import ConversionRequest, convert
+
+    write_weatherbench(folder / "archive", [2014])
+    uri = str(folder / "store.zarr")
+    convert(ConversionRequest("weatherbench", str(folder / "archive"), uri))
+
+
+def write_checkpoint(folder: Path, store: Any, hidden: int) -> Any:
+    """A checkpoint of GMG-s with its first weights."""
+    import torch
+
+    from gmg_model import create_model
+    from jobs.training import checkpoints
+    from pipelines.normalisation import Normalisation
+    from pipelines.windows import WindowSpec
+
+    torch.manual_seed(0)
+    overrides = {"in_shape": (1, *store.spatial_shape), "patch_size": 2, "hidden": (hidden,) * 4}
+    model = create_model("gmg-s", **overrides)
+    place = folder / "run" / checkpoints.directory_name(0)
+    place.mkdir(parents=True, exist_ok=True)
+    record = {
+        "step": 0,
+        "epoch": 0,
+        "finished": False,
+        "validation_loss": None,
+        "options": {},
+        "model": {"name": "gmg-s", "overrides": overrides},
+        "variables": ["t2m"],
+        "grid": list(store.spatial_shape),
+        "window": asdict(WindowSpec(12, 12)),
+        "normalisation": Normalisation.from_store(store, ("t2m",), "standardise").to_json(),
+        "statistics_fingerprint": store.fingerprint,
+    }
+    checkpoints.write(place, record, model.state_dict(), {})
+    return checkpoints.load_checkpoint(str(place))
+
+
+def first_forecast(folder: Path, repeats: int) -> dict[str, float]:
+    """Medians of the parts: export, import, load, forecast, and a whole process from its start."""
+    parts: list[dict[str, float]] = []
+    for repeat in range(repeats):
+        say(f"run {repeat + 1} of {repeats}: export and first forecast")
+        target = folder / f"exported-{repeat}"
+        began = time.perf_counter()
+        own(["jobs/export.py", "--run", str(folder / "run"), "--to", str(target)])
+        exported = time.perf_counter()
+        found = json.loads(own(["-c", COLD, str(target)]))
+        whole = time.perf_counter() - exported
+        parts.append({"export": exported - began, **found, "process": whole})
+    return {name: statistics.median(part[name] for part in parts) for name in parts[0]}
+
+
+def own(arguments: list[str]) -> str:
+    """What a Python process of its own printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def peak_of_scoring(folder: Path, windows: int) -> None:
+    """Print the peak memory of an evaluation with persistence for a model."""
+    from jobs.forecasts.baselines import persistence
+    from jobs.forecasts.evaluation import evaluate
+    from pipelines.normalisation import Normalisation
+    from pipelines.store import open_store
+    from pipelines.windows import WindowSpec
+
+    store = open_store(str(folder / "store.zarr"))
+    evaluate(
+        store,
+        persistence,
+        variables=("t2m",),
+        window=WindowSpec(12, 12),
+        normalisation=Normalisation.from_store(store, ("t2m",), "standardise"),
+        max_windows=windows,
+    )
+    print(json.dumps(peak_own_bytes()))
+
+
+def main() -> None:
+    """Measure, print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--windows", type=int, default=16, help="windows of a run")
+    parser.add_argument("--batch", type=int, default=8, help="windows in one forward pass")
+    parser.add_argument("--hidden", type=int, default=128, help="channels of each of four cells")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    add_json_option(parser)
+    options = parser.parse_args()
+    if options.peak:
+        peak_of_scoring(options.folder, options.peak)
+        return
+    with tempfile.TemporaryDirectory(prefix="gmg-bench-") as name:
+        measure(Path(name), options)
+
+
+def measure(folder: Path, options: argparse.Namespace) -> None:
+    """Every part in turn."""
+    import torch
+
+    from jobs.forecasts.baselines import persistence
+    from jobs.forecasts.model_forecast import TrainedForecast
+
+    torch.set_num_threads(options.threads)
+    make_store(folder)
+    bench = Bench(folder, options.windows, options.batch, options.hidden)
+    sides = {
+        MODEL: bench.model_alone(),
+        PASS: bench.scored(TrainedForecast(bench.checkpoint)),
+        NO_MODEL: bench.scored(persistence),
+        PREDICT: bench.predict,
+    }
+    seconds = alternate(sides, options.repeats)
+    cold = first_forecast(folder, options.repeats)
+    peaks = {}
+    for windows in (FEW, MANY):
+        say(f"memory of scoring {windows} windows")
+        command = [str(Path(__file__)), "--peak", str(windows), "--folder", str(folder)]
+        peaks[windows] = json.loads(own(command).splitlines()[-1])
+    report(seconds, cold, peaks, options)
+
+
+def report(
+    seconds: dict[str, list[float]],
+    cold: dict[str, float],
+    peaks: dict[int, int],
+    options: argparse.Namespace,
+) -> None:
+    """The tables, and what is required."""
+    typical = {name: statistics.median(runs) for name, runs in seconds.items()}
+    print(
+        f"\nGMG-s, {options.hidden} channels, 12 -> 12 frames of 32 x 64, patch 2, fp32, "
+        f"{options.windows} windows in batches of {options.batch}, {options.threads} thread(s)."
+    )
+    print_table(
+        ("", "windows/s (median)", "seconds", "of the model's rate"),
+        [
+            (
+                name,
+                f"{options.windows / typical[name]:,.2f}",
+                f"{min(runs):.2f} to {max(runs):.2f}",
+                f"{typical[MODEL] / typical[name]:.0%}",
+            )
+            for name, runs in seconds.items()
+        ],
+    )
+    print("\nA first forecast of one window, in processes of their own; medians.")
+    print_table(
+        ("", "seconds"),
+        [
+            ("export: a process", f"{cold['export']:.2f}"),
+            ("forecast: a process, from its start to its end", f"{cold['process']:.2f}"),
+            ("of it: importing PyTorch and this package", f"{cold['import']:.2f}"),
+            ("of it: reading the weights", f"{cold['load']:.2f}"),
+            ("of it: the forecast", f"{cold['forecast']:.2f}"),
+        ],
+    )
+    print("\nPeak resident memory of scoring persistence, one process.")
+    rows = [(f"{windows} windows", f"{peak / 1e6:,.0f}") for windows, peak in peaks.items()]
+    print_table(("", "MB (10^6 bytes)"), rows)
+    requirements = [
+        Requirement("evaluate, of the model's rate", typical[MODEL] / typical[PASS], 0.9, "x"),
+        Requirement("predict, of the model's rate", typical[MODEL] / typical[PREDICT], 0.9, "x"),
+        Requirement(
+            "reading and scoring, of the forward pass",
+            typical[NO_MODEL] / typical[MODEL],
+            0.1,
+            "x",
+            most=True,
+        ),
+        Requirement("a first forecast from nothing", cold["process"], 5, " s", most=True),
+        Requirement(
+            f"memory, {MANY} windows against {FEW}", peaks[MANY] / peaks[FEW], 1.1, "x", most=True
+        ),
+    ]
+    print_requirements(requirements)
+    figures = {"seconds": seconds, "first_forecast": cold, "peak_bytes": peaks}
+    write_json(options.json, figures, requirements)
+
+
+if __name__ == "__main__":
+    main()

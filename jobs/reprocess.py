@@ -1,5 +1,7 @@
 """Raw archive to sharded Zarr store: ``plan``, ``convert``, ``inspect``, ``verify``.
 
+``publish`` and ``runs`` keep and list a store's history.
+
 ::
 
     python jobs/reprocess.py convert --archive weatherbench --source 2m_temperature --store t2m.zarr
@@ -22,16 +24,25 @@ def main() -> int:
     """Run one verb and say what came of it."""
     arguments = parse()
     _refuse_no_places(arguments)
-    verbs = {"plan": plan, "convert": convert, "inspect": inspect, "verify": verify}
+    verbs = {
+        "plan": plan,
+        "convert": convert,
+        "inspect": inspect,
+        "verify": verify,
+        "publish": publish,
+        "runs": runs,
+    }
     return verbs[arguments.verb](arguments)
 
 
 def _refuse_no_places(arguments: argparse.Namespace) -> None:
     from pipelines.uri import refuse_no_place
 
-    for option in ("source", "store", "manifest", "plot"):
+    for option in ("source", "store", "icechunk", "manifest", "plot"):
         place = getattr(arguments, option, None)
-        required = option == "store" or (option == "source" and arguments.verb != "verify")
+        required = option in ("store", "icechunk") or (
+            option == "source" and arguments.verb != "verify"
+        )
         if place or (required and place is not None):
             refuse_no_place(place)
 
@@ -108,6 +119,31 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found.to_json())
     return 0 if found.ok else 4
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """Commit a store to its history."""
+    from jobs.reprocessing.presentation import show_runs
+    from pipelines.snapshots import publish as commit
+
+    with progress("publishing", "objects") as report:
+        run, new = commit(arguments.store, arguments.icechunk, report)
+    print(show_runs([run]) if new else f"nothing to do: {run.snapshot} is the store as it is")
+    if arguments.json:
+        print_json(run.to_json() | {"new": new})
+    return 0
+
+
+def runs(arguments: argparse.Namespace) -> int:
+    """List a store's history."""
+    from jobs.reprocessing.presentation import show_runs
+    from pipelines.snapshots import runs as commits
+
+    found = commits(arguments.icechunk)
+    print(show_runs(found))
+    if arguments.json:
+        print_json({"runs": [run.to_json() for run in found]})
+    return 0
 
 
 def _windows(store: Store, arguments: argparse.Namespace) -> dict[str, Any] | None:

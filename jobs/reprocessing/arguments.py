@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipelines.convert import ConversionRequest
     from pipelines.windows import WindowSpec
 
-_REQUIRED = ("archive", "source", "store")
+_REQUIRED = ("archive", "source", "store", "icechunk")
 _POSITIVE = ("workers", "chunk_frames", "shard_frames")
 _WINDOW = ("input_frames", "horizon")
 _EXIT_CODES = """\
@@ -54,8 +54,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     _add_running(convert)
     inspect = verbs.add_parser("inspect", help="say what a store holds")
     verify = verbs.add_parser("verify", help="compare a store with its ledger and its sources")
-    for verb in (inspect, verify):
+    publish = verbs.add_parser(
+        "publish", help="commit a store as it is to an Icechunk repository: one commit a run"
+    )
+    runs = verbs.add_parser("runs", help="list the commits of an Icechunk repository")
+    for verb in (inspect, verify, publish):
         verb.add_argument("--store", metavar="URI")
+    for verb in (publish, runs):
+        verb.add_argument("--icechunk", metavar="URI", help="the repository; local, s3, gs")
     for verb in (plan, inspect):
         _add_windows(verb)
     inspect.add_argument(

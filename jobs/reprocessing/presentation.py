@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pipelines.clips import split_text
 
 if TYPE_CHECKING:
     from pipelines.convert import ConversionReport
+    from pipelines.snapshots import Run
     from pipelines.verification import Verification
 
 _SHOWN_GAPS = 8
@@ -133,6 +135,19 @@ def _statistics_line(s: dict[str, Any]) -> str:
         f"train: mean {s['mean']:.6g}, std {s['std']:.6g}, "
         f"{s['min']:.6g} to {s['max']:.6g}, {s['nan_count']} values missing"
     )
+
+
+def show_runs(runs: Sequence[Run]) -> str:
+    """The commits of a history, as they come."""
+    rows = [
+        (
+            run.snapshot,
+            f"run of {run.run}, {run.frames} frames to {run.last_time}, "
+            f"{run.changed} of {run.objects} objects changed",
+        )
+        for run in runs
+    ]
+    return table(rows) if rows else "no run was published yet"
 
 
 def show_verification(found: Verification) -> str:

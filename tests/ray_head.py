@@ -140,7 +140,7 @@ def ray_head(
                     map(_answers, (f"{head.api}/api/version", f"http://127.0.0.1:{agent}/"))
                 )
 
-            wait_until(is_up, "the job API and the agent that runs jobs", seconds=180)
+            wait_until(is_up, "the job API and the agent that runs jobs", seconds=300)
             if process.poll() is not None:
                 text = (folder / "log").read_text()
                 if attempt + 1 == ATTEMPTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.training import checkpoints
+from jobs.training.run_options import CheckpointOptions
 from tests.ray_head import Head, finished, ray_head
-from tests.training_runs import ROOT, losses, small_options, write_config
+from tests.training_runs import ROOT, losses, small_options, wait_until, write_config
 
 pytestmark = pytest.mark.cluster
-ALONE = 10
+ALONE = 120
 """seconds that Ray's processes may take to end after the head has"""
 
 
@@ -41,6 +44,31 @@ def test_a_submitted_training_job_trains_to_the_end(
     code, output = finished(head.submit(*command))
     assert code == 0, output
     assert "nothing to do" in output
+
+
+def test_a_job_that_is_stopped_writes_a_last_checkpoint_and_says_how_to_go_on(
+    head: Head, traffic_store: str, tmp_path: Path
+) -> None:
+    options = small_options(traffic_store, str(tmp_path / "run"))
+    endless = dataclasses.replace(options.training, epochs=10_000)
+    elastic = dataclasses.replace(options.elastic, stop_grace=290)
+    options = dataclasses.replace(
+        options, training=endless, elastic=elastic, checkpoints=CheckpointOptions(every_steps=0)
+    )
+    patient = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}})
+    words = ("--submission-id", "stopped", "--no-wait", "--runtime-env-json", patient)
+    command = ["python", "jobs/train_weatherbench.py", "--config", write_config(options, tmp_path)]
+    code, output = finished(head.submit(*command, words=words))
+    assert code == 0, output
+    wait_until(lambda: "training: " in head.ask("/api/jobs/stopped/logs")["logs"], "a step")
+    code, output = finished(head.client("job", "stop", "stopped"))
+    assert code == 0, output
+    assert "was stopped" in finished(head.client("job", "status", "stopped"))[1]
+    _, output = finished(head.client("job", "logs", "stopped"))
+    assert "ended by SIGTERM, after a last checkpoint" in output
+    assert "the same command goes on" in output
+    (last,) = checkpoints.list_checkpoints(options.run)[-1:]
+    assert f"(step {last.step})" in output
 
 
 def test_a_job_runs_the_uploaded_code_with_the_python_of_the_head(head: Head) -> None:

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from figures import Requirement, add_json_option, print_requirements, print_table, say, write_json
 
@@ -28,6 +27,7 @@ from figures import Requirement, add_json_option, print_requirements, print_tabl
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.ray_head import Head, ray_head
+from tests.training_runs import wait_until
 
 GOAL = 25.0
 """seconds from submit to the first step"""
@@ -86,33 +86,37 @@ def parts_of_one(head: Head, store: str, run: str) -> list[float]:
     ]
     submitted = time.time()
     client = head.submit(*command, words=("--submission-id", job))
-    accepted = headline = 0.0
+    accepted = started = headline = 0.0
     output = []
     for line in client.stdout or ():
         output.append(line)
         if "submitted successfully" in line:
             accepted = time.time()
+        if "Running entrypoint" in line:
+            started = time.time()
         if "train windows" in line:
             headline = time.time()
-    if client.wait() != 0 or not headline:
+    if client.wait() != 0 or not accepted < started < headline:
         raise RuntimeError("the job failed:\n" + "".join(output))
-    started = head.ask(f"/api/jobs/{job}")["start_time"] / 1e3
-    actors = [actor for actor in actors_of(head) if actor["jobId"] == actors_job(head, job)]
-    controller = min(a["startTime"] for a in actors if "Controller" in a["actorClass"]) / 1e3
-    workers = max(a["startTime"] for a in actors if "RayTrainWorker" in a["actorClass"]) / 1e3
+    controller = actor_since(head, "TrainController", submitted)
+    workers = actor_since(head, "RayTrainWorker", submitted)
     first = first_step(run)
     moments = [submitted, accepted, started, headline, controller, workers, first]
     return [after - before for before, after in itertools.pairwise(moments)]
 
 
-def actors_of(head: Head) -> list[dict[str, Any]]:
-    """Every actor that the head knows, the ended ones too."""
-    return list(head.ask("/logical/actors")["data"]["actors"].values())
+def actor_since(head: Head, kind: str, since: float) -> float:
+    """When the last actor of a kind that was started after a moment was alive, by the head."""
+    begun: list[float] = []
 
+    def is_told() -> bool:
+        actors = head.ask("/logical/actors")["data"]["actors"].values()
+        begun[:] = [a["startTime"] / 1e3 for a in actors if a["actorClass"] == kind]
+        begun[:] = [moment for moment in begun if moment > since]
+        return bool(begun)
 
-def actors_job(head: Head, job: str) -> str:
-    """Ray's number of a submitted job, by which actors belong to it."""
-    return head.ask(f"/api/jobs/{job}")["job_id"]
+    wait_until(is_told, f"the dashboard to know of a {kind}")
+    return max(begun)
 
 
 def first_step(run: str) -> float:

@@ -17,6 +17,8 @@ import pytest
 from tests import shared_ray
 from tests.training_runs import wait_until
 
+PATIENCE = 900.0
+"""seconds that a process may take to the place: what a machine full of other work needs"""
 _SITE = Path(__file__).with_name("barrier_site")
 
 
@@ -57,7 +59,7 @@ class Barrier:
         alive:
             Whether there is still something to wait for.
         """
-        wait_until(lambda: bool(self.waiting()) or not alive(), "a process at the barrier")
+        wait_until(lambda: bool(self.waiting()) or not alive(), "the barrier", PATIENCE)
         assert self.waiting(), "ended without having reached the barrier"
         return self.waiting()[0]
 
@@ -78,7 +80,9 @@ class Barrier:
             try:
                 with self.before(pattern):
                     ready.set()
-                    wait_until(lambda: bool(self.waiting()) or left.is_set(), "the barrier", 600)
+                    wait_until(
+                        lambda: bool(self.waiting()) or left.is_set(), "the barrier", PATIENCE
+                    )
                     for pid in self.waiting()[:1]:
                         action(pid)
                         done.append(pid)

@@ -70,7 +70,7 @@ class Head:
         """End the head as its owner would; what it leaves is the family's."""
         self.family.alive()  # to know them when they are orphans
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(timeout=120)
+        self._process.wait(timeout=600)
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -67,16 +67,12 @@ def complete(
     changed = [name for name, content in objects.items() if old[name] != content]
     sums = {name: checksum(content) for name, content in objects.items()}
     finished = summary | {"objects": sums, "state": "complete"}
-    places.at_once(
-        store,
-        [
-            partial(places.write_bytes, uris[name], objects[name])
-            for name in changed
-            if name != ROOT
-        ],
-    )
+    writing: list[Callable[[], Any]] = [
+        partial(places.write_bytes, uris[name], objects[name]) for name in changed if name != ROOT
+    ]
     if _differs(summary_before, finished):
-        ledger.write_plan(finished)
+        writing.append(partial(ledger.write_plan, finished))
+    places.at_once(store, writing)
     if ROOT not in changed:
         return bool(changed), False
     places.write_bytes(uris[ROOT], objects[ROOT])

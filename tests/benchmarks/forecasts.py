@@ -5,8 +5,8 @@ untrained GMG-s of the default size (12 -> 12 frames, patch 2), and times in tur
 with the same threads: the model alone on batches that are in memory; the pass of an evaluation over
 windows of the store (every score of every protocol, persistence and climatology beside); that pass
 with a forecast that costs nothing, which leaves reading and scoring; and batch inference to a
-store. Then, each in a process of its own: the export and a first forecast, and the peak memory of
-scoring few windows and many.
+store. Then, each in a process of its own: the export and a first forecast of GMG-s at its defaults
+(10 -> 10 frames of 64 x 64, patch 4), and the peak memory of scoring few windows and many.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ imported = time.perf_counter()
 forecaster = gmg_model.load_exported(sys.argv[1])
 loaded = time.perf_counter()
 import numpy
-forecaster(numpy.zeros((12, 1, 32, 64), "float32"), horizon=12)
+forecaster(numpy.zeros((10, 1, 64, 64), "float32"), horizon=10)
 ended = time.perf_counter()
 parts = {"import": imported - began, "load": loaded - imported, "forecast": ended - loaded}
 print(json.dumps(parts))
@@ -64,13 +64,18 @@ class Bench:
     """A store, a checkpoint of an untrained model, and the sides that are timed."""
 
     def __init__(self, folder: Path, windows: int, batch: int, hidden: int):
+        from pipelines.normalisation import Normalisation
         from pipelines.store import open_store
         from pipelines.windows import WindowSpec, split_starts
 
         self.folder, self.batch = folder, batch
         self.store = open_store(str(folder / "store.zarr"))
         self.window = WindowSpec(12, 12)
-        self.checkpoint = write_checkpoint(folder, self.store, hidden)
+        constants = Normalisation.from_store(self.store, ("t2m",), "standardise")
+        overrides = {"in_shape": (1, 32, 64), "patch_size": 2, "hidden": (hidden,) * 4}
+        self.checkpoint = write_checkpoint(
+            folder / "run", self.window, constants, overrides, self.store.fingerprint
+        )
         self.starts = split_starts(self.store, "test", self.window)[:windows]
         self._made = 0
 
@@ -155,20 +160,19 @@ def make_store(folder: Path) -> None:
     convert(ConversionRequest("weatherbench", str(folder / "archive"), uri))
 
 
-def write_checkpoint(folder: Path, store: Any, hidden: int) -> Any:
+def write_checkpoint(
+    run: Path, window: Any, constants: Any, overrides: dict[str, Any], fingerprint: str
+) -> Any:
     """A checkpoint of GMG-s with its first weights."""
     import torch
 
     from gmg_model import create_model
     from jobs.training import checkpoints
-    from pipelines.normalisation import Normalisation
-    from pipelines.windows import WindowSpec
 
     torch.manual_seed(0)
-    overrides = {"in_shape": (1, *store.spatial_shape), "patch_size": 2, "hidden": (hidden,) * 4}
     model = create_model("gmg-s", **overrides)
-    place = folder / "run" / checkpoints.directory_name(0)
-    place.mkdir(parents=True, exist_ok=True)
+    place = run / checkpoints.directory_name(0)
+    place.mkdir(parents=True)
     record = {
         "step": 0,
         "epoch": 0,
@@ -176,11 +180,11 @@ def write_checkpoint(folder: Path, store: Any, hidden: int) -> Any:
         "validation_loss": None,
         "options": {},
         "model": {"name": "gmg-s", "overrides": overrides},
-        "variables": ["t2m"],
-        "grid": list(store.spatial_shape),
-        "window": asdict(WindowSpec(12, 12)),
-        "normalisation": Normalisation.from_store(store, ("t2m",), "standardise").to_json(),
-        "statistics_fingerprint": store.fingerprint,
+        "variables": list(constants.labels),
+        "grid": overrides["in_shape"][1:],
+        "window": asdict(window),
+        "normalisation": constants.to_json(),
+        "statistics_fingerprint": fingerprint,
     }
     checkpoints.write(place, record, model.state_dict(), {})
     return checkpoints.load_checkpoint(str(place))
@@ -188,12 +192,18 @@ def write_checkpoint(folder: Path, store: Any, hidden: int) -> Any:
 
 def first_forecast(folder: Path, repeats: int) -> dict[str, float]:
     """Medians of the parts: export, import, load, forecast, and a whole process from its start."""
+    from pipelines.normalisation import Normalisation
+    from pipelines.windows import WindowSpec
+
+    run = folder / "default-run"
+    constants = Normalisation("minmax", ("image",), (0.0,), (1.0,))
+    write_checkpoint(run, WindowSpec(10, 10), constants, {"in_shape": (1, 64, 64)}, "")
     parts: list[dict[str, float]] = []
     for repeat in range(repeats):
         say(f"run {repeat + 1} of {repeats}: export and first forecast")
         target = folder / f"exported-{repeat}"
         began = time.perf_counter()
-        own(["jobs/export.py", "--run", str(folder / "run"), "--to", str(target)])
+        own(["jobs/export.py", "--run", str(run), "--to", str(target)])
         exported = time.perf_counter()
         found = json.loads(own(["-c", COLD, str(target)]))
         whole = time.perf_counter() - exported
@@ -302,7 +312,10 @@ def report(
             for name, runs in seconds.items()
         ],
     )
-    print("\nA first forecast of one window, in processes of their own; medians.")
+    print(
+        "\nA first forecast by GMG-s at its defaults, one window of 10 -> 10 frames of 64 x 64, in "
+        "processes of their own; medians."
+    )
     print_table(
         ("", "seconds"),
         [

@@ -109,16 +109,21 @@ def _lines(title: str, unit: str) -> Progress:
 
 
 class _Remaining:
-    """How long the rest takes, from what was done since the first report.
+    """How long the rest takes, from what was done since the first step of this run.
 
-    What an earlier process did, and a resumed one reports at first, says nothing of the speed.
+    What an earlier process did, and a resumed one reports at first, says nothing of the speed, nor
+    does the first step, which waits until everything has started.
     """
 
     def __init__(self) -> None:
+        self._start: int | None = None
         self._first: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int) -> str:
         now = time.monotonic()
+        self._start = done if self._start is None else self._start
+        if done == self._start:
+            return ""
         self._first = self._first or (now, done)
         began, before = self._first
         if not before < done < total:

@@ -33,7 +33,7 @@ class Anomaly:
     """A run of frames of one variable, or of one of its channels, that look wrong."""
 
     kind: str
-    """unlikely mean, repeated, constant or missing pixels"""
+    """unlikely mean, repeated, constant, missing pixels or no values"""
     variable: str
     channel: int
     """of the extra dimensions flattened"""
@@ -110,6 +110,8 @@ _Check = tuple[str, np.ndarray, Callable[[int], str]]
 
 
 def _checks(traits: _Traits) -> Sequence[_Check]:
+    if not traits.held.any():
+        return (("no values", ~traits.held, lambda frame: "no frame holds a value"),)
     if traits.held.sum() < 2:
         return ()
     return (

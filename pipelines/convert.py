@@ -8,12 +8,14 @@ A reader of the store sees the metadata of before or of after, and shards that f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
@@ -34,6 +36,7 @@ from pipelines.shard_job import converted_on_ray
 from pipelines.shard_task import Destination, utc_now
 from pipelines.static_conversion import bring_up, index_archive, remembered_source, summary_of
 from pipelines.static_tasks import static_tasks
+from pipelines.statistics import COUNT
 from pipelines.writable import check_writable, sweep_partial
 
 Progress = Callable[[int, int], None]
@@ -150,8 +153,15 @@ def _convert(
         channels = {layout.name: layout.channels for layout in plan.layouts}
         moments = ending.enter_context(moments_tables(channels))
 
+        with_values = set[str]()
+
+        def enter(record: ShardRecord, of_frames: np.ndarray) -> None:
+            moments[record.variable].write(record.start, of_frames)
+            if of_frames[..., COUNT].any():
+                with_values.add(record.variable)
+
         def keep(record: ShardRecord) -> None:
-            moments[record.variable].write(record.start, record.moments)
+            enter(record, record.moments)
 
         due, records = list(plan.tasks), dict[tuple[str, int], ShardRecord]()
         if before is not None:
@@ -191,7 +201,7 @@ def _convert(
                     for done, (record, of_frames) in enumerate(results, start=1):
                         sure.result()
                         records[record.variable, record.shard] = record
-                        moments[record.variable].write(record.start, of_frames)
+                        enter(record, of_frames)
                         progress(done, len(due))
                 finally:
                     on_other_nodes(cache.remove)
@@ -220,10 +230,19 @@ def _convert(
         seconds_converting=converted - started,
         changed=bool(due or removed or fields_written) or changed,
         statistics_changed=new_statistics,
-        notes=plan.index.notes,
+        notes=(*plan.index.notes, *_empty_notes(plan, with_values)),
         static_fields=len(plan.static),
         static_fields_written=fields_written,
     )
+
+
+def _empty_notes(plan: Plan, with_values: Collection[str]) -> list[str]:
+    return [
+        f"{layout.name}: no frame holds a value, nothing can be trained on it: leave it out with "
+        "--variables"
+        for layout in plan.layouts
+        if layout.name not in with_values
+    ]
 
 
 def _begin(

@@ -108,6 +108,10 @@ def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
     }
 
 
+def _recorded_sources(summary: Mapping[str, Any]) -> list[SourceFile]:
+    return [SourceFile(**source) for source in summary["sources"]]
+
+
 def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -> None:
     """Whether ``plan`` reproduces what the store holds and only adds to it.
 
@@ -140,11 +144,14 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
                 remedy="a store grows at its end only, by clips of its last split: convert the "
                 "whole archive to another --store",
             )
+        there = {file.name for file in plan.index.files}
+        gone = [file.name for file in _recorded_sources(summary) if file.name not in there]
+        lost = f"; gone from it: {', '.join(gone[:3])}" if gone else ""
         raise StoreError(
             f"the source does not continue the store: it covers {iso(int(plan.times[0]))} to "
             f"{iso(int(plan.times[-1]))} every {plan.index.cadence_seconds} s, the store "
             f"{summary['first_time']} to {summary['last_time']} every "
-            f"{summary['cadence_seconds']} s",
+            f"{summary['cadence_seconds']} s{lost}",
             where=store,
             remedy="give the whole archive as --source (a store grows at its end only), "
             "or another --store",

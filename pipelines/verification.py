@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def verify(
             "there is no store with a ledger",
             where=store,
             remedy="make it with  python jobs/reprocess.py convert --archive ARCHIVE --source "
-            f"SOURCE --store {store}",
+            f"SOURCE --store {shlex.quote(store)}",
         )
     names: list[str] = summary["configuration"]["variables"]
     shard_frames: int = summary["configuration"]["shard_frames"]
@@ -192,7 +193,7 @@ def _remedy(
         return ""
     return (
         f"python jobs/reprocess.py convert --archive {summary['archive']} "
-        f"--source {source or summary['source']} --store {store}"
+        f"--source {shlex.quote(source or summary['source'])} --store {shlex.quote(store)}"
         + (" --repair" if problems else "")
     )
 

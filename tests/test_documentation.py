@@ -74,6 +74,8 @@ STAND_INS = {
         ("jobs.reprocess", "convert", planned),
         ("jobs.reprocess", "inspect", taken),
         ("jobs.reprocess", "verify", taken),
+        ("jobs.reprocess", "publish", taken),
+        ("jobs.reprocess", "runs", taken),
     ],
     **{path.stem: [TRAINING] for path in JOBS if path.stem.startswith("train_")},
     "train_radar": [("jobs.train_radar", "convert", lambda *_: None), TRAINING],

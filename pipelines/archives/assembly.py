@@ -26,6 +26,7 @@ from pipelines.archives.time_axes import (
     iso,
     joined,
     most_common_step,
+    sparse_notes,
 )
 from pipelines.errors import SourceError, UsageError, nearest
 
@@ -91,6 +92,7 @@ def assemble(
     periods = _periods(archive, contents, names, indexed)
     cadence = _cadence(contents, indexed)
     check_regular(indexed, files, periods, cadence)
+    notes.extend(sparse_notes(contents, names, cadence))
     attributes = next(content.attributes for content in contents if content.variables)
     return ArchiveIndex(
         archive=archive.name,

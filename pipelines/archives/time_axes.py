@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from pipelines.archives.archive import SourceFile, VariableIndex
+from pipelines.archives.archive import FileContents, SourceFile, VariableIndex
 from pipelines.errors import SourceError
 
 _PART = 65_536
@@ -71,6 +71,28 @@ def most_common_step(times: np.ndarray, where: str) -> int:
         steps, counts = np.unique(np.diff(times[part.start : part.stop + 1]), return_counts=True)
         found.update(dict(zip(steps.tolist(), counts.tolist(), strict=True)))
     return max(sorted(found), key=lambda step: found[step])
+
+
+def sparse_notes(
+    contents: Sequence[FileContents], names: Collection[str], cadence: int
+) -> list[str]:
+    """What there is to say of files whose frames are further apart than the archive's.
+
+    The frames between them are gaps, which no window touches: a user should know before that a
+    variable every six hours beside hourly ones leaves no window at all.
+    """
+    sparse: dict[tuple[str, int], list[str]] = {}
+    for content in contents:
+        for variable in content.variables:
+            if variable.name in names and len(variable.times) > 2:
+                step = int(np.median(np.diff(np.sort(variable.times))))
+                if step > cadence:
+                    sparse.setdefault((variable.name, step), []).append(content.file.name)
+    return [
+        f"{name}: {len(files)} files ({files[0]} first) have a frame every {step} s, the archive "
+        f"every {cadence} s; what lies between counts as missing"
+        for (name, step), files in sparse.items()
+    ]
 
 
 def check_regular(

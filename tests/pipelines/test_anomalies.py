@@ -96,3 +96,7 @@ def test_channels_are_looked_at_one_by_one_and_frames_get_their_names():
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_series_of_hardly_any_frames_has_none(frames: int):
     assert told(fields(frames)) == []
+
+
+def test_a_variable_without_any_value_is_told():
+    assert told(np.full((30, 4, 5), np.nan, np.float32)) == [("no values", "0", "29", 30)]

@@ -213,6 +213,23 @@ def test_a_reader_of_before_sees_the_same_values_during_an_append(tmp_path: Path
     np.testing.assert_array_equal(reader[:], before)
 
 
+def test_a_variable_without_a_value_and_one_that_is_sparse_are_told(tmp_path: Path):
+    times = hourly("2010-01-01", 48)
+    write_netcdf(tmp_path / "a" / "t2m.nc", times)
+    write_netcdf(
+        tmp_path / "a" / "empty.nc",
+        times,
+        variable="tp",
+        values=np.full((48, 4, 6), np.nan, np.float32),
+    )
+    write_netcdf(tmp_path / "a" / "six_hourly.nc", times[::6], variable="sd")
+    notes = run("weatherbench", tmp_path / "a", tmp_path / "s", **SMALL).notes
+    assert [note.split(":")[0] for note in notes] == ["sd", "tp"]
+    assert "six_hourly.nc first) have a frame every 21600 s, the archive every 3600 s" in notes[0]
+    assert "no frame holds a value" in notes[1]
+    assert run("weatherbench", tmp_path / "a", tmp_path / "s").notes == notes
+
+
 def test_two_periods_of_traffic_leave_a_jump_and_no_frames_between(tmp_path: Path):
     first = write_traffic(tmp_path / "a" / "BJ13.h5", "2013-07-01", list(range(96)))
     second = write_traffic(tmp_path / "a" / "BJ14.h5", "2014-03-01", list(range(48)))
@@ -316,6 +333,13 @@ def test_a_source_that_lost_a_file_is_refused(converted: Path):
     error = refusal(SourceError, converted, "weatherbench", converted / "a", converted / "s")
     assert "24 frames" in error.what
     assert "day02" in str(error.where)
+
+
+def test_a_source_that_lost_its_last_file_is_refused_and_the_file_named(converted: Path):
+    next((converted / "a").glob("*day02*")).unlink()
+    error = refusal(StoreError, converted, "weatherbench", converted / "a", converted / "s")
+    assert "does not continue the store" in error.what
+    assert "day02" in error.what
 
 
 def test_another_grid_is_refused(converted: Path):

@@ -11,6 +11,10 @@ timed, each side delivers the same windows and they are compared value by value.
 - *direct*: the stream as training uses it.
 - *Ray Data*: the same batches, read by tasks of Ray Data.
 - *xbatcher*: its windows of the lazily opened store, one read a window, stacked and normalised.
+- *litdata*, *MosaicML streaming*: the first year of the frames, written in the format of each and
+  read by it; once as frames, and random windows put together from them, and once with every window
+  stored whole, in its own shuffled order through its own loader. The table says how many times the
+  bytes of the frames that takes.
 - *DataLoader*: one random Zarr read a window, with the compiled codec pipeline and without.
 """
 
@@ -22,6 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +48,8 @@ PIPELINES = {
     "zarrs": "zarrs.ZarrsCodecPipeline",
     "zarr": "zarr.core.codec_pipeline.BatchedCodecPipeline",
 }
+COPIES = ("litdata", "mosaicml-streaming")
+COPIED_FRAMES = 8760
 COPY, DIRECT, RAY = "memory copy", "direct", "Ray Data"
 
 
@@ -63,10 +70,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gmg-bench-") as folder:
         say("making the store")
         uri = given.store or made_store(Path(folder), given.years)
-        sides = Sides(uri, given.epochs, given.peer_seconds)
+        sides = Sides(uri, given.epochs, given.peer_seconds, Path(folder))
         chosen = sides.all()
         say("comparing what the sides deliver")
-        sides.check(Path(folder))
+        sides.check()
         report(sides, alternate(chosen, given.repeats), given.json)
         sides.close()
     ray.shutdown()
@@ -86,7 +93,7 @@ def made_store(folder: Path, years: int) -> str:
 class Sides:
     """The loaders that are compared; each returns windows a second of one run."""
 
-    def __init__(self, uri: str, epochs: int, peer_seconds: float):
+    def __init__(self, uri: str, epochs: int, peer_seconds: float, folder: Path):
         from pipelines.normalisation import Normalisation
         from pipelines.order import OrderConfig
         from pipelines.store import open_store
@@ -95,6 +102,7 @@ class Sides:
         from pipelines.windows import WindowSpec, window_starts
 
         self.store, self.epochs, self.peer_seconds = open_store(uri), epochs, peer_seconds
+        self.folder = folder
         self.spec = WindowSpec(12, 12)
         # Every window of the archive, whatever its splits: longer runs are steadier.
         self.starts = window_starts(
@@ -110,6 +118,7 @@ class Sides:
         self.ray = shard["train"].stream()
         self.absent: dict[str, str] = {}
         self.xbatcher: Peer | None = None
+        self.copies: dict[str, Peer] = {}
 
     def all(self) -> dict[str, Callable[[], float]]:
         """Name -> one run."""
@@ -118,6 +127,7 @@ class Sides:
             DIRECT: lambda: self.stream(self.direct),
             RAY: lambda: self.stream(self.ray),
             **self._xbatcher(),
+            **self._copies(),
             "DataLoader, 2 workers, zarrs": lambda: self.dataloader(2, "zarrs"),
             "DataLoader, 0 workers, zarrs": lambda: self.dataloader(0, "zarrs"),
             "DataLoader, 2 workers, zarr": lambda: self.dataloader(2, "zarr"),
@@ -143,7 +153,35 @@ class Sides:
             "xbatcher, 2 threads, zarrs": lambda: run(2),
         }
 
-    def check(self, folder: Path) -> None:
+    def _copies(self) -> dict[str, Callable[[], float]]:
+        """Peers that read formats of their own, which they write first."""
+        [offset], [scale] = self.normalisation.offset, self.normalisation.scale
+        frames = np.asarray(self.store.array(next(iter(self.store.variables)))[:COPIED_FRAMES])
+        source, runs = self.folder / "frames.npy", {}
+        np.save(source, frames)
+        for name in COPIES:
+            for stored in ("frames", "windows"):
+                place = self.folder / f"{name}-{stored}"
+                constants = (offset, scale, self.spec.frames, BATCH, stored)
+                say(f"writing {stored} for {name}")
+                try:
+                    peer = Peer(name, str(source), str(place), *map(str, constants))
+                    written = peer.ask(starts=[0], file=str(self.folder / "first.npy"))["bytes"]
+                    peer.ask(seconds=0.1, threads=1, seed=0)
+                except PeerFailed as error:
+                    self.absent[f"{name}, {stored} stored"] = str(error)
+                    continue
+                label = f"{name}, {stored} stored ({written / frames.nbytes:.1f} x the bytes)"
+                self.copies[label] = peer
+                runs[label] = partial(self._copy_rate, peer, 1)
+                if stored == "windows":
+                    runs[f"{label}, 2 workers"] = partial(self._copy_rate, peer, 3)
+        return runs
+
+    def _copy_rate(self, peer: Peer, threads: int) -> float:
+        return peer.ask(seconds=self.peer_seconds, threads=threads, seed=1)["rate"]
+
+    def check(self) -> None:
         """RuntimeError where a side's windows are not those of the store."""
         for stream in (self.direct, self.ray):
             batch = next(stream.epoch(0))
@@ -152,9 +190,14 @@ class Sides:
         chosen = np.linspace(0, len(self.starts) - 1, BATCH).astype(int)
         random, starts = self._random_windows("zarr"), self.starts[chosen]
         self._compare(starts, np.stack([np.asarray(random[i]) for i in chosen.tolist()]))
+        file = self.folder / "windows.npy"
         if self.xbatcher is not None:
-            file = folder / "windows.npy"
             self.xbatcher.ask(starts=starts.tolist(), file=str(file))
+            self._compare(starts, np.load(file))
+        copied = self.starts[self.starts + self.spec.frames <= COPIED_FRAMES]
+        starts = copied[np.linspace(0, len(copied) - 1, BATCH).astype(int)]
+        for peer in self.copies.values():
+            peer.ask(starts=starts.tolist(), file=str(file))
             self._compare(starts, np.load(file))
 
     def slabs(self) -> int:
@@ -177,9 +220,10 @@ class Sides:
         )
 
     def close(self) -> None:
-        """End the peer."""
-        if self.xbatcher is not None:
-            self.xbatcher.close()
+        """End the peers."""
+        for peer in (self.xbatcher, *self.copies.values()):
+            if peer is not None:
+                peer.close()
 
     def stream(self, stream: Any) -> float:
         began, windows = time.perf_counter(), 0

@@ -141,6 +141,8 @@ def colour_bar(figure: Any, style: MapStyle) -> None:
         shown = levels[1::2] if len(levels) > 8 else levels
         bar.set_ticks(list(shown), labels=[f"{level:g}" for level in shown])
         bar.ax.minorticks_off()
+        for level, (dashes, weight) in zip(style.palette.lines, _LINES, strict=False):
+            bar.ax.axvline(level, color="#000000", linestyle=dashes, linewidth=weight + 0.4)
     else:
         bar.ax.xaxis.set_major_locator(MaxNLocator(6))
         bar.ax.ticklabel_format(axis="x", scilimits=(-3, 4), useOffset=False)

@@ -166,6 +166,16 @@ def test_the_page_is_ordered_for_those_who_hear_it(made):
     assert ("html", {"lang": "en"}) in tags
 
 
+def test_figures_follow_the_theme_of_the_page(made):
+    used = set(re.findall(r"var\(--([a-z-]+)", made.page))
+    light, _, dark = made.page.partition("prefers-color-scheme: dark")
+    known = set(re.findall(r"--([a-z-]+):", light.partition("<style>")[2]))
+    assert used - known == {"across"}
+    # Every colour has another in the dark, letters of figures too, which have none of their own.
+    assert set(re.findall(r"--([a-z-]+):", dark.partition("* {")[0])) == known
+    assert re.search(r"figure svg {[^}]*fill: var\(--ink\)", made.page)
+
+
 def test_motion_is_drawn_where_a_model_has_it(made):
     assert "The motion that the model sees" in made.page
     assert "The motion that the model sees" not in fill({**made.shown, "motion": None})

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -34,71 +34,87 @@ from tests.training_runs import (
 )
 
 
-@pytest.fixture
-def options(traffic_store: str, tmp_path: Path) -> TrainOptions:
-    """A run in float32 that would go on for a long time."""
-    return small_options(
+class Stopped(NamedTuple):
+    """A job that was ended by SIGTERM in its second epoch."""
+
+    options: TrainOptions
+    code: int
+    log: str
+    left: list[str]
+    """processes that it left behind"""
+    last: checkpoints.Checkpoint
+
+
+@pytest.fixture(scope="module")
+def stopped(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
+    """A run in float32 on two workers that would have gone on for a long time."""
+    folder = tmp_path_factory.mktemp("stopped")
+    options = small_options(
         traffic_store,
-        str(tmp_path / "run"),
+        str(folder / "run"),
         training=TrainingOptions(epochs=2000, global_batch=9, learning_rate=3e-3, seed=3),
         checkpoints=CheckpointOptions(keep=20, max_failures=0),
         elastic=ElasticOptions(stop_grace=120),
     )
-
-
-@pytest.fixture
-def family() -> Iterator[Family]:
-    """The processes of one job; none is left at the end."""
     family = Family()
-    yield family
-    family.end(0)
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_sigterm_ends_with_143_after_a_checkpoint_that_one_worker_goes_on_from_as_two(
-    options: TrainOptions, family: Family, tmp_path: Path
-) -> None:
     command = [sys.executable, "jobs/train_weatherbench.py"]
-    command += ["--config", write_config(options, tmp_path)]
-    with (tmp_path / "log").open("w") as log:
-        environment = os.environ | family.environment
-        driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    wait_until(lambda: has_checkpoint(options.run, 24), "the first epoch", 300)
-    family.alive()
-    driver.send_signal(signal.SIGTERM)
-    assert driver.wait(timeout=300) == 143
-    said = (tmp_path / "log").read_text()
-    last = checkpoints.list_checkpoints(options.run)[-1]
-    assert "SIGTERM: ending after a last checkpoint, within 120 s" in said
-    assert f"error: ended by SIGTERM, after a last checkpoint (step {last.step})" in said
-    assert f"the last checkpoint is {last.uri} (step {last.step})" in said
-    assert "python jobs/train_weatherbench.py --config" in said
-    assert "Traceback" not in said
-    assert len(losses(options.run)) == last.step
-    assert family.end(30) == []
-
-    first: dict[int, dict[str, Any]] = {}
-    for workers in (1, 2):
-        copy = str(tmp_path / f"on_{workers}")
-        shutil.copytree(options.run, copy)
-        training = dataclasses.replace(options.training, epochs=last.step // 24 + 1)
-        train(dataclasses.replace(options, run=copy, workers=workers, training=training))
-        first[workers] = run.read_history(copy)[last.step]
-    assert first[1]["windows"] == first[2]["windows"]
-    assert first[1]["loss"] == pytest.approx(first[2]["loss"], rel=1e-5)
-    assert (first[1]["workers"], first[2]["workers"]) == (1, 2)
+    command += ["--config", write_config(options, folder)]
+    environment = os.environ | family.environment
+    try:
+        with (folder / "log").open("w") as log:
+            driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        wait_until(lambda: has_checkpoint(options.run, 24), "the first epoch", 300)
+        family.alive()
+        driver.send_signal(signal.SIGTERM)
+        code = driver.wait(timeout=300)
+        last = checkpoints.list_checkpoints(options.run)[-1]
+        yield Stopped(options, code, (folder / "log").read_text(), family.end(30), last)
+    finally:
+        family.end(0)
 
 
-def failing_at(step: int) -> Callable[[dict[str, Any]], None]:
-    """An entry of workers whose second one fails before a step is trained."""
+def test_sigterm_ends_with_143_a_last_checkpoint_and_the_command_that_goes_on(
+    stopped: Stopped,
+) -> None:
+    last = stopped.last
+    assert stopped.code == 143
+    assert "SIGTERM: ending after a last checkpoint, within 120 s" in stopped.log
+    assert f"error: ended by SIGTERM, after a last checkpoint (step {last.step})" in stopped.log
+    assert f"the last checkpoint is {last.uri} (step {last.step})" in stopped.log
+    assert "python jobs/train_weatherbench.py --config" in stopped.log
+    assert "Traceback" not in stopped.log
+    assert len(losses(stopped.options.run)) == last.step
+    assert stopped.left == []
+
+
+def going_on(stopped: Stopped, run_uri: str, workers: int) -> TrainOptions:
+    """The options that go on with a copy of the stopped run, to the end of the next epoch."""
+    shutil.copytree(stopped.options.run, run_uri)
+    training = stopped.options.training
+    return dataclasses.replace(
+        stopped.options,
+        run=run_uri,
+        workers=workers,
+        training=dataclasses.replace(training, epochs=stopped.last.epoch + 2),
+        checkpoints=CheckpointOptions(every_steps=1, keep=20, max_failures=0),
+    )
+
+
+def failing_at(step: int, run_uri: str) -> Callable[[dict[str, Any]], None]:
+    """An entry of workers whose second one fails before a step, once its checkpoint is there."""
 
     def entry(settings: dict[str, Any]) -> None:
+        import time
+        from pathlib import Path
+
         from jobs.training import worker
 
         train_step = worker.Worker.train_step
 
         def failing(self: Any, batch: Any) -> None:
             if (self.step, self.rank) == (step, 1):
+                while not Path(run_uri, f"step_{step:09d}", "checkpoint.json").exists():
+                    time.sleep(0.02)
                 raise RuntimeError("the device has fallen off the bus")
             train_step(self, batch)
 
@@ -108,26 +124,55 @@ def failing_at(step: int) -> Callable[[dict[str, Any]], None]:
     return entry
 
 
-@pytest.mark.usefixtures("ray_cluster")
+class Failed(NamedTuple):
+    """The stopped run, gone on with on two workers until one failed after a step."""
+
+    run: str
+    message: str
+
+
+@pytest.fixture(scope="module")
+def failed(stopped: Stopped, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Failed:
+    """As its type says."""
+    options = going_on(stopped, str(tmp_path_factory.mktemp("failed") / "run"), 2)
+    with pytest.MonkeyPatch.context() as patch:
+        entry = failing_at(stopped.last.step + 1, options.run)
+        patch.setattr("jobs.training.worker.train_worker", entry)
+        patch.setattr(sys, "argv", ["jobs/train_weatherbench.py", "--run", "my run"])
+        with pytest.raises(PlatformError) as ended:
+            train(options)
+    return Failed(options.run, str(ended.value))
+
+
 def test_a_used_up_budget_names_the_worker_its_node_and_step_the_checkpoint_and_the_command(
-    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+    failed: Failed, stopped: Stopped
 ) -> None:
-    monkeypatch.setattr("jobs.training.worker.train_worker", failing_at(26))
-    monkeypatch.setattr(sys, "argv", ["jobs/train_weatherbench.py", "--run", "my run"])
-    with pytest.raises(PlatformError) as ended:
-        train(options)
-    message = str(ended.value)
-    assert "training failed more than 0 times, at last with: " in message
-    assert "RuntimeError: the device has fallen off the bus" in message
-    assert "worker 1 on " in message
-    assert f"the last checkpoint is {options.run}/step_000000024 (step 24)" in message
-    assert "--checkpoints.max_failures allows more" in message
-    assert "python jobs/train_weatherbench.py --run 'my run'" in message
+    step = stopped.last.step + 1
+    assert "training failed more than 0 times, at last with: " in failed.message
+    assert "RuntimeError: the device has fallen off the bus" in failed.message
+    assert "worker 1 on " in failed.message
+    assert f"last checkpoint is {failed.run}/step_{step:09d} (step {step})" in failed.message
+    assert "--checkpoints.max_failures allows more" in failed.message
+    assert "python jobs/train_weatherbench.py --run 'my run'" in failed.message
+
+
+def test_one_worker_goes_on_with_the_batches_and_the_loss_that_two_would_have(
+    failed: Failed, stopped: Stopped, tmp_path: Path
+) -> None:
+    alone = going_on(stopped, str(tmp_path / "alone"), 1)
+    train(alone)
+    of_one, of_two = (run.read_history(uri)[stopped.last.step] for uri in (alone.run, failed.run))
+    assert (of_one["workers"], of_two["workers"]) == (1, 2)
+    assert of_one["windows"] == of_two["windows"]
+    assert of_one["loss"] == pytest.approx(of_two["loss"], rel=1e-5)
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_that_finds_no_room_says_so_with_numbers_and_ends(
-    options: TrainOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    traffic_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
@@ -137,7 +182,11 @@ def test_a_run_that_finds_no_room_says_so_with_numbers_and_ends(
     ray.get(others.ready())
     try:
         with pytest.raises(PlatformError) as ended:
-            train(dataclasses.replace(options, elastic=ElasticOptions(start_wait=1)))
+            train(
+                small_options(
+                    traffic_store, str(tmp_path / "run"), elastic=ElasticOptions(start_wait=1)
+                )
+            )
     finally:
         remove_placement_group(others)
     shortage = "2 worker(s) of 1 CPU are needed, the cluster's 1 node(s) have room for 4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,9 @@ def test_clips_are_trained_on_and_scored_beside_persistence(radar_store: str, tm
     assert any(name.startswith("csi") for name in scores["radar"]["persistence"]["overall"])
     page = (tmp_path / "report" / "report.html").read_text()
     assert "clip test/00000, frame 10" in page
-    assert "1970" not in page
+    # Pictures and the numbers of curves hold any four digits.
+    words = re.sub(r'<svg.*?</svg>|"data:[^"]*"', "", page, flags=re.DOTALL)
+    assert "1970" not in words
 
 
 def test_part_of_a_clip_with_two_cadences_is_no_window(radar_store: str, tmp_path: Path):

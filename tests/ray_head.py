@@ -24,7 +24,10 @@ from tests.training_runs import ROOT, wait_until
 BIN = Path(sys.executable).parent
 TOKEN = "a-token-of-this-test-only-0123456789"
 ATTEMPTS = 3
-"""starts, where another process takes a port that was free a moment ago"""
+"""starts, where another process takes a port that was free a moment ago, or Ray gives up because
+its processes start too slowly"""
+STARTED = "will now block forever"
+"""what `ray start` says once all its processes are there"""
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,10 @@ def ray_head(
                 )
             head = Head(api, client, family, process)
 
-            def is_up(head: Head = head, agent: int = agent) -> bool:
-                ended = head._process.poll() is not None
-                return ended or all(
+            def is_up(head: Head = head, agent: int = agent, log: Path = folder / "log") -> bool:
+                if head._process.poll() is not None:
+                    return True
+                return STARTED in log.read_text() and all(
                     map(_answers, (f"{head.api}/api/version", f"http://127.0.0.1:{agent}/"))
                 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pipelines.errors import PlatformError, UsageError
@@ -18,6 +18,8 @@ from pipelines.ray_session import cluster_status
 
 AGAIN_SECONDS = 60.0
 """between two lines about waiting"""
+SOON_SECONDS = 5.0
+"""after which waiting is told where there is room that may only be taken"""
 LOOK_SECONDS = 0.5
 """between two looks at the placement group and at the autoscaler's report"""
 
@@ -86,19 +88,28 @@ def _wait_for(workers: int, shape: Worker, say: Callable[[str], None], limit: fl
             f"the autoscaler may add nodes{more}"
         )
 
-    began, said = time.monotonic(), -AGAIN_SECONDS
+    began = said = time.monotonic()
     if room_for(staying_nodes().values(), shape) < workers:
         tell()
-        said = time.monotonic()
+    else:
+        said -= AGAIN_SECONDS - SOON_SECONDS
     group = placement_group([shape] * workers, strategy="PACK")
     try:
+        free_since: int | None = None
         while not group.wait(LOOK_SECONDS):
-            report = cluster_status().autoscaling_state
+            status = cluster_status()
+            state, report = status.cluster_resource_state, status.autoscaling_state
+            if _others_hold(state.node_states, shape):
+                free_since = None
+            elif free_since is None:
+                free_since = state.cluster_resource_state_version
             refused = any(
                 request.details.startswith(group.id.hex())
                 for request in report.infeasible_gang_resource_requests
             )
-            if refused and not _others_hold(shape):
+            # A refusal from before the others' end would be none now.
+            seen = report.last_seen_cluster_resource_state_version
+            if refused and free_since is not None and seen >= free_since:
                 return False
             if time.monotonic() - said >= AGAIN_SECONDS:
                 tell(_coming(report))
@@ -131,16 +142,17 @@ def _use(group: Any, workers: int, shape: Worker) -> None:
         for index in range(workers)
     ]
     with contextlib.suppress(RayError):  # a node that is gone again is waited for by the training
-        ray.get(done)
+        ray.get(done, timeout=AGAIN_SECONDS)
 
 
-def _others_hold(shape: Worker) -> bool:
+def _others_hold(nodes: Iterable[Any], shape: Worker) -> bool:
     """Whether other jobs use what the workers ask for, so that more can be had when they end."""
-    import ray
-
-    has, free = ray.cluster_resources(), ray.available_resources()
     scarce = ["GPU"] if "GPU" in shape else list(shape)
-    return any(free.get(key, 0) < has.get(key, 0) for key in scarce)
+    return any(
+        node.available_resources.get(key, 0) < node.total_resources.get(key, 0)
+        for node in nodes
+        for key in scarce
+    )
 
 
 def _standing() -> str:

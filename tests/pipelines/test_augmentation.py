@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.errors import UsageError
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig, rank_lanes
+from pipelines.static_fields import static_fields
 from pipelines.store import Store
 from pipelines.stream import WindowStream
 from pipelines.windows import WindowSpec, split_starts
@@ -102,3 +104,35 @@ def test_a_grid_that_does_not_allow_it_is_refused(
     with pytest.raises(UsageError, match="do not go around"):
         Augmentation(roll_columns=True).check(4, 6)
     Augmentation(roll_columns=True).check(4, 6, longitudes=np.arange(6) * 60.0)
+
+
+def test_an_augmentation_moves_each_windows_fields_with_its_frames(
+    write_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    # A variable that does not change with time is a static field that went the frames' way.
+    field = np.random.default_rng(0).random((8, 8)).astype("f4")
+    store = write_store(tmp_path / "s.zarr", {"t2m": np.broadcast_to(field, (48, 8, 8)).copy()})
+    every = Augmentation(flip_rows=True, flip_columns=True, rot90=True, roll_columns=True)
+    normalisation = Normalisation.from_store(store, ("t2m",), "minmax")
+    order = OrderConfig(global_batch=8, seed=5)
+    fields = static_fields(store, ("cos_longitude",), "minmax")
+    alike = replace(fields, values_shw=normalisation.apply(field[None]))
+    drawn = WindowStream(
+        store,
+        ("t2m",),
+        WindowSpec(2, 1),
+        np.arange(40),
+        order,
+        normalisation,
+        lanes=range(2, 6),
+        augmentation=every,
+        static_fields=alike,
+    )
+    seen = set()
+    for epoch in (0, 1):
+        for batch in drawn.epoch(epoch):
+            assert batch.static is not None
+            assert batch.static.shape == (len(batch.lanes), 1, 8, 8)
+            np.testing.assert_array_equal(batch.static[:, 0], batch.frames_btchw[:, 1, 0])
+            seen |= {window.tobytes() for window in batch.static}
+    assert len(seen) > 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -367,38 +366,6 @@ def test_batches_share_the_fields_and_cost_no_copy_of_them(folder: Path) -> None
     assert all(batch.static is batches[0].static for batch in batches)
     np.testing.assert_array_equal(batches[0].static, wanted)
     assert next(iter(stream(store, None, ()).epoch(0))).static is None
-
-
-def test_an_augmentation_moves_each_windows_fields_with_its_frames(
-    write_store: Callable[..., Store], tmp_path: Path
-) -> None:
-    # A variable that does not change with time is a static field that went the frames' way.
-    field = np.random.default_rng(0).random((8, 8)).astype("f4")
-    store = write_store(tmp_path / "s.zarr", {"t2m": np.broadcast_to(field, (48, 8, 8)).copy()})
-    every = Augmentation(flip_rows=True, flip_columns=True, rot90=True, roll_columns=True)
-    normalisation = Normalisation.from_store(store, ("t2m",), "minmax")
-    order = OrderConfig(global_batch=8, seed=5)
-    fields = static_fields(store, ("cos_longitude",), "minmax")
-    alike = replace(fields, values_shw=normalisation.apply(field[None]))
-    drawn = WindowStream(
-        store,
-        ("t2m",),
-        WindowSpec(2, 1),
-        np.arange(40),
-        order,
-        normalisation,
-        lanes=range(2, 6),
-        augmentation=every,
-        static_fields=alike,
-    )
-    seen = set()
-    for epoch in (0, 1):
-        for batch in drawn.epoch(epoch):
-            assert batch.static is not None
-            assert batch.static.shape == (len(batch.lanes), 1, 8, 8)
-            np.testing.assert_array_equal(batch.static[:, 0], batch.frames_btchw[:, 1, 0])
-            seen |= {window.tobytes() for window in batch.static}
-    assert len(seen) > 10
 
 
 def test_a_plain_torch_loop_gets_frames_and_fields(folder: Path) -> None:

@@ -21,6 +21,7 @@ from pipelines.lease import hold
 from pipelines.ledger import Ledger
 from pipelines.shard_task import checksum
 from pipelines.store import Store, open_store
+from pipelines.writable import refuse_unwritable
 
 if TYPE_CHECKING:
     import icechunk
@@ -202,17 +203,40 @@ def _repository(uri: str, *, create: bool) -> icechunk.Repository:
             where="icechunk",
             remedy="pip install 'gmg-platform[icechunk]'",
         ) from None
-    places.filesystem(uri)
+    if create:
+        refuse_unwritable(uri, "icechunk")
     # On a local disk it warns of several publications at a time: the store's lease allows one.
     icechunk.set_logs_filter("error")
+    # A local place would be made by looking into it.
+    absent = places.is_local(uri) and not places.exists(uri)
     storage = _storage(uri)
-    if not create and not _asked(uri, lambda: icechunk.Repository.exists(storage)):
-        raise StoreError(
-            "there is no Icechunk repository",
-            where=uri,
-            remedy=f"python jobs/reprocess.py publish --store STORE --icechunk {uri}",
-        )
+    if absent or not _asked(uri, lambda: icechunk.Repository.exists(storage)):
+        if not create:
+            raise StoreError(
+                "there is no Icechunk repository",
+                where=uri,
+                remedy=f"python jobs/reprocess.py publish --store STORE --icechunk {uri}",
+            )
+        if places.names(uri):
+            raise UsageError(
+                "the place holds something else than an Icechunk repository",
+                where=uri,
+                remedy="give an empty or new one as --icechunk",
+            )
+        if places.is_local(uri):
+            _make_folder(uri)
     return _asked(uri, lambda: icechunk.Repository.open_or_create(storage))
+
+
+def _make_folder(uri: str) -> None:
+    try:
+        os.makedirs(places.local_path(uri), exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the repository cannot be written: {error.strerror}",
+            where=uri,
+            remedy="give an --icechunk that you may write to",
+        ) from None
 
 
 def _asked(uri: str, action: Callable[[], Any]) -> Any:

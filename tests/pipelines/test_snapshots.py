@@ -107,6 +107,23 @@ def test_a_history_that_is_not_there_ends_with_the_command_that_makes_one(tmp_pa
     with pytest.raises(StoreError, match="no Icechunk repository") as refused:
         runs(str(tmp_path / "nowhere"))
     assert "publish" in str(refused.value.remedy)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_place_that_holds_something_else_or_cannot_be_written_is_refused(
+    two_days: Path, tmp_path: Path
+):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    store = str(two_days / "s")
+    for place, message in (
+        (tmp_path / "thesis", "something else than an Icechunk repository"),
+        (tmp_path / "thesis" / "chapter1.tex", "is no folder"),
+        ("/proc/history", "cannot be written"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            publish(store, str(place))
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter1.tex"]
 
 
 def test_an_unfinished_store_is_not_published(tmp_path: Path):

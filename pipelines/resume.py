@@ -236,7 +236,7 @@ def grid_digest(plan: Plan) -> str:
 
 def _digest(plan: Plan, frames: int) -> str:
     """sha256 of the first times of the axis, and of the clips that they belong to."""
-    digest = hashlib.sha256(np.ascontiguousarray(plan.times[:frames], "<i8"))
+    digest = hashlib.sha256(np.ascontiguousarray(plan.times[:frames], "<i8").data)
     if plan.index.clips is not None:
         ids = plan.index.clips.ids[: frames // plan.index.clips.frames]
         digest.update(repr(ids.tolist()).encode())

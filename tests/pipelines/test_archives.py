@@ -14,9 +14,9 @@ import xarray as xr
 from pipelines.archives import load_archive
 from pipelines.archives.archive import ArchiveIndex
 from pipelines.archives.assembly import index_archive
-from pipelines.archives.time_axes import iso
 from pipelines.archives.files import reading
 from pipelines.archives.taxibj import TrafficOptions
+from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError, UsageError
 from pipelines.plan import ConversionOptions, make_plan
 from tests.pipelines.small_archives import (

@@ -11,8 +11,8 @@ import pytest
 from pipelines.archives import load_archive
 from pipelines.archives.archive import Archive, ArchiveIndex
 from pipelines.archives.assembly import index_archive
-from pipelines.archives.time_axes import iso
 from pipelines.archives.files import reading
+from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError
 from pipelines.plan import ConversionOptions, make_plan
 from tests.pipelines.era5_files import (

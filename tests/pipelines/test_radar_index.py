@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.archives.time_axes import iso
 from pipelines.archives.radar import ARCHIVE, knmi_hdf5
+from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError, UnreadableError, UsageError
 from tests.pipelines.radar_files import (
     five_minutes,

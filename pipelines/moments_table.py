@@ -27,7 +27,7 @@ class MomentsTable:
 
     def write(self, start: int, moments: np.ndarray) -> None:
         """Keep moments (n, channels, 6) of the frames from ``start`` on."""
-        left = memoryview(np.ascontiguousarray(moments, np.float64)).cast("B")
+        left = np.ascontiguousarray(moments, np.float64).data.cast("B")
         place = start * self._frame_bytes
         while left:
             written = os.pwrite(self._file.fileno(), left, place)
@@ -36,7 +36,7 @@ class MomentsTable:
     def read(self, start: int, stop: int) -> np.ndarray:
         """See :class:`pipelines.statistics.Moments`; the frames must have been written."""
         moments = np.empty((stop - start, self.channels, len(MOMENTS)))
-        left, place = memoryview(moments).cast("B"), start * self._frame_bytes
+        left, place = moments.data.cast("B"), start * self._frame_bytes
         while left:
             count = os.preadv(self._file.fileno(), [left], place)
             if not count:

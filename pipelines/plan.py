@@ -357,7 +357,7 @@ def _key(
         "frame_shape": layout.frame_shape,
         "chunk_frames": layout.chunk_frames,
         "shard_frames": layout.shard_frames,
-        "times": hashlib.sha256(np.ascontiguousarray(times, "<i8")).hexdigest(),
+        "times": hashlib.sha256(np.ascontiguousarray(times, "<i8").data).hexdigest(),
         "sources": sources,
     }
     if layout.average is not None:

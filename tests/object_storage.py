@@ -91,6 +91,17 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
         server.stop()
 
 
+def upload(folder: str | Path, uri: str) -> None:
+    """Put a folder's files onto the server, one after another.
+
+    The server makes the folders behind the keys as they come, and fails now and then where two
+    requests make the same one.
+    """
+    import fsspec
+
+    fsspec.filesystem("s3").put(str(folder), uri, recursive=True, batch_size=1)
+
+
 def client_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:
     """The standard variables that name a server and a key."""
     return {

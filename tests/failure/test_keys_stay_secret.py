@@ -8,10 +8,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
-from tests.object_storage import S3Server, s3_server
+from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.small_archives import write_days
 from tests.pipelines.test_convert_object_storage import objects
 from tests.training_runs import job
@@ -33,7 +32,7 @@ def ray_folder() -> Iterator[Path]:
 def source(s3_server: S3Server, tmp_path: Path) -> str:
     bucket = s3_server.bucket()
     write_days(tmp_path / "a", 1)
-    fsspec.filesystem("s3").put(str(tmp_path / "a"), f"{bucket}/archive", recursive=True)
+    upload(tmp_path / "a", f"{bucket}/archive")
     return f"{bucket}/archive"
 
 

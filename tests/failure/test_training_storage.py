@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -27,7 +26,7 @@ from pipelines.patience import Patience, passes
 from pipelines.stream import DirectTransport, Transport, WindowStream
 from tests.barrier import Barrier, barrier
 from tests.failing_relay import FailingRelay
-from tests.object_storage import S3Server, bucket, in_environment, s3_server
+from tests.object_storage import S3Server, bucket, in_environment, s3_server, upload
 from tests.training_runs import losses, small_options
 
 __all__ = ["barrier", "s3_server"]
@@ -52,7 +51,7 @@ def storage(
 def options(finished_run: TrainOptions, storage: FailingRelay) -> TrainOptions:
     """The finished run once more, with store and run on S3; no failure is allowed to it."""
     place = bucket()
-    fsspec.filesystem("s3").put(finished_run.store, f"{place}/stores/flow.zarr", recursive=True)
+    upload(finished_run.store, f"{place}/stores/flow.zarr")
     return dataclasses.replace(
         finished_run,
         store=f"{place}/stores/flow.zarr",

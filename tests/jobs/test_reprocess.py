@@ -186,7 +186,7 @@ def test_figures_and_manifests_that_cannot_be_written_end_with_2(folder: Path, o
 def test_a_variable_without_a_value_is_said_to_have_none(folder: Path):
     description = describe(str(folder / "s")) | {"windows": None}
     assert "train: mean" in show_store(description)
-    moments = reduce_moments(missing_moments(24, 1, 24))
+    moments = reduce_moments(lambda: [missing_moments(24, 1, 24)])
     description["statistics"] = {"variables": {"t2m": moments}}
     assert "no value, all 576 are missing" in show_store(description)
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.training import checkpoints
 from jobs.training.options import TrainOptions
-from tests.object_storage import S3Server, s3_server
+from tests.object_storage import S3Server, s3_server, upload
 from tests.training_runs import job, losses, write_config
 
 __all__ = ["s3_server"]
@@ -23,7 +23,7 @@ def options(
 ) -> TrainOptions:
     """The finished run once more, with store and run on S3."""
     bucket = s3_server.bucket()
-    fsspec.filesystem("s3").put(finished_run.store, f"{bucket}/stores/flow.zarr", recursive=True)
+    upload(finished_run.store, f"{bucket}/stores/flow.zarr")
     return dataclasses.replace(
         finished_run, store=f"{bucket}/stores/flow.zarr", run=f"{bucket}/runs/small"
     )

@@ -20,7 +20,7 @@ from pipelines.stream import read_batches
 from pipelines.verification import verify
 from pipelines.windows import WindowSpec, split_starts
 from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, s3_server
+from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.small_archives import fields, hourly, write_days
 
@@ -45,7 +45,7 @@ def objects(uri: str) -> dict[str, bytes]:
 def test_a_store_on_s3_is_the_local_one_object_by_object(ray_beside_s3: S3Server, tmp_path: Path):
     write_days(tmp_path / "a", 1, 2)
     bucket = ray_beside_s3.bucket()
-    fsspec.filesystem("s3").put(str(tmp_path / "a"), f"{bucket}/archive", recursive=True)
+    upload(tmp_path / "a", f"{bucket}/archive")
     store = f"{bucket}/stores/t2m.zarr"
     convert(ConversionRequest("weatherbench", f"{bucket}/archive", store, SMALL))
     convert(ConversionRequest("weatherbench", str(tmp_path / "a"), str(tmp_path / "s"), SMALL))
@@ -62,7 +62,7 @@ def test_a_store_on_s3_is_the_local_one_object_by_object(ray_beside_s3: S3Server
 def test_clips_on_s3_are_the_local_ones(ray_beside_s3: S3Server, tmp_path: Path):
     write_kth(tmp_path / "a", {f"walking/person{i:02d}_walking_d1": 6 for i in (1, 2, 15, 17)})
     bucket = ray_beside_s3.bucket()
-    fsspec.filesystem("s3").put(str(tmp_path / "a"), f"{bucket}/archive", recursive=True)
+    upload(tmp_path / "a", f"{bucket}/archive")
     options = ConversionOptions(archive_options={"frames": 3})
     store = f"{bucket}/stores/kth.zarr"
     convert(ConversionRequest("kth", f"{bucket}/archive", store, options))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import fsspec
 import numpy as np
 import pytest
 import s3fs
@@ -17,7 +16,7 @@ from pipelines.convert import ConversionRequest, convert
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
 from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, s3_server
+from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.small_archives import fields, hourly, write_days
 from tests.pipelines.test_zips import zipped
 
@@ -41,7 +40,7 @@ def proxy(s3_server: S3Server, request: pytest.FixtureRequest) -> Iterator[Laten
 
 
 def uploaded(folder: Path, bucket: str) -> str:
-    fsspec.filesystem("s3").put(str(folder), f"{bucket}/archive", recursive=True)
+    upload(folder, f"{bucket}/archive")
     return f"{bucket}/archive"
 
 

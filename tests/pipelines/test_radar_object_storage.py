@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 
 from pipelines.convert import ConversionReport, ConversionRequest, convert
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
-from tests.object_storage import S3Server, s3_server
+from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.radar_files import five_minutes, knmi_folder, stamp, write_meteonet
 
 __all__ = ["s3_server"]
@@ -29,7 +28,7 @@ def ray_beside_s3(s3_server: S3Server, request: pytest.FixtureRequest) -> S3Serv
 def both(server: S3Server, archive: Path, folder: Path) -> tuple[ConversionReport, str, str]:
     """A report of the conversion from S3, and the stores that came from there and from the disk."""
     bucket = server.bucket()
-    fsspec.filesystem("s3").put(str(archive), f"{bucket}/archive", recursive=True)
+    upload(archive, f"{bucket}/archive")
     report = convert(ConversionRequest("radar", f"{bucket}/archive", f"{bucket}/s.zarr", SMALL))
     convert(ConversionRequest("radar", str(archive), str(folder / "s"), SMALL))
     return report, f"{bucket}/s.zarr", str(folder / "s")

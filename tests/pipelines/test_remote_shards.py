@@ -19,7 +19,7 @@ from pipelines.store import Store, open_store
 from pipelines.stream import WindowStream, read_batches
 from pipelines.windows import WindowSpec, split_starts
 from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, s3_server
+from tests.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 
@@ -60,7 +60,7 @@ def proxy(s3_server: S3Server) -> Iterator[LatencyProxy]:
 def remote(proxy: LatencyProxy, s3_server: S3Server, local: Store) -> Store:
     """The same store in a bucket of its own."""
     place = f"{s3_server.bucket()}/store"
-    fsspec.filesystem("s3").put(local.uri, place, recursive=True)
+    upload(local.uri, place)
     return open_store(place)
 
 

@@ -161,12 +161,19 @@ def create_loss(name: str, **options: Any) -> Loss:
                 f"prediction {tuple(pred_btchw.shape)} and truth {tuple(true_btchw.shape)} "
                 "must have one shape"
             )
-        # Sums over thousands of pixels want float32 whatever autocast made of the prediction.
-        with torch.autocast(pred_btchw.device.type, enabled=False):
-            wide = torch.promote_types(pred_btchw.dtype, torch.float32)
-            return measure(pred_btchw.to(wide), true_btchw.to(wide))
+        return in_float32(measure, pred_btchw, true_btchw)
 
     return loss
+
+
+def in_float32(measure: Loss, pred: Tensor, true: Tensor) -> Tensor:
+    """``measure`` of both in float32 or better.
+
+    Sums over thousands of pixels want it whatever autocast made of the prediction.
+    """
+    with torch.autocast(pred.device.type, enabled=False):
+        wide = torch.promote_types(pred.dtype, torch.float32)
+        return measure(pred.to(wide), true.to(wide))
 
 
 def _check_balanced(

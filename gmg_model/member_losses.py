@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gmg_model.errors import ConfigurationError, nearest
-from gmg_model.losses import Loss
+from gmg_model.losses import Loss, in_float32
 
 
 def crps(pred_bmtchw: Tensor, true_btchw: Tensor, *, fairness: float = 1.0) -> Tensor:
@@ -82,9 +82,7 @@ def create_member_loss(name: str, **options: Any) -> Loss:
                 f"members {shape} and truth {tuple(true_btchw.shape)} must be (B, M, T, C, H, W), "
                 "M at least 2, and (B, T, C, H, W)"
             )
-        with torch.autocast(pred_bmtchw.device.type, enabled=False):
-            wide = torch.promote_types(pred_bmtchw.dtype, torch.float32)
-            return measure(pred_bmtchw.to(wide), true_btchw.to(wide))
+        return in_float32(measure, pred_bmtchw, true_btchw)
 
     return loss
 

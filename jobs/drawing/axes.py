@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,8 @@ _DEGREES = {"degrees_north", "degrees_east", "degree_north", "degree_east"}
 _NO_UNIT = {"", "1", "pixel", "cell", "cells"}
 _GLOBAL = 90.0
 """degrees of latitude from which a map is no longer drawn to the scale of its middle"""
+_DRAWN_CELLS = 1000
+"""along one side of a map at most"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,26 @@ class GridAxes:
             return None
         down, across = (float(side or 0.0) for side in sides)
         return (down + across) / 2 if abs(down - across) < 0.05 * across else None
+
+    @property
+    def ratio(self) -> float:
+        """Height of a map over its width, held between a strip and a tower."""
+        sides = np.ptp(self.rows) or 1.0, np.ptp(self.columns) or 1.0
+        return float(np.clip(self.aspect * sides[0] / sides[1], 0.35, 1.6))
+
+    def draw(self, axes: Any, values: np.ndarray, colours: Any, norm: Any) -> Any:
+        """Draw a field (H, W) as a map, of large ones every so many cells; returns the picture."""
+        step = math.ceil(max(values.shape) / _DRAWN_CELLS)
+        image = axes.pcolormesh(
+            self.columns[::step],
+            self.rows[::step],
+            values[::step, ::step],
+            cmap=colours,
+            norm=norm,
+            shading="nearest",
+        )
+        self.decorate(axes)
+        return image
 
     def decorate(self, axes: Any, ticks: int = 5) -> None:
         """Put ticks, labels, direction and scale on the axes of a map."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN_CHANNELS = 4
-_DRAWN_PIXELS = 1000
-"""along one side of a map at most"""
 _BINS = 60
 _LABELLED = 0.08
 """of the axis: shorter splits have no room for their name"""
@@ -84,11 +82,9 @@ def draw_maps(store: Store, sample: FrameSample) -> Figure:
     palette = palette_of(info.units, standard_name, info.long_name)
     # A mean of radar fields lies below the first of the usual steps nearly everywhere.
     palettes = (EVEN if palette.stepped else palette, palette)
-    ratio = grid.aspect * (np.ptp(grid.rows) or 1.0) / (np.ptp(grid.columns) or 1.0)
-    ratio = float(np.clip(ratio, 0.35, 1.6))
-    figure = Figure(figsize=(9.6, len(shown) * (4.3 * ratio + 1.25) + 0.5), layout="constrained")
+    height = len(shown) * (4.3 * grid.ratio + 1.25) + 0.5
+    figure = Figure(figsize=(9.6, height), layout="constrained")
     panels = figure.subplots(len(shown), 2, squeeze=False, sharey=True)
-    step = math.ceil(max(sample.last_chw.shape[-2:]) / _DRAWN_PIXELS)
     title = f"mean of {len(sample.frames)} sampled frames of the train period"
     last = f"last usable frame: {_shown(store, sample.last)}"
     for pair, channel in zip(panels, shown, strict=True):
@@ -98,15 +94,7 @@ def draw_maps(store: Store, sample: FrameSample) -> Figure:
             colours, norm = chosen.scale(low, high)
             # Missing pixels are transparent and show the hatching.
             axes.patch.set(**MISSING)
-            image = axes.pcolormesh(
-                grid.columns[::step],
-                grid.rows[::step],
-                values[::step, ::step],
-                cmap=colours,
-                norm=norm,
-                shading="nearest",
-            )
-            grid.decorate(axes)
+            image = grid.draw(axes, values, colours, norm)
             bar = figure.colorbar(
                 image,
                 ax=axes,

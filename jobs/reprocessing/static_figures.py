@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from jobs.drawing.axes import grid_axes
 from jobs.drawing.palettes import EVEN
@@ -15,9 +12,6 @@ from pipelines.store import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DRAWN_PIXELS = 1000
-"""along one side of a map at most"""
-
 
 def draw_static(store: Store, name: str) -> Figure:
     """One static field as a map, with its mean and standard deviation."""
@@ -25,21 +19,10 @@ def draw_static(store: Store, name: str) -> Figure:
 
     info, values = store.static_fields[name], read_field(store, name)
     grid = grid_axes(store, next(iter(store.variables)))
-    ratio = grid.aspect * (np.ptp(grid.rows) or 1.0) / (np.ptp(grid.columns) or 1.0)
-    height = 5.0 * float(np.clip(ratio, 0.35, 1.6)) + 1.75
-    figure = Figure(figsize=(5.6, height), layout="constrained")
+    figure = Figure(figsize=(5.6, 5.0 * grid.ratio + 1.75), layout="constrained")
     axes = figure.add_subplot()
-    step = math.ceil(max(values.shape) / _DRAWN_PIXELS)
     colours, norm = EVEN.scale(float(values.min()), float(values.max()))
-    image = axes.pcolormesh(
-        grid.columns[::step],
-        grid.rows[::step],
-        values[::step, ::step],
-        cmap=colours,
-        norm=norm,
-        shading="nearest",
-    )
-    grid.decorate(axes)
+    image = grid.draw(axes, values, colours, norm)
     bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, aspect=32, pad=0.03)
     bar.set_label(f"{name} ({info.units})" if info.units not in ("", "1") else name)
     statistics = info.statistics

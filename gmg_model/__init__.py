@@ -11,9 +11,11 @@ Importing this package loads no PyTorch; the first call does.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gmg_model import metrics
     from gmg_model.exported import load_exported
     from gmg_model.registry import (
         create_model,
@@ -22,12 +24,21 @@ if TYPE_CHECKING:
         load_official,
     )
 
-__all__ = ["create_model", "is_sized_by_window", "list_models", "load_exported", "load_official"]
+__all__ = [
+    "create_model",
+    "is_sized_by_window",
+    "list_models",
+    "load_exported",
+    "load_official",
+    "metrics",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'gmg_model' has no attribute {name!r}")
+    if name == "metrics":
+        return import_module("gmg_model.metrics")
     from gmg_model import exported, registry
 
     return getattr(exported if name == "load_exported" else registry, name)

@@ -58,3 +58,14 @@ def test_tensors_of_another_model_are_refused_by_name_and_shape() -> None:
     wider = gmg_model.create_model("gmg-s", hidden=(8, 8, 8, 8), attention_hidden=8)
     with pytest.raises(ConfigurationError, match=r"shapes: .*layer_k"):
         gmg_model.load_official(model, wider.state_dict())
+
+
+def test_metrics_are_there_once_the_package_is_imported():
+    program = (
+        "import sys, gmg_model; assert 'torch' not in sys.modules\n"
+        "from numpy import zeros\n"
+        "frames = zeros((1, 2, 1, 8, 8))\n"
+        "print(gmg_model.metrics.score(frames, frames + 2, 'strict')['rmse'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "2.0"), done.stderr

@@ -31,8 +31,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 def is_storage_fault(error: BaseException) -> bool:
     """Whether a storage or the way to it failed, and not the program: drivers raise their own."""
-    package = type(error).__module__.split(".")[0]
-    return isinstance(error, (OSError, StorageError)) or package in _DRIVERS
+    packages = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, (OSError, StorageError)) or not packages.isdisjoint(_DRIVERS)
 
 
 def is_refusal(error: BaseException | None) -> bool:

@@ -162,7 +162,8 @@ class Store:
         """The store as xarray sees it, lazily."""
         import xarray as xr
 
-        return xr.open_zarr(self.uri, consolidated=True, chunks=None)
+        options = places.driver_options(self.uri) or None
+        return xr.open_zarr(self.uri, consolidated=True, chunks=None, storage_options=options)
 
 
 def open_store(uri: str) -> Store:
@@ -251,7 +252,9 @@ def _open_group(uri: str) -> zarr.Group:
     if places.is_local(uri):
         place: Any = zarr.storage.LocalStore(places.local_path(uri), read_only=True)
     else:
-        place = zarr.storage.FsspecStore.from_url(uri, read_only=True)
+        place = zarr.storage.FsspecStore.from_url(
+            uri, storage_options=places.driver_options(uri), read_only=True
+        )
     return zarr.open_group(place, mode="r", zarr_format=3, use_consolidated=True)
 
 

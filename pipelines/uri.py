@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.config import conf as fsspec_settings
 from fsspec.spec import AbstractFileSystem
 
 from pipelines.errors import PlatformError, StorageError, UsageError
@@ -60,7 +61,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
-        fs = fsspec.filesystem(parts.scheme)
+        fs = fsspec.filesystem(parts.scheme, **driver_options(uri))
     except (ValueError, ImportError) as error:
         raise UsageError(
             f"no driver for '{parts.scheme}://'",
@@ -70,6 +71,16 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
             else f"use a local path, s3:// or gs:// ({error})",
         ) from None
     return fs, f"{parts.netloc}{parts.path}".rstrip("/")
+
+
+def driver_options(uri: str) -> dict[str, Any]:
+    """Options for the fsspec driver of ``uri`` (``storage_options``), also for other libraries."""
+    if not uri.startswith("s3://"):
+        return {}
+    from pipelines.s3_session import BoundedSession
+
+    own = fsspec_settings.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"http_session_cls": BoundedSession, **own}}
 
 
 def refuse_no_place(uri: str) -> None:

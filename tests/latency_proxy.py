@@ -83,6 +83,10 @@ class LatencyProxy:
     def _note_answer(self, head: bytes) -> None:
         """The request with this head has an answer."""
 
+    def _pass_on(self, client: socket.socket, answer: memoryview) -> None:
+        """Give the client what the server said."""
+        client.sendall(answer)
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -128,18 +132,20 @@ class LatencyProxy:
             unanswered.append(head)
             time.sleep(self.latency_seconds)
             body, held = held[:left], held[left:]
-            if self._is_one_too_many():
-                # Without a body: a client that waits for "100 Continue" sends none.
-                client.sendall(_SLOW_DOWN)
-                return
-            server.sendall(head + body)
+            refused = self._is_one_too_many()
+            if not refused:
+                server.sendall(head + body)
             left -= len(body)
             while left:
                 size = client.recv_into(block, min(left, len(block)))
                 if not size:
                     return
-                server.sendall(memoryview(block)[:size])
+                if not refused:
+                    server.sendall(memoryview(block)[:size])
                 left -= size
+            if refused:
+                client.sendall(_SLOW_DOWN)
+                return
 
     def _note(self, head: bytes) -> None:
         method, target, _ = head.split(b" ", 2)
@@ -165,7 +171,7 @@ class LatencyProxy:
             while size := server.recv_into(block):
                 if unanswered and _CONTINUE.sub(b"", bytes(block[: min(size, 256)]), count=1):
                     self._note_answer(unanswered.popleft())
-                client.sendall(memoryview(block)[:size])
+                self._pass_on(client, memoryview(block)[:size])
                 self._count("down", size)
         _end(client, server)
 

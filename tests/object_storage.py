@@ -97,9 +97,10 @@ def upload(folder: str | Path, uri: str) -> None:
     The server makes the folders behind the keys as they come, and fails now and then where two
     requests make the same one.
     """
-    import fsspec
+    from pipelines.uri import filesystem
 
-    fsspec.filesystem("s3").put(str(folder), uri, recursive=True, batch_size=1)
+    storage, path = filesystem(uri)
+    storage.put(str(folder), path, recursive=True, batch_size=1)
 
 
 def client_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:

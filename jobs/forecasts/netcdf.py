@@ -29,7 +29,8 @@ def write_netcdf(forecasts: str, file: str) -> None:
     path = places.local_path(file)
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     # Undecoded, so that units, coordinates and grid mapping are written as they stand.
-    with xr.open_zarr(forecasts, decode_cf=False, chunks=None) as source:
+    options = places.driver_options(forecasts) or None
+    with xr.open_zarr(forecasts, decode_cf=False, chunks=None, storage_options=options) as source:
         dataset = source.load().drop_encoding()
     dataset.attrs = {key: _plain(value) for key, value in dataset.attrs.items()}
     try:

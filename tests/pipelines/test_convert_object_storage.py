@@ -17,6 +17,7 @@ from pipelines.errors import PlatformError, UsageError
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
 from pipelines.stream import read_batches
+from pipelines.uri import write_bytes
 from pipelines.verification import verify
 from pipelines.windows import WindowSpec, split_starts
 from tests.latency_proxy import LatencyProxy
@@ -93,7 +94,7 @@ def test_a_store_on_s3_continues_and_is_verified(ray_beside_s3: S3Server, tmp_pa
     assert convert(request).shards_written == 2
     assert not convert(request).changed
     assert verify(store).ok
-    fsspec.filesystem("s3").pipe_file(f"{store}/t2m/c/1/0/0", b"rot")
+    write_bytes(f"{store}/t2m/c/1/0/0", b"rot")
     assert [(p.kind, p.place) for p in verify(store).problems] == [("altered", "t2m/c/1/0/0")]
     again = ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL, repair=True)
     assert convert(again).shards_written == 1

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 import s3fs
@@ -17,6 +16,7 @@ from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
 from pipelines.store import Store, open_store
 from pipelines.stream import WindowStream, read_batches
+from pipelines.uri import delete, read_bytes, write_bytes
 from pipelines.windows import WindowSpec, split_starts
 from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, s3_server, upload
@@ -127,25 +127,25 @@ def test_a_shard_that_was_rewritten_is_read_anew(
     repaired = np.random.default_rng(5).integers(0, 9, (FRAMES, HEIGHT, WIDTH)).astype("f4")
     other = write_store(tmp_path / "other", {"t2m": repaired})
     shard = "t2m/c/0/0/0"
-    fsspec.filesystem("s3").put(f"{other.uri}/{shard}", f"{remote.uri}/{shard}")
+    write_bytes(f"{remote.uri}/{shard}", read_bytes(f"{other.uri}/{shard}"))
     reader.read(0, 32, out[:32])
     np.testing.assert_array_equal(out[:32, 0], repaired[:32])
 
 
 @pytest.mark.parametrize("part", ["chunk", "index"])
 def test_a_damaged_shard_is_an_error_that_names_it(remote: Store, part: str):
-    storage, shard = fsspec.filesystem("s3"), f"{remote.uri}/t2m/c/0/0/0"
-    content = bytearray(storage.cat_file(shard))
+    shard = f"{remote.uri}/t2m/c/0/0/0"
+    content = bytearray(read_bytes(shard))
     at = 12 if part == "chunk" else len(content) - 20
     content[at] ^= 0xFF
-    storage.pipe_file(shard, bytes(content))
+    write_bytes(shard, bytes(content))
     with pytest.raises(StoreError, match="cannot read 't2m'") as raised:
         frames(remote, ("t2m",), 0, 8)
     assert "frames 0 to 7" in str(raised.value)
 
 
 def test_a_lost_shard_is_an_error_and_not_zeros(remote: Store):
-    fsspec.filesystem("s3").rm_file(f"{remote.uri}/t2m/c/4/0/0")
+    delete(f"{remote.uri}/t2m/c/4/0/0")
     reader = FrameReader(
         remote, ("t2m",), Normalisation.from_store(remote, ("t2m",), "standardise")
     )

@@ -37,7 +37,7 @@ from pipelines.shard_task import Destination, utc_now
 from pipelines.static_conversion import bring_up, index_archive, remembered_source, summary_of
 from pipelines.static_tasks import static_tasks
 from pipelines.statistics import COUNT
-from pipelines.writable import check_writable, sweep_partial
+from pipelines.writable import check_store_folder, sweep_partial
 
 Progress = Callable[[int, int], None]
 _Say = Callable[[str], None]
@@ -144,7 +144,7 @@ def _convert(
     request: ConversionRequest, cache: SourceCache, progress: Progress, say: _Say
 ) -> ConversionReport:
     began = time.monotonic()
-    check_writable(request.store)
+    check_store_folder(request.store)
     ledger = Ledger(request.store)
     with ExitStack() as ending:
         lease, before, plan = _begin(request, say, ending)
@@ -253,8 +253,10 @@ def _begin(
     patience = waiting(Patience(request.storage_wait, say))
     if not places.is_local(request.store):
         # There a lease is sure after a while only, which is time to plan in.
+        # It is the first that is written there: a place that does not take it is refused at once.
+        with waiting(Patience(0.0)):
+            lease = ending.enter_context(hold(request.store, say, confirmed=False))
         ending.enter_context(patience)
-        lease = ending.enter_context(hold(request.store, say, confirmed=False))
         before = ledger.read_plan()
         with waiting(Patience(0.0)):
             return lease, before, _plan(request, before)

@@ -10,11 +10,18 @@ from pipelines.errors import UsageError
 from pipelines.ledger import FOLDER
 
 
-def check_writable(store: str) -> None:
-    """UsageError where no store can be written at ``store``; leaves nothing behind."""
+def check_store_folder(store: str) -> None:
+    """UsageError where a local folder cannot hold a store, and for places that only give.
+
+    An object storage is not asked: the lease, which comes first, says whether it takes anything.
+    """
+    if not places.is_local(store):
+        if reason := _gives_only(store):
+            raise _unwritable(store, "store", reason)
+        return
     refuse_unwritable(store, "store")
-    path = places.local_path(store) if places.is_local(store) else ""
-    entries = set(os.listdir(path)) if path and os.path.isdir(path) else set()
+    path = places.local_path(store)
+    entries = set(os.listdir(path)) if os.path.isdir(path) else set()
     if entries and not entries & {"zarr.json", FOLDER}:
         raise UsageError(
             "the folder holds something else than a store",
@@ -41,11 +48,22 @@ def refuse_unwritable(folder: str, what: str) -> None:
     local = places.is_local(folder)
     reason = _refusal_here(places.local_path(folder)) if local else _refusal(folder)
     if reason:
-        raise UsageError(
-            f"the {what} cannot be written: {reason}",
-            where=folder,
-            remedy=f"give a --{what} that you may write to" if local else places.CHECK_ACCESS,
-        )
+        raise _unwritable(folder, what, reason)
+
+
+def _unwritable(folder: str, what: str, reason: str) -> UsageError:
+    local = places.is_local(folder)
+    return UsageError(
+        f"the {what} cannot be written: {reason}",
+        where=folder,
+        remedy=f"give a --{what} that you may write to" if local else places.CHECK_ACCESS,
+    )
+
+
+def _gives_only(folder: str) -> str | None:
+    if folder.startswith(("http://", "https://")):
+        return "nothing can be written over HTTP: give a local path, s3:// or gs://"
+    return None
 
 
 def _refusal_here(path: str) -> str | None:
@@ -57,8 +75,8 @@ def _refusal_here(path: str) -> str | None:
 
 
 def _refusal(folder: str) -> str | None:
-    if folder.startswith(("http://", "https://")):
-        return "nothing can be written over HTTP: give a local path, s3:// or gs://"
+    if reason := _gives_only(folder):
+        return reason
     probe = places.join(folder, f"probe-{uuid.uuid4().hex}")
     fs, path = places.filesystem(probe)
     try:

@@ -17,7 +17,7 @@ from pipelines import uri as places
 from pipelines.archives.files import find_files
 from pipelines.errors import BusyError, SourceError, UsageError
 from pipelines.store import open_store
-from pipelines.writable import check_writable
+from pipelines.writable import refuse_unwritable
 from tests.moto_server import moto
 from tests.object_storage import S3Server, in_environment, s3_server
 
@@ -53,7 +53,8 @@ def test_a_wrong_key_is_refused_by_every_entrance_with_what_to_check(bucket: str
     places.write_bytes(f"{bucket}/archive/a.nc", b"content")
     wrong = uuid.uuid4().hex
     entrances = (
-        (UsageError, lambda: check_writable(f"{bucket}/store")),
+        (UsageError, lambda: refuse_unwritable(f"{bucket}/run", "run")),
+        (UsageError, lambda: lease.acquire(f"{bucket}/store", print)),
         (UsageError, lambda: open_store(f"{bucket}/store")),
         (UsageError, lambda: places.read_bytes(f"{bucket}/archive/a.nc")),
         (SourceError, lambda: find_files(f"{bucket}/archive", (".nc",), "weatherbench")),

@@ -16,7 +16,7 @@ from pipelines import lease
 from pipelines import uri as places
 from pipelines.archives.files import find_files
 from pipelines.errors import PlatformError
-from pipelines.writable import check_writable
+from pipelines.writable import refuse_unwritable
 from tests.moto_server import moto
 from tests.object_storage import S3Server, client_environment, in_environment
 
@@ -80,7 +80,7 @@ def without(action: str) -> dict[str, Any]:
 
 def everything(bucket: str) -> None:
     """What conversions, trainings and forecasts do with a bucket."""
-    check_writable(f"{bucket}/store")
+    refuse_unwritable(f"{bucket}/run", "run")
     content = np.random.default_rng(0).bytes(2**16)
     places.write_bytes(f"{bucket}/store/c/0", content)
     places.write_bytes(f"{bucket}/store/c/1", [content] * 1024)  # 64 MiB: in parts

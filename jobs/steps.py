@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from pipelines.errors import PlatformError
 
@@ -23,6 +27,9 @@ def job(
 ) -> None:
     """Run one job as a user would, in a process of its own.
 
+    A notice to end (SIGTERM, Ctrl-C) goes to the job, which may have a last checkpoint to write,
+    and this process ends after it.
+
     Raises
     ------
     PlatformError
@@ -31,10 +38,32 @@ def job(
     command = [sys.executable, str(JOBS / script), *arguments]
     print(f"$ python jobs/{script} {shlex.join(arguments)}", flush=True)
     process = subprocess.Popen(command)
-    if meanwhile:
-        meanwhile(process)
-    code = process.wait()
+    with _ending_with(process):
+        if meanwhile:
+            meanwhile(process)
+        code = process.wait()
     if code:
         raise PlatformError(
             f"jobs/{script} ended with code {code}", remedy="see its message above, then run again"
         )
+
+
+@contextmanager
+def _ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    noticed = threading.Event()
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        noticed.set()
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    except KeyboardInterrupt:
+        # A terminal has told the job as well.
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if noticed.is_set():
+        raise SystemExit(128 + signal.SIGTERM)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.archives.archive import ArchiveIndex, SourceFile, Splits, VariableIndex
+from pipelines.archives.contents import ArchiveIndex, SourceFile, Splits, VariableIndex
 from pipelines.archives.time_axes import iso
 from pipelines.area_average import AreaAverage
 from pipelines.conversion_options import ConversionOptions

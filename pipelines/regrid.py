@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.archives.archive import ArchiveIndex, VariableIndex
+from pipelines.archives.contents import ArchiveIndex, VariableIndex
 from pipelines.area_average import AreaAverage, AxisOverlap, edges_between, overlaps
 from pipelines.errors import UsageError
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import uri as places
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.time_axes import iso
 from pipelines.conversion_options import ConversionOptions
 from pipelines.errors import SourceError, StoreError

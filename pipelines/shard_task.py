@@ -21,7 +21,7 @@ import numpy as np
 
 from pipelines import uri as places
 from pipelines.archives import load_archive
-from pipelines.archives.archive import Decode, SourceFile
+from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.source_cache import SourceCache
 from pipelines.errors import SourceError, UnreadableError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import Splits
+from pipelines.archives.contents import Splits
 from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError, UsageError, nearest
 

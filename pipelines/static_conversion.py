@@ -17,7 +17,9 @@ from zarr.codecs import BloscCodec
 
 from pipelines import cf
 from pipelines import uri as places
-from pipelines.archives.archive import AnyArchive, Archive, ArchiveIndex, Progress
+from pipelines.archives.archive import Archive
+from pipelines.archives.contents import ArchiveIndex, Progress
+from pipelines.archives.interface import AnyArchive
 from pipelines.archives.static_variables import (
     describe_static,
     known_static,

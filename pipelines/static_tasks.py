@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import cf
-from pipelines.archives.archive import StaticVariable, VariableIndex
+from pipelines.archives.contents import StaticVariable, VariableIndex
 from pipelines.area_average import AreaAverage
 from pipelines.errors import SourceError, UsageError
 from pipelines.plan import CONVERTER_VERSION, Plan

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from pipelines.archives.archive import AnyArchive
+    from pipelines.archives.interface import AnyArchive
 
 CLIP_ARCHIVES: tuple[str, ...] = (
     "moving_mnist",

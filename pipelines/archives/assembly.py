@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import (
-    Archive,
+from pipelines.archives.contents import (
     ArchiveIndex,
     FileContents,
     FileVariable,
+    Opener,
     SourceFile,
     VariableIndex,
 )
-from pipelines.archives.files import find_files, reading
-from pipelines.archives.options import ArchiveOptions
+from pipelines.archives.files import reading
 from pipelines.archives.static_variables import take_static
 from pipelines.archives.time_axes import (
     all_times,
@@ -30,73 +29,48 @@ from pipelines.archives.time_axes import (
 )
 from pipelines.errors import SourceError, UsageError, nearest
 
-Progress = Callable[[int, int], None]
-
 _COMPARED_FRAMES = 64
 """frames of an overlap that are compared at a time"""
 
 
-def index_archive(
-    archive: Archive,
-    source: str,
+def assemble(
+    contents: Sequence[FileContents],
     *,
+    archive: str,
+    title: str,
+    decoder: Opener,
+    separate_periods: bool = False,
     variables: Sequence[str] | None = None,
-    options: ArchiveOptions | None = None,
-    progress: Progress = lambda done, total: None,
     static: Sequence[str] = (),
 ) -> ArchiveIndex:
-    """What the archive at ``source`` holds: reads every file's header, and the frames of overlaps.
+    """One index of the described files; reads frames only where files overlap in time.
 
     Parameters
     ----------
-    variables:
-        The variables to keep, in this order; all of them if None.
-    options:
-        The archive's own; its defaults if None.
-    static:
-        Variables that are to be static fields, and are no frames where the files have them.
-
-    Raises
-    ------
-    SourceError
-        A file is missing, unreadable or truncated; grids or units differ; a time axis is
-        irregular; two files differ about one time.
-    UsageError
-        A variable that the archive does not have.
+    archive:
+        The archive's name.
+    title:
+        Where the files say none of their own.
+    separate_periods:
+        Each file is a period of its own; otherwise all files are one period.
+    variables, static:
+        As for :func:`pipelines.archives.archive.index_archive`, which says what is raised.
     """
-    resolved = options or archive.options()
-    files = find_files(source, archive.suffixes, archive.name)
-    contents = []
-    for done, file in enumerate(files):
-        progress(done, len(files))
-        with reading(file) as path:
-            contents.append(archive.describe(path, file, resolved))
-    progress(len(files), len(files))
-    return replace(assemble(archive, contents, variables, static), options=asdict(resolved))
-
-
-def assemble(
-    archive: Archive,
-    contents: Sequence[FileContents],
-    variables: Sequence[str] | None = None,
-    static: Sequence[str] = (),
-) -> ArchiveIndex:
-    """One index of the described files; reads frames only where files overlap in time."""
     files = tuple(content.file for content in contents)
     fields, contents = take_static(contents, static)
     names = _chosen(contents, variables)
     notes = _static_notes(contents)
     early: dict[tuple[int, int], list[str]] = {}
-    indexed = tuple(_merge(archive, contents, name, notes, early) for name in names)
+    indexed = tuple(_merge(decoder, contents, name, notes, early) for name in names)
     notes.extend(_preliminary_notes(early))
-    periods = _periods(archive, contents, names, indexed)
+    periods = _periods(contents, names, indexed, separate_periods)
     cadence = _cadence(contents, indexed)
     check_regular(indexed, files, periods, cadence)
     notes.extend(sparse_notes(contents, names, cadence))
     attributes = next(content.attributes for content in contents if content.variables)
     return ArchiveIndex(
-        archive=archive.name,
-        title=str(attributes.get("title", archive.title)),
+        archive=archive,
+        title=str(attributes.get("title", title)),
         files=files,
         variables=indexed,
         cadence_seconds=cadence,
@@ -142,7 +116,7 @@ def _static_notes(contents: Sequence[FileContents]) -> list[str]:
 
 
 def _merge(
-    archive: Archive,
+    decoder: Opener,
     contents: Sequence[FileContents],
     name: str,
     notes: list[str],
@@ -180,7 +154,7 @@ def _merge(
     repeated = ~first & ~replaced
     if repeated.any():
         variables = {number: variable for number, _, variable in parts}
-        _check_equal(archive, contents, variables, name, times, files, positions, first, repeated)
+        _check_equal(decoder, contents, variables, name, times, files, positions, first, repeated)
         dropped = int(repeated.sum())
         notes.append(f"{name}: {dropped} repeated frames with equal values are kept once")
     if preliminary.any():
@@ -248,7 +222,7 @@ def _close(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _check_equal(
-    archive: Archive,
+    decoder: Opener,
     contents: Sequence[FileContents],
     variables: Mapping[int, FileVariable],
     name: str,
@@ -268,8 +242,8 @@ def _check_equal(
         tolerance = 0.5 * (variables[one].resolution + variables[two].resolution) * (1 + 1e-3)
         for begin in range(0, len(chosen), _COMPARED_FRAMES):
             run = chosen[begin : begin + _COMPARED_FRAMES]
-            left = _frames(archive, contents[one].file, name, positions[originals[run]])
-            right = _frames(archive, contents[two].file, name, positions[repeats[run]])
+            left = _frames(decoder, contents[one].file, name, positions[originals[run]])
+            right = _frames(decoder, contents[two].file, name, positions[repeats[run]])
             same = np.isclose(left, right, rtol=1e-6 if tolerance else 0, atol=tolerance)
             same |= np.isnan(left) & np.isnan(right)
             wrong = np.flatnonzero(~same.reshape(len(run), -1).all(axis=1))
@@ -279,8 +253,8 @@ def _check_equal(
                 )
 
 
-def _frames(archive: Archive, file: SourceFile, name: str, positions: np.ndarray) -> np.ndarray:
-    with reading(file) as path, archive.decoder(path, file) as decode:
+def _frames(decoder: Opener, file: SourceFile, name: str, positions: np.ndarray) -> np.ndarray:
+    with reading(file) as path, decoder(path, file) as decode:
         return decode(name, positions)
 
 
@@ -295,12 +269,12 @@ def _raise_conflict(name: str, one: SourceFile, two: SourceFile, time: int) -> N
 
 
 def _periods(
-    archive: Archive,
     contents: Sequence[FileContents],
     names: Iterable[str],
     indexed: Sequence[VariableIndex],
+    separate: bool,
 ) -> tuple[tuple[int, int], ...]:
-    if not archive.separate_periods:
+    if not separate:
         first = min(int(variable.times[0]) for variable in indexed)
         last = max(int(variable.times[-1]) for variable in indexed)
         return ((first, last),)

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.archives.archive import Decode, Progress, SourceFile
 from pipelines.archives.clip_archive import (
     MISSING,
     Clip,
@@ -30,6 +29,7 @@ from pipelines.archives.clip_archive import (
     held_out,
     whole,
 )
+from pipelines.archives.contents import Decode, Progress, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.images import image_decoder, image_shape
 from pipelines.archives.options import ArchiveOptions, check_at_least, option

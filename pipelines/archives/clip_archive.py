@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import (
+from pipelines.archives.contents import (
     ArchiveIndex,
     Decode,
+    Opener,
     Progress,
     SourceFile,
     Splits,
@@ -92,12 +93,10 @@ class ClipArchive:
         options: Mapping[str, Any],
         progress: Progress,
     ) -> ArchiveIndex:
-        """See :meth:`pipelines.archives.archive.AnyArchive.index` and :func:`index_clips`."""
+        """See :meth:`pipelines.archives.interface.AnyArchive.index` and :func:`index_clips`."""
         return index_clips(self, source, variables=variables, options=options, progress=progress)
 
-    def opener(
-        self, options: Mapping[str, Any]
-    ) -> Callable[[str, SourceFile], AbstractContextManager[Decode]]:
+    def opener(self, options: Mapping[str, Any]) -> Opener:
         """The decoder with the options of a conversion."""
         resolved = resolve(self.name, self.options, options)
         return lambda path, file: self.decoder(path, file, resolved)

@@ -1,38 +1,15 @@
 """ERA5 as the Climate Data Store delivers it: GRIB, NetCDF or zips of them, by month or year.
 
-Hersbach et al. (2020), doi:10.1002/qj.3803. What a file is, is told by its first bytes: downloads
-are often named wrongly.
+Hersbach et al. (2020), doi:10.1002/qj.3803.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import numpy as np
 
-from pipelines.archives.archive import (
-    Archive,
-    Decode,
-    FileContents,
-    SourceFile,
-    Splits,
-)
-from pipelines.archives.options import ArchiveOptions
-from pipelines.errors import SourceError
-
-_NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
-_GRIB = b"GRIB"
-_ZIP = b"PK\x03\x04"
-
-
-def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
-    """What one file holds, whichever its format."""
-    return _reader(path, file).describe(path, file, options)
-
-
-def decoder(path: str, file: SourceFile) -> AbstractContextManager[Decode]:
-    """Decodes runs of frames, whichever the format."""
-    return _reader(path, file).decoder(path, file)
+from pipelines.archives import netcdf_or_grib
+from pipelines.archives.archive import Archive
+from pipelines.archives.contents import Splits
 
 
 def protocol_splits(times: np.ndarray) -> Splits | None:
@@ -40,34 +17,11 @@ def protocol_splits(times: np.ndarray) -> Splits | None:
     return None
 
 
-def _reader(path: str, file: SourceFile):
-    from pipelines.archives import grib, netcdf
-
-    with open(path, "rb") as content:
-        magic = content.read(4)
-    if magic == _GRIB:
-        return grib
-    if magic in _NETCDF:
-        return netcdf
-    if magic == _ZIP:
-        raise SourceError(
-            "a source file is a zip under another name",
-            where=f"{file.uri} ({file.size} bytes)",
-            remedy="rename it to end in .zip: what is in it is then read in place",
-        )
-    what = "is empty" if not magic else f"is neither GRIB nor NetCDF (it begins with {magic!r})"
-    raise SourceError(
-        f"a source file {what}",
-        where=f"{file.uri} ({file.size} bytes)",
-        remedy="fetch it again, or leave it out of the source",
-    )
-
-
 ARCHIVE = Archive(
     name="era5",
     title="ERA5",
-    suffixes=(".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".nc", ".nc4"),
-    describe=describe,
-    decoder=decoder,
+    suffixes=netcdf_or_grib.SUFFIXES,
+    describe=netcdf_or_grib.describe,
+    decoder=netcdf_or_grib.decoder,
     protocol_splits=protocol_splits,
 )

@@ -6,7 +6,7 @@ import re
 
 from pipelines import uri as places
 from pipelines.archives import listing
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.files import unlisted
 from pipelines.errors import SourceError
 from pipelines.patience import is_storage_fault

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipelines import archives
 from pipelines import uri as places
 from pipelines.archives import listing, zips
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.source_cache import local_copy
 from pipelines.errors import SourceError
 from pipelines.patience import is_storage_fault, patiently
@@ -105,15 +106,13 @@ def _in_folder(fs: Any, path: str, suffixes: tuple[str, ...], levels: int) -> li
 
 def _others_here(fs: Any, path: str) -> str:
     """What a folder without the archive's files holds instead, and which archives read that."""
-    from pipelines.archives import NAMES, load_archive
-
     if any(sign in path for sign in "*?[") or not fs.isdir(path):
         return ""
     names = [e["name"].lower() for e in listing.entries(fs, [path]) if e["type"] == "file"]
     readers = [
         archive
-        for archive in NAMES
-        if any(name.endswith(load_archive(archive).suffixes) for name in names)
+        for archive in archives.NAMES
+        if any(name.endswith(archives.load_archive(archive).suffixes) for name in names)
     ]
     if not readers:
         return ""

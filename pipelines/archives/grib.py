@@ -20,12 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.archives import coordinates
-from pipelines.archives.archive import (
-    Decode,
-    FileContents,
-    FileVariable,
-    SourceFile,
-)
+from pipelines.archives.contents import Decode, FileContents, FileVariable, SourceFile
 from pipelines.archives.netcdf import as_seconds
 from pipelines.archives.options import ArchiveOptions
 from pipelines.errors import SourceError

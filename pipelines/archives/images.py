@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import Decode, SourceFile
+from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.files import reading
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError

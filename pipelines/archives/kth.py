@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.archives.archive import Progress, SourceFile
 from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents
+from pipelines.archives.contents import Progress, SourceFile
 from pipelines.archives.images import GREY_VALUES, image_decoder, image_shape
 from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.errors import SourceError

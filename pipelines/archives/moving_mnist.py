@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.archives.archive import Decode, Progress, SourceFile
 from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents, whole
+from pipelines.archives.contents import Decode, Progress, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.images import GREY_VALUES
 from pipelines.archives.options import ArchiveOptions, check_at_least, option

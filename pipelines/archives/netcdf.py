@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.archives import coordinates
-from pipelines.archives.archive import (
-    Decode,
-    FileContents,
-    FileVariable,
-    SourceFile,
-)
+from pipelines.archives.contents import Decode, FileContents, FileVariable, SourceFile
 from pipelines.archives.netcdf_classic import needed_bytes
 from pipelines.archives.options import ArchiveOptions
 from pipelines.errors import SourceError

@@ -19,8 +19,8 @@ from typing import IO
 
 import numpy as np
 
-from pipelines.archives.archive import Decode, Progress, SourceFile
 from pipelines.archives.clip_archive import Clip, ClipArchive, ClipContents, check_fraction, whole
+from pipelines.archives.contents import Decode, Progress, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.options import ArchiveOptions, option
 from pipelines.archives.taxibj import CHANNELS

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.archives.archive import Progress, SourceFile
 from pipelines.archives.clip_archive import MISSING, Clip, ClipArchive, ClipContents, check_fraction
+from pipelines.archives.contents import Progress, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.images import image_decoder, image_shape
 from pipelines.archives.options import ArchiveOptions, option

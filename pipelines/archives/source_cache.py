@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 
 MAX_BYTES = 16 * 1024**3
 """of copies on a node, where nothing else is asked; at most half of what the disk has free"""

@@ -12,13 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipelines.archives import era5
-from pipelines.archives.archive import (
-    FileContents,
-    Progress,
-    SourceFile,
-    StaticVariable,
-)
+from pipelines.archives import netcdf_or_grib
+from pipelines.archives.contents import FileContents, Progress, SourceFile, StaticVariable
 from pipelines.archives.files import find_files, reading
 from pipelines.archives.options import ArchiveOptions
 from pipelines.errors import SourceError
@@ -49,7 +44,7 @@ def take_static(
 
 def find_static(source: str) -> tuple[SourceFile, ...]:
     """The files at a source of static variables."""
-    return find_files(source, era5.ARCHIVE.suffixes, "static fields")
+    return find_files(source, netcdf_or_grib.SUFFIXES, "static fields")
 
 
 def describe_static(
@@ -67,7 +62,7 @@ def describe_static(
     for done, file in enumerate(files):
         progress(done, len(files))
         with reading(file) as path:
-            contents.append(era5.describe(path, file, ArchiveOptions()))
+            contents.append(netcdf_or_grib.describe(path, file, ArchiveOptions()))
     progress(len(files), len(files))
     return contents
 
@@ -86,7 +81,7 @@ def known_static(contents: Sequence[FileContents]) -> list[str]:
 
 def read_static(field: StaticVariable) -> np.ndarray:
     """The field's values, float32 (y, x) on the source's grid; missing pixels NaN."""
-    with reading(field.file) as path, era5.decoder(path, field.file) as decode:
+    with reading(field.file) as path, netcdf_or_grib.decoder(path, field.file) as decode:
         return decode(field.name, np.zeros(1, np.int64))[0]
 
 

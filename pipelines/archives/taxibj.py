@@ -15,14 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import (
-    Archive,
-    Decode,
-    FileContents,
-    FileVariable,
-    SourceFile,
-    Splits,
-)
+from pipelines.archives.archive import Archive
+from pipelines.archives.contents import Decode, FileContents, FileVariable, SourceFile, Splits
 from pipelines.archives.netcdf import covering
 from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.errors import SourceError

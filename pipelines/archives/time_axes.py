@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from pipelines.archives.archive import FileContents, SourceFile, VariableIndex
+from pipelines.archives.contents import FileContents, SourceFile, VariableIndex
 from pipelines.errors import SourceError
 
 _PART = 65_536

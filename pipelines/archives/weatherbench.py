@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.archives import netcdf
-from pipelines.archives.archive import Archive, Splits
+from pipelines.archives.archive import Archive
+from pipelines.archives.contents import Splits
 
 PROTOCOL_YEARS = {"train": (2010, 2015), "validation": (2016, 2016), "test": (2017, 2018)}
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from pipelines import uri as places
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.errors import PlatformError, SourceError
 from pipelines.patience import is_storage_fault
 

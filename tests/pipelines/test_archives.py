@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 from pipelines.archives import load_archive
-from pipelines.archives.archive import ArchiveIndex
-from pipelines.archives.assembly import index_archive
+from pipelines.archives.archive import index_archive
+from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.files import reading
 from pipelines.archives.taxibj import TrafficOptions
 from pipelines.archives.time_axes import iso

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipelines.archives import load_archive
-from pipelines.archives.archive import ArchiveIndex
 from pipelines.archives.clip_archive import ClipArchive, index_clips
+from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.files import reading
 from pipelines.archives.moving_mnist import MovingMnistOptions, make_clip
 from pipelines.archives.options import resolve

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from pipelines.archives import load_archive
-from pipelines.archives.archive import Archive, ArchiveIndex
-from pipelines.archives.assembly import index_archive
+from pipelines.archives.archive import Archive, index_archive
+from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.files import reading
 from pipelines.archives.time_axes import iso
 from pipelines.errors import SourceError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.archives.archive import ArchiveIndex, SourceFile, VariableIndex
+from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.errors import UsageError
 from pipelines.plan import ConversionOptions, Plan, make_plan
 from pipelines.runs import as_runs, from_runs

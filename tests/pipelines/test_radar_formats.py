@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats import Frames, Quantity, RadarFormat, recognise
 from pipelines.archives.radar.importers import pysteps_importers
 from pipelines.archives.radar.object_dates import read_dates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.archives.archive import ArchiveIndex, SourceFile, VariableIndex
+from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.area_average import AreaAverage
 from pipelines.errors import UsageError
 from pipelines.regrid import CoarseGrid, regridded

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.source_cache import SourceCache, kept_copies, local_copy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +132,7 @@ def test_a_fetch_that_fails_leaves_nothing_and_the_next_one_succeeds():
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.source_cache import SourceCache, local_copy
 
 token, log, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.archives import time_axes
-from pipelines.archives.archive import ArchiveIndex, SourceFile, VariableIndex
+from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.conversion_options import ConversionOptions
 from pipelines.errors import SourceError
 from pipelines.plan import make_plan

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pipelines.archives import load_archive
-from pipelines.archives.archive import Archive, ArchiveIndex
-from pipelines.archives.assembly import index_archive
+from pipelines.archives.archive import Archive, index_archive
+from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.files import find_files, reading
 from pipelines.archives.zips import place_of
 from pipelines.errors import SourceError

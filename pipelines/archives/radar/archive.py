@@ -6,19 +6,19 @@ rest converted: among a hundred thousand files some are always damaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import ArchiveIndex, Decode, SourceFile, Splits
+from pipelines.archives.contents import ArchiveIndex, Decode, Opener, Progress, SourceFile, Splits
 from pipelines.archives.files import find_files
 from pipelines.archives.options import resolve
 from pipelines.archives.radar.file_times import time_in_name
 from pipelines.archives.radar.formats import load_format
-from pipelines.archives.radar.index import FOUND, Progress, RadarReading, described, index
+from pipelines.archives.radar.index import FOUND, RadarReading, described, index
 from pipelines.archives.radar.processing import Processing, converted_quantity
 from pipelines.archives.radar_options import RadarOptions
 from pipelines.errors import PlatformError, UnreadableError, UsageError
@@ -69,9 +69,7 @@ class RadarArchive:
         """What the folder at ``source`` holds, see :func:`pipelines.archives.radar.index.index`."""
         return index(self.find(source), variables, self.resolve(options or {}), progress)
 
-    def opener(
-        self, options: Mapping[str, Any]
-    ) -> Callable[[str, SourceFile], AbstractContextManager[Decode]]:
+    def opener(self, options: Mapping[str, Any]) -> Opener:
         """The decoder for an index's options."""
         found = RadarReading.from_json(options)
         return lambda path, file: decoder(path, file, found)

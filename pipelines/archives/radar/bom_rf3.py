@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats import Frames, Quantity, RadarFormat
 from pipelines.archives.radar.importers import grid_of, pysteps_importers
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar_options import FORMATS
 from pipelines.errors import SourceError

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import ArchiveIndex, SourceFile, VariableIndex
+from pipelines.archives.contents import ArchiveIndex, Progress, SourceFile, VariableIndex
 from pipelines.archives.files import reading
 from pipelines.archives.radar.file_times import periods, spread, time_in_name
 from pipelines.archives.radar.formats import Quantity, RadarFormat, load_format, recognise
@@ -17,8 +17,6 @@ from pipelines.archives.radar.processing import converted_quantity
 from pipelines.archives.radar_options import AUTO, RadarOptions
 from pipelines.archives.time_axes import check_regular, iso, most_common_step
 from pipelines.errors import PlatformError, SourceError, UsageError, nearest
-
-Progress = Callable[[int, int], None]
 
 FOUND = "found"
 """beside the options in what a store keeps: what indexing found out about the archive"""

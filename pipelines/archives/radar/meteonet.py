@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pipelines import uri as places
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats import Frames, Quantity, RadarFormat
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.object_dates import read_dates

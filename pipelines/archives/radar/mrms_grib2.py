@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats import (
     Frames,
     Quantity,

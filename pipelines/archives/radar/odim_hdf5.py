@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.archive import SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats import HDF5, Frames, Quantity, RadarFormat, begins, seconds
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.optional_libraries import load_pyproj

@@ -6,13 +6,15 @@ day. Traffic: slot of the week. The definition is a sentence that is printed wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipelines.errors import UsageError
+from pipelines.lost_shards import refuse_lost
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,6 +65,8 @@ def climatology(store: Store, variables: Sequence[str]) -> Climatology:
     ------
     UsageError
         An unknown variable, a cadence that does not divide a day, or no frame in the train period.
+    StoreError
+        A shard of the train period is lost.
     """
     if store.clips is not None:
         raise UsageError(
@@ -89,7 +93,14 @@ def climatology(store: Store, variables: Sequence[str]) -> Climatology:
 
     dataset = store.dataset()
     parts = [
-        _cycle_means(_chunked(dataset, store.variables[name]), times, frames, cycle, slot)
+        _cycle_means(
+            _chunked(dataset, store.variables[name]),
+            times,
+            frames,
+            cycle,
+            slot,
+            partial(refuse_lost, store, name),
+        )
         for name in variables
     ]
     table = np.concatenate([p.reshape(len(p), -1, *p.shape[-2:]) for p in parts], axis=1)
@@ -146,7 +157,12 @@ def _chunked(dataset: xr.Dataset, info: VariableInfo) -> xr.DataArray:
 
 
 def _cycle_means(
-    array: xr.DataArray, times: np.ndarray, frames: np.ndarray, cycle: Cycle, slot: int
+    array: xr.DataArray,
+    times: np.ndarray,
+    frames: np.ndarray,
+    cycle: Cycle,
+    slot: int,
+    check: Callable[[np.ndarray, np.ndarray], None],
 ) -> np.ndarray:
     """(bins, *extra, H, W) float32: means over the train frames, NaN pixels left out."""
     per_day = _DAY // slot
@@ -157,6 +173,7 @@ def _cycle_means(
         chosen = frames[(frames >= first) & (frames < first + len(block))]
         if not len(chosen):
             continue
+        check(chosen, block[chosen - first])
         places = _bins(times[chosen], cycle, slot)
         # Frames of one bin are added one round after another: a fancy index adds each bin once.
         for rows in _rounds(places):

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines import uri as places
 from pipelines.errors import PlatformError, StoreError, UsageError
+from pipelines.lost_shards import refuse_lost, where
 from pipelines.patience import STORAGE_WAIT_SECONDS, Patience
 from pipelines.remote_shards import RemoteShards, remote_shards
 
@@ -89,7 +90,8 @@ class FrameReader:
         Raises
         ------
         StoreError
-            A chunk cannot be read, or frames that the store calls available hold nothing.
+            A chunk cannot be read, or a variable holds nothing in frames that the store calls
+            available.
         """
         channel = 0
         for name, array, remote, channels in zip(
@@ -104,40 +106,22 @@ class FrameReader:
             except Exception as error:
                 raise StoreError(
                     f"cannot read '{name}': {type(error).__name__}: {error}",
-                    where=self._where(name, first, last),
-                    remedy="run the command that converted it again, with --repair",
+                    where=where(self.store, name, first, last),
+                    remedy=self.store.convert_command("--repair"),
                 ) from error
+            refuse_lost(self.store, name, np.arange(first, last), part)
             channel += channels
         if self.normalisation is not None:
-            self._normalise(first, out_tchw, self.normalisation)
+            self._normalise(out_tchw, self.normalisation)
 
-    def _normalise(self, first: int, x_tchw: np.ndarray, normalisation: Normalisation) -> None:
+    def _normalise(self, x_tchw: np.ndarray, normalisation: Normalisation) -> None:
         block = max(_BLOCK_BYTES // self.frame_bytes, 1)
         for begin in range(0, len(x_tchw), block):
             part = x_tchw[begin : begin + block]
             normalisation.apply(part, out=part)
             # A sum is NaN where any value is, and costs less than a mask of all of them.
             if np.isnan(part.sum()):
-                missing = np.isnan(part)
-                self._refuse_empty(first + begin, missing)
-                part[missing] = 0.0
-
-    def _refuse_empty(self, first: int, missing: np.ndarray) -> None:
-        """A lost shard reads as fill values; without this check it would train on zeros."""
-        empty = missing.reshape(len(missing), -1).all(axis=1)
-        usable = self.store.available[first : first + len(missing)] == 0
-        lost = np.flatnonzero(empty & usable)
-        if len(lost):
-            frame = first + int(lost[0])
-            raise StoreError(
-                f"{len(lost)} frames that the store calls available hold no value",
-                where=self._where(", ".join(self.variables), frame, first + int(lost[-1]) + 1),
-                remedy="run the command that converted it again, with --repair",
-            )
-
-    def _where(self, name: str, first: int, last: int) -> str:
-        begin = self.store.label(first)
-        return f"{self.store.uri}, {name}, frames {first} to {last - 1} (from {begin})"
+                part[np.isnan(part)] = 0.0
 
 
 def open_array(store: Store, name: str) -> zarr.Array[Any]:

@@ -32,7 +32,6 @@ from jobs.forecasts.scores import (
     ChannelGroup,
 )
 from pipelines.climatology import Climatology
-from pipelines.errors import StoreError
 from pipelines.normalisation import Normalisation
 from pipelines.stream import read_batches
 from pipelines.windows import WindowSpec
@@ -172,7 +171,6 @@ class Scorer:
         """Forecasts of all systems, batch by batch."""
         n, horizon = self.window.input_frames, self.window.horizon
         for batch, frames in read_batches(self.store, self.variables, self.window, starts, size):
-            self._refuse_empty(batch, frames)
             seen = np.nan_to_num(self.normalisation.apply(frames[:, :n]), copy=False)
             members = self.normalisation.invert(self._members(seen, horizon, batch))
             fields = {
@@ -256,20 +254,6 @@ class Scorer:
         if found.fields is not None:
             found.fields.update(batch.fields, batch.truth)
         found.errors.append(window_errors(batch.fields[MODEL], batch.truth, self.normalisation))
-
-    def _refuse_empty(self, starts: np.ndarray, frames_btchw: np.ndarray) -> None:
-        """A lost shard reads as missing pixels, and would score as if nothing had been observed."""
-        if not np.isnan(frames_btchw[..., 0, 0]).any():
-            return
-        empty = np.isnan(frames_btchw).all(axis=(2, 3, 4))
-        if empty.any():
-            window, place = np.argwhere(empty)[0].tolist()
-            frame = int(self.frames(starts)[window, place])
-            raise StoreError(
-                "a frame that the store calls available holds no value",
-                where=f"{self.store.uri}, frame {frame} ({self.store.label(frame)})",
-                remedy="run the command that converted it again, with --repair",
-            )
 
 
 def window_errors(model: np.ndarray, truth: np.ndarray, constants: Normalisation) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.climatology import SMOOTHING_DAYS, climatology
-from pipelines.errors import UsageError
+from pipelines.errors import StoreError, UsageError
 from pipelines.store import Store
 
 HEIGHT, WIDTH = 2, 3
@@ -170,3 +171,17 @@ def test_a_cadence_that_does_not_divide_a_day_is_refused(
     store = write_store(tmp_path / "s", {"t2m": frames_of(np.ones(40))}, cadence=7 * 3600)
     with pytest.raises(UsageError, match="does not divide a day"):
         climatology(store, ("t2m",))
+
+
+def test_a_lost_shard_is_an_error_and_no_climatology_of_fewer_frames(
+    tmp_path: Path, write_store: Callable[..., Store]
+):
+    times = series("2015-01-01", "2015-02-01", 3600)
+    values = frames_of(np.linspace(270, 290, len(times)))
+    store = write_store(tmp_path / "s", {"z": values, "t2m": values}, times=times)
+    lost = next(iter((tmp_path / "s" / "t2m" / "c").iterdir()))
+    shutil.rmtree(lost)
+    with pytest.raises(StoreError, match="hold no value") as refused:
+        climatology(store, ("z", "t2m"))
+    assert f"in t2m/c/{lost.name}/0/0" in str(refused.value)
+    assert climatology(store, ("z",)).table.shape == (24, 1, HEIGHT, WIDTH)

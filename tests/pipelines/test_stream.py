@@ -272,6 +272,22 @@ def test_a_lost_shard_is_an_error_and_not_zeros(store: Store, tmp_path: Path):
         drawn(stream_of(open_store(str(tmp_path / "copy"))), 0)
 
 
+def test_a_lost_shard_of_one_variable_is_an_error_whatever_the_others_hold(
+    store: Store, tmp_path: Path
+):
+    damaged_copy(store, tmp_path / "copy").unlink()
+    copy, both = open_store(str(tmp_path / "copy")), ("z", "t2m")
+    starts = split_starts(copy, "train", SPEC)
+    constants = Normalisation.from_store(copy, both, "standardise")
+    stream = WindowStream(copy, both, SPEC, starts, ORDER, constants, range(6))
+    with pytest.raises(StoreError, match="calls available hold no value") as caught:
+        drawn(stream, 0)
+    assert "in t2m/c/3/0/0" in str(caught.value)
+    with pytest.raises(StoreError, match="calls available hold no value"):
+        list(read_batches(copy, both, SPEC, starts, 8))
+    assert len(list(read_batches(copy, ("z",), SPEC, starts, 8))) > 1
+
+
 def test_lanes_outside_the_global_batch_are_refused(store: Store):
     with pytest.raises(UsageError, match="not lanes of a global batch of 6"):
         stream_of(store, range(4, 8))

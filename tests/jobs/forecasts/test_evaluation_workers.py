@@ -122,7 +122,7 @@ def test_workers_that_die_again_and_again_end_with_a_word_of_what_to_do(store, r
 def test_a_lost_shard_is_an_error_and_never_a_better_score(workers, ray_cluster, tmp_path):
     store = write_store(tmp_path / "store.zarr", weather())
     shutil.rmtree(tmp_path / "store.zarr" / "t2m" / "c" / "2")
-    with pytest.raises(StoreError, match="holds no value") as refused:
+    with pytest.raises(StoreError, match="hold no value") as refused:
         run(store, workers=workers)
     assert refused.value.exit_code == 4
     assert "--repair" in str(refused.value)

@@ -38,6 +38,13 @@ def be_there() -> None:
         use()
 
 
+def address() -> str:
+    """Of the Ray that runs, for ``RAY_ADDRESS`` of processes that are to join it."""
+    import ray
+
+    return ray.get_runtime_context().gcs_address
+
+
 def end() -> None:
     """Shut down whatever Ray this process runs; nothing happens where there is none."""
     if "ray" in sys.modules:

@@ -14,6 +14,7 @@ from jobs.studies.plan import known, load
 from jobs.studies.results import is_scored
 from jobs.training.options import parse
 from pipelines.errors import UsageError
+from tests import shared_ray
 from tests.archives_made_here import write_traffic
 from tests.training_runs import job
 
@@ -50,7 +51,11 @@ def test_unknown_studies_and_systems_are_refused_with_the_nearest_name(tmp_path:
         load(str(own))
 
 
-def test_a_study_trains_scores_and_tabulates_and_knows_what_is_done(tmp_path: Path):
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_study_trains_scores_and_tabulates_and_knows_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", shared_ray.address())
     write_traffic(tmp_path / "archive")
     own = tmp_path / "mine.yaml"
     own.write_text(

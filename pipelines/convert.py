@@ -102,7 +102,14 @@ class ConversionReport:
 
 
 def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b: None) -> Plan:
-    """The plan of a request, checked against what stands at the store; writes nothing."""
+    """The plan of a request, checked against what stands at the store; writes nothing.
+
+    Raises
+    ------
+    UsageError, SourceError, StoreError
+        As :func:`convert` would.
+    """
+    check_store_folder(request.store)
     with kept_copies(request.source_cache_bytes):
         return _plan(request, Ledger(request.store).read_plan(), progress)
 
@@ -197,7 +204,7 @@ def _convert(
                     lease.permit,
                 )
                 try:
-                    results = converted_on_ray(due, request.workers, destination)
+                    results = converted_on_ray(due, request.workers, destination, say)
                     for done, (record, of_frames) in enumerate(results, start=1):
                         sure.result()
                         records[record.variable, record.shard] = record

@@ -80,6 +80,7 @@ def _grid(store: Store) -> dict[str, Any]:
 def _variable(store: Store, name: str, sizes: dict[str, int]) -> dict[str, Any]:
     variable = store.variables[name]
     shards = [size for place, size in sizes.items() if place.startswith(f"{name}/c/")]
+    frames = len(store.times)
     return {
         "long_name": variable.long_name,
         "units": variable.units,
@@ -89,6 +90,7 @@ def _variable(store: Store, name: str, sizes: dict[str, int]) -> dict[str, Any]:
         "chunk_frames": variable.chunk_frames,
         "shard_frames": variable.shard_frames,
         "shards": len(shards),
+        "shards_missing": -(-frames // variable.shard_frames) - len(shards),
         "bytes_raw": 4 * int(np.prod(variable.shape)),
         "bytes_stored": sum(shards),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from jobs.drawing.palettes import EVEN, MISSING, palette_of
 from jobs.drawing.style import STYLE
 from jobs.reprocessing.static_figures import draw_static
 from pipelines import uri as places
+from pipelines.errors import StoreError
 from pipelines.store import Store
 from pipelines.store_sample import FrameSample, sample_frames, timeline
 
@@ -43,7 +44,13 @@ _SPLITS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
 def write_figures(
     store: Store, folder: str, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[str]:
-    """Draw a store into ``folder`` and return the places of the figures."""
+    """Draw a store into ``folder`` and return the places of the figures.
+
+    Raises
+    ------
+    StoreError
+        Shards cannot be read. The figures that do not need them are there.
+    """
     drawings: list[tuple[str, Callable[[], Figure]]] = [("timeline", lambda: draw_timeline(store))]
     samples: dict[str, FrameSample] = {}
 
@@ -60,14 +67,33 @@ def write_figures(
         ]
     for name in store.static_fields:
         drawings.append((f"static_{name}", lambda name=name: draw_static(store, name)))
-    written = []
+    written: list[str] = []
+    refused: dict[str, StoreError] = {}
     for done, (name, draw) in enumerate(drawings):
         progress(done, len(drawings))
         target = places.join(folder, f"{name}.png")
-        places.write_bytes(target, _png(draw))
+        try:
+            content = _png(draw)
+        except StoreError as error:
+            refused[name] = error
+            continue
+        places.write_bytes(target, content)
         written.append(target)
     progress(len(drawings), len(drawings))
+    if refused:
+        raise _not_drawn(refused, written)
     return written
+
+
+def _not_drawn(refused: Mapping[str, StoreError], written: Sequence[str]) -> StoreError:
+    """One error for all figures that lack, each reason once."""
+    reasons = dict.fromkeys(f"{error.where}: {error.what}" for error in refused.values())
+    return StoreError(
+        f"{len(refused)} of {len(refused) + len(written)} figures cannot be drawn "
+        f"({', '.join(refused)}), the others are written",
+        where="; ".join(reasons),
+        remedy=next(iter(refused.values())).remedy,
+    )
 
 
 def draw_maps(store: Store, sample: FrameSample) -> Figure:

@@ -107,7 +107,8 @@ def show_store(description: dict[str, Any]) -> str:
             (
                 "",
                 f"{v['shards']} shards of {v['shard_frames']} frames, chunks of "
-                f"{v['chunk_frames']}, {size(v['bytes_stored'])} of {size(v['bytes_raw'])}",
+                f"{v['chunk_frames']}, {size(v['bytes_stored'])} of {size(v['bytes_raw'])}"
+                + (f"; {v['shards_missing']} MISSING: see verify" if v["shards_missing"] else ""),
             )
         )
         rows.append(("", _statistics_line(s)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,35 @@ def test_plan_says_what_would_be_done_and_writes_nothing(folder: Path, tmp_path:
         "why": "missing_in_source",
     }
     assert not store.exists()
+
+
+def test_plan_refuses_a_folder_that_convert_would_refuse(folder: Path):
+    place = ["--source", folder / "a", "--store", folder / "a"]
+    for verb in ("plan", "convert"):
+        done = job(verb, "--archive", "weatherbench", *place)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "the folder holds something else than a store" in done.stderr
+
+
+def test_inspect_draws_what_can_be_read_and_names_the_shard_that_cannot(
+    folder: Path, tmp_path: Path
+):
+    store, figures = tmp_path / "s", tmp_path / "figures"
+    shutil.copytree(folder / "s", store)
+    shard = store / "t2m" / "c" / "0" / "0" / "0"
+    plot = ("inspect", "--store", store, "--plot", figures)
+    shard.write_bytes(shard.read_bytes()[:-40])
+    done = job(*plot)
+    assert done.returncode == 4
+    assert "2 of 3 figures cannot be drawn (map_t2m, histogram_t2m)" in done.stderr
+    assert "in t2m/c/0/0/0" in done.stderr
+    assert f"--store {store} --repair" in done.stderr
+    assert [path.name for path in figures.iterdir()] == ["timeline.png"]
+    shard.unlink()
+    done = job(*plot)
+    assert done.returncode == 4
+    assert "in t2m/c/0/0/0" in done.stderr
+    assert "1 MISSING: see verify" in done.stdout
 
 
 def test_inspect_describes_the_store(folder: Path):

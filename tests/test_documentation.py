@@ -1,4 +1,7 @@
-"""Commands on pages and in the jobs' own headings: each is taken by the job that it names."""
+"""Commands on pages and in the jobs' own headings: each is taken by the job that it names.
+
+tests/test_walkthrough.py runs those of the pages.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from jobs.command_line import parser_class
 from jobs.reprocessing.arguments import request
@@ -84,8 +88,13 @@ STAND_INS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
-def test_a_command_is_taken_by_its_job(command: Command, monkeypatch: pytest.MonkeyPatch):
+def test_a_command_is_taken_by_its_job(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     assert command.arguments, "a job without options"
+    monkeypatch.chdir(tmp_path)
+    splits = {"train": ["2010", "2015"], "validation": ["2016", "2016"], "test": ["2017", "2018"]}
+    (tmp_path / "splits.yaml").write_text(yaml.safe_dump(splits))
     for module, name, stand_in in STAND_INS.get(
         command.job, [(f"jobs.{command.job}", "parser_class", lambda: TakingParser)]
     ):

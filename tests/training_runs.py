@@ -140,11 +140,13 @@ def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
         "grid": list(plan.store.spatial_shape),
         "window": dataclasses.asdict(plan.window),
         "normalisation": plan.normalisation.to_json(),
+        **({} if plan.static is None else {"static": plan.static.to_json()}),
         "statistics_fingerprint": plan.store.fingerprint,
     }
     with lease.hold(options.run, what="run"):
         run.write_record(options, plan.store.fingerprint)
     folder = Path(options.run) / checkpoints.directory_name(0)
     folder.mkdir()
-    checkpoints.write(folder, record, model.state_dict(), {})
+    weights = model.state_dict() | checkpoints.static_tensors(plan.static)
+    checkpoints.write(folder, record, weights, {})
     return checkpoints.load_checkpoint(str(folder))

@@ -1,0 +1,411 @@
+"""The pages' commands, run in their order as they stand there.
+
+Each page is walked in a folder of its own: what the page calls FOLDER is a small archive made
+here, trainings are those of the page with a model of four channels and a few windows, and every
+other option is the page's. Commands run in this process, as ``tests.training_runs.job`` does; the
+start of a process is what tests/jobs/test_scripts.py is about. Every command of every page is run
+here, or stands in `ELSEWHERE` or `NOT_HERE` with the test that runs it, or the reason why none can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from PIL import Image
+
+from gmg_model import create_model, list_models, registry
+from gmg_model.training import Optimisation, OptimisationConfig
+from jobs.forecasts import report
+from jobs.training import job as training
+from jobs.training.checkpoints import load_checkpoint
+from jobs.training.options import TrainOptions
+from pipelines.splits import read_splits_file
+from tests.conftest import ROOT
+from tests.pipelines.clip_archives import write_kth
+from tests.pipelines.radar_files import five_minutes, knmi_folder
+from tests.pipelines.small_archives import hourly, write_netcdf
+from tests.pipelines.static_archives import constants
+from tests.training_runs import job, small_options, write_untrained_run
+
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+SHELL = ("printf",)
+"""other commands that are run as they stand"""
+
+ELSEWHERE = {
+    "train_radar.py": "tests/jobs/test_train_radar.py: from composites to the page",
+    "study.py": "tests/jobs/test_study.py: a study from archive to tables",
+}
+"""jobs made of the others, and the tests that run them whole"""
+NOT_HERE = {
+    "make": "sets up an environment, or runs what has tests of its own (jobs/demo.py, the tests)",
+    "source": "of a shell",
+    "export": "of a shell",
+    "pip": "installs from the network",
+    "ray": "wants a cluster with the job API: tests/cluster/test_job_submit.py starts one, and "
+    "tests/cluster/test_elastic.py drains a node",
+    "tensorboard": "a server for a browser: the event files are read in tests/jobs",
+    "bash": "the checks of a landing, of which these tests are a part",
+}
+"""first word of a command -> why it is not run here"""
+WALKED_BY_HAND = {
+    "docs/real-data.md": "hours of training on real archives; its tables are what they gave",
+    "docs/cluster.md": "on clusters and buckets that are not here; the job API, the autoscaler and "
+    "two nodes are tests/cluster, the files for ray up and kubectl tests/infra",
+    "docs/training.md": "STORE and RUN are no places; the same options are those of quickstart.md, "
+    "and what the page says is tests/failure, tests/jobs and tests/cluster",
+    "CONTRIBUTING.md": "makes",
+}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def page_commands(page: Path) -> list[str]:
+    """The commands in a page's shell blocks, which name no language; several lines are joined."""
+    blocks = (text for language, text in BLOCK.findall(page.read_text()) if not language)
+    lines = "".join(re.sub(r" *\\\n *", " ", text) for text in blocks).splitlines()
+    commands = (line.partition("  # ")[0].strip().removeprefix("$ ") for line in lines)
+    return [command for command in commands if command]
+
+
+def page_python(page: Path) -> list[str]:
+    """A page's blocks of Python."""
+    return [text for language, text in BLOCK.findall(page.read_text()) if language == "python"]
+
+
+def tiny(options: TrainOptions) -> TrainOptions:
+    """A page's training with a model of four channels on a few windows, a step or two long."""
+    replace = dataclasses.replace
+    return replace(
+        options,
+        use_gpu="false",
+        model=replace(options.model, hidden=(4, 4), filter_size=3, attention_hidden=4),
+        data=replace(options.data, every=200),
+        training=replace(options.training, epochs=1, global_batch=2),
+        validation=replace(options.validation, windows=2),
+    )
+
+
+class Untrained:
+    """Stands for a training that is not what its page is about: a run with first weights."""
+
+    def __init__(self, options: TrainOptions):
+        options = tiny(options)
+        options = dataclasses.replace(options, data=dataclasses.replace(options.data, every=1))
+        write_untrained_run(dataclasses.replace(options, run=str(Path(options.run).absolute())))
+
+    def summary(self) -> str:
+        return "a run with first weights"
+
+
+@dataclasses.dataclass
+class Walk:
+    """One page's commands, with what stands for its places."""
+
+    folder: Path
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """word of a page -> place here"""
+    runs: Mapping[str, Callable[[Path], None]] = dataclasses.field(default_factory=dict)
+    """place that a page takes for given -> what makes it, when a command first asks for it"""
+    train: Callable[[TrainOptions], Any] = Untrained
+    draws: bool = False
+    """whether evaluations draw their page, which takes as long as all else"""
+    walked: list[str] = dataclasses.field(default_factory=list)
+    said: str = ""
+
+    def page(self, page: Path, skip: Sequence[str] = ()) -> None:
+        """Run the commands of a page in their order; each has to end with 0."""
+        for command in page_commands(page):
+            words = shlex.split(command)
+            if words[0] in NOT_HERE or Path(words[1]).name in ELSEWHERE or command in skip:
+                continue
+            self.command(command)
+        assert self.walked, page.name
+
+    def command(self, command: str) -> None:
+        """Run one command."""
+        words = [self.places.get(word, word) for word in shlex.split(command)]
+        for place, make in self.runs.items():
+            if place in words and not (self.folder / place).exists():
+                make(self.folder)
+        self.walked.append(command)
+        if words[0] in SHELL:
+            subprocess.run(command, shell=True, check=True, cwd=self.folder)
+            return
+        assert words[0] == "python", command
+        assert words[1].startswith("jobs/"), command
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setattr(training, "train", self.train)
+            if not self.draws:
+                patch.setattr(report, "render", lambda *_, **__: "not drawn")
+            done = job(words[1].removeprefix("jobs/"), *words[2:])
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        self.said += done.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray(ray_cluster: None) -> None:
+    """All pages share one."""
+
+
+@pytest.fixture(scope="module")
+def charts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """FOLDER: temperatures of ten weeks around March 2018, hourly, in two files."""
+    folder = tmp_path_factory.mktemp("charts")
+    times = hourly("2018-02-10", 24 * 70)
+    day = np.sin(2 * np.pi * np.arange(len(times)) / 24)[:, None, None]
+    grid = np.arange(64).reshape(8, 8) / 8
+    noise = np.random.default_rng(0).normal(0, 0.5, (len(times), 8, 8))
+    values = (280 + 5 * day + grid + noise).astype(np.float32)
+    for name, part in (("a", slice(None, 700)), ("b", slice(700, None))):
+        write_netcdf(folder / f"{name}.nc", times[part], values=values[part])
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def quickstart(charts: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The folder in which someone has followed docs/quickstart.md, with a real training."""
+    really = training.train
+    folder = tmp_path_factory.mktemp("quickstart")
+    walk = Walk(folder, {"FOLDER": charts}, train=lambda options: really(tiny(options)), draws=True)
+    walk.page(DOCS / "quickstart.md")
+    return walk
+
+
+@pytest.fixture
+def walk(tmp_path: Path, charts: str) -> Walk:
+    return Walk(tmp_path, {"FOLDER": charts})
+
+
+def test_the_quickstart_ends_with_a_page_a_forecast_and_a_model_for_python(quickstart: Walk):
+    folder = quickstart.folder
+    scores = json.loads((folder / "reports/first/scores.json").read_text())
+    systems = scores["variables"]["t2m"]["protocols"]["strict"]
+    assert {"model", "persistence", "climatology"} <= set(systems)
+    assert (folder / "reports/first/report.html").stat().st_size > 100_000
+    with xr.open_dataset(folder / "forecast.nc") as forecast:
+        assert forecast["t2m"].attrs["units"] == "K"
+        assert forecast.sizes["lead_time"] == 12
+    assert list((folder / "figures").glob("*.png"))
+
+
+def test_the_picture_of_the_readme_is_drawn_from_a_run(quickstart: Walk, tmp_path: Path):
+    (tmp_path / "store.zarr").symlink_to(quickstart.folder / "t2m.zarr")
+    (tmp_path / "run").symlink_to(quickstart.folder / "runs/first")
+    names = runpy.run_path(str(DOCS / "picture.py"), run_name="picture")
+    drawn = Image.open(io.BytesIO(names["picture"](tmp_path)))
+    assert len(drawn.convert("RGB").getcolors(1 << 24)) > 50
+    with Image.open(DOCS / "forecast.png") as shown:
+        assert shown.width == drawn.width
+
+
+def test_the_lines_of_python_in_the_quickstart_give_the_same_forecast(
+    quickstart: Walk, monkeypatch: pytest.MonkeyPatch
+):
+    [code] = page_python(DOCS / "quickstart.md")
+    monkeypatch.chdir(quickstart.folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    with xr.open_dataset(quickstart.folder / "forecast.nc") as forecast:
+        values = forecast["t2m"].values.reshape(np.shape(names["forecast"]))
+    np.testing.assert_allclose(np.asarray(names["forecast"]), values, rtol=1e-5)
+
+
+def test_the_commands_of_the_readme_run_beside_those_of_the_quickstart(
+    walk: Walk, quickstart: Walk
+):
+    (walk.folder / "t2m.zarr").symlink_to(quickstart.folder / "t2m.zarr")
+    walk.page(ROOT / "README.md", skip=quickstart.walked)
+    assert [command.split()[1] for command in walk.walked] == [
+        "jobs/reprocess.py",
+        "jobs/train_weatherbench.py",
+    ]
+
+
+def test_reprocessing_as_its_page_says(walk: Walk):
+    walk.places = {
+        **walk.places,
+        # From and to object storage: tests/pipelines/test_convert_object_storage.py.
+        "s3://bucket/raw": walk.places["FOLDER"],
+        "s3://bucket/t2m.zarr": str(walk.folder / "bucket.zarr"),
+    }
+    splits = walk.folder / "splits.yaml"
+    page = DOCS / "reprocessing.md"
+    for command in page_commands(page):
+        walk.command(command)
+        if command.startswith("printf"):
+            # The page's years are those of WeatherBench; FOLDER here has ten weeks.
+            assert list(read_splits_file(str(splits))) == ["train", "validation", "test"]
+            text = 'train: ["2018-02", "2018-03-10"]\nvalidation: ["2018-03-12", "2018-03-20"]\n'
+            splits.write_text(text + 'test: ["2018-03-21", "2018-04"]\n')
+    assert "nothing to do" in walk.said
+    assert (walk.folder / "windows.csv").read_text().count("\n") > 1000
+
+
+def test_history_as_its_page_says(walk: Walk):
+    walk.page(DOCS / "history.md")
+    assert "nothing to do" not in walk.said
+    assert len(walk.walked) == 3
+
+
+def test_static_fields_and_regridding_as_the_weather_page_says(walk: Walk, tmp_path: Path):
+    latitudes, longitudes = np.linspace(-60, 60, 8), np.linspace(0, 300, 8)
+    globe = np.linspace(-87.1875, 87.1875, 32), np.arange(64) * 5.625
+    fields = constants().interp(lat=latitudes, lon=longitudes, method="nearest")
+    (tmp_path / "constants").mkdir()
+    fields.to_netcdf(tmp_path / "constants" / "constants_5.625deg.nc")
+    # Twice as fine as --regrid 5.625 makes it.
+    fine = tmp_path / "era5"
+    write_globe(fine, (2 * len(globe[0]), 2 * len(globe[1])))
+    walk.places = {
+        "2m_temperature": walk.places["FOLDER"],
+        "constants": str(tmp_path / "constants"),
+        "FOLDER": str(fine),
+    }
+    walk.page(DOCS / "weather.md")
+    assert xr.open_zarr(tmp_path / "era5.zarr")["t2m"].shape[1:] == (32, 64)
+    assert (tmp_path / "forecast.nc").exists()
+
+
+def write_globe(folder: Path, shape: tuple[int, int]) -> None:
+    """Two days of hourly fields on a regular grid of the globe."""
+    folder.mkdir()
+    rows, columns = shape
+    half = 90 / rows
+    times = hourly("2018-03-01", 48)
+    values = np.random.default_rng(0).normal(280, 5, (48, *shape)).astype(np.float32)
+    coordinates = {
+        "time": times,
+        "latitude": np.linspace(-90 + half, 90 - half, rows),
+        "longitude": np.arange(columns) * 360 / columns,
+    }
+    attributes = {"units": "K"}
+    data = {"t2m": (("time", "latitude", "longitude"), values, attributes)}
+    xr.Dataset(data, coordinates).to_netcdf(folder / "march.nc")
+
+
+def test_radar_composites_as_their_page_says(walk: Walk, composites: str):
+    walk.places = {"FOLDER": composites, "128x128": "4x4"}
+    walk.page(DOCS / "radar.md")
+    assert xr.open_zarr(walk.folder / "radar.zarr")["reflectivity"].shape[1:] == (4, 4)
+
+
+@pytest.fixture(scope="module")
+def composites(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """FOLDER of the radar pages: ten hours of KNMI composites."""
+    folder = tmp_path_factory.mktemp("composites")
+    return str(knmi_folder(folder, five_minutes("2021-06-07T08:00", 120)))
+
+
+def test_the_example_of_clips_runs(walk: Walk, tmp_path: Path):
+    people = {f"person{n:02d}_walking_d1": 45 for n in (1, 2, 11, 12, 13, 14, 22)}
+    write_kth(tmp_path / "kth", people, (64, 64))
+    walk.places = {"FOLDER": str(tmp_path / "kth")}
+    walk.page(DOCS / "adding-an-archive.md")
+
+
+def test_forecasts_and_scores_as_their_page_says(quickstart: Walk, composites: str):
+    def again(name: str) -> Callable[[Path], None]:
+        return lambda folder: (folder / name).symlink_to(folder / "runs/first")
+
+    def of_radar(run: str, **changes: Any) -> Callable[[Path], None]:
+        def make(folder: Path) -> None:
+            options = small_options(str(folder / "radar.zarr"), str(folder / run))
+            model = dataclasses.replace(options.model, options=changes)
+            write_untrained_run(dataclasses.replace(options, model=model))
+
+        return make
+
+    walk = Walk(
+        quickstart.folder,
+        # `exported` is there from the quickstart, and eight workers are two.
+        {"FOLDER": composites, "exported": "exported-again", "8": "2", "20": "3"},
+        {
+            "runs/a": again("runs/a"),
+            "runs/b": again("runs/b"),
+            "runs/radar": of_radar("runs/radar"),
+            "runs/ensemble": of_radar("runs/ensemble", noise=1),
+        },
+    )
+    walk.page(DOCS / "forecasts.md", skip=quickstart.walked)
+    period = json.loads((quickstart.folder / "forecasts.zarr/zarr.json").read_text())
+    assert period["consolidated_metadata"]["metadata"]
+    assert (quickstart.folder / "comparison.csv").read_text().count("\n") > 10
+
+
+def test_training_an_ensemble_as_the_page_of_models_says(quickstart: Walk, tmp_path: Path):
+    walk = Walk(tmp_path)
+    (tmp_path / "t2m.zarr").symlink_to(quickstart.folder / "t2m.zarr")
+    walk.page(DOCS / "models.md")
+    record = next((tmp_path / "runs/ensemble").glob("step_*/checkpoint.json"))
+    assert json.loads(record.read_text())["options"]["training"]["loss"] == "crps"
+
+
+@pytest.fixture
+def minimal_gated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that docs/adding-a-model.md spells out, in its place and registered."""
+    [code] = page_python(DOCS / "adding-a-model.md")
+    assert len(code.splitlines()) < 100
+    module = ModuleType("gmg_model.minimal_gated")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, str(DOCS / "adding-a-model.md"), "exec"), module.__dict__)
+    for name, function in module.MODELS.items():
+        monkeypatch.setitem(registry._MODELS, name, function)
+    return module
+
+
+def test_the_model_of_the_page_is_trained_by_name(minimal_gated: ModuleType, quickstart: Walk):
+    assert "minimal-gated" in list_models()
+    walk = Walk(quickstart.folder)
+    walk.page(DOCS / "adding-a-model.md")
+    [run] = (quickstart.folder / "runs/minimal").glob("step_*")
+    model = load_checkpoint(str(run)).model()
+    assert isinstance(model, minimal_gated.MinimalStack)
+
+
+def test_the_model_of_the_page_learns_and_forecasts_any_horizon(minimal_gated: ModuleType):
+    torch.manual_seed(0)
+    options = {"in_shape": (1, 8, 8), "patch_size": 2, "hidden": (8, 8), "filter_size": 3}
+    model = create_model("minimal-gated", **options)
+    frames = torch.randn(2, 6, 1, 8, 8)
+    optimisation = Optimisation(model, OptimisationConfig(total_steps=2, schedule="constant"))
+    losses = []
+    for step in range(2):
+        loss = optimisation.backward(model, frames, 4, None, weight=0.5).mean()
+        optimisation.update(step, loss)
+        losses.append(float(loss))
+    assert losses[1] < losses[0]
+    model.eval()
+    with torch.no_grad():
+        long = model(frames, 5)
+        torch.testing.assert_close(model(frames, 2), long[:, :2])
+        torch.testing.assert_close(model(frames.flip(0), 5).flip(0), long)
+
+
+def test_every_command_of_every_page_is_run_or_says_why_not():
+    walked = {page.name for page in (ROOT / "README.md", *DOCS.glob("*.md"))}
+    here = Path(__file__).read_text()
+    for page in PAGES:
+        name = str(page.relative_to(ROOT))
+        for command in page_commands(page):
+            first = shlex.split(command)[0]
+            known = first in NOT_HERE or first in SHELL or first == "python"
+            assert known or name in WALKED_BY_HAND, f"{name}: {command}"
+        if any(command.startswith("python jobs/") for command in page_commands(page)):
+            assert name in WALKED_BY_HAND or f'"{page.name}"' in here, name
+    assert {Path(name).name for name in WALKED_BY_HAND} <= walked | {"CONTRIBUTING.md"}

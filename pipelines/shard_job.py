@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,26 +13,38 @@ import numpy as np
 from pipelines import uri as places
 from pipelines.errors import PlatformError
 from pipelines.ledger import ShardRecord
+from pipelines.nodes import Remedies, wait_for_one
 from pipelines.plan import ShardTask
+from pipelines.ray_session import is_autoscaled
 from pipelines.shard_task import Destination, convert_shards
 
 # Shards that a Ray task takes at most, and tasks that a worker gets at least.
 _LOCAL = 8, 3
 _REMOTE = 16, 1
+EXPECTED = 32
+"""processors that are asked for at most where an autoscaler adds nodes and no number is given"""
+START_WAIT_SECONDS = 1800.0
+"""for the first node of an autoscaler"""
+_REMEDIES = Remedies(smaller="see that its nodes have processors")
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 def converted_on_ray(
-    tasks: Sequence[ShardTask], workers: int | None, destination: Destination
+    tasks: Sequence[ShardTask],
+    workers: int | None,
+    destination: Destination,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[ShardRecord, np.ndarray]]:
     """Outlines of records as they come, and the moments of their frames (n, channels, 6).
 
     Raises
     ------
     PlatformError
-        The first shard that could not be converted.
+        The first shard that could not be converted; no node came.
+    UsageError
+        The autoscaler has no node that could.
     """
     import pyarrow as pa
     import ray
@@ -60,7 +72,7 @@ def converted_on_ray(
 
     rows = ray.data.from_items(
         [{"task": pickle.dumps(task)} for task in tasks],
-        override_num_blocks=_blocks(len(tasks), workers or _processors(), remote),
+        override_num_blocks=_blocks(len(tasks), _processors(len(tasks), workers, say), remote),
     )
     converted = rows.map_batches(
         work,
@@ -93,7 +105,17 @@ def _blocks(shards: int, workers: int, remote: bool) -> int:
     return math.ceil(shards / rows)
 
 
-def _processors() -> int:
+def _processors(shards: int, asked: int | None, say: Callable[[str], None]) -> int:
+    """Processors that the shards are dealt to; waits for the first node of an autoscaler.
+
+    On its cluster those that stand now say little: it may have none yet. Each Ray task that waits
+    is a reason to add nodes, as far as its limits go.
+    """
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    standing = int(ray.cluster_resources().get("CPU", 0))
+    if not is_autoscaled():
+        return asked or max(1, standing)
+    most = min(shards, asked or max(standing, EXPECTED))
+    wait_for_one(1, [{"CPU": 1}], say, START_WAIT_SECONDS, _REMEDIES, welcome=most - 1)
+    return most

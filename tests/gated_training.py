@@ -20,7 +20,8 @@ class Gate(NamedTuple):
     """only in groups of so many"""
     opens: Literal["opened", "preempted", "wished", "never"]
     """when :meth:`Gates.open` is called; when the first worker is told that a node goes; when the
-    first, and only, worker hears a wish; or never: until the group is ended"""
+    first worker hears a wish, or that the second checkpoint before a node's end is due; or never:
+    until the group is ended"""
 
 
 class Gates:
@@ -45,6 +46,7 @@ class Gates:
             from jobs.training import notices, worker
 
             notices.ASK_SECONDS = notices.LOOK_SECONDS = 0.0
+            notices.last_call = lambda deadline, now, upload_seconds: now
             train_step = worker.Worker.train_step
 
             def gated_step(self: Any, batch: Any) -> None:
@@ -63,6 +65,7 @@ class Gates:
                 while not (
                     (opens == "opened" and Path(folder, f"open_{step}").exists())
                     or (opens == "preempted" and (self.rank or told.preemption_info))
+                    or (opens == "wished" and self.rank)
                 ):
                     if opens == "wished":
                         flags = self.notices.flags()

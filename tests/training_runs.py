@@ -29,6 +29,7 @@ from jobs.training.options import (
 )
 from jobs.training.plan import make_plan
 from pipelines import lease
+from pipelines.stream import Batch, WindowStream
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,6 +97,28 @@ def losses(run_uri: str) -> list[float]:
     records = run.read_history(run_uri)
     assert [record["step"] for record in records] == list(range(len(records)))
     return [record["loss"] for record in records]
+
+
+def first_batch(options: TrainOptions, **changes: Any) -> Batch:
+    """The global batch of step 0, all its lanes; ``changes``: other arguments of the stream."""
+    plan = make_plan(options)
+    arguments: dict[str, Any] = {
+        "store": plan.store,
+        "variables": plan.variables,
+        "spec": plan.window,
+        "starts": plan.train_starts,
+        "order": plan.order,
+        "normalisation": plan.normalisation,
+        "lanes": range(options.training.global_batch),
+    }
+    stream = WindowStream(**(arguments | changes))
+    try:
+        batch = next(iter(stream.epoch(0)))
+        # The stream's buffers are its own.
+        static = None if batch.static is None else batch.static.copy()
+        return dataclasses.replace(batch, frames_btchw=batch.frames_btchw.copy(), static=static)
+    finally:
+        stream.close()
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:

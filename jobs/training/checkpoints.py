@@ -36,15 +36,22 @@ RECORD = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.safetensors"
 PREFIX = "step_"
+UNVALIDATED = "_unvalidated"
+"""ends the name of a checkpoint that was written before the validation of its step had ended"""
 
 
-def directory_name(step: int) -> str:
+def directory_name(step: int, validating: bool = False) -> str:
     """Name of a checkpoint's folder in its run.
 
-    >>> directory_name(1200)
-    'step_000001200'
+    >>> directory_name(1200), directory_name(1200, validating=True)
+    ('step_000001200', 'step_000001200_unvalidated')
     """
-    return f"{PREFIX}{step:09d}"
+    return f"{PREFIX}{step:09d}{UNVALIDATED if validating else ''}"
+
+
+def _age(name: str) -> tuple[str, bool]:
+    """Sorts names of checkpoints, the latest last."""
+    return name.removesuffix(UNVALIDATED), not name.endswith(UNVALIDATED)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,11 @@ class Checkpoint:
     def finished(self) -> bool:
         """Whether the training that it belongs to had come to its last epoch."""
         return self.record["finished"]
+
+    @property
+    def validating(self) -> bool:
+        """Whether it was written in the middle of a validation, which is then done on resuming."""
+        return self.record.get("validating", False)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -237,9 +249,13 @@ def read(uri: str) -> Checkpoint | None:
 
 def list_checkpoints(run: str) -> list[Checkpoint]:
     """The complete checkpoints of a run, by step."""
-    folders = [name for name in places.names(run) if name.startswith(PREFIX)]
-    found = (read(places.join(places.absolute(run), name)) for name in folders)
-    return sorted((item for item in found if item), key=lambda item: item.step)
+    found = (read(places.join(places.absolute(run), name)) for name in _names(run))
+    return [item for item in found if item]
+
+
+def _names(run: str) -> list[str]:
+    """Names of the folders of checkpoints, complete or not, the latest last."""
+    return sorted((name for name in places.names(run) if name.startswith(PREFIX)), key=_age)
 
 
 def newest_sound(run: str, say: Callable[[str], None]) -> Checkpoint | None:
@@ -255,8 +271,7 @@ def newest_sound(run: str, say: Callable[[str], None]) -> Checkpoint | None:
         There are checkpoints, and all are damaged.
     """
     damaged: list[str] = []
-    folders = [name for name in places.names(run) if name.startswith(PREFIX)]
-    for name in sorted(folders, reverse=True):
+    for name in reversed(_names(run)):
         uri = places.join(places.absolute(run), name)
         if not places.exists(places.join(uri, RECORD)):
             continue  # an upload that did not end, or one that was set aside before

@@ -9,10 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.training import nodes
 from jobs.training.options import TrainOptions
+from pipelines import nodes
 from pipelines.errors import UsageError
 from pipelines.ray_session import UNLIMITED, check_reachable, is_autoscaled, ray_session
+
+REMEDIES = nodes.Remedies(
+    smaller="lower --workers or --cpus_per_worker",
+    longer="a longer --elastic.start_wait waits longer",
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Cluster:
             gpu = cpu | {"GPU": 1}
             shapes = {"true": [gpu], "false": [cpu], "auto": [gpu, cpu]}[options.use_gpu]
             least, limit = options.worker_range.least, options.elastic.start_wait
-            return "GPU" in nodes.wait_for_one(least, shapes, _say, limit)
+            return "GPU" in nodes.wait_for_one(least, shapes, _say, limit, REMEDIES)
         gpus, cpus = self.resources.get("GPU", 0), self.resources.get("CPU", 0)
         least = options.worker_range.least
         if options.use_gpu == "true" and gpus < least:

@@ -123,8 +123,8 @@ def ending_on_sigterm(board: Any, grace: float) -> Iterator[None]:
     def ask(_signal: int, _frame: Any) -> None:
         if not asked:
             asked.append(True)
-            late.start()
             board.ask.remote("stop")
+            late.start()
             print(f"SIGTERM: ending after a last checkpoint, within {grace:g} s", file=sys.stderr)
 
     before = signal.signal(signal.SIGTERM, ask)

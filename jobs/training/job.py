@@ -173,6 +173,8 @@ def _ray_knows_what_is_there(run_uri: str) -> bool:
 
 def is_finished(checkpoint: checkpoints.Checkpoint, options: TrainOptions) -> bool:
     """Whether nothing is left to train after a checkpoint, with these options."""
+    if checkpoint.validating:
+        return False
     stale, patience = checkpoint.selection.get("since", 0), options.training.patience
     return checkpoint.epoch >= options.training.epochs or 0 < patience <= stale
 

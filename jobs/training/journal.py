@@ -111,12 +111,21 @@ class Journal:
         self._pending.clear()
         self._tell()
 
-    def take(self, validation_loss: float | None) -> list[dict[str, Any]]:
-        """The records since the last call, the last of them with the validation after it."""
-        steps, self._steps = self._steps, []
+    def take(self, validation_loss: float | None, again: bool = False) -> list[dict[str, Any]]:
+        """The records since the last call, the last of them with the validation after it.
+
+        With ``again`` the next call gives them too: the validation is still to come.
+        """
+        steps = list(self._steps)
+        if not again:
+            self._steps = []
         if steps and validation_loss is not None:
             steps[-1]["validation_loss"] = validation_loss
         return steps
+
+    def restore(self, steps: list[dict[str, Any]]) -> None:
+        """Take up the records that a checkpoint in the middle of a validation came with."""
+        self._steps = list(steps)
 
     def leave_out(self, seconds: float) -> None:
         """Time that was no training, such as a validation's."""

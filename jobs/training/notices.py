@@ -28,6 +28,27 @@ LAST_CALL_SECONDS = 5.0
 CODES = {"checkpoint": 1.0, "stop": 2.0}
 
 
+def last_call(deadline: float, now: float, upload_seconds: float) -> float | None:
+    """When a second checkpoint is begun before a node goes; None where the notice is too short.
+
+    Training goes on until the node is gone: the second checkpoint keeps most of that.
+
+    Parameters
+    ----------
+    deadline, now:
+        Of the node, and of the notice; seconds since 1970-01-01.
+    upload_seconds:
+        What the upload of a checkpoint takes.
+
+    >>> last_call(deadline=1120.0, now=1000.0, upload_seconds=10.0)
+    1105.0
+    >>> last_call(deadline=1030.0, now=1000.0, upload_seconds=10.0) is None
+    True
+    """
+    reserve = LAST_CALL_SECONDS + upload_seconds
+    return deadline - reserve if deadline - now > 2 * reserve else None
+
+
 class Notices:
     """What one worker has heard.
 
@@ -117,11 +138,9 @@ class Notices:
             return
         when = "soon"
         if info.deadline_ms is not None:
-            left = info.deadline_ms / 1000 - time.time()
-            when = f"in {max(0.0, left):.0f} s"
-            reserve = LAST_CALL_SECONDS + self._upload_seconds()
-            # Training goes on until the node is gone: a second checkpoint keeps most of that.
-            self._last_call = info.deadline_ms / 1000 - reserve if left > 2 * reserve else None
+            deadline, now = info.deadline_ms / 1000, time.time()
+            when = f"in {max(0.0, deadline - now):.0f} s"
+            self._last_call = last_call(deadline, now, self._upload_seconds())
         ranks = ", ".join(map(str, info.preempted_ranks))
         self._board.announce.remote(
             f"the node of worker {ranks} is to be taken away {when}: a checkpoint is written now"

@@ -124,6 +124,27 @@ class TrainingPlan:
             sizes["static_channels"] = len(self.static.names)
         return sizes | self.options.model.overrides()
 
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint's record says of the options, the model and the store."""
+        store = self.store
+        return {
+            "options": self.options.as_dict(),
+            "model": {"name": self.options.model.name, "overrides": self.model_overrides},
+            "variables": list(self.variables),
+            "grid": list(store.spatial_shape),
+            "window": dataclasses.asdict(self.window),
+            "normalisation": self.normalisation.to_json(),
+            **({} if self.static is None else {"static": self.static.to_json()}),
+            "statistics_fingerprint": store.fingerprint,
+            "validation_period": store.attributes["splits"].get("validation"),
+            "store": {
+                "uri": store.uri,
+                "title": store.title,
+                "train_period": store.attributes["splits"]["train"],
+                "cadence_seconds": int(store.cadence / np.timedelta64(1, "s")),
+            },
+        }
+
 
 def make_plan(options: TrainOptions) -> TrainingPlan:
     """Open the store and lay the training out.

@@ -211,6 +211,16 @@ def read_history(run: str) -> list[dict[str, Any]]:
     return [steps[step] for step in sorted(steps)]
 
 
+def last_stretch(run: str) -> list[dict[str, Any]]:
+    """The records of the steps that the last checkpoint came with."""
+    folder = places.join(run, HISTORY)
+    last = max(places.names(folder), default=None)
+    if last is None:
+        return []
+    lines = places.read_bytes(places.join(folder, last)).decode().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def is_run(uri: str) -> bool:
     """Whether a run's record is there."""
     return places.exists(places.join(uri, RECORD))

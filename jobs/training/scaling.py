@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import ray
@@ -30,6 +29,7 @@ from jobs.training.ending import StoppedError
 from jobs.training.failures import Failures
 from jobs.training.options import TrainOptions
 from pipelines.errors import PlatformError
+from pipelines.nodes import room_for, staying_nodes
 
 INTERVALS = {
     # After a node's sudden end Ray counts on it for a while, and asks for what is not there.
@@ -62,30 +62,6 @@ class Trainer(TorchTrainer):
             cast(Any, self.run_config.failure_config), self._board, self._options
         )
         return super()._initialize_and_run_controller(**arguments)
-
-
-def room_for(nodes: Iterable[Mapping[str, float]], worker: Mapping[str, float]) -> int:
-    """How many workers fit on nodes that have these resources.
-
-    >>> room_for([{"CPU": 4}, {"CPU": 3, "GPU": 1}], {"CPU": 2})
-    3
-    """
-    return sum(
-        min(int(node.get(key, 0) // amount) for key, amount in worker.items() if amount)
-        for node in nodes
-    )
-
-
-def staying_nodes() -> dict[str, dict[str, float]]:
-    """Node -> resources, of the nodes that are there and not about to be taken away."""
-    from ray._private.state import state
-
-    going = state.get_draining_nodes() or {}
-    return {
-        node["NodeID"]: dict(node["Resources"])
-        for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] not in going
-    }
 
 
 class _Telling(ScalingPolicy):

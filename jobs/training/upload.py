@@ -86,18 +86,24 @@ class Uploads:
             uploaded = self._upload(Path(local.path), name, steps)
             self.seconds = time.monotonic() - began
             self._board.saved.remote(record["step"], answers)
-            self._follow(steps, finished=record["finished"])
+            if not record["validating"]:  # the server is told a step once, with its validation
+                self._follow(steps, finished=record["finished"])
             self._room.release()
             return uploaded
 
         ray.train.report(
             metrics,
             checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
-            checkpoint_dir_name=checkpoints.directory_name(record["step"]),
+            checkpoint_dir_name=checkpoints.directory_name(record["step"], record["validating"]),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=upload,
             delete_local_checkpoint_after_upload=True,
         )
+
+    def answer(self, step: int, answers: int) -> None:
+        """Tell that what was asked is there: the checkpoint of this step was written before."""
+        if answers:  # heard by the first worker alone
+            self._board.saved.remote(step, answers)
 
     def _upload(self, folder: Path, name: str, steps: list[dict[str, Any]]) -> ray.train.Checkpoint:
         place = self._options.run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gmg_model.ensembles import window_keys
 from gmg_model.training import Optimisation
 from jobs.training.plan import TrainingPlan
+from pipelines.patience import Patience
 from pipelines.stream import read_batches
 
 
@@ -46,31 +47,62 @@ class Selection:
         return asdict(self)
 
 
-def share_of_losses(
+def losses_by_batch(
     plan: TrainingPlan,
     model: nn.Module,
     optimisation: Optimisation,
     rank: int,
     world: int,
     to_device: Callable[[np.ndarray], Tensor],
-) -> Tensor:
-    """Sum of the losses of this worker's share of the validation windows, a float64 scalar.
+    patience: Patience,
+) -> Iterator[Tensor]:
+    """Sums of the losses of this worker's share of the validation windows, float64 scalars.
 
-    The model is left in training mode, and no random number is drawn from a global generator.
+    There are as many on every worker, so that all may speak with each other after each; one that
+    has no window left adds zero. The model is in training mode before and after, and no random
+    number is drawn from a global generator.
     """
     weights = optimisation.evaluated_weights()
     spec, mine = plan.window, plan.validation_starts[rank::world]
     batch = max(1, plan.options.training.global_batch // world)
-    total = to_device(np.zeros((), np.float64)).double()
-    model.eval()
+    most = -(-len(plan.validation_starts) // world)
     noisy = plan.options.training.members > 1
-    try:
-        for starts, physical_btchw in read_batches(plan.store, plan.variables, spec, mine, batch):
+    batches = _patient_batches(plan, mine, batch, patience)
+    for _ in range(0, most, batch):
+        total = to_device(np.zeros((), np.float64)).double()
+        starts, physical_btchw = next(batches, (mine[:0], None))
+        if physical_btchw is not None:
             frames_btchw = to_device(np.nan_to_num(plan.normalisation.apply(physical_btchw)))
             keys = window_keys(plan.options.training.seed, starts) if noisy else None
-            total += optimisation.forecast_losses(
-                weights, frames_btchw, spec.input_frames, keys
-            ).sum()
-    finally:
-        model.train()
-    return total
+            model.eval()
+            try:
+                total += optimisation.forecast_losses(
+                    weights, frames_btchw, spec.input_frames, keys
+                ).sum()
+            finally:
+                model.train()
+        yield total
+
+
+def _patient_batches(
+    plan: TrainingPlan, starts: np.ndarray, size: int, patience: Patience
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Windows in batches, whatever storage faults pass meanwhile."""
+    batches: Iterator[tuple[np.ndarray, np.ndarray]] | None = None
+    done = 0
+
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        nonlocal batches
+        batches = batches or read_batches(
+            plan.store, plan.variables, plan.window, starts[done:], size
+        )
+        try:
+            return next(batches)
+        except Exception:
+            batches = None
+            raise
+
+    while done < len(starts):
+        drawn = patience("validating", draw)
+        done += len(drawn[0])
+        yield drawn

@@ -37,7 +37,7 @@ from jobs.training.options import TrainOptions
 from jobs.training.patience import patient_epoch
 from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
 from jobs.training.upload import Uploads
-from jobs.training.validation import Selection, share_of_losses
+from jobs.training.validation import Selection, losses_by_batch
 from pipelines.order import rank_lanes
 from pipelines.patience import Patience
 from pipelines.stream import Batch, WindowStream
@@ -79,6 +79,8 @@ def _train(options: TrainOptions, settings: dict[str, Any], board: Any) -> None:
     worker = Worker(plan, board, patience, uploads)
     worker.resume()
     worker.say_where_it_begins()
+    if worker.validating:
+        worker.conclude(validates=True)
     while not worker.ended:
         worker.train_epoch()
 
@@ -121,6 +123,8 @@ class Worker:
         )
         self.step, self.epoch = 0, 0
         self.selection = Selection()
+        self.validating = False
+        """whether the validation of this step has begun and not ended"""
         self.journal = Journal(plan, self.rank, board)
         self.notices = Notices(board, self.rank, self.device, lambda: uploads.seconds)
 
@@ -154,14 +158,14 @@ class Worker:
             validates = validations_every and self.step % validations_every == 0
             due = bool(checkpoints_every) and self.step % checkpoints_every == 0
             if validates or due or self.notices.checkpoint:
-                self.checkpoint(self.validate() if validates else None)
+                self.conclude(bool(validates))
             if self.ended:
                 self.stream.close()
                 return
         self.epoch += 1
         last = self.epoch == self.options.training.epochs
         due = last or self.epoch % self.options.validation.every_epochs == 0
-        self.checkpoint(self.validate() if due else None)
+        self.conclude(due)
 
     def train_step(self, batch: Batch) -> None:
         """One optimisation step on this worker's lanes of the global batch."""
@@ -252,32 +256,65 @@ class Worker:
 
     # --- validation and checkpoints --------------------------------------------------------------
 
+    def conclude(self, validates: bool) -> None:
+        """Write the checkpoint of this step, after its validation where one is due.
+
+        A validation that is left because training is to end has its checkpoint already.
+        """
+        loss = self.validate() if validates else None
+        if not self.validating:
+            self.checkpoint(loss)
+
     def validate(self) -> float | None:
-        """Mean loss of free-running forecasts over the validation windows, on all workers."""
+        """Mean loss of free-running forecasts over the validation windows, on all workers.
+
+        What is asked from outside is heard between two batches, by all workers after the same one:
+        a checkpoint is written there, from which the validation is done again.
+        """
         windows = len(self.plan.validation_starts)
         if not windows:
+            self.validating = False
             return None
-        began = time.monotonic()
-        total = self.patience(
-            "validating",
-            lambda: share_of_losses(
-                self.plan,
-                self.model,
-                self.optimisation,
-                self.rank,
-                self.world,
-                lambda values: torch.from_numpy(values).to(self.device, self.dtype),
-            ),
+        began, written = time.monotonic(), self.validating
+        self.validating = True
+        losses = losses_by_batch(
+            self.plan,
+            self.model,
+            self.optimisation,
+            self.rank,
+            self.world,
+            lambda values: torch.from_numpy(values).to(self.device, self.dtype),
+            self.patience,
         )
+        total: Any = 0.0
+        for part in losses:
+            total = total + part
+            self.notices.hear(self._over_workers(self.notices.flags()))
+            if self.notices.checkpoint and not written:
+                since = time.monotonic()
+                self.checkpoint()
+                began, written = began + time.monotonic() - since, True
+            elif self.notices.checkpoint:
+                self.uploads.answer(self.step, self.notices.written())
+            if self.notices.stop:
+                return None
         if self.world > 1:
             dist.all_reduce(total)
+        self.validating = False
         self.journal.leave_out(time.monotonic() - began)
         return float(total) / windows
+
+    def _over_workers(self, values: tuple[float, ...]) -> Tensor:
+        """Sums over the workers, which all of them get."""
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.world > 1:
+            dist.all_reduce(sums)
+        return sums
 
     def checkpoint(self, validation_loss: float | None = None) -> None:
         """Report a checkpoint; history, curves and files are uploaded behind the training."""
         self.journal.flush(self.stream.wait_seconds)
-        steps = self.journal.take(validation_loss)
+        steps = self.journal.take(validation_loss, again=self.validating)
         began, answers = time.monotonic(), self.notices.written()
         if validation_loss is not None:
             self.selection = self.selection.after(validation_loss, self.step)
@@ -308,34 +345,16 @@ class Worker:
         self.journal.stood_still(time.monotonic() - began)
 
     def _record(self, validation_loss: float | None) -> dict[str, Any]:
-        plan = self.plan
         return {
             "step": self.step,
             "epoch": self.epoch,
-            "steps_per_epoch": plan.steps_per_epoch,
-            "finished": self.finished,
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "finished": self.finished and not self.validating,
+            "validating": self.validating,
             "validation_loss": validation_loss,
             "selection": self.selection.to_json(),
             "skipped": self.journal.skipped,
-            "options": self.options.as_dict(),
-            "model": {"name": self.options.model.name, "overrides": plan.model_overrides},
-            "variables": list(plan.variables),
-            "grid": list(plan.store.spatial_shape),
-            "window": {
-                "input_frames": plan.window.input_frames,
-                "horizon": plan.window.horizon,
-                "stride": plan.window.stride,
-            },
-            "normalisation": plan.normalisation.to_json(),
-            **({} if plan.static is None else {"static": plan.static.to_json()}),
-            "statistics_fingerprint": plan.store.fingerprint,
-            "validation_period": plan.store.attributes["splits"].get("validation"),
-            "store": {
-                "uri": plan.store.uri,
-                "title": plan.store.title,
-                "train_period": plan.store.attributes["splits"]["train"],
-                "cadence_seconds": int(plan.store.cadence / np.timedelta64(1, "s")),
-            },
+            **self.plan.to_json(),
             "versions": run.versions(),
         }
 
@@ -364,6 +383,10 @@ class Worker:
         self.epoch = checkpoint.step // self.plan.steps_per_epoch
         self.selection = Selection(**checkpoint.selection)
         self.journal.start(checkpoint.record.get("skipped", {}))
+        self.validating = checkpoint.validating
+        if self.validating and self.rank == 0:
+            last = self.patience("reading", lambda: run.last_stretch(self.options.run))
+            self.journal.restore(last)
 
     def _latest(self) -> str | None:
         """On the first worker: the run's latest checkpoint; what came after it is forgotten."""

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from jobs.training import checkpoints, run
-from jobs.training.board import Progress
-from jobs.training.ending import causes
+from jobs.training.board import Board, Progress
+from jobs.training.ending import causes, ending_on_sigterm, used_up
+from jobs.training.failures import Failures
 from jobs.training.job import train
 from jobs.training.notices import Notices
 from jobs.training.options import CheckpointOptions, TrainingOptions, TrainOptions
@@ -195,6 +196,71 @@ def test_a_run_that_finds_no_room_says_so_with_numbers_and_ends(
     )
     assert "end other jobs" in str(ended.value)
     assert f"waiting for room: {shortage}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def board(ray_cluster: None) -> Iterator[Any]:
+    """What workers and driver tell each other through."""
+    import ray
+
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    yield board
+    ray.kill(board)
+
+
+def test_nodes_taken_away_and_failures_are_counted_apart_and_each_has_its_limit(board: Any) -> None:
+    import ray
+    from ray.train import FailureConfig
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    options = TrainOptions(
+        store="store.zarr",
+        run="run",
+        checkpoints=CheckpointOptions(max_failures=1),
+        elastic=ElasticOptions(max_preemptions=1),
+    )
+    config = FailureConfig(max_failures=1, max_preemption_failures=1)
+    failures = Failures(config, board, options)
+    broken = WorkerGroupError("", {0: RuntimeError("connection closed by peer")})
+
+    def decided(announced: bool) -> FailureDecision:
+        ray.get(board.new_group.remote())
+        if announced:
+            ray.get(board.announce.remote("a node is to be taken away"))
+        return failures.make_decision(broken)
+
+    once = [decided(announced=True), decided(announced=False)]
+    assert once == [FailureDecision.RETRY] * 2
+    assert decided(announced=True) == FailureDecision.RAISE
+    told = str(used_up(options, broken, ray.get(board.progress.remote())))
+    assert "nodes were taken away more than 1 times" in told
+    assert "--elastic.max_preemptions allows more" in told
+    assert decided(announced=False) == FailureDecision.RAISE
+    told = str(used_up(options, broken, ray.get(board.progress.remote())))
+    assert "training failed more than 1 times" in told
+    said: Any = ray.get(board.take_lines.remote())
+    assert [line for line in said if "is to be taken away" not in line] == [
+        "a node is gone as announced (it was taken away): no failure counted",
+        "failure 1 of at most 1: worker 0: RuntimeError: connection closed by peer",
+    ]
+
+
+def test_an_end_that_takes_longer_than_its_grace_time_becomes_an_interrupt(board: Any) -> None:
+    import ray
+
+    def training() -> None:
+        with ending_on_sigterm(board, 0.0):
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: False, "the interrupt")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            training()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ray.get(board.stopping.remote())
 
 
 def test_the_worker_that_died_is_named_and_not_those_that_noticed() -> None:

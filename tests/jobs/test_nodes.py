@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobs.training.nodes import wait_for_one, words
 from pipelines.errors import PlatformError, UsageError
+from pipelines.nodes import wait_for_one, words
 from pipelines.ray_session import is_autoscaled, start_here
 from tests import shared_ray
 

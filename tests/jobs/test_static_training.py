@@ -29,7 +29,7 @@ from pipelines.convert import ConversionRequest, convert
 from pipelines.errors import StoreError, UsageError
 from pipelines.static_fields import static_fields
 from pipelines.store import open_store
-from tests.training_runs import losses, small_options
+from tests.training_runs import first_batch, losses, small_options
 
 FIELDS = ("roads", "height")
 
@@ -114,22 +114,10 @@ def test_the_first_loss_is_that_of_windows_and_fields_that_were_moved_together(
     from gmg_model import create_model
     from gmg_model.losses import create_loss
     from gmg_model.sampling import forced_frames
-    from pipelines.stream import WindowStream
 
     plan = make_plan(options)
     assert plan.static is not None
-    stream = WindowStream(
-        plan.store,
-        plan.variables,
-        plan.window,
-        plan.train_starts,
-        plan.order,
-        plan.normalisation,
-        range(9),
-        augmentation=plan.augmentation,
-        static_fields=FIELDS,
-    )
-    batch = next(iter(stream.epoch(0)))
+    batch = first_batch(options, augmentation=plan.augmentation, static_fields=FIELDS)
     assert batch.static is not None
     assert batch.static.shape == (9, 2, 16, 8)
     torch.manual_seed(3)
@@ -145,7 +133,6 @@ def test_the_first_loss_is_that_of_windows_and_fields_that_were_moved_together(
         return float(create_loss("l1+l2")(outputs, frames[:, 1:]).mean())
 
     moved, unmoved = batch.static.copy(), plan.static.values_shw
-    stream.close()
     first = losses(options.run)[0]
     assert first == pytest.approx(loss(moved), rel=1e-9)
     assert first != pytest.approx(loss(unmoved), rel=1e-6)

@@ -22,7 +22,7 @@ from jobs.training.options import (
 )
 from jobs.training.plan import make_plan
 from pipelines.errors import PlatformError
-from tests.training_runs import losses, small_options
+from tests.training_runs import first_batch, losses, small_options
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -176,19 +176,8 @@ def _first_loss(options: TrainOptions, hide: bool) -> float:
     from gmg_model import create_model
     from gmg_model.losses import create_loss
     from gmg_model.sampling import forced_frames, observed_frames
-    from pipelines.stream import WindowStream
 
-    plan = make_plan(options)
-    stream = WindowStream(
-        store=plan.store,
-        variables=plan.variables,
-        spec=plan.window,
-        starts=plan.train_starts,
-        order=plan.order,
-        normalisation=plan.normalisation,
-        lanes=range(9),
-    )
-    batch = next(iter(stream.epoch(0)))
+    plan, batch = make_plan(options), first_batch(options)
     torch.manual_seed(3)
     model = create_model("predrnn", **plan.model_overrides).double()
     frames = torch.from_numpy(batch.frames_btchw).double()

@@ -15,7 +15,7 @@ from jobs.training.options import ModelOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
 from pipelines.errors import UsageError
 from pipelines.stream import read_batches
-from tests.training_runs import losses, small_options
+from tests.training_runs import first_batch, losses, small_options
 
 SIZES = {"hidden": (8, 8), "patch_size": 2, "filter_size": 3, "attention_hidden": 4}
 
@@ -67,7 +67,7 @@ def test_two_workers_train_and_validate_the_members_of_one_process(
     torch.manual_seed(3)
     untrained = create_model(options.model.name, **plan.model_overrides).double()
     lanes = np.arange(options.training.global_batch)
-    starts = _first_batch(options)
+    starts = first_batch(options).starts
     frames = next(
         frames for _, frames in read_batches(plan.store, plan.variables, plan.window, starts, 60)
     )
@@ -88,23 +88,3 @@ def test_members_of_a_model_without_noise_are_refused_before_any_compute(
     with pytest.raises(UsageError, match="made with noise=4"):
         train(ensemble_options(traffic_store, str(run), noise=0))
     assert not list(run.glob("**/checkpoint*"))
-
-
-def _first_batch(options: TrainOptions) -> np.ndarray:
-    """First frames of the windows of step 0, lane by lane."""
-    from pipelines.stream import WindowStream
-
-    plan = make_plan(options)
-    stream = WindowStream(
-        plan.store,
-        plan.variables,
-        plan.window,
-        plan.train_starts,
-        plan.order,
-        plan.normalisation,
-        range(options.training.global_batch),
-    )
-    batch = next(iter(stream.epoch(0)))
-    starts = batch.starts.copy()
-    stream.close()
-    return starts

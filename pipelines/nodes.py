@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import PlatformError, UsageError
@@ -27,8 +28,26 @@ Worker = dict[str, float]
 """What one worker asks for: resource -> amount"""
 
 
+@dataclass(frozen=True)
+class Remedies:
+    """What a user can do where the nodes do not come."""
+
+    smaller: str = "lower --workers"
+    """where the autoscaler has none that are large enough, or too few"""
+    longer: str = "run the same command again"
+    """where it has them, and none came in time"""
+
+
+_ANY = Remedies()
+
+
 def wait_for_one(
-    workers: int, shapes: Sequence[Worker], say: Callable[[str], None], limit: float = 0
+    workers: int,
+    shapes: Sequence[Worker],
+    say: Callable[[str], None],
+    limit: float = 0,
+    remedies: Remedies = _ANY,
+    welcome: int = 0,
 ) -> Worker:
     """Wait until the cluster has room for so many workers, of the first shape that it can have.
 
@@ -44,6 +63,10 @@ def wait_for_one(
         Told what is waited for, and again every minute.
     limit:
         Seconds after which waiting ends; 0: for ever.
+    remedies:
+        What a user can do where the nodes do not come.
+    welcome:
+        Further workers whose nodes are asked for at the same time and not waited for.
 
     Raises
     ------
@@ -53,14 +76,14 @@ def wait_for_one(
         It has, but none came within the limit.
     """
     for shape in shapes:
-        if _wait_for(workers, shape, say, limit or math.inf):
+        if _wait_for(workers, shape, say, limit or math.inf, remedies, welcome):
             return shape
     wanted = words(workers, shapes[-1])
     raise UsageError(
         f"the job asks for {wanted}, which the cluster has no room for and its autoscaler cannot "
         f"provide: a worker must fit on one node ({_standing()} now)",
-        remedy="lower --workers or --cpus_per_worker, or give the autoscaler larger node types or "
-        "a higher max_workers (`ray status` shows what it refused)",
+        remedy=f"{remedies.smaller}, or give the autoscaler larger node types or a higher "
+        "max_workers (`ray status` shows what it refused)",
     )
 
 
@@ -76,15 +99,46 @@ def words(workers: int, shape: Worker) -> str:
     return f"{workers} x {one}" if len(shape) == 1 else f"{workers} x ({one})"
 
 
-def _wait_for(workers: int, shape: Worker, say: Callable[[str], None], limit: float) -> bool:
+def room_for(nodes: Iterable[Mapping[str, float]], worker: Mapping[str, float]) -> int:
+    """How many workers fit on nodes that have these resources.
+
+    >>> room_for([{"CPU": 4}, {"CPU": 3, "GPU": 1}], {"CPU": 2})
+    3
+    """
+    return sum(
+        min(int(node.get(key, 0) // amount) for key, amount in worker.items() if amount)
+        for node in nodes
+    )
+
+
+def staying_nodes() -> dict[str, dict[str, float]]:
+    """Node -> resources, of the nodes that are there and not about to be taken away."""
+    import ray
+    from ray._private.state import state
+
+    going = state.get_draining_nodes() or {}
+    return {
+        node["NodeID"]: dict(node["Resources"])
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in going
+    }
+
+
+def _wait_for(
+    workers: int,
+    shape: Worker,
+    say: Callable[[str], None],
+    limit: float,
+    remedies: Remedies,
+    welcome: int,
+) -> bool:
     """True once there is room, False where the autoscaler will never make it."""
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    from jobs.training.scaling import room_for, staying_nodes
-
     def tell(more: str = "") -> None:
         say(
-            f"waiting for nodes: asks for {words(workers, shape)}, the cluster has {_standing()}, "
+            f"waiting for nodes: asks for {words(workers + welcome, shape)}, the cluster has "
+            f"{_standing()}, "
             f"the autoscaler may add nodes{more}"
         )
 
@@ -94,6 +148,8 @@ def _wait_for(workers: int, shape: Worker, say: Callable[[str], None], limit: fl
     else:
         said -= AGAIN_SECONDS - SOON_SECONDS
     group = placement_group([shape] * workers, strategy="PACK")
+    # One by one: the autoscaler adds the nodes of as many as its limits permit.
+    others = [placement_group([shape]) for _ in range(welcome)]
     try:
         free_since: int | None = None
         while not group.wait(LOOK_SECONDS):
@@ -118,13 +174,14 @@ def _wait_for(workers: int, shape: Worker, say: Callable[[str], None], limit: fl
                 raise PlatformError(
                     f"no nodes for {words(workers, shape)} within {limit:g} s: the cluster has "
                     f"{_standing()}{_coming(report)}",
-                    remedy="see `ray status` for what the autoscaler does, or the cloud's quota; a "
-                    "longer --elastic.start_wait waits longer",
+                    remedy="see `ray status` for what the autoscaler does, or the cloud's quota; "
+                    f"{remedies.longer}",
                 )
         _use(group, workers, shape)
         return True
     finally:
-        remove_placement_group(group)
+        for asked in (group, *others):
+            remove_placement_group(asked)
 
 
 def _use(group: Any, workers: int, shape: Worker) -> None:

@@ -1,0 +1,106 @@
+"""What is asked of a training while it validates is answered between two batches of validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.training import checkpoints, run
+from jobs.training.ending import StoppedError
+from jobs.training.job import train
+from jobs.training.options import TrainOptions
+from jobs.training.run_options import ElasticOptions
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def asked_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]], None]:
+    """An entry of workers: in the first validation a checkpoint is asked for, in the second the
+    driver gets SIGTERM, each time after the first batch. Every batch leaves a line.
+    """
+
+    def entry(settings: dict[str, Any]) -> None:
+        import os
+        import signal
+        import time
+
+        import ray
+
+        from jobs.training import notices, worker
+
+        notices.LOOK_SECONDS = 0.0
+        board, losses_by_batch = settings["board"], worker.losses_by_batch
+        hear = notices.Notices.flags
+        validations: list[int] = []
+
+        def noted(plan: Any, model: Any, optimisation: Any, rank: int, *others: Any) -> Any:
+            validations.append(0)
+            for part in losses_by_batch(plan, model, optimisation, rank, *others):
+                validations[-1] += 1
+                with (folder / f"batches_{rank}").open("a") as log:
+                    log.write(f"{len(validations)}\n")
+                yield part
+
+        def flags(self: Any) -> tuple[float, float]:
+            if self._rank == 0 and validations and validations[-1] == 1:
+                validations[-1] += 1  # asked once in each validation
+                if len(validations) == 1:
+                    ray.get(board.ask.remote("checkpoint"))
+                else:
+                    os.kill(driver, signal.SIGTERM)
+                while not (heard := hear(self))[1]:
+                    time.sleep(0.02)
+                return heard
+            return hear(self)
+
+        worker.losses_by_batch = noted
+        notices.Notices.flags = flags
+        worker.train_worker(settings)
+
+    return entry
+
+
+def test_a_checkpoint_and_an_end_come_between_two_batches_and_the_outcome_is_the_same(
+    finished_run: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert threading.current_thread() is threading.main_thread(), "who gets SIGTERM handles it"
+    options = dataclasses.replace(
+        finished_run, run=str(tmp_path / "run"), elastic=ElasticOptions(stop_grace=600)
+    )
+    with monkeypatch.context() as patch:
+        entry = asked_in_validations(tmp_path, os.getpid())
+        patch.setattr("jobs.training.worker.train_worker", entry)
+        with pytest.raises(StoppedError, match=r"after a last checkpoint \(step 48\)"):
+            train(options)
+    # 20 windows are 10 a worker, in batches of 4: all leave the second validation after its first.
+    for rank in range(2):
+        assert (tmp_path / f"batches_{rank}").read_text().split() == ["1"] * 3 + ["2"]
+    found = {Path(item.uri).name: item for item in checkpoints.list_checkpoints(options.run)}
+    assert [name for name, item in found.items() if item.validating] == [
+        "step_000000024_unvalidated",
+        "step_000000048_unvalidated",
+    ]
+    assert "step_000000024" in found
+    assert "step_000000048" not in found
+
+    outcome = train(options)
+    assert not outcome.already_finished
+    assert train(options).already_finished
+
+    def result(run_uri: str) -> list[Any]:
+        fields = ("step", "loss", "gradient_norm", "windows", "validation_loss")
+        steps = [[record.get(field) for field in fields] for record in run.read_history(run_uri)]
+        whole = [item for item in checkpoints.list_checkpoints(run_uri) if not item.validating]
+        return [
+            steps,
+            [(item.step, item.record["validation_loss"]) for item in whole],
+            [item.selection for item in whole],
+        ]
+
+    assert result(options.run) == result(finished_run.run)

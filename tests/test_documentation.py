@@ -24,6 +24,8 @@ from tests.conftest import ROOT
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 JOBS = sorted((ROOT / "jobs").glob("[!_]*.py"))
 _COMMAND = re.compile(r"^(?:ray job submit .*?-- )?python jobs/(\w+)\.py\b(.*)$")
+_BLOCK = re.compile(r"^```.*?^```$", re.M | re.S)
+_CODE = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
@@ -48,7 +50,20 @@ def commands(path: Path) -> Iterator[Command]:
             yield Command(place, found[1], shlex.split(found[2], comments=True))
 
 
+def inline_commands(page: Path) -> Iterator[Command]:
+    """Commands in the running text of a page, but those that leave something open."""
+    for code in _CODE.findall(_BLOCK.sub("", page.read_text())):
+        found = _COMMAND.match(" ".join(code.split()))
+        if found and found[2].strip() and not re.search(r"\.\.\.|[<{]|--help", found[0]):
+            arguments = shlex.split(found[2])
+            if not set(arguments) & ON_PAGES_ONLY:
+                yield Command(f"{page.relative_to(ROOT)}: {found[0][:60]}", found[1], arguments)
+
+
+ON_PAGES_ONLY = {"ice_charts"}
+"""archives of examples: tests/pipelines/test_adding_an_archive.py runs that of its page"""
 COMMANDS = [command for path in (*PAGES, *JOBS) for command in commands(path)]
+COMMANDS += [command for page in PAGES for command in inline_commands(page)]
 
 
 def test_pages_and_headings_show_commands_of_every_job():
@@ -108,3 +123,11 @@ def test_a_command_is_taken_by_its_job(
 def test_links_of_a_page_lead_to_files(page: Path):
     dead = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_a_part_of_a_page_lead_to_its_heading(page: Path):
+    for place, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        target = page if not place else page.parent / place
+        headings = re.findall(r"^#+ (.*)$", _BLOCK.sub("", target.read_text()), re.M)
+        assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}

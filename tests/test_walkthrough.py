@@ -4,7 +4,7 @@ Each page is walked in a folder of its own: what the page calls FOLDER is a smal
 here, trainings are those of the page with a model of four channels and a few windows, and every
 other option is the page's. Commands run in this process, as ``tests.training_runs.job`` does; the
 start of a process is what tests/jobs/test_scripts.py is about. Every command of every page is run
-here, or stands in `ELSEWHERE` or `NOT_HERE` with the test that runs it, or the reason why none can.
+here, or stands in tests/page_walk.py with the test that runs it or the reason why none can.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import io
 import json
 import re
 import runpy
-import shlex
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,134 +26,32 @@ import torch
 import xarray as xr
 from PIL import Image
 
-from gmg_model import create_model, list_models, registry
+from gmg_model import create_model, list_models, load_exported, registry
 from gmg_model.training import Optimisation, OptimisationConfig
-from jobs.forecasts import report
 from jobs.training import job as training
 from jobs.training.checkpoints import load_checkpoint
-from jobs.training.options import TrainOptions
 from pipelines.splits import read_splits_file
 from tests.conftest import ROOT
+from tests.page_walk import BLOCK, NOT_HERE, SHELL, Walk, page_commands, page_python, tiny
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.radar_files import five_minutes, knmi_folder
 from tests.pipelines.small_archives import hourly, write_netcdf
 from tests.pipelines.static_archives import constants
-from tests.training_runs import job, small_options, write_untrained_run
+from tests.training_runs import small_options, write_untrained_run
 
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
-SHELL = ("printf",)
-"""other commands that are run as they stand"""
-
-ELSEWHERE = {
-    "train_radar.py": "tests/jobs/test_train_radar.py: from composites to the page",
-    "study.py": "tests/jobs/test_study.py: a study from archive to tables",
+NOT_WALKED = {
+    "cluster.md": "on clusters and buckets that are not here: the job API, the autoscaler and two "
+    "nodes are tests/cluster, the files for ray up and kubectl tests/infra; options are parsed in "
+    "tests/test_documentation.py",
 }
-"""jobs made of the others, and the tests that run them whole"""
-NOT_HERE = {
-    "make": "sets up an environment, or runs what has tests of its own (jobs/demo.py, the tests)",
-    "source": "of a shell",
-    "export": "of a shell",
-    "pip": "installs from the network",
-    "ray": "wants a cluster with the job API: tests/cluster/test_job_submit.py starts one, and "
-    "tests/cluster/test_elastic.py drains a node",
-    "tensorboard": "a server for a browser: the event files are read in tests/jobs",
-    "bash": "the checks of a landing, of which these tests are a part",
+"""pages whose commands of the jobs are not run here, and why"""
+PROGRAMS = ("python", "helm", *SHELL, *NOT_HERE)
+OTHER_PYTHON = {
+    "tests/benchmarks/": "measure, on a machine that does nothing else",
+    "docs/picture.py": "test_the_picture_of_the_readme_is_drawn_from_a_run",
 }
-"""first word of a command -> why it is not run here"""
-WALKED_BY_HAND = {
-    "docs/real-data.md": "hours of training on real archives; its tables are what they gave",
-    "docs/cluster.md": "on clusters and buckets that are not here; the job API, the autoscaler and "
-    "two nodes are tests/cluster, the files for ray up and kubectl tests/infra",
-    "docs/training.md": "STORE and RUN are no places; the same options are those of quickstart.md, "
-    "and what the page says is tests/failure, tests/jobs and tests/cluster",
-    "CONTRIBUTING.md": "makes",
-}
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-
-
-def page_commands(page: Path) -> list[str]:
-    """The commands in a page's shell blocks, which name no language; several lines are joined."""
-    blocks = (text for language, text in BLOCK.findall(page.read_text()) if not language)
-    lines = "".join(re.sub(r" *\\\n *", " ", text) for text in blocks).splitlines()
-    commands = (line.partition("  # ")[0].strip().removeprefix("$ ") for line in lines)
-    return [command for command in commands if command]
-
-
-def page_python(page: Path) -> list[str]:
-    """A page's blocks of Python."""
-    return [text for language, text in BLOCK.findall(page.read_text()) if language == "python"]
-
-
-def tiny(options: TrainOptions) -> TrainOptions:
-    """A page's training with a model of four channels on a few windows, a step or two long."""
-    replace = dataclasses.replace
-    return replace(
-        options,
-        use_gpu="false",
-        model=replace(options.model, hidden=(4, 4), filter_size=3, attention_hidden=4),
-        data=replace(options.data, every=200),
-        training=replace(options.training, epochs=1, global_batch=2),
-        validation=replace(options.validation, windows=2),
-    )
-
-
-class Untrained:
-    """Stands for a training that is not what its page is about: a run with first weights."""
-
-    def __init__(self, options: TrainOptions):
-        options = tiny(options)
-        options = dataclasses.replace(options, data=dataclasses.replace(options.data, every=1))
-        write_untrained_run(dataclasses.replace(options, run=str(Path(options.run).absolute())))
-
-    def summary(self) -> str:
-        return "a run with first weights"
-
-
-@dataclasses.dataclass
-class Walk:
-    """One page's commands, with what stands for its places."""
-
-    folder: Path
-    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """word of a page -> place here"""
-    runs: Mapping[str, Callable[[Path], None]] = dataclasses.field(default_factory=dict)
-    """place that a page takes for given -> what makes it, when a command first asks for it"""
-    train: Callable[[TrainOptions], Any] = Untrained
-    draws: bool = False
-    """whether evaluations draw their page, which takes as long as all else"""
-    walked: list[str] = dataclasses.field(default_factory=list)
-    said: str = ""
-
-    def page(self, page: Path, skip: Sequence[str] = ()) -> None:
-        """Run the commands of a page in their order; each has to end with 0."""
-        for command in page_commands(page):
-            words = shlex.split(command)
-            if words[0] in NOT_HERE or Path(words[1]).name in ELSEWHERE or command in skip:
-                continue
-            self.command(command)
-        assert self.walked, page.name
-
-    def command(self, command: str) -> None:
-        """Run one command."""
-        words = [self.places.get(word, word) for word in shlex.split(command)]
-        for place, make in self.runs.items():
-            if place in words and not (self.folder / place).exists():
-                make(self.folder)
-        self.walked.append(command)
-        if words[0] in SHELL:
-            subprocess.run(command, shell=True, check=True, cwd=self.folder)
-            return
-        assert words[0] == "python", command
-        assert words[1].startswith("jobs/"), command
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(self.folder)
-            patch.setattr(training, "train", self.train)
-            if not self.draws:
-                patch.setattr(report, "render", lambda *_, **__: "not drawn")
-            done = job(words[1].removeprefix("jobs/"), *words[2:])
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        self.said += done.stdout
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -209,7 +105,7 @@ def test_the_picture_of_the_readme_is_drawn_from_a_run(quickstart: Walk, tmp_pat
     (tmp_path / "run").symlink_to(quickstart.folder / "runs/first")
     names = runpy.run_path(str(DOCS / "picture.py"), run_name="picture")
     drawn = Image.open(io.BytesIO(names["picture"](tmp_path)))
-    assert len(drawn.convert("RGB").getcolors(1 << 24)) > 50
+    assert len(drawn.convert("RGB").getcolors(1 << 24) or ()) > 50
     with Image.open(DOCS / "forecast.png") as shown:
         assert shown.width == drawn.width
 
@@ -397,15 +293,38 @@ def test_the_model_of_the_page_learns_and_forecasts_any_horizon(minimal_gated: M
         torch.testing.assert_close(model(frames.flip(0), 5).flip(0), long)
 
 
+def test_what_the_page_of_training_says(quickstart: Walk, tmp_path: Path):
+    walk = Walk(tmp_path, {"STORE": str(quickstart.folder / "t2m.zarr"), "RUN": "run"})
+    walk.page(DOCS / "training.md")
+    assert load_exported(tmp_path / "exported").record["window"]["horizon"] == 12
+
+
+def test_the_studies_of_real_archives_can_be_begun(shared: Path, tmp_path: Path):
+    """Whole, they are minutes of training: here is a run with first weights in its place."""
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    for file in (*shared.glob("data/era5/*"), *shared.glob("data/traffic/*.h5")):
+        (archives / file.name).symlink_to(file)
+    walk = Walk(tmp_path, {"ARCHIVES/": f"{archives}/"})
+    walk.page(DOCS / "real-data.md")
+    assert len(list((tmp_path / "build").glob("*-report/scores.json"))) == 3
+
+
 def test_every_command_of_every_page_is_run_or_says_why_not():
-    walked = {page.name for page in (ROOT / "README.md", *DOCS.glob("*.md"))}
     here = Path(__file__).read_text()
     for page in PAGES:
-        name = str(page.relative_to(ROOT))
-        for command in page_commands(page):
-            first = shlex.split(command)[0]
-            known = first in NOT_HERE or first in SHELL or first == "python"
-            assert known or name in WALKED_BY_HAND, f"{name}: {command}"
-        if any(command.startswith("python jobs/") for command in page_commands(page)):
-            assert name in WALKED_BY_HAND or f'"{page.name}"' in here, name
-    assert {Path(name).name for name in WALKED_BY_HAND} <= walked | {"CONTRIBUTING.md"}
+        commands = page_commands(page)
+        if any(command.startswith("python jobs/") for command in commands):
+            walk = rf'(walk\.page\(|page = )(ROOT|DOCS) / "{page.name}"'
+            assert page.name in NOT_WALKED or re.search(walk, here), page.name
+        text = BLOCK.sub("", page.read_text())
+        inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+        for command in (
+            *commands,
+            *(code for code in inline if code.partition(" ")[0] in PROGRAMS),
+        ):
+            program, *words = command.split()
+            known = program in (*NOT_HERE, *SHELL) or page.name in NOT_WALKED
+            if program == "python":
+                known = words[0].startswith(("jobs/", *OTHER_PYTHON))
+            assert known, f"{page}: {command}"

@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from jobs.training.options import TrainOptions
+from pipelines.store import open_store
+from tests.archives_made_here import write_traffic
 from tests.infra.test_ray_cluster import check
 from tests.ray_head import Head, finished, ray_head
 from tests.training_runs import ROOT, losses, small_options, wait_until, write_config
@@ -94,13 +96,32 @@ def training(head: Head, options: TrainOptions, folder: Path) -> subprocess.Pope
     return head.submit("python", "jobs/train_taxibj.py", "--config", config)
 
 
+def are_gone(head: Head) -> bool:
+    """Whether no node is there besides the head."""
+    return all(node["state"] == "DEAD" for node in worker_nodes(head))
+
+
+def test_a_conversion_gets_its_nodes_and_says_what_it_waits_for(head: Head, tmp_path: Path) -> None:
+    write_traffic(tmp_path / "archive")
+    assert worker_nodes(head) == []
+    command = ["python", "jobs/reprocess.py", "convert", "--archive", "taxibj"]
+    command += ["--source", str(tmp_path / "archive"), "--store", str(tmp_path / "store.zarr")]
+    command += ["--chunk_frames", "32", "--shard_frames", "32", "--shared_paths", "true"]
+    code, output = finished(head.submit(*command, "--workers", "2"))
+    assert code == 0, output
+    assert "waiting for nodes: asks for 2 x 1 CPU, the cluster has 0 CPU on 1 node(s)" in output
+    assert len(open_store(str(tmp_path / "store.zarr")).times) == 480
+    assert worker_nodes(head), "the head has no processor"
+
+
 def test_a_training_gets_its_nodes_and_they_go_when_it_has_ended(
     head: Head, traffic_store: str, tmp_path: Path
 ) -> None:
+    wait_until(lambda: are_gone(head), "the idle nodes of another job to be ended")
+    before = len(worker_nodes(head))
     options = small_options(traffic_store, str(tmp_path / "run"), shared_paths=True)
     once = dataclasses.replace(options.training, epochs=1)
     options = dataclasses.replace(options, training=once)
-    assert worker_nodes(head) == []
     code, output = finished(training(head, options, tmp_path / "fits"))
     assert code == 0, output
     line = next(line for line in output.splitlines() if line.startswith("waiting for nodes"))
@@ -108,7 +129,9 @@ def test_a_training_gets_its_nodes_and_they_go_when_it_has_ended(
     assert "trained 1 epochs" in output
     assert len(losses(options.run)) == 24
     nodes = worker_nodes(head)
-    assert len(nodes) >= 2, "two workers of one CPU each cannot have run on one node of one CPU"
+    assert len(nodes) - before >= 2, (
+        "two workers of one CPU each cannot have run on one node of one CPU"
+    )
     assert not [node for node in nodes if "GPU" in node["resources_total"]], nodes
 
     # What no node can hold, and what is beyond the limits of the file, ends at once.
@@ -123,10 +146,7 @@ def test_a_training_gets_its_nodes_and_they_go_when_it_has_ended(
         assert "exit code 2" in output
     assert not (tmp_path / "larger" / "run.json").exists()
 
-    def are_gone() -> bool:
-        return all(node["state"] == "DEAD" for node in worker_nodes(head))
-
-    wait_until(are_gone, "the idle nodes to be ended")
+    wait_until(lambda: are_gone(head), "the idle nodes to be ended")
     assert len(head.family.named("raylet/raylet")) == 1, "the head's own is left"
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+import pytest
 
+from tests import shared_ray
 from tests.pipelines.radar_files import five_minutes, write_knmi
 from tests.training_runs import job, script
 
@@ -44,11 +47,14 @@ def train_radar(folder: Path, start: Callable[..., CompletedProcess[str]]) -> tu
     return done.stdout, result["variables"]["reflectivity"]["protocols"]
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_folder_becomes_a_forecaster_and_the_same_command_does_nothing_twice(
     tmp_path: Path,
 ) -> None:
     write_echoes(tmp_path / "composites", 0, 90)
-    said, scores = train_radar(tmp_path, script)
+    # A process of its own, in the Ray of the tests: starting two takes longer than the training.
+    of_its_own = partial(script, RAY_ADDRESS=shared_ray.address())
+    said, scores = train_radar(tmp_path, of_its_own)
     assert "trained 1 epochs" in said
     assert set(scores["strict"]) == {"model", "persistence", "extrapolation", "climatology"} - (
         {"climatology"} if "climatology: none" in said else set()

@@ -1,11 +1,14 @@
-"""Several evaluations of the same windows in one table, the baselines beside.
+"""Several evaluations of the same windows in one table and one set of curves, baselines beside.
 
+    python jobs/compare.py --evaluations reports/a reports/b --report comparison.html
     python jobs/compare.py --evaluations reports/a reports/b --csv comparison.csv
-    python jobs/compare.py --evaluations reports/a --published weatherbench
 
 Reads what ``jobs/evaluate.py`` wrote, and refuses scores of other windows, stores or conventions.
-Published scores (jobs/forecasts/published.yaml) stand in a block of their own, with ours beside
-only where the conventions are the same. The way through the code: jobs/forecasts/comparison.py.
+Differences are those of pairs, with intervals from the days that both were scored on. Published
+scores (jobs/forecasts/published.yaml) stand in a block of their own where they are of the same data
+set, with ours beside only where the conventions are the same. The way through the code: what may be
+compared (jobs/forecasts/comparison.py), the pairs (pairs.py there), the table and the CSV
+(comparison_table.py), the page (comparison_page.py), the published scores (published.py).
 """
 
 from __future__ import annotations
@@ -17,30 +20,43 @@ from pipelines.errors import UsageError
 def compare(
     evaluations: list[str],
     protocol: str = "strict",
+    report: str | None = None,
     csv: str | None = None,
-    published: str | None = None,
+    published: str = "",
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> None:
-    """Print the table, write the CSV."""
-    from jobs.forecasts.comparison import (
-        as_csv,
-        published_block,
-        read_evaluations,
-        refuse_incomparable,
-        table,
-    )
+    """Print the table, write the page and the CSV."""
+    from jobs.forecasts.comparison import read_evaluations, refuse_incomparable
+    from jobs.forecasts.comparison_table import as_csv, published_lines, table
+    from jobs.forecasts.pairs import read_sums
+    from jobs.forecasts.published import published_scores
     from pipelines import uri as places
     from pipelines.writable import refuse_unwritable
 
-    if csv and csv.endswith("/"):
-        raise UsageError("--csv is a file", where=csv, remedy="give it a name, such as scores.csv")
+    names = {"report": "comparison.html", "csv": "scores.csv"}
+    for option, uri in (("report", report), ("csv", csv)):
+        if uri and uri.endswith("/"):
+            raise UsageError(
+                f"--{option} is a file",
+                where=uri,
+                remedy=f"give it a name, such as {names[option]}",
+            )
     scored = read_evaluations(evaluations)
     refuse_incomparable(scored, protocol)
-    lines = table(scored, protocol)
-    if published:
-        lines += published_block(published, scored)
+    beside = published_scores(published, scored)
+    sums = read_sums(scored, resamples, seed)
+    for option, uri in (("report", report), ("csv", csv)):
+        if uri:
+            refuse_unwritable(places.absolute(uri).rpartition("/")[0], option)
+    lines = [*table(scored, protocol, sums), *published_lines(beside, scored)]
+    if report:
+        from jobs.forecasts.comparison_page import comparison_page
+
+        places.write_bytes(report, comparison_page(scored, protocol, sums, beside).encode())
+        lines += ["", f"page: {report}"]
     if csv:
-        refuse_unwritable(places.absolute(csv).rpartition("/")[0], "csv")
-        places.write_bytes(csv, as_csv(scored).encode())
+        places.write_bytes(csv, as_csv(scored, sums).encode())
         lines += ["", f"all scores: {csv}"]
     print("\n".join(lines))
 
@@ -55,14 +71,20 @@ def main() -> None:
         help="files that evaluate.py wrote (scores.json), or their folders",
     )
     parser.add_argument(
-        "--protocol", default="strict", help="conventions of the table; the CSV holds all"
+        "--protocol", default="strict", help="conventions of the table; page and CSV hold all"
     )
-    parser.add_argument("--csv", help="URI of a file to write with every score")
+    parser.add_argument("--report", help="URI of a page to write: one HTML file that loads nothing")
+    parser.add_argument("--csv", help="URI of a file to write with every score and difference")
     parser.add_argument(
         "--published",
+        default="",
         help="published scores to show apart: moving_mnist, cikm2017, taxibj, weatherbench or "
-        "shanghai2020",
+        "shanghai2020; by default those of the archive, none: none",
     )
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="of the days, for intervals; 0: no intervals"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     compare(**vars(parser.parse_args()))
 
 

@@ -4,12 +4,13 @@
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT --workers 8
 
 Writes into the folder REPORT one HTML page that loads nothing (report.html), all scores as JSON
-(scores.json) and as a table (scores.csv), and maps of errors by lead time (fields.zarr); or, where
-REPORT ends in .html, the page there and the others beside it. In this process, or on a pool of Ray
-actors. The way through the code: the refusals (jobs/forecasts/matching.py), which windows and
-scores (evaluation.py and protocols.py there), the pass over the windows (blocks.py, actors.py), the
-sums by day, month and hour (grouping.py), the intervals (intervals.py), the scores
-(gmg_model/metrics), the page (jobs/forecasts/report.py).
+(scores.json) and as a table (scores.csv), maps of errors by lead time (fields.zarr), and the sums
+by day that a comparison resamples (sums.npz); or, where REPORT ends in .html, the page there and
+the others beside it. In this process, or on a pool of Ray actors. The way through the code: the
+refusals (jobs/forecasts/matching.py), which windows and scores (evaluation.py and protocols.py
+there), the pass over the windows (blocks.py, actors.py), the sums by day, month and hour
+(grouping.py), the intervals (intervals.py), the scores (gmg_model/metrics), the page
+(jobs/forecasts/report.py).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def evaluate(
     """Score, write the report and print a summary.
 
     Args:
-        checkpoint: URI of a checkpoint, or of a run: its best checkpoint by validation loss.
+        checkpoint: URI of a run (its best checkpoint by validation loss), of a checkpoint, or of an
+            exported folder.
         store: URI of the Zarr store that the checkpoint was trained on.
         report: URI of a folder or of an .html file to write.
         split: split of the store that is scored; it must not touch the train period.
@@ -73,9 +75,8 @@ def evaluate(
     from jobs.forecasts.protocols import Selection, parse_thresholds
     from jobs.forecasts.report import FILM_RANK, Provenance, write_report
     from jobs.forecasts.score_table import as_csv
+    from jobs.forecasts.trained import load_trained, selection_note, training_history
     from jobs.forecasts.wording import summary
-    from jobs.training.checkpoints import load_checkpoint
-    from jobs.training.run import read_history, run_of
     from pipelines import uri as places
     from pipelines.store import open_store
 
@@ -83,13 +84,13 @@ def evaluate(
     selection = Selection(names, parse_thresholds(thresholds), members)
     if workers < 0:
         raise UsageError(f"workers must be 0 or more, not {workers}")
-    opened, trained = open_store(store), load_checkpoint(checkpoint)
+    opened, trained = open_store(store), load_trained(checkpoint)
     refuse_mismatch(trained, opened)
     refuse_leak(opened, split)
     refuse_selection(trained, opened, split)
     refuse_unwritable(report)
     window = trained.window if horizon is None else replace(trained.window, horizon=horizon)
-    notes = []
+    notes = selection_note(trained)
     if window.horizon > trained.window.horizon:
         notes.append(
             f"{window.horizon} frames are forecast with a model that was trained for "
@@ -115,9 +116,11 @@ def evaluate(
             notes=notes,
             report=show,
         )
-    provenance = Provenance.of(trained, opened, read_history(run_of(trained.uri)))
+    provenance = Provenance.of(trained, opened, training_history(trained))
     written = destinations(report)
     places.write_bytes(written.table, as_csv(evaluation).encode())
+    if evaluation.sums is not None:
+        evaluation.sums.write(written.sums)
     maps = error_dataset(evaluation, opened, trained.variables)
     if maps is not None:
         write_error_fields(written.fields, maps)

@@ -57,6 +57,9 @@ def export(run: str, to: str, json: bool = False) -> None:
             "statistics_fingerprint": checkpoint.fingerprint,
         },
         "step": checkpoint.step,
+        "epoch": checkpoint.epoch,
+        "options": checkpoint.configuration,
+        "validation_period": known.get("validation_period"),
         "validation_loss": known["validation_loss"],
         "versions": known.get("versions", {}),
     }

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmg_model.metrics.gradients import gradient_differences
-from gmg_model.metrics.streaming import FRAME_AXES, Curve, Field, StreamingMetrics, Sums, by_lead
+from gmg_model.metrics.streaming import (
+    FRAME_AXES,
+    Curve,
+    Field,
+    StreamingMetrics,
+    Sums,
+    by_lead,
+    frames_in,
+)
 
 FINE_WAVELENGTH = 8.0
 """Pixels: what is shorter counts as fine."""
@@ -21,7 +29,8 @@ class DetailMetrics(StreamingMetrics):
     - curves ``power_forecast`` and ``power_truth``: |FFT|^2 / (H * W), averaged over rings of one
       wavenumber, windows and channels, in squared units of the data, over the wavelength in pixels,
       longest first. Frames are taken as periodic, without a taper. A frame with a missing pixel has
-      no spectrum.
+      no spectrum: forecasts and truth have those of the same frames.
+    - ``frames_with_spectrum``: share of the frames that have one.
     - ``power_ratio_finer_8px``: power of the forecast over that of the truth, summed over the rings
       of wavelengths under 8 pixels: below 1 is blurred, above 1 is noisy.
     - ``gdl``: mean over pairs of neighbours down the rows plus mean over pairs along the rows of
@@ -51,7 +60,7 @@ class DetailMetrics(StreamingMetrics):
             sums[f"pairs_{axis}"] = by_lead(both)
             sums[f"gradient_{axis}"] = by_lead(np.where(both, difference, 0.0))
         whole = np.asarray(valid.all(axis=FRAME_AXES))
-        sums["frames"] = by_lead(whole)
+        sums["frames"], sums["frames_seen"] = by_lead(whole), frames_in(true)
         for name, frames in (("forecast", pred), ("truth", true)):
             power = ring_power(frames).mean(axis=2)
             sums[f"power_{name}"] = np.where(whole[..., None], power, 0.0).sum(axis=0)
@@ -70,6 +79,7 @@ class DetailMetrics(StreamingMetrics):
         return {
             "gdl": gradients[0] + gradients[1],
             "power_ratio_finer_8px": sums["fine_forecast"] / sums["fine_truth"],
+            "frames_with_spectrum": sums["frames"] / sums["frames_seen"],
         }
 
     def curves(self, sums: Sums) -> Sums:

@@ -12,6 +12,8 @@ from jobs.drawing.style import INK, STYLE, line, new_figure, svg
 _WIDTH = 5.2
 _HEIGHT = 3.5
 _MOST_TICKS = 8
+_LEGEND_ROW = 0.23
+"""inches of one row of a legend"""
 
 Band = tuple[Sequence[float], Sequence[float]]
 """lower and upper ends"""
@@ -25,18 +27,19 @@ def curves(
     y_label: str,
     zero: Literal["floor", "line", "none", "share"] = "none",
     bands: Mapping[str, Band] | None = None,
+    order: Sequence[str] = (),
 ) -> str:
     """One chart with a line a forecast, and a shaded band where its interval is known.
 
     ``zero`` is the bottom of the chart, a line in it, or nothing special; a ``share`` lies between
-    0 and 1.
+    0 and 1. ``order`` are the names that keep their looks from chart to chart.
     """
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(_WIDTH, _HEIGHT)
-        for place, (name, values) in enumerate(series.items()):
-            look = line(name, place)
+        for name, values in series.items():
+            look = line(name, _place(name, order or list(series)))
             axes.plot(x, values, label=name, markersize=5, **look)
             if bands and name in bands:
                 low, high = (np.asarray(end, float) for end in bands[name])
@@ -59,6 +62,7 @@ def spectra(
     series: Mapping[str, Sequence[float]],
     x_label: str,
     y_label: str,
+    order: Sequence[str] = (),
 ) -> str:
     """Power by wavelength, both on logarithmic axes, long waves on the left; the truth in black."""
     import matplotlib
@@ -67,8 +71,8 @@ def spectra(
         figure, axes = new_figure(_WIDTH, _HEIGHT)
         x = np.asarray(wavelengths, float)
         lasting = np.isfinite(x) & (x > 0)
-        for place, (name, values) in enumerate(series.items()):
-            look = line(name, place) | {"marker": ""}
+        for name, values in series.items():
+            look = line(name, _place(name, order or list(series))) | {"marker": ""}
             axes.plot(x[lasting], np.asarray(values, float)[lasting], label=name, **look)
         axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
         axes.invert_xaxis()
@@ -174,7 +178,11 @@ def training_curve(steps: Sequence[int], losses: Sequence[float], chosen: int) -
 def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     columns = 2 if sum(map(len, labels)) + 6 * len(labels) > 46 else len(labels)
+    columns = 1 if max(map(len, labels), default=0) > 24 else columns
     if handles:
+        # Rows of a long legend take no room from the chart.
+        rows = -(-len(labels) // max(1, columns))
+        figure.set_figheight(figure.get_figheight() + max(0, rows - 2) * _LEGEND_ROW)
         figure.legend(
             handles,
             labels,
@@ -183,6 +191,10 @@ def _legend(figure: Any, axes: Any) -> None:
             frameon=False,
             handlelength=3.2,
         )
+
+
+def _place(name: str, order: Sequence[str]) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def _any_negative(series: Mapping[str, Sequence[float]]) -> bool:

@@ -1,41 +1,21 @@
-"""Evaluations of the same windows side by side, and the published scores apart from them."""
+"""Evaluations that may stand side by side: of the same windows of the same store."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from jobs.forecasts.wording import column, lead_labels
+from jobs.training.checkpoints import PREFIX
 from pipelines import uri as places
 from pipelines.errors import UsageError
 
-PUBLISHED = Path(__file__).with_name("published.yaml")
 MODEL = "model"
-CSV_HEADER = ("evaluation", "forecast", "variable", "units", "protocol", "score", "lead", "value")
+SCORES = "scores.json"
 _TOLERANCE = 1e-4
 """relative; what persistence may differ by between runs of the same windows"""
-_LABELS = {
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "bias": "bias",
-    "ssim": "SSIM",
-    "psnr": "PSNR",
-    "rmse_spatial_norm": "RMSE",
-    "mae_spatial_norm": "MAE",
-    "mse_pixel_sum": "MSE sum",
-    "mae_pixel_sum": "MAE sum",
-    "ssim_uniform7_range2_clipped": "SSIM",
-    "psnr_frame_mean_clipped": "PSNR",
-}
-"""scores that the table shows where there are any, by their names; the CSV holds all"""
 
 
 @dataclass(frozen=True)
@@ -56,9 +36,39 @@ class Scored:
         return list(self.record["variables"][variable]["protocols"]["strict"])
 
     @property
+    def sums_uri(self) -> str:
+        """Where the sums by day lie, see ``daily_sums``."""
+        folder, _, name = self.uri.rpartition("/")
+        beside = "sums.npz" if name == SCORES else f"{name.removesuffix('.json')}.npz"
+        return places.join(folder, beside) if folder else beside
+
+    @property
     def leads(self) -> list[int]:
         """Seconds, or frames where the archive has no time."""
         return self.record["lead_seconds"] or self.record["lead_frames"]
+
+
+@dataclass(frozen=True)
+class System:
+    """A forecast of a comparison: a model, or a baseline as the first evaluation has it."""
+
+    label: str
+    entry: Scored
+    forecast: str
+    """of the evaluation"""
+
+
+def systems_of(evaluations: Sequence[Scored], variable: str, protocol: str) -> list[System]:
+    """The models, then the baselines: whatever was scored under a protocol."""
+    models = [System(entry.label, entry, MODEL) for entry in evaluations]
+    first = evaluations[0]
+    found = [*models, *(System(name, first, name) for name in first.forecasts(variable)[1:])]
+    return [
+        system
+        for system in found
+        if system.forecast
+        in system.entry.record["variables"][variable]["protocols"].get(protocol, {})
+    ]
 
 
 def read_evaluations(uris: Sequence[str]) -> list[Scored]:
@@ -86,14 +96,15 @@ def refuse_incomparable(evaluations: Sequence[Scored], protocol: str) -> None:
         Naming what differs, and both files.
     """
     first = evaluations[0]
-    for variable, scored in first.record["variables"].items():
-        if protocol not in scored["protocols"]:
-            known = ", ".join(scored["protocols"])
-            raise UsageError(
-                f"'{variable}' was not scored under protocol {protocol}",
-                where=first.uri,
-                remedy=f"give --protocol one of {known}",
-            )
+    for entry in evaluations:
+        for variable, scored in entry.record["variables"].items():
+            if protocol not in scored["protocols"]:
+                known = ", ".join(scored["protocols"])
+                raise UsageError(
+                    f"'{variable}' was not scored under protocol {protocol}",
+                    where=entry.uri,
+                    remedy=f"give --protocol one of {known}",
+                )
     for other in evaluations[1:]:
         for what, of in _SAME.items():
             ours, theirs = of(first.record), of(other.record)
@@ -113,85 +124,6 @@ def refuse_incomparable(evaluations: Sequence[Scored], protocol: str) -> None:
                 raise _refusal(first, other, what, ours, theirs)
 
 
-def table(evaluations: Sequence[Scored], protocol: str) -> list[str]:
-    """Overall scores, a row for each model and then for each baseline; lines for a terminal."""
-    first = evaluations[0].record
-    scored, leads = first["windows"]["scored"], evaluations[0].leads
-    timed = first["lead_seconds"] is not None
-    lines = [
-        f"{first['title']}: {first['split']}, {' to '.join(map(str, first['period']))}, "
-        f"{scored:,} windows, {', '.join(lead_labels(leads, timed)[i] for i in (0, -1))}, "
-        f"protocol {protocol}"
-    ]
-    for variable, described in first["variables"].items():
-        rows = [(entry.label, entry, MODEL) for entry in evaluations]
-        baselines = evaluations[0].forecasts(variable)[1:]
-        rows += [(name, evaluations[0], name) for name in baselines]
-        overall = {
-            label: entry.scores(variable, protocol, forecast)["overall"]
-            for label, entry, forecast in rows
-        }
-        names = _shown(next(iter(overall.values())))
-        heads = [_LABELS.get(name, name) for name in names]
-        columns = [column([_value(row.get(name)) for row in overall.values()]) for name in names]
-        lines += ["", f"{variable}, {described['units']}"]
-        lines += _aligned(["", *heads], [[k, *v] for k, *v in zip(overall, *columns, strict=True)])
-    return lines
-
-
-def published_block(name: str, evaluations: Sequence[Scored]) -> list[str]:
-    """The published scores of one data set, and those of ours that have the same convention.
-
-    Raises
-    ------
-    UsageError
-        There are no published scores under this name.
-    """
-    known = yaml.safe_load(PUBLISHED.read_text())
-    if name not in known:
-        raise UsageError(
-            f"no published scores of '{name}'", remedy=f"give --published one of {', '.join(known)}"
-        )
-    entry = known[name]
-    lines = ["", f"PUBLISHED, not measured here: {entry['table']}", f"  {entry['setting'].strip()}"]
-    rows = [[f"  {row}", *map(str, values)] for row, values in entry["rows"].items()]
-    lines += _aligned(["", *entry["columns"]], rows)
-    reason = _why_apart(name, entry, evaluations[0].record)
-    if reason:
-        return [*lines, f"  ours are not shown beside them: {reason}"]
-    same = entry["same"]
-    lines.append(f"ours in the same conventions ({entry['protocol']}):")
-    ours = []
-    for scored in evaluations:
-        (variable,) = scored.record["variables"]
-        overall = scored.scores(variable, entry["protocol"], MODEL)["overall"]
-        values = [_value(overall[same[c]["score"]]) * same[c]["times"] for c in entry["columns"]]
-        ours.append([f"  {scored.label}", *(f"{value:.4f}" for value in values)])
-    return [*lines, *_aligned(["", *entry["columns"]], ours)]
-
-
-def as_csv(evaluations: Sequence[Scored]) -> str:
-    """Every score of every protocol, overall and by lead time (seconds, or frames)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
-    for entry in evaluations:
-        writer.writerows(_csv_rows(entry))
-    return text.getvalue()
-
-
-def _csv_rows(entry: Scored) -> Iterator[tuple[Any, ...]]:
-    for variable, described in entry.record["variables"].items():
-        for protocol, forecasts in described["protocols"].items():
-            for forecast, result in forecasts.items():
-                head = (entry.label, forecast, variable, described["units"], protocol)
-                for name, value in result["overall"].items():
-                    yield (*head, name, "overall", _value(value))
-                for name, values in result["per_lead"].items():
-                    for lead, value in zip(entry.leads, values, strict=True):
-                        yield (*head, name, lead, _value(value))
-
-
 _SAME: dict[str, Callable[[dict[str, Any]], Any]] = {
     "the archive": lambda record: record["archive"],
     "the statistics of the store": lambda record: record["fingerprint"],
@@ -207,26 +139,8 @@ _SAME: dict[str, Callable[[dict[str, Any]], Any]] = {
 """What two evaluations must share to be compared."""
 
 
-def _why_apart(name: str, entry: dict[str, Any], record: dict[str, Any]) -> str | None:
-    """Why scores of ours cannot stand beside a published table; None where they can."""
-    from jobs.forecasts.protocols import OPENSTL_SCALES
-
-    if entry["protocol"] is None:
-        return "the paper does not give its conventions"
-    if record["archive"] != name:
-        return f"they are of archive {record['archive']}"
-    horizon = len(record["lead_seconds"] or record["lead_frames"])
-    if horizon != entry["horizon"]:
-        return f"they are of {horizon} frames, the table's of {entry['horizon']}"
-    if record["openstl_scale"] != OPENSTL_SCALES[entry["normalised"]]:
-        return f"another scale: the model was not trained with normalise {entry['normalised']}"
-    if len(record["variables"]) != 1 or record["split"] != "test":
-        return "they are of several variables or not of the test split"
-    return None
-
-
 def _file(uri: str) -> str:
-    return uri if uri.endswith(".json") else places.join(uri, "scores.json")
+    return uri if uri.endswith(".json") else places.join(uri, SCORES)
 
 
 def _read(place: str) -> dict[str, Any]:
@@ -244,17 +158,10 @@ def _read(place: str) -> dict[str, Any]:
 
 
 def _label(record: dict[str, Any]) -> str:
-    run = str(record["checkpoint_uri"]).rstrip("/").split("/")[-2:][0]
-    return f"{record['model']} {run} step {record['step']}"
-
-
-def _shown(overall: dict[str, Any]) -> list[str]:
-    events = [name for name in overall if name.startswith(("csi_", "fss_"))]
-    return [name for name in _LABELS if name in overall] or events[:6] or list(overall)[:6]
-
-
-def _value(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    *_, parent, name = ("", *str(record["checkpoint_uri"]).rstrip("/").split("/"))
+    members = f", {record['members']} members" if (record.get("members") or 1) > 1 else ""
+    run = parent if name.startswith(PREFIX) else name
+    return f"{record['model']} {run} step {record['step']}{members}"
 
 
 def _close(one: float | None, other: float | None) -> bool:
@@ -269,15 +176,3 @@ def _refusal(first: Scored, other: Scored, what: str, ours: Any, theirs: Any) ->
         where=f"{first.uri} and {other.uri}",
         remedy="evaluate both on the same store, split and --max_windows, with the same window",
     )
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of text: the first to the left, the others to the right."""
-    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]

@@ -19,6 +19,8 @@ class Destinations(NamedTuple):
     """CSV of all scores, a row each"""
     fields: str
     """Zarr of maps of errors"""
+    sums: str
+    """npz of the sums by day that scores are made of"""
 
 
 def destinations(report: str) -> Destinations:
@@ -32,8 +34,9 @@ def destinations(report: str) -> Destinations:
     report = report.rstrip("/")
     if report.endswith(".html"):
         stem = report.removesuffix(".html")
-        return Destinations(report, f"{stem}.json", f"{stem}.csv", f"{stem}.zarr")
-    names = ("report.html", "scores.json", "scores.csv", "fields.zarr")
+        beside = (f"{stem}{ending}" for ending in (".json", ".csv", ".zarr", ".npz"))
+        return Destinations(report, *beside)
+    names = ("report.html", "scores.json", "scores.csv", "fields.zarr", "sums.npz")
     return Destinations(*(places.join(report, name) for name in names))
 
 

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jobs.drawing.axes import grid_axes
 from jobs.forecasts.actors import Pool
 from jobs.forecasts.baselines import Forecast
 from jobs.forecasts.blocks import BlockScores, Scorer, blocks_of
+from jobs.forecasts.daily_sums import DailySums
 from jobs.forecasts.error_sums import MOST_BYTES, ErrorSums
 from jobs.forecasts.extrapolation import DEFINITION, MIN_FRAMES, unavailable
 from jobs.forecasts.grouping import WindowGroups
 from jobs.forecasts.intervals import draw, plan_bootstrap, with_intervals
 from jobs.forecasts.matching import refuse_leak
 from jobs.forecasts.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
-from jobs.forecasts.scores import Evaluation, Example, GroupScores
+from jobs.forecasts.scores import Evaluation, Example, Grid, GroupScores
 from pipelines.climatology import Climatology, climatology
 from pipelines.errors import UsageError
 from pipelines.normalisation import Normalisation
@@ -126,6 +128,14 @@ def evaluate(
         bootstrap=bootstrap,
         notes=(*notes, *_notes(found, normalisation, size)),
         fields=None if found.fields is None else found.fields.result(),
+        sums=DailySums.of(
+            by_window, [g.label for g in groups], scorer.options, found.sums, bootstrap.unit
+        ),
+        grid=Grid(
+            store.spatial_shape,
+            len(normalisation.labels),
+            grid_axes(store, variables[0]).cell_km,
+        ),
     )
 
 

@@ -62,6 +62,22 @@ class WindowGroups:
         return WindowGroups(self.units[part], months, hours, self.unit)
 
 
+@dataclass(frozen=True, eq=False)
+class UnitSums:
+    """Sums of one protocol and one forecast by unit of the bootstrap, and what scores them."""
+
+    metrics: StreamingMetrics
+    """turns sums into scores"""
+    names: tuple[str, ...]
+    """(P,) of the sums"""
+    packed_dtp: np.ndarray
+    """(D, T, P) float64, the units in order"""
+
+    def unpack(self, packed: np.ndarray) -> Sums:
+        """Sums (..., P) by name, each (...)."""
+        return {name: packed[..., place] for place, name in enumerate(self.names)}
+
+
 class GroupedSums:
     """Accumulates one protocol of one forecast.
 
@@ -100,21 +116,19 @@ class GroupedSums:
             for key, packed_tp in new.items():
                 _add(own, key, packed_tp)
 
-    def unit_sums(self) -> np.ndarray:
-        """(D, T, P) sums of each unit, in order."""
-        return np.stack([self.units[key] for key in sorted(self.units)])
-
-    def unpack(self, packed: np.ndarray) -> Sums:
-        """Sums (..., P) by name, each (...)."""
-        return {name: packed[..., place] for place, name in enumerate(self._names)}
+    def by_unit(self) -> UnitSums:
+        """The sums of each unit."""
+        packed_dtp = np.stack([self.units[key] for key in sorted(self.units)])
+        return UnitSums(self.metrics, self._names, packed_dtp)
 
     def by_group(self, which: Mapping[int, np.ndarray]) -> dict[int, dict[str, float]]:
         """Scores over all lead times of each of ``months`` or ``hours`` that was seen."""
+        named = {
+            key: {name: packed_tp[..., place] for place, name in enumerate(self._names)}
+            for key, packed_tp in sorted(which.items())
+        }
         with np.errstate(divide="ignore", invalid="ignore"):
-            scores = {
-                key: self.metrics.overall(self.unpack(packed_tp))
-                for key, packed_tp in sorted(which.items())
-            }
+            scores = {key: self.metrics.overall(sums) for key, sums in named.items()}
         return {
             key: {name: float(value) for name, value in found.items()}
             for key, found in scores.items()

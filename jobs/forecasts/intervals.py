@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.forecasts.grouping import GroupedSums
+from jobs.forecasts.grouping import GroupedSums, UnitSums
 from jobs.forecasts.scores import MODEL, Bootstrap, GroupScores
 
 LEVEL = 0.95
@@ -64,7 +64,7 @@ def with_intervals(
         intervals[protocol], differences[protocol] = {}, {}
         model: tuple[Samples, Samples] | None = None
         for system, grouped in systems.items():
-            overall, per_lead = resampled(grouped, counts_rd)
+            overall, per_lead = resampled(grouped.by_unit(), counts_rd)
             intervals[protocol][system] = {
                 "overall": {name: interval(x) for name, x in overall.items()},
                 "per_lead": {name: interval(x) for name, x in per_lead.items()},
@@ -74,7 +74,7 @@ def with_intervals(
                 continue
             found = scores.protocols[protocol]
             differences[protocol][system] = {
-                kind: _differences(found[MODEL][kind], found[system][kind], own, beside)
+                kind: differences_of(found[MODEL][kind], found[system][kind], own, beside)
                 for kind, own, beside in (
                     ("overall", model[0], overall),
                     ("per_lead", model[1], per_lead),
@@ -91,9 +91,9 @@ def with_intervals(
     return {"intervals": intervals, "differences": differences, "skill_intervals": skills}
 
 
-def resampled(grouped: GroupedSums, counts_rd: np.ndarray) -> tuple[Samples, Samples]:
+def resampled(units: UnitSums, counts_rd: np.ndarray) -> tuple[Samples, Samples]:
     """Every score in every resample: over all lead times (R,), and by lead time (T, R)."""
-    days_dtp = grouped.unit_sums()
+    days_dtp = units.packed_dtp
     flat = days_dtp.reshape(len(days_dtp), -1)
     broken = ~np.isfinite(flat)
     drawn = counts_rd @ np.where(broken, 0.0, flat)
@@ -101,9 +101,9 @@ def resampled(grouped: GroupedSums, counts_rd: np.ndarray) -> tuple[Samples, Sam
         # A day without a sum spoils the resamples that it is in, and no other.
         drawn[counts_rd @ broken > 0] = np.nan
     drawn_trp = drawn.reshape(len(drawn), *days_dtp.shape[1:]).swapaxes(0, 1)
-    sums = grouped.unpack(drawn_trp)
+    sums = units.unpack(drawn_trp)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return grouped.metrics.overall(sums), grouped.metrics.scores(sums)
+        return units.metrics.overall(sums), units.metrics.scores(sums)
 
 
 def interval(samples: np.ndarray) -> list[Any]:
@@ -128,10 +128,23 @@ def interval(samples: np.ndarray) -> list[Any]:
     return np.stack(ends, axis=-1).tolist()
 
 
-def _differences(
+def differences_of(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], model: Samples, beside: Samples
 ) -> dict[str, Any]:
-    """score -> entry, or T entries; of the scores that both have."""
+    """How one forecast differs from another: score -> entry, or T entries, of those that both have.
+
+    Parameters
+    ----------
+    ours, theirs:
+        score -> value, or T values.
+    model, beside:
+        The same scores in the same resamples.
+
+    Returns
+    -------
+    dict
+        An entry has ``difference`` (ours less theirs), ``low``, ``high`` and ``significant``.
+    """
     found: dict[str, Any] = {}
     for name in model.keys() & beside.keys():
         with np.errstate(invalid="ignore"):

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from jobs.drawing import curves
-from jobs.drawing.axes import GridAxes
 from jobs.forecasts import wording
 from jobs.forecasts.page_tables import units_of
-from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
+from jobs.forecasts.scores import BASELINES, MODEL, PERSISTENCE, Evaluation, GroupScores
 
 MOST_THRESHOLDS = 4
 RELIABLE = (
@@ -40,16 +39,19 @@ class Charts:
     note: str = ""
 
 
-def all_charts(evaluation: Evaluation, item: GroupScores, axes: GridAxes) -> list[Charts]:
+def all_charts(evaluation: Evaluation, item: GroupScores) -> list[Charts]:
     """Every group of charts that this quantity's scores have."""
-    drawn = _Charts(evaluation, item, axes)
+    drawn = ScoreCharts(evaluation, item)
     made = (drawn.errors(), drawn.events(), drawn.spectra(), drawn.ensemble(), drawn.hours())
     return [group for group in made if group.charts or group.note]
 
 
-class _Charts:
-    def __init__(self, evaluation: Evaluation, item: GroupScores, axes: GridAxes):
-        self._evaluation, self._item, self._axes = evaluation, item, axes
+class ScoreCharts:
+    """Charts of the scores of one quantity: of a model and its baselines, or of several models."""
+
+    def __init__(self, evaluation: Evaluation, item: GroupScores):
+        self._evaluation, self._item = evaluation, item
+        self._cell_km = evaluation.grid.cell_km if evaluation.grid else None
         unit, seconds = wording.lead_unit(evaluation.lead_seconds, evaluation.timed)
         self._x = [lead / seconds for lead in evaluation.lead_seconds]
         self._lead = f"lead time ({unit})"
@@ -58,26 +60,13 @@ class _Charts:
 
     def errors(self) -> Charts:
         """Error, skill, bias and structure by lead time."""
-        item = self._item
-        skill = {f"vs {name}": item.skill(name)["per_lead"] for name in item.baselines}
-        bands = {
-            f"vs {name}": np.asarray(found["per_lead"], float).T
-            for name, found in item.skill_intervals.items()
-        }
         charts = [
-            self._by_lead("Error (RMSE)", "strict", "rmse", f"RMSE{self._units}", "floor"),
-            Chart(
-                "Skill: above zero beats the baseline",
-                curves.curves(
-                    "Skill by lead time", self._x, skill, self._lead, "skill", "line", _ends(bands)
-                ),
-            ),
-            self._by_lead("Absolute error (MAE)", "strict", "mae", f"MAE{self._units}", "floor"),
-            self._by_lead(
-                "Bias (forecast - truth)", "strict", "bias", f"bias{self._units}", "line"
-            ),
-            self._by_lead("Structural similarity (SSIM)", "strict", "ssim", "SSIM", "none"),
-            self._by_lead("Anomaly correlation", "weather", "acc", "ACC", "none"),
+            self.by_lead("Error (RMSE)", "strict", "rmse", f"RMSE{self._units}", "floor"),
+            self.skill(),
+            self.by_lead("Absolute error (MAE)", "strict", "mae", f"MAE{self._units}", "floor"),
+            self.by_lead("Bias (forecast - truth)", "strict", "bias", f"bias{self._units}", "line"),
+            self.by_lead("Structural similarity (SSIM)", "strict", "ssim", "SSIM", "none"),
+            self.by_lead("Anomaly correlation", "weather", "acc", "ACC", "none"),
         ]
         bootstrap = self._evaluation.bootstrap
         note = ""
@@ -85,11 +74,40 @@ class _Charts:
             note = f"Bands: {wording.resampling(bootstrap)}."
         return Charts("By lead time", _kept(charts), note)
 
+    def skill(self) -> Chart:
+        """Skill of the model over each baseline, or of several models over persistence."""
+        item = self._item
+        if MODEL in item.forecasts:
+            title = "Skill: above zero beats the baseline"
+            series = {f"vs {name}": item.skill(name)["per_lead"] for name in item.baselines}
+        else:
+            title = f"Skill over {PERSISTENCE}: above zero beats it"
+            series = {
+                name: item.skill(PERSISTENCE, name)["per_lead"]
+                for name in item.forecasts
+                if name not in BASELINES
+            }
+        bands = {
+            f"vs {name}": np.asarray(found["per_lead"], float).T
+            for name, found in item.skill_intervals.items()
+        }
+        svg = curves.curves(
+            "Skill by lead time",
+            self._x,
+            series,
+            self._lead,
+            "skill",
+            "line",
+            _ends(bands),
+            item.forecasts,
+        )
+        return Chart(title, svg)
+
     def events(self) -> Charts:
         """CSI and FSS by threshold and lead time."""
         if "radar" not in self._item.protocols:
             return Charts("", ())
-        names = list(self._item.protocols["radar"][MODEL]["overall"])
+        names = list(_first(self._item.protocols["radar"])["overall"])
         labels = _thresholds(names)
         unit = units_of(self._item)
         charts: list[Chart | None] = []
@@ -112,12 +130,13 @@ class _Charts:
                 f"threshold{self._units}",
                 "CSI",
                 "share",
+                order=self._item.forecasts,
             )
             charts.append(Chart("CSI by threshold, all lead times", svg))
         chosen = [labels[i] for i in wording.several(len(labels), MOST_THRESHOLDS)]
         without = []
         for label, value in chosen:
-            chart = self._by_lead(
+            chart = self.by_lead(
                 f"CSI, ≥ {value:g} {unit}", "radar", f"csi_{label}", "CSI", "share"
             )
             charts.append(chart)
@@ -131,10 +150,10 @@ class _Charts:
             ]
             for name, side in sides:
                 squares = f"{side} by {side} pixels"
-                if self._axes.cell_km:
-                    squares = f"{side * self._axes.cell_km:.3g} km squares"
+                if self._cell_km:
+                    squares = f"{side * self._cell_km:.3g} km squares"
                 title = f"FSS, ≥ {value:g} {unit}, {squares}"
-                charts.append(self._by_lead(title, "radar", name, "FSS", "share"))
+                charts.append(self.by_lead(title, "radar", name, "FSS", "share"))
         note = "CSI: hits / (hits + misses + false alarms). FSS: agreement of the share of events "
         note += "in squares; 1 is perfect for both."
         if without:
@@ -144,13 +163,13 @@ class _Charts:
     def spectra(self) -> Charts:
         """Power of truth and forecasts by wavelength, at the first and the last lead time."""
         by_forecast = self._item.protocols.get("detail", {})
-        found = by_forecast.get(MODEL, {}).get("curves", {})
+        found = _first(by_forecast).get("curves", {}) if by_forecast else {}
         if "power_truth" not in found:
             return Charts("", ())
         truth = found["power_truth"]
         waves, unit = np.asarray(truth["positions"], float), "pixels"
-        if self._axes.cell_km:
-            waves, unit = waves * self._axes.cell_km, "km"
+        if self._cell_km:
+            waves, unit = waves * self._cell_km, "km"
         leads = wording.lead_labels(self._evaluation.lead_seconds, self._evaluation.timed)
         squared = f"power (squared {units_of(self._item)})" if units_of(self._item) else "power"
         charts = []
@@ -163,12 +182,19 @@ class _Charts:
             if "truth" not in series:
                 continue
             title = f"Power spectrum, {leads[lead]}"
-            svg = curves.spectra(title, waves.tolist(), series, f"wavelength ({unit})", squared)
+            label, order = f"wavelength ({unit})", self._item.forecasts
+            svg = curves.spectra(title, waves.tolist(), series, label, squared, order)
             charts.append(Chart(title, svg))
         if not charts:
             note = "No power spectra: they need frames without missing pixels, and there is none."
             return Charts("Fine structure", (), note)
         note = "Below the truth at short wavelengths: blurred; above it: noisy."
+        share = _first(by_forecast)["overall"]["frames_with_spectrum"]
+        if share < 1:
+            note += (
+                f" From the {share:.2%} of the frames that miss no pixel: a frame that misses one "
+                "has no spectrum."
+            )
         return Charts("Fine structure", tuple(charts), note)
 
     def ensemble(self) -> Charts:
@@ -188,6 +214,7 @@ class _Charts:
             "floor",
         )
         charts = [
+            self.probabilistic_error(),
             Chart(title, svg, "A reliable ensemble spreads about as much as its mean errs."),
             Chart(
                 "Rank histogram",
@@ -213,6 +240,41 @@ class _Charts:
         members = self._evaluation.members
         return Charts("Ensemble", tuple(charts), f"{members} members, all lead times together.")
 
+    def probabilistic_error(self) -> Chart:
+        """CRPS of ensembles beside the MAE of single forecasts, which is what it is for them."""
+        item, ensembles = self._item, self._item.protocols.get("ensemble", {})
+        series = {
+            name: ensembles[name]["per_lead"]["crps_fair"]
+            if name in ensembles
+            else item.strict_per_lead(name, "mae")
+            for name in item.forecasts
+        }
+        ends = {
+            name: ("ensemble", "crps_fair") if name in ensembles else ("strict", "mae")
+            for name in series
+        }
+        bands = {
+            name: np.asarray(found, float).T
+            for name, (protocol, score) in ends.items()
+            if (found := self._intervals(protocol, name).get(score))
+        }
+        svg = curves.curves(
+            "CRPS by lead time",
+            self._x,
+            series,
+            self._lead,
+            f"CRPS{self._units}",
+            "floor",
+            _ends(bands),
+            item.forecasts,
+        )
+        note = "Of a single forecast the CRPS is its absolute error."
+        return Chart("Error of the probabilities (CRPS)", svg, note)
+
+    def _intervals(self, protocol: str, forecast: str) -> dict[str, Any]:
+        found = self._item.intervals.get(protocol, {}).get(forecast, {})
+        return found.get("per_lead", {})
+
     def hours(self) -> Charts:
         """Error by hour of the day."""
         parts = self._item.hours
@@ -224,13 +286,12 @@ class _Charts:
         }
         title = "Error (RMSE) by hour of the time that is forecast"
         hours = [float(hour) for hour in parts]
-        svg = curves.curves(title, hours, series, "hour (UTC)", f"RMSE{self._units}", "floor")
+        label, order = f"RMSE{self._units}", self._item.forecasts
+        svg = curves.curves(title, hours, series, "hour (UTC)", label, "floor", order=order)
         return Charts("Through the day", (Chart(title, svg),), "All lead times together.")
 
-    def _by_lead(
-        self, title: str, protocol: str, score: str, label: str, zero: Any
-    ) -> Chart | None:
-        """One score of all forecasts; None where no forecast has it."""
+    def by_lead(self, title: str, protocol: str, score: str, label: str, zero: Any) -> Chart | None:
+        """One score of all forecasts by lead time; None where no forecast has it."""
         by_forecast = self._item.protocols.get(protocol, {})
         series = {
             name: result["per_lead"][score]
@@ -239,15 +300,26 @@ class _Charts:
         }
         if not series or not _drawn(series.values()):
             return None
-        intervals = self._item.intervals.get(protocol, {})
         bands = {
-            name: np.asarray(found["per_lead"][score], float).T
-            for name, found in intervals.items()
-            if score in found["per_lead"]
+            name: np.asarray(found, float).T
+            for name in series
+            if (found := self._intervals(protocol, name).get(score))
         }
-        return Chart(
-            title, curves.curves(title, self._x, series, self._lead, label, zero, _ends(bands))
-        )
+        ends, order = _ends(bands), self._item.forecasts
+        svg = curves.curves(title, self._x, series, self._lead, label, zero, ends, order)
+        return Chart(title, svg)
+
+    def differences(
+        self, title: str, series: Mapping[str, Any], bands: Mapping[str, np.ndarray], label: str
+    ) -> Chart:
+        """One score of several forecasts less that of one of them, by lead time."""
+        ends, order = _ends(bands), self._item.forecasts
+        svg = curves.curves(title, self._x, series, self._lead, label, "line", ends, order)
+        return Chart(title, svg)
+
+
+def _first(by_forecast: Mapping[str, Any]) -> Any:
+    return next(iter(by_forecast.values()))
 
 
 def _ends(bands: Mapping[str, np.ndarray]) -> dict[str, Any]:

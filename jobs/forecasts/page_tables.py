@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jobs.forecasts import wording
-from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
+from jobs.forecasts.scores import BASELINES, MODEL, Evaluation, GroupScores
 
 TABLE_LEADS = 6
 
@@ -76,13 +76,15 @@ def _table(evaluation: Evaluation, protocol: str, item: GroupScores) -> dict[str
     scores = {name: result["overall"] for name, result in by_forecast.items()}
     ranges = item.intervals.get(protocol, {})
     columns = []
-    for name in scores[MODEL]:
-        heading, units, better = _column(name)
+    first = next(iter(scores))
+    names = [name for name in scores[first] if all(name in found for found in scores.values())]
+    for name in names:
+        heading, units, better = column_of(name)
         if not heading:
             continue
         values = [scores[forecast][name] for forecast in scores]
         units = units_of(item) if units == "units" else units
-        beside = scores[MODEL].get("rmse") if name == "bias" else None
+        beside = scores[first].get("rmse") if name == "bias" else None
         columns.append(
             {
                 "heading": heading,
@@ -100,19 +102,20 @@ def _table(evaluation: Evaluation, protocol: str, item: GroupScores) -> dict[str
         )
     notes = {
         "openstl": f"Scale: {evaluation.openstl_scale}.",
-        "ensemble": f"{evaluation.members} members.",
+        "ensemble": f"{evaluation.members} members." if evaluation.members else "",
     }
     return {
         "protocol": protocol,
         "note": notes.get(protocol, ""),
         "columns": columns,
         "rows": list(scores),
+        "models": [name for name in scores if name not in BASELINES],
         "open": protocol in OPEN,
         "uncertain": any(any(column["intervals"]) for column in columns),
     }
 
 
-def _column(name: str) -> tuple[str, str, str]:
+def column_of(name: str) -> tuple[str, str, str]:
     """Heading, unit and better direction; no heading for what only the JSON holds."""
     if name in COLUMNS:
         return COLUMNS[name]
@@ -140,19 +143,21 @@ def _best(values: Sequence[float], better: str) -> int | None:
 
 
 def by_lead(evaluation: Evaluation, item: GroupScores) -> dict[str, Any]:
-    """RMSE of every forecast and the model's skill, at some lead times."""
+    """RMSE of every forecast, and of a model beside baselines its skill, at some lead times."""
     chosen = wording.several(len(evaluation.lead_seconds), TABLE_LEADS)
     labels = wording.lead_labels(evaluation.lead_seconds, evaluation.timed)
     rows = []
     for name in item.forecasts:
         values = item.strict_per_lead(name, "rmse")
         rows.append((f"{name}, RMSE", [wording.number(values[lead]) for lead in chosen]))
-    for name in item.baselines:
+    alone = MODEL in item.forecasts
+    for name in item.baselines if alone else ():
         skill = item.skill(name)["per_lead"]
         rows.append((f"skill over {name}", [wording.skill_number(skill[lead]) for lead in chosen]))
     unit = f" in {units_of(item)}" if units_of(item) else ""
     return {
-        "caption": f"RMSE{unit}, and skill over the baselines (protocol strict)",
+        "caption": f"RMSE{unit}{', and skill over the baselines' if alone else ''} "
+        "(protocol strict)",
         "heads": [labels[lead] for lead in chosen],
         "rows": rows,
     }

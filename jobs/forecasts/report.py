@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.command_line import finite
-from jobs.drawing.axes import grid_axes
 from jobs.drawing.curves import training_curve
 from jobs.drawing.palettes import Colours
 from jobs.forecasts import page_cases, page_charts, page_tables, wording
 from jobs.forecasts.destination import destinations
 from jobs.forecasts.motion import Motion
+from jobs.forecasts.page import fill_page
 from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
 from pipelines import uri as places
 from pipelines.clips import split_text
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
     from pipelines.store import Store
 
-TEMPLATE = Path(__file__).with_name("report.html")
 FILM_RANK = "median"
 """The example that is animated and that motion is drawn over."""
 
@@ -39,7 +37,8 @@ class Provenance:
     checkpoint_uri: str
     model: str
     step: int
-    epoch: int
+    epoch: int | None
+    """None where an exported folder does not say"""
     options: dict[str, Any]
     train_period: tuple[str, str]
     fingerprint: str
@@ -59,7 +58,7 @@ class Provenance:
             checkpoint_uri=checkpoint.uri,
             model=checkpoint.record["model"]["name"],
             step=checkpoint.step,
-            epoch=checkpoint.epoch,
+            epoch=checkpoint.record.get("epoch"),
             options=checkpoint.configuration,
             train_period=split_text(store.statistics["period"]),
             fingerprint=store.fingerprint,
@@ -152,14 +151,8 @@ def contents(
 
 def fill(shown: dict[str, Any]) -> str:
     """The page as HTML from its contents."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     options = json.dumps(shown["p"].options, indent=1)
-    return template.render(**shown, options=options, time=page_cases.moment)
+    return fill_page("report.html", {**shown, "options": options, "time": page_cases.moment})
 
 
 def _group(
@@ -184,7 +177,7 @@ def _group(
         "tables": page_tables.score_tables(evaluation, item, protocol),
         "by_lead": page_tables.by_lead(evaluation, item),
         "slices": page_tables.slices(item),
-        "charts": page_charts.all_charts(evaluation, item, grid_axes(store, item.group.variable)),
+        "charts": page_charts.all_charts(evaluation, item),
     }
 
 

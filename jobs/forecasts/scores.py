@@ -6,12 +6,16 @@ Legend: S systems (the model and its baselines), T lead times, C channels, H W g
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from jobs.forecasts.daily_sums import DailySums
+
 MODEL, PERSISTENCE, CLIMATOLOGY = "model", "persistence", "climatology"
 EXTRAPOLATION = "extrapolation"
+BASELINES = (PERSISTENCE, EXTRAPOLATION, CLIMATOLOGY)
 
 SCHEMA = 2
 """Version of the JSON of scores."""
@@ -80,10 +84,10 @@ class GroupScores:
         """One score for each lead time under protocol ``strict``."""
         return self.protocols["strict"][forecast]["per_lead"][name]
 
-    def skill(self, reference: str) -> dict[str, Any]:
-        """Murphy's skill score of the model, ``1 - MSE / MSE(reference)``: 1 exact, 0 no better."""
-        mse, beside = (np.array(self.strict_per_lead(f, "mse")) for f in (MODEL, reference))
-        total, total_beside = (self.strict(f, "mse") for f in (MODEL, reference))
+    def skill(self, reference: str, forecast: str = MODEL) -> dict[str, Any]:
+        """Murphy's skill score, ``1 - MSE / MSE(reference)``: 1 exact, 0 no better."""
+        mse, beside = (np.array(self.strict_per_lead(f, "mse")) for f in (forecast, reference))
+        total, total_beside = (self.strict(f, "mse") for f in (forecast, reference))
         with np.errstate(divide="ignore", invalid="ignore"):
             overall = 1 - np.float64(total) / np.float64(total_beside)
             return {"overall": float(overall), "per_lead": (1 - mse / beside).tolist()}
@@ -145,6 +149,17 @@ class ErrorFields:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """What the frames of the store are, for those who compare scores."""
+
+    shape: tuple[int, int]
+    """rows, columns"""
+    channels: int
+    cell_km: float | None
+    """side of the cells, of a projection in metres with square ones"""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was scored, on what, and how well."""
 
@@ -173,6 +188,10 @@ class Evaluation:
     """what makes these scores worth less than they seem"""
     fields: ErrorFields | None = None
     """None: the grid is too large to keep them"""
+    sums: DailySums | None = None
+    """what scores are made of, apart by day"""
+    grid: Grid | None = None
+    """what the frames are"""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the maps."""
@@ -188,6 +207,7 @@ class Evaluation:
             "skill": "1 - MSE / MSE(reference), protocol strict",
             "openstl_scale": self.openstl_scale,
             "members": self.members,
+            "grid": None if self.grid is None else vars(self.grid),
             "seed": self.seed,
             "bootstrap": None if self.bootstrap is None else vars(self.bootstrap),
             "notes": list(self.notes),

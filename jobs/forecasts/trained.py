@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gmg_model.exported import RECORD, WEIGHTS
 from jobs.training.checkpoints import Checkpoint, load_checkpoint
+from jobs.training.run import read_history, run_of
 from pipelines import uri as places
 from pipelines.errors import StoreError
 
@@ -22,6 +23,11 @@ class Exported(Checkpoint):
     def fingerprint(self) -> str:
         """Fingerprint of the statistics of the store that it was trained on."""
         return self.record["trained_on"]["statistics_fingerprint"]
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The resolved options of the run; nothing in a folder that does not say."""
+        return self.record.get("options", {})
 
     def saved_tensors(self) -> dict[str, Tensor]:
         """The weights and static fields, checked against their checksum."""
@@ -54,6 +60,25 @@ def load_trained(uri: str) -> Checkpoint:
             f"'{RECORD}' is damaged", where=uri, remedy="export the model again"
         ) from None
     return Exported(places.absolute(uri), record)
+
+
+def selection_note(trained: Checkpoint) -> list[str]:
+    """What cannot be checked of a model: whether the windows to score have chosen it.
+
+    A checkpoint of a run that validated nothing was chosen by nothing; a folder that an earlier
+    version exported does not say.
+    """
+    if not isinstance(trained, Exported) or "validation_period" in trained.record:
+        return []
+    return [
+        "the exported model does not say which period chose its checkpoint: scores of that period "
+        "would flatter it; export it again, or check that the periods differ"
+    ]
+
+
+def training_history(trained: Checkpoint) -> list[dict[str, Any]]:
+    """Every step's record of its run; none of an exported folder."""
+    return [] if isinstance(trained, Exported) else read_history(run_of(trained.uri))
 
 
 def weights_checksum(trained: Checkpoint) -> str:

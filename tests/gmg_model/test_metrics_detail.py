@@ -64,6 +64,7 @@ def test_blur_shows_in_the_power_of_fine_scales_and_in_the_gradients():
     true = np.random.default_rng(2).normal(size=(4, 2, 1, 32, 32))
     blurred = (true + np.roll(true, 1, -1) + np.roll(true, 1, -2)) / 3
     exact, blur = (score(pred, true, "detail") for pred in (true, blurred))
+    assert exact.pop("frames_with_spectrum") == 1.0
     assert exact == pytest.approx({"gdl": 0.0, "power_ratio_finer_8px": 1.0})
     assert blur["power_ratio_finer_8px"] < 0.5
     assert blur["gdl"] > 0.3
@@ -85,15 +86,21 @@ def test_detail_leaves_out_what_is_missing_and_does_not_reward_a_broken_forecast
     holed[1] = np.nan
     kept = [0, 2]
     expected = score(pred[kept], true[kept], "detail")
-    assert score(pred, holed, "detail") == pytest.approx(expected, rel=1e-12)
+    found = score(pred, holed, "detail")
+    assert found.pop("frames_with_spectrum") == pytest.approx(2 / 3)
+    assert expected.pop("frames_with_spectrum") == 1.0
+    assert found == pytest.approx(expected, rel=1e-12)
     pred[0, 0, 0, 4, 4] = np.nan
-    assert all(math.isnan(value) for value in score(pred, true, "detail").values())
+    broken = score(pred, true, "detail")
+    assert math.isnan(broken["gdl"])
+    assert math.isnan(broken["power_ratio_finer_8px"])
     # one missing pixel takes four pairs of 2 * 56 out, and the frame's spectrum
     speck = np.full((1, 1, 1, 8, 8), 1.0)
     speck[..., 3, 3] = np.nan
     only = score(np.where(np.isnan(speck), 50.0, speck), speck, "detail")
     assert only["gdl"] == 0.0
     assert math.isnan(only["power_ratio_finer_8px"])
+    assert only["frames_with_spectrum"] == 0.0
 
 
 def test_spectra_of_different_grids_do_not_mix():

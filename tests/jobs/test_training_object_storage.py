@@ -71,7 +71,7 @@ def test_a_checkpoint_there_is_scored_and_the_report_written_there(trained: Trai
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["report"] == f"{report}/report.html"
     written = {name.partition("/")[0] for name in objects(report)}
-    assert written == {"report.html", "scores.json", "scores.csv", "fields.zarr"}
+    assert written == {"report.html", "scores.json", "scores.csv", "fields.zarr", "sums.npz"}
 
 
 def test_no_key_is_written_into_a_run(trained: TrainOptions, s3_server: S3Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,19 +17,20 @@ import yaml
 from jobs.command_line import finite
 from jobs.forecasts.baselines import persistence
 from jobs.forecasts.comparison import (
-    PUBLISHED,
     Scored,
-    as_csv,
-    published_block,
     read_evaluations,
     refuse_incomparable,
-    table,
 )
+from jobs.forecasts.comparison_table import as_csv, published_lines, table
+from jobs.forecasts.destination import destinations
 from jobs.forecasts.evaluation import evaluate
+from jobs.forecasts.pairs import pairs_of, read_sums
+from jobs.forecasts.published import TABLES, Published, published_scores
 from pipelines.errors import UsageError
 from pipelines.normalisation import Normalisation
 from pipelines.store import Store
 from pipelines.windows import WindowSpec
+from tests.jobs.forecasts.stores import weather, write_store
 from tests.training_runs import job
 
 
@@ -39,7 +41,7 @@ def damped(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
 def write(
     folder: Path, store: Store, name: str, forecast: Any = persistence, **options: Any
 ) -> str:
-    window = options.pop("window", WindowSpec(4, 3))
+    window, changes = options.pop("window", WindowSpec(4, 3)), options.pop("changes", {})
     kind = options.pop("kind", "standardise")
     constants = Normalisation.from_store(store, ("t2m",), kind)
     evaluation = evaluate(
@@ -49,6 +51,7 @@ def write(
         window=window,
         normalisation=constants,
         max_windows=options.pop("max_windows", 5),
+        resamples=options.pop("resamples", 0),
         **options,
     )
     provenance = {
@@ -58,18 +61,24 @@ def write(
         "model": "gmg-s",
         "step": 40,
         "fingerprint": store.fingerprint,
+        "store_uri": store.uri,
+        "synthetic": True,
     }
     (folder / name).mkdir()
-    file = folder / name / "scores.json"
-    file.write_text(json.dumps(finite({**provenance, **evaluation.to_json()})))
-    return str(file)
+    places = destinations(str(folder / name))
+    record = {**provenance, **evaluation.to_json(), **changes}
+    Path(places.scores).write_text(json.dumps(finite(record)))
+    assert evaluation.sums is not None
+    evaluation.sums.write(places.sums)
+    return places.scores
 
 
 @pytest.fixture
 def pair(make_store, tmp_path: Path) -> SimpleNamespace:
     store = make_store()
     files = [write(tmp_path, store, "one"), write(tmp_path, store, "two", damped)]
-    return SimpleNamespace(store=store, files=files, scored=read_evaluations(files))
+    scored = read_evaluations(files)
+    return SimpleNamespace(store=store, files=files, scored=scored, sums=read_sums(scored, 0, 0))
 
 
 def overall(scored: Scored, forecast: str, name: str) -> float:
@@ -78,22 +87,26 @@ def overall(scored: Scored, forecast: str, name: str) -> float:
 
 def test_models_and_baselines_stand_in_one_table(pair):
     refuse_incomparable(pair.scored, "strict")
-    lines = table(pair.scored, "strict")
-    rows = {line.split("  ")[0]: line.split() for line in lines if line.startswith(("gmg", "pers"))}
+    lines = table(pair.scored, "strict", pair.sums)
+    rows = {
+        line.split("  ")[0]: line.split()
+        for line in lines
+        if line.startswith(("gmg", "pers")) and " less " not in line
+    }
     assert list(rows) == ["gmg-s one step 40", "gmg-s two step 40", "persistence"]
     shown = float(rows["gmg-s two step 40"][4])
     assert shown == pytest.approx(overall(pair.scored[1], "model", "rmse"), rel=1e-2)
     assert rows["gmg-s one step 40"][4:] == rows["persistence"][1:]
-    assert sum("climatology" in line for line in lines) == 1
+    assert sum(line.startswith("climatology") for line in lines) == 1
 
 
 def test_the_csv_holds_every_score_at_every_lead(pair):
-    rows = list(csv.DictReader(io.StringIO(as_csv(pair.scored))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(pair.scored, pair.sums))))
     chosen = [
         row
         for row in rows
-        if (row["evaluation"], row["forecast"], row["protocol"], row["score"])
-        == ("gmg-s two step 40", "model", "strict", "rmse")
+        if (row["evaluation"], row["forecast"], row["less"], row["protocol"], row["score"])
+        == ("gmg-s two step 40", "model", "", "strict", "rmse")
     ]
     assert [row["lead"] for row in chosen] == ["overall", "3600", "7200", "10800"]
     assert float(chosen[0]["value"]) == overall(pair.scored[1], "model", "rmse")
@@ -134,29 +147,165 @@ def test_openstl_scores_on_two_scales_are_refused(pair, tmp_path):
         refuse_incomparable(both, "openstl")
 
 
-def test_published_scores_stand_apart_and_ours_only_at_the_same_horizon(pair, tmp_path):
-    apart = published_block("weatherbench", pair.scored)
-    assert any("PUBLISHED, not measured here: GMG, Table IV" in line for line in apart)
-    assert apart[-1].endswith("they are of 3 frames, the table's of 12")
-    assert not any("gmg-s" in line for line in apart)
-    file = write(tmp_path, pair.store, "long", window=WindowSpec(12, 12), max_windows=2)
-    scored = read_evaluations([file])
-    beside = published_block("weatherbench", scored)
+def published_as(folder: Path, store: Store, name: str, **changes: Any) -> list[Scored]:
+    """An evaluation that says of itself what ``changes`` say, 12 frames of 12 x 16."""
+    window = WindowSpec(12, 12)
+    changes = {"archive": "weatherbench", "grid": None, "synthetic": False} | changes
+    return read_evaluations(
+        [write(folder, store, name, window=window, max_windows=2, changes=changes)]
+    )
+
+
+TABLE_GRID = {"shape": [32, 64], "channels": 1, "cell_km": None}
+
+
+def test_published_scores_stand_apart_and_ours_only_in_the_same_setting(pair, tmp_path):
+    scored = published_as(tmp_path, pair.store, "long", grid=TABLE_GRID)
+    found = published_scores("", scored)
+    assert isinstance(found, Published)
     own = scored[0].scores("t2m", "openstl", "model")["overall"]["rmse_spatial_norm"]
-    assert beside[-1].split()[-1] == f"{own:.4f}"
-    assert not any("GMG, Table" in line or "1.1109" in line for line in table(scored, "strict"))
+    assert found.ours["gmg-s long step 40"][-1] == f"{own:.4f}"
+    assert "1.1109" in found.rows["GMG"]
+    lines = published_lines(found, scored)
+    assert "PUBLISHED, not measured here: GMG, Table IV" in lines[1]
+    assert not any("1.1109" in line for line in table(scored, "strict", read_sums(scored, 0, 0)))
+    for place, (change, reason) in enumerate(
+        [
+            ({"synthetic": True}, "synthetic data"),
+            ({"lead_seconds": [3600]}, "they are of 1 frames, the table's of 12"),
+            ({"lead_seconds": list(range(7200, 93600, 7200))}, "their frames are 7200 s apart"),
+            ({"openstl_scale": "another"}, "not trained with normalise standardise"),
+        ]
+    ):
+        records = [Scored(s.uri, s.label, {**s.record, **change}) for s in scored]
+        apart = published_scores("weatherbench", records)
+        assert isinstance(apart, Published), place
+        assert apart.ours == {}
+        assert reason in str(apart.apart)
 
 
-def test_a_table_of_unknown_conventions_is_shown_alone(pair):
-    lines = published_block("cikm2017", pair.scored)
-    assert lines[-1].endswith("the paper does not give its conventions")
+def test_published_scores_of_another_data_set_are_not_shown(pair, tmp_path):
+    scored = published_as(
+        tmp_path, pair.store, "bikes", archive="taxibj", grid={**TABLE_GRID, "channels": 2}
+    )
+    told = published_scores("", scored)
+    assert told == (
+        "the published scores of 'taxibj' are not shown: it has frames of 2 x 32 x 32, and these "
+        "are of 2 x 32 x 64"
+    )
+    with pytest.raises(UsageError, match="another data set: these scores are of archive taxibj"):
+        published_scores("weatherbench", scored)
+    with pytest.raises(UsageError, match="no published scores of 'kth'"):
+        published_scores("kth", scored)
+    assert published_scores("none", scored) == ""
+    record = {**scored[0].record, "archive": "era5"}
+    assert published_scores("", [Scored("", "", record)]) == ""
+
+
+def test_a_table_of_unknown_conventions_is_shown_alone(pair, tmp_path):
+    grid = {"shape": [64, 64], "channels": 1, "cell_km": None}
+    scored = published_as(tmp_path, pair.store, "rain", archive="cikm2017", grid=grid)
+    found = published_scores("", scored)
+    assert published_lines(found, scored)[-1].endswith("the paper does not give its conventions")
 
 
 def test_every_published_row_has_all_its_columns():
-    for entry in yaml.safe_load(PUBLISHED.read_text()).values():
+    for entry in yaml.safe_load(TABLES.read_text()).values():
         assert entry["rows"]["GMG"]
         assert {len(row) for row in entry["rows"].values()} == {len(entry["columns"])}
         assert set(entry["same"]) in (set(), set(entry["columns"]))
+        assert len(entry["grid"]) == 3
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Two models and one of them again, scored on eight days with intervals of their own."""
+    folder = tmp_path_factory.mktemp("days")
+    store = write_store(folder / "store.zarr", weather())
+    own = {"grid": TABLE_GRID}
+    given = {"one": persistence, "two": damped, "again": damped}
+    files = [
+        write(folder, store, name, forecast, max_windows=40, resamples=200, changes=own)
+        for name, forecast in given.items()
+    ]
+    scored = read_evaluations(files)
+    sums = read_sums(scored, 200, 0)
+    return SimpleNamespace(scored=scored, sums=sums, files=files, store=store)
+
+
+def test_a_pair_differs_by_what_the_evaluation_of_one_of_them_finds(days):
+    pairs = pairs_of(days.scored, days.sums, "t2m", "strict")
+    by_name = {(pair.first, pair.second): pair for pair in pairs}
+    names = [f"gmg-s {name} step 40" for name in ("one", "two", "again")]
+    assert len(by_name) == 3 + 3 * 2
+    # Model against baseline, as the evaluation itself has drawn it.
+    record = days.scored[1].record["variables"]["t2m"]["differences"]["strict"]
+    for baseline in ("persistence", "climatology"):
+        found = by_name[names[1], baseline]
+        for score, known in record[baseline]["overall"].items():
+            if known["low"] is not None:
+                assert found.overall[score] == pytest.approx(known), score
+        assert len(found.per_lead["rmse"]) == 3
+        assert found.per_lead["rmse"][2] == pytest.approx(record[baseline]["per_lead"]["rmse"][2])
+    # The first model is persistence itself, so that against the second the sign turns.
+    turned = by_name[names[0], names[1]].overall["rmse"]
+    known = record["persistence"]["overall"]["rmse"]
+    assert turned["difference"] == pytest.approx(-known["difference"])
+    assert (turned["low"], turned["high"]) == pytest.approx((-known["high"], -known["low"]))
+
+
+def test_sums_of_every_protocol_come_back_from_their_file(days):
+    read = days.sums.by_uri[days.files[0]]
+    for protocol in days.scored[0].record["variables"]["t2m"]["protocols"]:
+        for pair in pairs_of(days.scored, days.sums, "t2m", protocol):
+            assert pair.overall.keys() == pair.per_lead.keys()
+    assert read.unit == "day of the init time"
+    assert len(read.units) == 8
+
+
+def test_a_model_and_itself_are_not_distinguishable(days):
+    lines = table(days.scored, "strict", days.sums)
+    (told,) = (line for line in lines if "gmg-s two step 40 less gmg-s again step 40" in line)
+    assert told.endswith("not distinguishable")
+    (told,) = (line for line in lines if "gmg-s two step 40 less persistence" in line)
+    assert told.endswith("second is better")
+    assert lines[-1].startswith("95 % intervals from 200 resamples of 8 units")
+    rows = csv.DictReader(io.StringIO(as_csv(days.scored, days.sums)))
+    kept = [row for row in rows if row["less"] == "gmg-s again step 40" and row["score"] == "rmse"]
+    assert {row["evaluation"] for row in kept} == {"gmg-s one step 40", "gmg-s two step 40"}
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in kept)
+
+
+def test_without_sums_by_day_differences_stand_untested(days, tmp_path):
+    file = write(tmp_path, days.store, "bare", damped, max_windows=40)
+    Path(destinations(str(Path(file).parent)).sums).write_bytes(b"no npz")
+    scored = read_evaluations([days.files[0], file])
+    lines = table(scored, "strict", read_sums(scored, 200, 0))
+    assert sum(line.endswith("not tested") for line in lines) == 1 + 2 * 2
+    assert "no sums by day beside" in lines[-1]
+    assert file in lines[-1]
+
+
+def test_the_page_shows_all_systems_in_tables_and_curves_and_loads_nothing(days, tmp_path):
+    file = tmp_path / "comparison.html"
+    done = job("compare.py", "--evaluations", *days.files, "--report", str(file))
+    assert done.returncode == 0, done.stderr
+    page = file.read_text()
+    names = [entry.label for entry in days.scored]
+    legends = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    (error,) = (chart for chart in legends if 'aria-label="Error (RMSE)"' in chart)
+    for name in (*names, "persistence", "climatology"):
+        assert f">{name}</text>" in error
+        assert f'<th scope="row">{name}</th>' in page
+    (differences,) = (chart for chart in legends if f"RMSE less that of {names[0]}" in chart)
+    assert f">{names[1]}</text>" in differences
+    assert f">{names[0]}</text>" not in differences
+    assert "not distinguishable" in page
+    ours, _, published = page.partition('id="published"')
+    assert "1.1109" in published
+    assert "1.1109" not in ours
+    assert "Ours are not shown beside them: they are of synthetic data." in published
+    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)|\bsrc=(?!.data:)", page)
 
 
 def test_the_command_prints_and_writes(pair, tmp_path):
@@ -165,7 +314,13 @@ def test_the_command_prints_and_writes(pair, tmp_path):
     done = job("compare.py", "--evaluations", folder, pair.files[1], "--csv", str(out))
     assert done.returncode == 0, done.stderr
     assert "gmg-s two step 40" in done.stdout
-    assert out.read_text() == as_csv(pair.scored)
+    # Five windows, a day each: enough for intervals.
+    sums = read_sums(pair.scored, 1000, 0)
+    assert out.read_text() == as_csv(pair.scored, sums)
     missing = job("compare.py", "--evaluations", str(tmp_path / "nothing"))
     assert missing.returncode == 2
     assert "no evaluation here" in missing.stderr
+    for given, told in (("--report", "--report is a file"), ("--csv", "--csv is a file")):
+        refused = job("compare.py", "--evaluations", folder, given, f"{tmp_path}/")
+        assert refused.returncode == 2
+        assert told in refused.stderr

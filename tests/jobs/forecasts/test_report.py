@@ -250,7 +250,11 @@ def test_an_ensemble_has_its_spread_its_ranks_and_its_reliability(made):
     places = [0.0, 0.5, 1.0]
     ensemble = {
         "overall": {"crps_fair": 0.4, "rmse_ensemble_mean": 0.9, "spread": 0.7, "brier_290": 0.1},
-        "per_lead": {"rmse_ensemble_mean": [0.8, 0.9, 1.0], "spread": [0.5, 0.6, 0.7]},
+        "per_lead": {
+            "crps_fair": [0.3, 0.4, 0.5],
+            "rmse_ensemble_mean": [0.8, 0.9, 1.0],
+            "spread": [0.5, 0.6, 0.7],
+        },
         "curves": {
             "rank_histogram": {"positions": [0, 1, 2], "overall": [0.5, 0.2, 0.3]},
             "reliability_290": {"positions": places, "overall": [0.1, float("nan"), 0.9]},

@@ -119,7 +119,7 @@ def test_intervals_are_those_of_days_drawn_anew(persisted, store):
     assert counts.shape == (3, 13)
     assert (counts.sum(axis=1) == 13).all()
 
-    overall, per_lead = resampled(sums, counts)
+    overall, per_lead = resampled(sums.by_unit(), counts)
 
     for resample in range(3):
         rows = np.concatenate(

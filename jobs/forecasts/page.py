@@ -1,0 +1,21 @@
+"""From a template to a page: styles, macros and values become one HTML text that loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def fill_page(template: str, shown: Mapping[str, Any]) -> str:
+    """The page of a template beside this module; a value that it names and lacks is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**shown)

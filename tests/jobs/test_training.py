@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.training import checkpoints
+from jobs.training import checkpoints, run
 from jobs.training.job import train
 from jobs.training.options import (
     DataOptions,
@@ -151,19 +151,25 @@ def test_hidden_input_frames_and_weighted_errors_do_not_depend_on_a_stop_or_on_t
     whole = small_options(
         traffic_store,
         str(tmp_path / "whole"),
-        workers=1,
+        workers=2,
         model=ModelOptions(name="predrnn", hidden=(8, 8), patch_size=2, filter_size=3),
         data=DataOptions(input_frames=3, horizon=3, every=3, normalise="minmax", pool_mib=1),
         training=training,
         validation=ValidationOptions(windows=0),
     )
     train(whole)
-    halves = dataclasses.replace(whole, run=str(tmp_path / "halves"), workers=2)
-    for epochs in (1, 2):
-        train(dataclasses.replace(halves, training=dataclasses.replace(training, epochs=epochs)))
     expected = losses(whole.run)
     assert len(expected) == 16
-    np.testing.assert_allclose(losses(halves.run), expected, rtol=1e-9)
+    # As a kill in the middle of the first epoch leaves it.
+    alone = dataclasses.replace(whole, run=str(tmp_path / "alone"), workers=1)
+    shutil.copytree(whole.run, alone.run)
+    for checkpoint in checkpoints.list_checkpoints(alone.run):
+        if checkpoint.step > 6:
+            shutil.rmtree(checkpoint.uri)
+    assert [item.step for item in checkpoints.list_checkpoints(alone.run)] == [6]
+    train(alone)
+    assert [record["workers"] for record in run.read_history(alone.run)] == [2] * 6 + [1] * 10
+    np.testing.assert_allclose(losses(alone.run), expected, rtol=1e-9)
     by_hand = [_first_loss(whole, hide) for hide in (True, False)]
     assert expected[0] == pytest.approx(by_hand[0], rel=1e-9)
     assert expected[0] != pytest.approx(by_hand[1], rel=1e-3)

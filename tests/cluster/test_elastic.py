@@ -1,4 +1,4 @@
-"""Nodes that go and come back while a training runs: its curve is that of a calm one."""
+"""Two nodes with one worker each, which go and come back: the curve is that of one calm node."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from jobs.training import checkpoints, run
 from jobs.training.job import train
 from jobs.training.options import CheckpointOptions, TrainOptions
 from jobs.training.run_options import ElasticOptions
+from pipelines.errors import UsageError
 from tests import shared_ray
 from tests.gated_training import Gate, Gates
 from tests.training_runs import has_checkpoint, losses, wait_until
@@ -124,6 +125,20 @@ def play(
 def column(run_uri: str, field: str) -> list[Any]:
     """One field of every step's record."""
     return [record[field] for record in run.read_history(run_uri)]
+
+
+@pytest.mark.usefixtures("nodes")
+def test_a_local_path_is_refused_on_several_nodes_unless_declared_shared(
+    options: TrainOptions,
+) -> None:
+    with pytest.raises(UsageError, match="local path, but the cluster has up to 2 nodes"):
+        train(dataclasses.replace(options, shared_paths=False))
+
+
+@pytest.mark.usefixtures("nodes")
+def test_more_workers_than_the_cluster_has_room_for_are_refused(options: TrainOptions) -> None:
+    with pytest.raises(UsageError, match=r"3 workers of 1 CPU need 3 CPU.* at most 2"):
+        train(dataclasses.replace(options, workers=3))
 
 
 def test_one_worker_goes_on_when_a_node_dies_and_two_when_one_comes_back(

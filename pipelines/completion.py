@@ -79,9 +79,15 @@ def complete(
     before = old[ROOT]
     if before is None:
         return True, False
-    key = "statistics_fingerprint"
-    was, now = (json.loads(content)["attributes"].get(key) for content in (before, objects[ROOT]))
-    return True, was != now
+    return True, _fingerprint(before) != _fingerprint(objects[ROOT])
+
+
+def _fingerprint(root: bytes) -> str | None:
+    """Of the statistics that a root states; None where it is damaged."""
+    try:
+        return json.loads(root)["attributes"]["statistics_fingerprint"]
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _differs(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:

@@ -189,17 +189,22 @@ def _remedy(
     problems: list[Problem],
     sources: tuple[Problem, ...],
 ) -> str:
-    if not problems and not sources:
-        return ""
+    shards = tuple(f"{name}/c/" for name in summary["configuration"]["variables"])
+    strays = [p.place for p in problems if p.kind == "extra" and not p.place.startswith(shards)]
+    # Nobody knows what else a user keeps there, so that a repair leaves it alone.
+    by_hand = f"remove by hand what is no part of the store ({', '.join(strays)})" if strays else ""
+    if len(strays) == len(problems) and not sources:
+        return by_hand
     return (
-        f"python jobs/reprocess.py convert --archive {summary['archive']} "
+        (f"{by_hand}, and run  " if by_hand else "")
+        + f"python jobs/reprocess.py convert --archive {summary['archive']} "
         f"--source {shlex.quote(source or summary['source'])} --store {shlex.quote(store)}"
-        + (" --repair" if problems else "")
+        + (" --repair" if len(problems) > len(strays) else "")
     )
 
 
 def _read_or_none(uri: str) -> bytes | None:
     try:
         return places.read_bytes(uri)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None

@@ -58,6 +58,23 @@ def test_training_adds_one_graph_for_the_first_step(small: Make) -> None:
         torch.testing.assert_close(weight.grad, expected.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_static_fields_are_read_by_compiled_steps_and_cost_no_graph(small: Make) -> None:
+    plain = small(hidden=(8, 8), static_channels=2)
+    fields = torch.randn(3, 2, 8, 12, generator=torch.Generator().manual_seed(6))
+    plain.bind_static(fields[0])
+    model = copy.deepcopy(plain)
+    graphs = CompileCounter()
+    model.compile_steps(backend=graphs)
+    frames = window()
+    with torch.no_grad():
+        for given in ({}, {"static": fields[1]}, {"static": fields[1:]}):
+            expected = plain(frames[:, :3], 4, **given)
+            torch.testing.assert_close(
+                model(frames[:, :3], 4, **given), expected, rtol=0, atol=1e-5
+            )
+    assert graphs.frame_count == 2
+
+
 def test_other_shapes_precisions_and_weights_compile_anew_without_end(small: Make) -> None:
     model = small("convlstm", hidden=(4,))
     graphs = CompileCounter()

@@ -266,6 +266,30 @@ def test_damage_is_listed_and_repair_mends_exactly_that(tmp_path: Path):
     assert verify(str(store)).ok
 
 
+def test_what_is_no_part_of_the_store_is_listed_and_left_to_the_user(converted: Path):
+    (converted / "s" / "notes.txt").write_text("mine")
+    found = verify(str(converted / "s"))
+    assert [(p.kind, p.place) for p in found.problems] == [("extra", "notes.txt")]
+    assert found.remedy == "remove by hand what is no part of the store (notes.txt)"
+    shard = converted / "s" / "t2m" / "c" / "1" / "0" / "0"
+    shard.unlink()
+    shard.mkdir()
+    assert verify(str(converted / "s")).remedy.startswith("remove by hand")
+    assert verify(str(converted / "s")).remedy.endswith("--repair")
+    shard.rmdir()
+    assert run("weatherbench", converted / "a", converted / "s", repair=True).shards_written == 1
+    assert (converted / "s" / "notes.txt").read_text() == "mine"
+
+
+def test_a_damaged_root_is_written_again(converted: Path):
+    root = converted / "s" / "zarr.json"
+    whole = root.read_bytes()
+    root.write_text("{")
+    assert [p.place for p in verify(str(converted / "s")).problems] == ["zarr.json"]
+    assert run("weatherbench", converted / "a", converted / "s").changed
+    assert root.read_bytes() == whole
+
+
 def test_sources_that_changed_are_listed(tmp_path: Path):
     write_days(tmp_path / "a", 1, 2, 3)
     run("weatherbench", tmp_path / "a", tmp_path / "s", **SMALL)

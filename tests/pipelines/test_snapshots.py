@@ -29,12 +29,12 @@ icechunk = pytest.importorskip("icechunk")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def converted(folder: Path, *days: int) -> str:
+def converted(folder: Path, *days: int, repair: bool = False) -> str:
     """A store of these days, in shards of 16 hours; what was converted before is continued."""
     write_days(folder / "a", *days)
     options = ConversionOptions(chunk_frames=8, shard_frames=16)
     store = str(folder / "s")
-    convert(ConversionRequest("weatherbench", str(folder / "a"), store, options))
+    convert(ConversionRequest("weatherbench", str(folder / "a"), store, options, repair))
     return store
 
 
@@ -75,7 +75,8 @@ def test_each_run_is_one_commit_and_the_runs_before_it_stay_readable(
     with pytest.raises(StoreError, match="not as recorded") as refused:
         publish(store, history)
     assert refused.value.where == str(rotten)
-    rotten.write_bytes(whole)
+    converted(folder, repair=True)
+    assert rotten.read_bytes() == whole
     script = (
         "import os, signal, sys\nfrom pipelines.snapshots import publish\n"
         "publish(*sys.argv[1:], lambda done, total: os.kill(os.getpid(), signal.SIGKILL))"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jobs.forecasts.scores import MODEL, Bootstrap, Evaluation, GroupScores
 
 HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
-"""The score that a protocol's summary prints."""
+"""The score that a protocol's summary prints; others have the summary of ``strict``."""
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
@@ -115,6 +115,7 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
 
     Variables that are scored apart have their lines one after another.
     """
+    protocol = protocol if protocol in HEADLINES else "strict"
     labels = lead_labels(evaluation.lead_seconds, evaluation.timed)
     chosen = several(len(labels), 4)
     lines = [f"{evaluation.split}: {windows(evaluation)}, {' to '.join(evaluation.period)}"]
@@ -140,8 +141,10 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
 
 def headline_units(evaluation: Evaluation, item: GroupScores, protocol: str) -> str:
     """The units of the headline score."""
-    image = "psnr_frame_mean_clipped" in item.protocols["openstl"][MODEL]["overall"]
-    return "train ranges" if protocol == "openstl" and image else item.group.units
+    if protocol != "openstl":
+        return item.group.units
+    image = "psnr_frame_mean_clipped" in item.protocols[protocol][MODEL]["overall"]
+    return "train ranges" if image else item.group.units
 
 
 def windows(evaluation: Evaluation) -> str:

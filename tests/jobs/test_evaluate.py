@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from jobs import evaluate
+from jobs.export import export
+from jobs.forecasts.trained import load_trained, selection_note
 from jobs.training import checkpoints
 from pipelines.errors import UsageError
 from pipelines.store import open_store
@@ -41,6 +43,45 @@ def test_a_checkpoint_is_scored_beside_its_baselines(run, traffic_store, tmp_pat
     assert result["checkpoint_uri"].endswith("step_000000000")
     assert result["windows"]["scored"] == 8
     assert result["climatology"] in (tmp_path / "day.html").read_text()
+
+
+def test_an_exported_folder_scores_as_the_run_that_it_came_from(run, traffic_store, tmp_path):
+    exported = tmp_path / "exported"
+    export(run, str(exported))
+    found = {}
+    for name, checkpoint in (("run", run), ("folder", str(exported))):
+        done = job(
+            "evaluate.py",
+            *("--checkpoint", checkpoint, "--store", traffic_store, "--max_windows", "2"),
+            *("--report", str(tmp_path / name), "--protocols", "detail"),
+        )
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads((tmp_path / name / "scores.json").read_text())
+    ours, theirs = found["run"], found["folder"]
+    assert theirs["variables"] == ours["variables"]
+    assert theirs["notes"] == []
+    assert (theirs["epoch"], theirs["options"]) == (ours["epoch"], ours["options"])
+    record = json.loads((exported / "model.json").read_text())
+    del record["validation_period"], record["epoch"], record["options"]
+    (exported / "model.json").write_text(json.dumps(record))
+    older = load_trained(str(exported))
+    assert "does not say which period chose its checkpoint" in selection_note(older)[0]
+    # What chose the checkpoint is refused as a test period, in either form.
+    record["validation_period"] = open_store(traffic_store).attributes["splits"]["test"]
+    (exported / "model.json").write_text(json.dumps(record))
+    done = job(
+        "evaluate.py",
+        *(
+            "--checkpoint",
+            str(exported),
+            "--store",
+            traffic_store,
+            "--report",
+            str(tmp_path / "no"),
+        ),
+    )
+    assert done.returncode == 4
+    assert "the validation period that chose this checkpoint" in done.stderr
 
 
 def test_json_is_one_object_on_standard_output(run, traffic_store, tmp_path):

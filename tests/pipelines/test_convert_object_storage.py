@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -15,6 +16,7 @@ from pipelines import lease
 from pipelines.convert import ConversionRequest, convert
 from pipelines.errors import PlatformError, UsageError
 from pipelines.plan import ConversionOptions
+from pipelines.static_fields import static_fields
 from pipelines.store import open_store
 from pipelines.stream import read_batches
 from pipelines.uri import write_bytes
@@ -22,6 +24,7 @@ from pipelines.verification import verify
 from pipelines.windows import WindowSpec, split_starts
 from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, s3_server, upload
+from tests.pipelines import static_archives
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.small_archives import fields, hourly, write_days
 
@@ -99,6 +102,37 @@ def test_a_store_on_s3_continues_and_is_verified(ray_beside_s3: S3Server, tmp_pa
     again = ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL, repair=True)
     assert convert(again).shards_written == 1
     assert verify(store).ok
+
+
+def test_static_fields_on_s3_are_the_local_ones_and_are_mended_there(
+    ray_beside_s3: S3Server, tmp_path: Path
+):
+    static_archives.write_weatherbench(tmp_path)
+    bucket = ray_beside_s3.bucket()
+    for folder in ("2m_temperature", "constants"):
+        upload(tmp_path / folder, f"{bucket}/{folder}")
+    here = static_archives.request(tmp_path, ("lsm", None), ("slt", 0.0))
+    there = replace(
+        here,
+        source=f"{bucket}/2m_temperature",
+        store=f"{bucket}/t2m.zarr",
+        static_source=f"{bucket}/constants",
+    )
+    static_archives.converted(here)
+    assert convert(there).static_fields_written == 2
+    remote, local = objects(there.store), objects(here.store)
+    data = [name for name in local if not name.startswith(".ledger")]
+    assert {"lsm/c/0/0", "slt/zarr.json"} <= set(data)
+    assert {name: remote[name] for name in data} == {name: local[name] for name in data}
+    read = static_fields(open_store(there.store), ("lsm", "slt"))
+    np.testing.assert_array_equal(
+        read.values_shw, static_fields(open_store(here.store), ("lsm", "slt")).values_shw
+    )
+    write_bytes(f"{there.store}/lsm/c/0/0", b"rot")
+    found = verify(there.store, there.source)
+    assert [(p.kind, p.frames) for p in found.problems] == [("altered", "static field lsm")]
+    assert convert(replace(there, repair=True)).static_fields_written == 1
+    assert objects(there.store)["lsm/c/0/0"] == remote["lsm/c/0/0"]
 
 
 def test_no_key_is_written_into_a_store(ray_beside_s3: S3Server, tmp_path: Path):

@@ -13,6 +13,7 @@ from pipelines.archives import load_archive
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.static_variables import find_static
 from pipelines.errors import StoreError
+from pipelines.kept_climatology import FOLDER as CLIMATOLOGY_FOLDER
 from pipelines.ledger import FOLDER, Ledger
 from pipelines.moments_table import MomentsTable
 from pipelines.resume import object_sizes
@@ -133,7 +134,7 @@ def verify(
     problems.extend(
         Problem("extra", name)
         for name in sorted(present)
-        if name not in expected and not name.startswith(f"{FOLDER}/")
+        if name not in expected and not name.startswith((f"{FOLDER}/", f"{CLIMATOLOGY_FOLDER}/"))
     )
     if summary.get("state") != "complete" and not unrecorded:
         problems.append(Problem("missing", "zarr.json", "the conversion did not end"))

@@ -25,8 +25,9 @@ from jobs.forecasts.intervals import draw, plan_bootstrap, with_intervals
 from jobs.forecasts.matching import refuse_leak
 from jobs.forecasts.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
 from jobs.forecasts.scores import Evaluation, Example, Grid, GroupScores
-from pipelines.climatology import Climatology, climatology
+from pipelines.climatology import Climatology
 from pipelines.errors import UsageError
+from pipelines.kept_climatology import kept_climatology
 from pipelines.normalisation import Normalisation
 from pipelines.windows import WindowSpec, lead_seconds, split_starts
 
@@ -153,7 +154,7 @@ def evenly_spaced(starts: np.ndarray, most: int | None) -> np.ndarray:
 def _climatology(store: Store, variables: tuple[str, ...]) -> tuple[Climatology | None, str]:
     """The climatology of the train period and its definition, or None and why there is none."""
     try:
-        known = climatology(store, variables)
+        known = kept_climatology(store, variables)
     except UsageError as error:
         return None, f"none: {error.what}"
     return known, known.definition

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipelines.climatology import climatology
 from pipelines.convert import ConversionReport, ConversionRequest, convert, plan_conversion
 from pipelines.errors import StoreError
 from pipelines.estimate import SAMPLED_CHUNKS, estimate
 from pipelines.inspection import inspect
+from pipelines.kept_climatology import kept_climatology
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
 from pipelines.verification import verify
@@ -94,9 +96,15 @@ def test_a_zip_with_preliminary_frames_is_converted_and_mended_when_final_ones_c
     )
     stored = open_store(str(tmp_path / "s")).array("t2m")[:]
     np.testing.assert_array_equal(stored, era5_values(times, 3))
+    preliminary = kept_climatology(open_store(str(tmp_path / "s")), ("t2m",))
     write_with_expver_labels(member, times, final=48)
     zipped(folder, source)
     assert run("era5", source, tmp_path / "s").shards_written == 3
     stored = open_store(str(tmp_path / "s")).array("t2m")[:]
     np.testing.assert_array_equal(stored, era5_values(times))
+    final = kept_climatology(open_store(str(tmp_path / "s")), ("t2m",))
+    np.testing.assert_array_equal(
+        final.table, climatology(open_store(str(tmp_path / "s")), ("t2m",)).table
+    )
+    assert not np.array_equal(final.table, preliminary.table)
     assert verify(str(tmp_path / "s"), str(source)).ok

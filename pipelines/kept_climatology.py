@@ -1,0 +1,117 @@
+"""A store's climatology, kept beside its shards: made once, and again when the shards change.
+
+It is one object, ``.climatology/<variables>.npz``, which knows the shards that it was made of by
+their sizes and versions: after a repair, an append or a copy of the store it is made anew. It can
+be removed at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from pipelines import uri as places
+from pipelines.climatology import SMOOTHING_DAYS, Climatology, climatology
+from pipelines.errors import PlatformError
+from pipelines.store import Store
+
+FOLDER = ".climatology"
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+"""of how a climatology is made; another one makes all of them anew"""
+
+
+def kept_climatology(store: Store, variables: Sequence[str]) -> Climatology:
+    """The climatology of a store's train period, from beside the store where it is sound.
+
+    What was made of other shards, another period or another version is made again and replaced.
+    Where nothing can be written beside the store it is made and not kept, and a line says so.
+
+    Raises
+    ------
+    UsageError, StoreError
+        As :func:`pipelines.climatology.climatology`.
+    """
+    place = places.join(store.uri, FOLDER, f"{_name(variables)}.npz")
+    source = _source(store, variables)
+    if (kept := _read(place, source)) is not None:
+        return kept
+    made = climatology(store, variables)
+    try:
+        places.write_bytes(place, _to_bytes(made, source))
+    except (OSError, PlatformError, NotImplementedError) as error:  # HTTP only gives
+        _log.warning("the climatology is not kept beside the store: %s", error)
+    return made
+
+
+def _name(variables: Sequence[str]) -> str:
+    """A file name of bounded length; the content says the rest.
+
+    >>> _name(["t2m", "z"])
+    't2m-z-afc16ab5'
+    """
+    names = "-".join(variables)
+    return f"{names[:60]}-{hashlib.sha256(json.dumps(list(variables)).encode()).hexdigest()[:8]}"
+
+
+def _source(store: Store, variables: Sequence[str]) -> str:
+    """A digest of all that a climatology depends on."""
+    shards = [[name, *shard] for name in variables for shard in _shards(store, name)]
+    period = [str(moment) for moment in store.splits.get("train", ())]
+    times = np.ascontiguousarray(store.times.astype("datetime64[s]").astype(np.int64))
+    digest = hashlib.sha256(times.tobytes() + np.ascontiguousarray(store.available).tobytes())
+    facts = [_VERSION, SMOOTHING_DAYS, list(variables), period, digest.hexdigest(), shards]
+    facts += [str(store.attributes["archive"]), str(store.cadence)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _shards(store: Store, name: str) -> list[tuple[str, int, str]]:
+    """Place, size and version of each shard of a variable."""
+    fs, folder = places.filesystem(places.join(store.uri, name, "c"))
+
+    def look() -> dict[str, Any]:
+        fs.invalidate_cache()
+        return cast("dict[str, Any]", fs.find(folder, detail=True))
+
+    found = places.ask(store.uri, "listing", look)
+    return [
+        (path.rpartition(f"/{name}/c/")[2], info["size"], places.etag(info))
+        for path, info in sorted(found.items())
+    ]
+
+
+def _to_bytes(made: Climatology, source: str) -> bytes:
+    about = {
+        "cycle": made.cycle,
+        "slot_seconds": made.slot_seconds,
+        "definition": made.definition,
+        "source": source,
+    }
+    content = io.BytesIO()
+    np.savez(content, table=made.table, about=np.array(json.dumps(about)))
+    return content.getvalue()
+
+
+def _read(place: str, source: str) -> Climatology | None:
+    """What stands there, if it was made of this source and is whole: zip files have checksums."""
+    try:
+        content = places.read_bytes(place)
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            if about["source"] != source:
+                return None
+            table = file["table"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        _log.warning("%s is damaged: the climatology is made again", place)
+        return None
+    return Climatology(table, about["cycle"], about["slot_seconds"], about["definition"])

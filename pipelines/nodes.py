@@ -17,6 +17,8 @@ from typing import Any
 from pipelines.errors import PlatformError, UsageError
 from pipelines.ray_session import cluster_status
 
+START_WAIT_SECONDS = 1800.0
+"""for the first nodes, where nothing else is asked"""
 AGAIN_SECONDS = 60.0
 """between two lines about waiting"""
 SOON_SECONDS = 5.0

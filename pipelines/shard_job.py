@@ -13,7 +13,7 @@ import numpy as np
 from pipelines import uri as places
 from pipelines.errors import PlatformError
 from pipelines.ledger import ShardRecord
-from pipelines.nodes import Remedies, wait_for_one
+from pipelines.nodes import START_WAIT_SECONDS, Remedies, wait_for_one
 from pipelines.plan import ShardTask
 from pipelines.ray_session import is_autoscaled
 from pipelines.shard_task import Destination, convert_shards
@@ -23,8 +23,6 @@ _LOCAL = 8, 3
 _REMOTE = 16, 1
 EXPECTED = 32
 """processors that are asked for at most where an autoscaler adds nodes and no number is given"""
-START_WAIT_SECONDS = 1800.0
-"""for the first node of an autoscaler"""
 _REMEDIES = Remedies(smaller="see that its nodes have processors")
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,14 @@ import numpy as np
 
 from jobs.forecasts.grouping import WindowGroups
 from pipelines.errors import PlatformError, UsageError
-from pipelines.ray_session import check_reachable, ray_session
+from pipelines.nodes import START_WAIT_SECONDS, Worker, wait_for_one
+from pipelines.ray_session import check_reachable, is_autoscaled, ray_session
 
 if TYPE_CHECKING:
     from jobs.forecasts.blocks import BlockScores, Scorer
+
+_SHAPES: list[Worker] = [{"CPU": 1, "GPU": 1}, {"CPU": 1}]
+"""what a worker asks an autoscaler for, by preference"""
 
 RETRIES = 3
 """Times that a block is scored anew after its worker has died."""
@@ -93,11 +98,11 @@ class Pool:
             scored = rows.map_batches(
                 BlockActor,
                 fn_constructor_args=([work],),
-                batch_size=None,
+                batch_size=1,  # a block; with GPUs Ray Data wants a number
                 compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
                 max_restarts=RETRIES,
                 max_task_retries=RETRIES,
-                **share(workers, [node["Resources"] for node in ray.nodes() if node["Alive"]]),
+                **share(workers, _nodes(workers)),
             )
         scored.context.enable_progress_bars = False
         # Budgets guard the object store, which holds sums only here.
@@ -139,6 +144,25 @@ class BlockActor:
             "windows": rows["last"] - rows["first"],
             "outcome": outcomes,
         }
+
+
+def _nodes(workers: int) -> list[Mapping[str, float]]:
+    """Resources of the cluster's nodes; waits for them where an autoscaler adds them."""
+    import ray
+
+    def standing() -> list[Mapping[str, float]]:
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    nodes = standing()
+    if sum(int(node.get("CPU", 0)) for node in nodes) < workers and is_autoscaled():
+        wait_for_one(workers, _SHAPES, _say, START_WAIT_SECONDS)
+        nodes = standing()
+    return nodes
+
+
+def _say(line: str) -> None:
+    """On the error stream: the other one may carry JSON."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def share(workers: int, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:

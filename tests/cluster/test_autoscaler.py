@@ -20,7 +20,14 @@ from pipelines.store import open_store
 from tests.archives_made_here import write_traffic
 from tests.infra.test_ray_cluster import check
 from tests.ray_head import Head, finished, ray_head
-from tests.training_runs import ROOT, losses, small_options, wait_until, write_config
+from tests.training_runs import (
+    ROOT,
+    losses,
+    small_options,
+    wait_until,
+    write_config,
+    write_untrained_run,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -148,6 +155,20 @@ def test_a_training_gets_its_nodes_and_they_go_when_it_has_ended(
 
     wait_until(lambda: are_gone(head), "the idle nodes to be ended")
     assert len(head.family.named("raylet/raylet")) == 1, "the head's own is left"
+
+
+def test_an_evaluation_gets_its_nodes_as_well(
+    head: Head, traffic_store: str, tmp_path: Path
+) -> None:
+    wait_until(lambda: are_gone(head), "the idle nodes of another job to be ended")
+    options = small_options(traffic_store, str(tmp_path / "run"), shared_paths=True)
+    write_untrained_run(options)
+    command = ["python", "jobs/evaluate.py", "--checkpoint", options.run, "--store", traffic_store]
+    command += ["--report", str(tmp_path / "report"), "--max_windows", "8", "--resamples", "0"]
+    code, output = finished(head.submit(*command, "--workers", "2", "--shared_paths", "true"))
+    assert code == 0, output
+    assert "waiting for nodes: asks for" in output
+    assert (tmp_path / "report" / "scores.json").exists()
 
 
 def test_a_local_path_is_refused_where_nodes_come_and_go(

@@ -76,7 +76,7 @@ def options(
             normalise="minmax",
             pool_mib=1,
         ),
-        training=TrainingOptions(epochs=1, global_batch=9, seed=3, precision="fp64"),
+        training=TrainingOptions(epochs=1, global_batch=9, seed=3),
         augmentation=AugmentationOptions(flip_rows=True, flip_columns=True),
         checkpoints=CheckpointOptions(every_steps=4, keep=20),
         validation=ValidationOptions(windows=10),
@@ -105,7 +105,11 @@ def test_a_run_goes_on_with_one_worker_as_with_two(options: TrainOptions, tmp_pa
         if item.step > 4:
             shutil.rmtree(item.uri)
     train(replace(options, run=str(tmp_path / "run"), workers=1))
-    np.testing.assert_allclose(losses(str(tmp_path / "run")), expected, rtol=1e-9)
+    resumed = losses(str(tmp_path / "run"))
+    # In single precision the sums of two workers round otherwise than those of one.
+    assert resumed[:4] == expected[:4]
+    assert resumed[4] == pytest.approx(expected[4], rel=1e-5)
+    np.testing.assert_allclose(resumed, expected, rtol=1e-3)
 
 
 def test_the_first_loss_is_that_of_windows_and_fields_that_were_moved_together(
@@ -134,8 +138,8 @@ def test_the_first_loss_is_that_of_windows_and_fields_that_were_moved_together(
 
     moved, unmoved = batch.static.copy(), plan.static.values_shw
     first = losses(options.run)[0]
-    assert first == pytest.approx(loss(moved), rel=1e-9)
-    assert first != pytest.approx(loss(unmoved), rel=1e-6)
+    # It was taken in single precision, this one is not: nearer to it than to the other by far.
+    assert abs(first - loss(moved)) < 0.02 * abs(loss(unmoved) - loss(moved))
 
 
 def test_a_checkpoint_has_the_fields_and_says_what_they_are(

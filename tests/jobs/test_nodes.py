@@ -9,8 +9,9 @@ import pytest
 
 from pipelines.errors import PlatformError, UsageError
 from pipelines.nodes import wait_for_one, words
-from pipelines.ray_session import is_autoscaled, start_here
+from pipelines.ray_session import cluster_status, is_autoscaled, start_here
 from tests import shared_ray
+from tests.training_runs import wait_until
 
 CPU: dict[str, float] = {"CPU": 1}
 GPU: dict[str, float] = {"CPU": 1, "GPU": 1}
@@ -28,6 +29,12 @@ def one_cpu() -> Iterator[None]:
         start_here(1, 80 * 1024**2, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+def all_is_held() -> bool:
+    """Whether no node has a processor left, as the autoscaler is told: a moment after it is so."""
+    nodes = cluster_status().cluster_resource_state.node_states
+    return all(node.available_resources.get("CPU", 0) == 0 for node in nodes)
 
 
 @pytest.mark.usefixtures("one_cpu")
@@ -53,6 +60,7 @@ def test_room_that_others_hold_is_waited_for_and_refused_once_they_end_without_g
 
     holder: Any = ray.remote(num_cpus=1)(Holder).remote()
     assert ray.get(holder.holds.remote())
+    wait_until(all_is_held, "the node to report what the actor holds")
     with pytest.raises(PlatformError, match=r"no nodes for 2 x 1 CPU within 3 s: .* 1 CPU on 1"):
         wait_for_one(2, [CPU], lambda line: None, limit=3)
     ray.kill(holder)

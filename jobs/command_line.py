@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol
 
 from pipelines.errors import PlatformError, nearest
+
+STOPPED = 128 + signal.SIGTERM
+"""exit code of a job that was asked to end, as a shell has it"""
 
 
 class Progress(Protocol):
@@ -41,6 +45,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         sys.exit(130)
+
+
+def say(line: str) -> None:
+    """A line for people on the error stream: the other one may carry JSON."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from jobs.command_line import STOPPED
 from pipelines.errors import PlatformError
 
 JOBS = Path(__file__).resolve().parent
@@ -66,4 +67,4 @@ def _ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
     if noticed.is_set():
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(STOPPED)

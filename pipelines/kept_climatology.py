@@ -13,7 +13,6 @@ import json
 import logging
 import zipfile
 from collections.abc import Sequence
-from typing import Any, cast
 
 import numpy as np
 
@@ -47,7 +46,7 @@ def kept_climatology(store: Store, variables: Sequence[str]) -> Climatology:
     made = climatology(store, variables)
     try:
         places.write_bytes(place, _to_bytes(made, source))
-    except (OSError, PlatformError, NotImplementedError) as error:  # HTTP only gives
+    except (OSError, PlatformError) as error:
         _log.warning("the climatology is not kept beside the store: %s", error)
     return made
 
@@ -75,17 +74,8 @@ def _source(store: Store, variables: Sequence[str]) -> str:
 
 def _shards(store: Store, name: str) -> list[tuple[str, int, str]]:
     """Place, size and version of each shard of a variable."""
-    fs, folder = places.filesystem(places.join(store.uri, name, "c"))
-
-    def look() -> dict[str, Any]:
-        fs.invalidate_cache()
-        return cast("dict[str, Any]", fs.find(folder, detail=True))
-
-    found = places.ask(store.uri, "listing", look)
-    return [
-        (path.rpartition(f"/{name}/c/")[2], info["size"], places.etag(info))
-        for path, info in sorted(found.items())
-    ]
+    found = places.objects(places.join(store.uri, name, "c"))
+    return [(place, info["size"], places.etag(info)) for place, info in found.items()]
 
 
 def _to_bytes(made: Climatology, source: str) -> bytes:

@@ -201,23 +201,10 @@ def due_tasks(
 
 
 def object_sizes(store: str, variable: str) -> dict[str, int]:
-    """Name and size of every object under one variable; unfinished uploads are left out."""
-    fs, root = places.filesystem(store)
-    folder = f"{root}/{variable}"
-
-    def look() -> dict[str, Any]:
-        fs.invalidate_cache()
-        return dict(fs.find(folder, detail=True))
-
-    try:
-        found = places.ask(store, "listing", look)
-    except FileNotFoundError:
-        return {}
-    return {
-        path[len(root) :].lstrip("/"): int(info["size"])
-        for path, info in found.items()
-        if not path.endswith(".partial")
-    }
+    """Name in the store and size of every object under one variable, or in all of it ("")."""
+    above = f"{variable}/" if variable else ""
+    found = places.objects(places.join(store, *variable.split("/")) if variable else store)
+    return {f"{above}{name}": int(info["size"]) for name, info in found.items()}
 
 
 def grid_digest(plan: Plan) -> str:

@@ -284,6 +284,28 @@ def names(uri: str) -> list[str]:
     return sorted(name for name in found if name and not name.endswith(".partial"))
 
 
+def objects(uri: str) -> dict[str, dict[str, Any]]:
+    """What the driver tells of every object below a folder, by its name there.
+
+    Empty where the folder is absent; unfinished uploads are left out.
+    """
+    fs, folder = filesystem(uri)
+
+    def look() -> dict[str, Any]:
+        fs.invalidate_cache()
+        return dict(fs.find(folder, detail=True))
+
+    try:
+        found = ask(uri, "listing", look)
+    except FileNotFoundError:
+        return {}
+    return {
+        path[len(folder) :].lstrip("/"): info
+        for path, info in sorted(found.items())
+        if not path.endswith(".partial")
+    }
+
+
 def etag(info: dict[str, Any]) -> str:
     """A version of an object from its fsspec ``info``: the store's ETag, else time and size.
 

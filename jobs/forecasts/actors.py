@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import pickle
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.command_line import say
 from jobs.forecasts.grouping import WindowGroups
 from pipelines.errors import PlatformError, UsageError
 from pipelines.nodes import START_WAIT_SECONDS, Worker, wait_for_one
@@ -155,14 +155,9 @@ def _nodes(workers: int) -> list[Mapping[str, float]]:
 
     nodes = standing()
     if sum(int(node.get("CPU", 0)) for node in nodes) < workers and is_autoscaled():
-        wait_for_one(workers, _SHAPES, _say, START_WAIT_SECONDS)
+        wait_for_one(workers, _SHAPES, say, START_WAIT_SECONDS)
         nodes = standing()
     return nodes
-
-
-def _say(line: str) -> None:
-    """On the error stream: the other one may carry JSON."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def share(workers: int, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:

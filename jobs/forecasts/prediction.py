@@ -7,13 +7,13 @@ of one that was not. Legend: B init times of a batch, M members, T frames, C cha
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.command_line import say as say_aside
 from jobs.forecasts.forecast_fields import Products, forecast_fields
 from jobs.forecasts.forecast_store import ForecastStore
 from jobs.forecasts.init_times import Inits, choose_inits, input_offsets
@@ -64,7 +64,7 @@ def predict(
     seed: int = 0,
     batch_size: int = 16,
     single: bool = False,
-    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    say: Callable[[str], None] = say_aside,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prediction:
     """Forecast from every init time of ``period``, or from the newest frames where it is None.

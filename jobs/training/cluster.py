@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.command_line import say
 from jobs.training.options import TrainOptions
 from pipelines import nodes
 from pipelines.errors import UsageError
@@ -81,7 +81,7 @@ class Cluster:
             gpu = cpu | {"GPU": 1}
             shapes = {"true": [gpu], "false": [cpu], "auto": [gpu, cpu]}[options.use_gpu]
             least, limit = options.worker_range.least, options.elastic.start_wait
-            return "GPU" in nodes.wait_for_one(least, shapes, _say, limit, REMEDIES)
+            return "GPU" in nodes.wait_for_one(least, shapes, say, limit, REMEDIES)
         gpus, cpus = self.resources.get("GPU", 0), self.resources.get("CPU", 0)
         least = options.worker_range.least
         if options.use_gpu == "true" and gpus < least:
@@ -128,10 +128,6 @@ class Cluster:
         """UsageError for a local path that workers on another node cannot see."""
         used = {"--store": options.store, "--run": options.run}
         check_reachable(used, options.shared_paths, self.nodes)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

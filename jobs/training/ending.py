@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jobs.command_line import STOPPED
 from jobs.training import checkpoints
 from jobs.training.board import Progress
 from jobs.training.options import TrainOptions
 from pipelines.errors import PlatformError
 
-STOPPED = 128 + signal.SIGTERM
 LONGEST = 400
 """characters of an error that are shown"""
 OF_AN_ACTOR = ("class_name", "actor_id", "pid", "name", "namespace", "ip")

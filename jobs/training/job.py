@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from dataclasses import dataclass
 from typing import Any, cast
 
+from jobs.command_line import say
 from jobs.training import checkpoints, run
 from jobs.training.board import Progress, progress_board
 from jobs.training.cluster import Cluster, connect
@@ -86,7 +86,7 @@ def train(options: TrainOptions) -> Outcome:
     run.check_place(options.run)
     plan = make_plan(options)
     parameters = _check_model(plan)
-    with lease.hold(options.run, _say, what="run") as held:
+    with lease.hold(options.run, say, what="run") as held:
         resumed = run.check_same(options, plan.store.fingerprint)
         latest = _latest_sound(options)
         if latest:
@@ -99,7 +99,7 @@ def train(options: TrainOptions) -> Outcome:
             use_gpu = cluster.wants_gpu(options)
             if not resumed:
                 run.write_record(options, plan.store.fingerprint)
-            _say(_headline(plan, parameters, cluster, use_gpu))
+            say(_headline(plan, parameters, cluster, use_gpu))
             _fit(plan, use_gpu, held.record.token)
         return Outcome.of(options, checkpoints.list_checkpoints(options.run)[-1], already=False)
 
@@ -107,10 +107,6 @@ def train(options: TrainOptions) -> Outcome:
 def _last(options: TrainOptions) -> checkpoints.Checkpoint | None:
     found = checkpoints.list_checkpoints(options.run)
     return found[-1] if found else None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _check_model(plan: TrainingPlan) -> int:
@@ -150,7 +146,7 @@ def _latest_sound(options: TrainOptions) -> checkpoints.Checkpoint | None:
     damaged: list[str] = []
     latest = checkpoints.newest_sound(options.run, damaged.append)
     for line in damaged:
-        _say(line)
+        say(line)
     if not _ray_knows_what_is_there(options.run):
         # Ray refuses a run of whose checkpoints one is gone; and it would remove a folder that is
         # written again as the old one that it knows under that name.
@@ -185,7 +181,7 @@ def _check_tracking(options: TrainOptions) -> None:
 
     tracking = options.tracking
     if tracking.tensorboard and not events.is_available():
-        _say("no TensorBoard curves: install the package tensorboardX")
+        say("no TensorBoard curves: install the package tensorboardX")
     if tracking.mlflow_uri:
         check_server(tracking.mlflow_uri, tracking.mlflow_experiment)
 

@@ -37,7 +37,7 @@ from pipelines.shard_task import Destination, utc_now
 from pipelines.static_conversion import bring_up, index_archive, remembered_source, summary_of
 from pipelines.static_tasks import static_tasks
 from pipelines.statistics import COUNT
-from pipelines.writable import check_store_folder, sweep_partial
+from pipelines.writable import check_store_folder, refuse_other_objects, sweep_partial
 
 Progress = Callable[[int, int], None]
 _Say = Callable[[str], None]
@@ -111,7 +111,11 @@ def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b
     """
     check_store_folder(request.store)
     with kept_copies(request.source_cache_bytes):
-        return _plan(request, Ledger(request.store).read_plan(), progress)
+        before = Ledger(request.store).read_plan()
+        plan = _plan(request, before, progress)
+    if before is None and not places.is_local(request.store):
+        refuse_other_objects(request.store, places.names(request.store), _arrays(plan))
+    return plan
 
 
 def _plan(
@@ -261,12 +265,17 @@ def _begin(
     if not places.is_local(request.store):
         # There a lease is sure after a while only, which is time to plan in.
         # It is the first that is written there: a place that does not take it is refused at once.
-        with waiting(Patience(0.0)):
+        with waiting(Patience(0.0)), ThreadPoolExecutor(1) as aside:
+            entries = aside.submit(copy_context().run, places.names, request.store)
             lease = ending.enter_context(hold(request.store, say, confirmed=False))
+            found = entries.result()
         ending.enter_context(patience)
         before = ledger.read_plan()
         with waiting(Patience(0.0)):
-            return lease, before, _plan(request, before)
+            plan = _plan(request, before)
+        if before is None:
+            refuse_other_objects(request.store, found, _arrays(plan))
+        return lease, before, plan
     before = ledger.read_plan()
     plan = _plan(request, before)
     ending.enter_context(patience)
@@ -275,6 +284,10 @@ def _begin(
         # Another converter was here while this one read headers: plan on what it left.
         before, plan = latest, _plan(request, latest)
     return lease, before, plan
+
+
+def _arrays(plan: Plan) -> set[str]:
+    return {layout.name for layout in plan.layouts} | {task.name for task in plan.static}
 
 
 @contextmanager

@@ -35,8 +35,10 @@ from pipelines.statistics import frame_moments
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-_UPLOADS = 4
-"""shards of a worker that are on their way at once"""
+_UPLOADS = 16
+"""shards of a worker that are on their way at once, at most"""
+_UPLOAD_BYTES = 320 * 1024**2
+"""of those shards together, unless a single one has more"""
 _RUN_BYTES = 2 * 1024**2
 """bytes of float32 frames that are decoded at a time: what stays in a cache until it is encoded,
 and what memory is taken and given back for without asking the system"""
@@ -64,8 +66,8 @@ def convert_shards(
 ) -> Iterator[ShardRecord | Exception]:
     """Make shards, publish each in one write, and commit its record to the ledger.
 
-    On a remote store the next shards are decoded while those before them are on their way: at most
-    four, so that a worker holds five compressed shards and no more.
+    On a remote store the next shards are decoded while those before them are on their way: a worker
+    holds one compressed shard and, of those on their way, at most sixteen with 320 MiB together.
 
     Yields
     ------
@@ -88,15 +90,22 @@ def _uploaded(
 ) -> Iterator[ShardRecord | Exception]:
     with ThreadPoolExecutor(_UPLOADS) as uploads:
         permitted = uploads.submit(_permitted, destination)
-        under_way: deque[Future[ShardRecord | Exception]] = deque()
+        under_way: deque[tuple[Future[ShardRecord | Exception], int]] = deque()
+        waiting_bytes = 0
         for task in tasks:
             made = _outcome(partial(_make, task, sources, destination))
-            if len(under_way) >= _UPLOADS:
-                yield under_way.popleft().result()
-            under_way.append(uploads.submit(_upload, made, permitted, destination))
+            size = 0 if isinstance(made, Exception) else made[0].bytes
+            while under_way and (
+                len(under_way) == _UPLOADS or waiting_bytes + size > _UPLOAD_BYTES
+            ):
+                outcome, sent = under_way.popleft()
+                waiting_bytes -= sent
+                yield outcome.result()
+            under_way.append((uploads.submit(_upload, made, permitted, destination), size))
+            waiting_bytes += size
             del made
         while under_way:
-            yield under_way.popleft().result()
+            yield under_way.popleft()[0].result()
 
 
 def _permitted(destination: Destination) -> None:

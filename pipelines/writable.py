@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 
 from pipelines import uri as places
 from pipelines.errors import UsageError
@@ -13,7 +14,8 @@ from pipelines.ledger import FOLDER
 def check_store_folder(store: str) -> None:
     """UsageError where a local folder cannot hold a store, and for places that only give.
 
-    An object storage is not asked: the lease, which comes first, says whether it takes anything.
+    An object storage is not asked: the lease, which comes first, says whether it takes anything,
+    and :func:`refuse_other_objects` sees what is there.
     """
     if not places.is_local(store):
         if reason := _gives_only(store):
@@ -23,11 +25,30 @@ def check_store_folder(store: str) -> None:
     path = places.local_path(store)
     entries = set(os.listdir(path)) if os.path.isdir(path) else set()
     if entries and not entries & {"zarr.json", FOLDER}:
-        raise UsageError(
-            "the folder holds something else than a store",
-            where=store,
-            remedy="give an empty or new folder as --store",
-        )
+        raise _other(store)
+
+
+def refuse_other_objects(store: str, entries: Iterable[str], own: Iterable[str]) -> None:
+    """UsageError where a prefix of an object storage holds something else than a store.
+
+    Parameters
+    ----------
+    entries:
+        What is there, seen while the lease was taken.
+    own:
+        Arrays that a run may have begun before it could write its plan.
+    """
+    found = set(entries)
+    if "zarr.json" not in found and found - {FOLDER} - set(own):
+        raise _other(store)
+
+
+def _other(store: str) -> UsageError:
+    return UsageError(
+        "the folder holds something else than a store",
+        where=store,
+        remedy="give an empty or new folder as --store",
+    )
 
 
 def refuse_unwritable(folder: str, what: str) -> None:

@@ -77,6 +77,11 @@ class Sides:
         convert_here(self.source, self.local)
         self.remote = f"{self.bucket}/kept"
         convert_here(self.source, self.remote)
+        self.keys = [
+            str(path.relative_to(self.local))
+            for path in self.local.rglob("*")
+            if path.is_file() and path.relative_to(self.local).parts[0] in (".ledger", "t2m")
+        ]
         for shard in sorted(self.local.glob("t2m/c/*/0/0")):
             place = f"{self.remote}/{shard.relative_to(self.local)}"
             if self._storage().cat_file(place) != shard.read_bytes():
@@ -122,8 +127,16 @@ class Sides:
         return processor_seconds(), sum(map(process_seconds, others))
 
     def _place(self, name: str) -> str:
+        """A new prefix, in which the server has the folders of the keys that will come.
+
+        An object storage has none. This server makes them as keys come, and where two requests
+        make the same one it may fail one of them, which then waits a second for its second try.
+        """
         self._runs += 1
-        return f"{self.bucket}/{name}{self._runs}"
+        place = f"{self.bucket}/{name}{self._runs}"
+        folders = sorted({key.rpartition("/")[0] for key in self.keys})
+        self._storage().pipe({f"{place}/{folder}/.folder": b"" for folder in folders}, batch_size=1)
+        return place
 
     def _storage(self) -> Any:
         import fsspec

@@ -13,7 +13,7 @@ import s3fs
 import xarray as xr
 
 from pipelines import lease
-from pipelines.convert import ConversionRequest, convert
+from pipelines.convert import ConversionRequest, convert, plan_conversion
 from pipelines.errors import PlatformError, UsageError
 from pipelines.plan import ConversionOptions
 from pipelines.static_fields import static_fields
@@ -143,6 +143,23 @@ def test_no_key_is_written_into_a_store(ray_beside_s3: S3Server, tmp_path: Path)
     assert not [name for name, content in objects(store).items() if secret in content]
 
 
+def test_a_prefix_with_other_objects_is_not_written_to(ray_beside_s3: S3Server, tmp_path: Path):
+    write_days(tmp_path / "a", 1)
+    bucket = ray_beside_s3.bucket()
+    upload(tmp_path / "a", f"{bucket}/archive")
+    before = objects(f"{bucket}/archive")
+    for request in (
+        ConversionRequest("weatherbench", str(tmp_path / "a"), f"{bucket}/archive", SMALL),
+        ConversionRequest("weatherbench", f"{bucket}/archive", bucket, SMALL),
+    ):
+        for verb in (plan_conversion, convert):
+            with pytest.raises(UsageError, match="something else than a store") as refused:
+                verb(request)
+            assert refused.value.where == request.store
+    assert before
+    assert objects(bucket) == {f"archive/{name}": data for name, data in before.items()}
+
+
 def test_a_wrong_key_is_refused_before_any_work(
     ray_beside_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -183,9 +200,9 @@ def test_a_conversion_to_s3_asks_for_little(
         relay.close()
     # The workers, which the relay does not see, write three shards and three records.
     objects = 12  # two each of five coordinates and flags, the variable's own and the root
-    assert new["PUT"] <= objects + 4, "a probe, the lease, and the plan twice"
+    assert new["PUT"] <= objects + 3, "the lease, and the plan twice"
     assert new["GET"] <= objects + 12
-    assert again["PUT"] <= 2, "the probe and the lease"
+    assert again["PUT"] <= 1, "the lease"
     assert again["GET"] <= objects + 12
 
 

@@ -203,8 +203,9 @@ def _take(uri: str, say: _Print, what: _What) -> Lease:
         with _exclusive(uri, what):
             held = _read(uri)
             if held is None or _is_dead(held) or _is_stale(held, waited_for, began):
-                _write(uri, mine)
-                break
+                if _set_down(uri, mine, instead_of=held):
+                    break
+                continue
         if held.host == mine.host or (waited_for and held.heartbeat != waited_for.heartbeat):
             raise _busy(uri, held, what)
         if waited_for is None:
@@ -268,7 +269,24 @@ def _read(uri: str) -> LeaseRecord | None:
 
 
 def _write(uri: str, record: LeaseRecord) -> None:
-    places.write_bytes(_place(uri), json.dumps(asdict(record)).encode())
+    places.write_bytes(_place(uri), _content(record))
+
+
+def _content(record: LeaseRecord) -> bytes:
+    return json.dumps(asdict(record)).encode()
+
+
+def _set_down(uri: str, mine: LeaseRecord, instead_of: LeaseRecord | None) -> bool:
+    """Write a lease; False where another process was first, as far as the storage can tell."""
+    if instead_of is not None or places.is_local(uri):
+        _write(uri, mine)
+        return True
+    if places.create_bytes(_place(uri), _content(mine)):
+        return True
+    if (now := _read(uri)) is None:
+        _write(uri, mine)  # over one that cannot be read
+        return True
+    return now.token == mine.token  # written by an attempt whose answer was lost
 
 
 @contextmanager

@@ -7,6 +7,7 @@ so that none can reach an attribute or a log.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -219,6 +220,29 @@ def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True
         ask(uri, "writing", lambda: fs.pipe_file(path, whole))
         return
     ask(uri, "writing", lambda: _write_here(path, data, durable))
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Write one object on an object storage where none stands; False: there is one.
+
+    A storage that knows no conditional requests writes over it and gives True.
+    """
+    fs, path = filesystem(uri)
+
+    def create() -> bool:
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EINVAL and "precondition" in repr(error.__cause__).lower():
+                return False  # which condition failed, not every storage says
+            if error.errno != errno.ENOSYS:
+                raise
+            fs.pipe_file(path, data)
+        return True
+
+    return ask(uri, "writing", create)
 
 
 def _write_here(path: str, data: bytes | Sequence[bytes], durable: bool) -> None:

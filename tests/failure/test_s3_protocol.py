@@ -18,6 +18,8 @@ from pipelines.archives.files import find_files
 from pipelines.errors import BusyError, SourceError, UsageError
 from pipelines.store import open_store
 from pipelines.writable import refuse_unwritable
+from tests import latency_proxy
+from tests.latency_proxy import LatencyProxy
 from tests.moto_server import moto
 from tests.object_storage import S3Server, in_environment, s3_server
 
@@ -66,6 +68,87 @@ def test_a_wrong_key_is_refused_by_every_entrance_with_what_to_check(bucket: str
             assert bucket in str(refused.value.where)
             assert "AWS_SECRET_ACCESS_KEY" in str(refused.value.remedy)
             assert wrong not in str(refused.value)
+
+
+def test_an_object_is_created_once_where_the_storage_knows_conditions(moto: S3Server):
+    with in_environment(moto.environment):
+        place = f"{moto.bucket()}/object"
+        assert places.create_bytes(place, b"first")
+        assert not places.create_bytes(place, b"second")
+        assert places.read_bytes(place) == b"first"
+
+
+class WithoutConditions(LatencyProxy):
+    """Answers conditional requests as storages do that have not implemented them."""
+
+    def _drops(self, head: bytes) -> bool:
+        self.conditional = b"if-none-match" in head.lower()
+        return False
+
+    def _is_one_too_many(self) -> bool:
+        return self.conditional
+
+
+def test_an_object_is_created_where_the_storage_refuses_conditions(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+):
+    answer = b"<Error><Code>NotImplemented</Code><Message>no such header</Message></Error>"
+    head = f"HTTP/1.1 501 Not Implemented\r\nContent-Length: {len(answer)}\r\nConnection: close"
+    monkeypatch.setattr(latency_proxy, "_SLOW_DOWN", head.encode() + b"\r\n\r\n" + answer)
+    place = f"{s3_server.bucket()}/object"
+    relay = WithoutConditions(s3_server.port, 0.0)
+    try:
+        with in_environment({"AWS_ENDPOINT_URL": relay.endpoint}):
+            assert places.create_bytes(place, b"first")
+    finally:
+        relay.close()
+    assert relay.counts()["PUT"] >= 2
+    assert places.read_bytes(place) == b"first"
+
+
+@pytest.fixture
+def taken_meanwhile(monkeypatch: pytest.MonkeyPatch) -> list[lease.Lease]:
+    """The lease that another one takes while this process looks for it the first time."""
+    read, others = lease._read, []
+    looked = iter([False])
+
+    def look(uri: str) -> lease.LeaseRecord | None:
+        seen = read(uri)
+        if not next(looked, True):
+            others.append(lease.acquire(uri))
+        return seen
+
+    monkeypatch.setattr(lease, "_read", look)
+    return others
+
+
+def test_of_two_who_find_no_lease_the_second_to_write_is_refused(
+    moto: S3Server, taken_meanwhile: list[lease.Lease]
+):
+    with in_environment(moto.environment):
+        store = f"{moto.bucket()}/store"
+        with pytest.raises(BusyError, match="another process writes"):
+            lease.acquire(store)
+        [other] = taken_meanwhile
+        other.check()
+        other.release()
+
+
+def test_where_conditions_are_ignored_the_first_to_write_notices(
+    s3_server: S3Server, taken_meanwhile: list[lease.Lease]
+):
+    with lease.hold(f"{s3_server.bucket()}/store") as held:
+        [first] = taken_meanwhile
+        with pytest.raises(BusyError, match="took the store over"):
+            first.check()
+        first.release()
+        held.check()
+
+
+def test_a_lease_that_cannot_be_read_is_replaced(bucket: str):
+    places.write_bytes(f"{bucket}/.ledger/lease.json", b"{")
+    with lease.hold(bucket) as held:
+        held.check()
 
 
 def leave(store: str, record: lease.LeaseRecord) -> None:

@@ -69,11 +69,13 @@ class OpenstlMetrics(StreamingMetrics):
             similarity = ssim_map(forecast, truth, float(data_range))
             sums[f"ssim_{data_range}"] = by_lead(similarity)
             sums["windows"] = frames * np.prod(similarity.shape[2:])
+        # NaN sums in place of counts that would pass a missing pixel for no event.
+        broken = 0.0 * by_lead(true)
         for threshold in self.thresholds:
             forecast_event, event = clipped >= threshold, true >= threshold
-            sums[f"hits_ge_{threshold}"] = by_lead(forecast_event & event)
-            sums[f"misses_ge_{threshold}"] = by_lead(~forecast_event & event)
-            sums[f"false_alarms_ge_{threshold}"] = by_lead(forecast_event & ~event)
+            sums[f"hits_ge_{threshold}"] = by_lead(forecast_event & event) + broken
+            sums[f"misses_ge_{threshold}"] = by_lead(~forecast_event & event) + broken
+            sums[f"false_alarms_ge_{threshold}"] = by_lead(forecast_event & ~event) + broken
         return sums
 
     def scores(self, sums: Sums) -> Sums:

@@ -175,7 +175,11 @@ def test_motionrnn_events_begin_at_twice_the_threshold_less_thirty():
 def test_a_missing_pixel_makes_the_papers_scores_nan(pair):
     pred, true = pair
     true[0, 0, 0, 4, 4] = np.nan
-    for protocol, options in (("srvp", {}), ("motionrnn", {"thresholds": (30,)})):
+    for protocol, options in (
+        ("openstl", {}),
+        ("srvp", {}),
+        ("motionrnn", {"thresholds": (30,)}),
+    ):
         assert all(math.isnan(value) for value in score(pred, true, protocol, **options).values())
 
 

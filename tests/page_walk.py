@@ -1,9 +1,8 @@
-"""Pages as someone follows them: their commands in order, in a folder, in this process."""
+"""Pages as someone follows them: commands and Python in order, in a folder, in this process."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import pytest
 from jobs.forecasts import report
 from jobs.training import job as training
 from jobs.training.options import TrainOptions
+from tests.pages import page_commands, page_python
 from tests.training_runs import job, write_untrained_run
 
 SHELL = ("printf",)
@@ -40,24 +40,6 @@ NOT_HERE = {
     "bash": "the checks of a landing, of which these tests are a part",
 }
 """first word of a command -> why it is not run here"""
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-
-
-def page_commands(page: Path) -> list[str]:
-    """The commands in a page's shell blocks, which name no language; several lines are joined.
-
-    A job on an indented line is such a block as well.
-    """
-    text = re.sub(r"^ {4}(python jobs/.*\n)", r"```\n\1```\n", page.read_text(), flags=re.M)
-    blocks = (block for language, block in BLOCK.findall(text) if not language)
-    lines = "".join(re.sub(r" *\\\n *", " ", block) for block in blocks).splitlines()
-    commands = (line.partition("  # ")[0].strip().removeprefix("$ ") for line in lines)
-    return [command for command in commands if command]
-
-
-def page_python(page: Path) -> list[str]:
-    """A page's blocks of Python."""
-    return [text for language, text in BLOCK.findall(page.read_text()) if language == "python"]
 
 
 def tiny(options: TrainOptions, every: int = 200) -> TrainOptions:
@@ -129,6 +111,23 @@ class Walk:
             done = job(words[1].removeprefix("jobs/"), *words[2:])
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         self.said += done.stdout
+
+    def python(self, page: Path, **given: Any) -> dict[str, Any]:
+        """Run all the Python of a page as one module, where its commands were run.
+
+        ``given`` are the names that the page takes for the reader's own; returns all names.
+        """
+        assert page_python(page), page.name
+        names = {"__name__": page.stem, **given}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            for code in page_python(page):
+                above = page.read_text().partition(code)[0].count("\n")
+                for place, here in self.places.items():
+                    code = code.replace(f'"{place}"', f'"{here}"')
+                # Blank lines above it, so that an error is said to be on its line of the page.
+                exec(compile("\n" * above + code, str(page), "exec"), names)
+        return names
 
     def _here(self, word: str) -> str:
         for place, here in self.places.items():

@@ -17,13 +17,13 @@ from pipelines.convert import ConversionRequest
 from pipelines.ledger import ShardRecord
 from pipelines.statistics import MOMENTS
 from pipelines.store import open_store
-from tests.conftest import ROOT
+from tests.pages import DOCS, page_python
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.radar_files import five_minutes, knmi_folder
 from tests.pipelines.small_archives import fields, hourly, write_netcdf, write_traffic
 from tests.pipelines.static_archives import converted
 
-PAGE = ROOT / "docs" / "store-format.md"
+PAGE = DOCS / "store-format.md"
 SIZES = {"chunk_frames": 4, "shard_frames": 8}
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -58,10 +58,6 @@ def quoted(cell: str) -> list[str]:
 def first_quoted(heading: str) -> dict[str, list[str]]:
     """Name in the first cell -> the other cells."""
     return {quoted(row[0])[0]: row[1:] for row in rows(heading)}
-
-
-def code(heading: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", section(heading), re.S)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +333,7 @@ def test_every_object_is_one_of_those_that_the_page_lists(store):
 def test_the_readers_on_the_page_read_the_values(stores, tmp_path, monkeypatch):
     (tmp_path / "t2m.zarr").symlink_to(stores["days"])
     monkeypatch.chdir(tmp_path)
-    with_xarray, with_zarr = code("Reading it")
+    with_xarray, with_zarr, fingerprint, _ = page_python(PAGE)
     names: dict[str, Any] = {}
     exec(with_xarray, names)
     opened = open_store(str(stores["days"]))
@@ -354,7 +350,6 @@ def test_the_readers_on_the_page_read_the_values(stores, tmp_path, monkeypatch):
     )
     assert len(names["normalised"]) > 5
 
-    (fingerprint,) = code("Statistics")
     exec(fingerprint, names)
     assert names["fingerprint"] == opened.fingerprint
 
@@ -362,7 +357,7 @@ def test_the_readers_on_the_page_read_the_values(stores, tmp_path, monkeypatch):
 def test_the_moments_are_unpacked_as_the_page_says(stores):
     path = stores["days"] / ".ledger" / "t2m" / "000000.json"
     names: dict[str, Any] = {"np": np, "record": json.loads(path.read_text())}
-    (unpack,) = code("A record")
+    *_, unpack = page_python(PAGE)
     exec(unpack, names)
     record = ShardRecord.from_bytes(path.read_bytes())
     np.testing.assert_array_equal(names["moments"], record.moments)

@@ -1,10 +1,11 @@
-"""The pages' commands, run in their order as they stand there.
+"""The pages' commands and Python, run in their order as they stand there.
 
 Each page is walked in a folder of its own: what the page calls FOLDER is a small archive made
 here, trainings are those of the page with a model of four channels and a few windows, and every
 other option is the page's. Commands run in this process, as ``tests.training_runs.job`` does; the
 start of a process is what tests/jobs/test_scripts.py is about. Every command of every page is run
-here, or stands in tests/page_walk.py with the test that runs it or the reason why none can.
+here, or stands in tests/page_walk.py with the test that runs it or the reason why none can. The
+Python of a page is run where its commands were; tests/test_page_python.py sees that all of it is.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from gmg_model import create_model, list_models, load_exported, registry
 from gmg_model.training import Optimisation, OptimisationConfig
 from jobs.training import job as training
 from jobs.training.checkpoints import load_checkpoint
+from pipelines.archives.radar import bom_rf3
 from pipelines.splits import read_splits_file
 from tests.conftest import ROOT
-from tests.page_walk import BLOCK, NOT_HERE, SHELL, Walk, page_commands, page_python, tiny
+from tests.page_walk import NOT_HERE, SHELL, Walk, tiny
+from tests.pages import BLOCK, DOCS, PAGES, page_commands, page_python
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.radar_files import five_minutes, knmi_folder
 from tests.pipelines.small_archives import hourly, write_netcdf
 from tests.pipelines.static_archives import constants
 from tests.training_runs import small_options, write_untrained_run
 
-DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 NOT_WALKED = {
     "cluster.md": "on clusters and buckets that are not here: the job API, the autoscaler and two "
     "nodes are tests/cluster, the files for ray up and kubectl tests/infra; options are parsed in "
@@ -110,13 +111,8 @@ def test_the_picture_of_the_readme_is_drawn_from_a_run(quickstart: Walk, tmp_pat
         assert shown.width == drawn.width
 
 
-def test_the_lines_of_python_in_the_quickstart_give_the_same_forecast(
-    quickstart: Walk, monkeypatch: pytest.MonkeyPatch
-):
-    [code] = page_python(DOCS / "quickstart.md")
-    monkeypatch.chdir(quickstart.folder)
-    names: dict[str, Any] = {}
-    exec(code, names)
+def test_the_lines_of_python_in_the_quickstart_give_the_same_forecast(quickstart: Walk):
+    names = quickstart.python(DOCS / "quickstart.md")
     with xr.open_dataset(quickstart.folder / "forecast.nc") as forecast:
         values = forecast["t2m"].values.reshape(np.shape(names["forecast"]))
     np.testing.assert_allclose(np.asarray(names["forecast"]), values, rtol=1e-5)
@@ -131,6 +127,15 @@ def test_the_commands_of_the_readme_run_beside_those_of_the_quickstart(
         "jobs/reprocess.py",
         "jobs/train_weatherbench.py",
     ]
+
+
+def test_the_python_of_the_readme_makes_a_model_and_loads_a_trained_one(quickstart: Walk):
+    names = quickstart.python(ROOT / "README.md")
+    assert names["forecast"].shape == (1, 12, 1, 32, 64)
+    best = load_checkpoint(str(quickstart.folder / "runs/first"))
+    for name, weights in names["trained"].state_dict().items():
+        torch.testing.assert_close(weights, best.tensors[name], rtol=0, atol=0)
+    assert not names["trained"].training
 
 
 def test_reprocessing_as_its_page_says(walk: Walk):
@@ -157,6 +162,12 @@ def test_history_as_its_page_says(walk: Walk):
     walk.page(DOCS / "history.md")
     assert "nothing to do" not in walk.said
     assert len(walk.walked) == 3
+    snapshot = re.search(r"(\w{20})  +run of", walk.said)
+    assert snapshot, walk.said
+    walk.places = {"R3DK6TW6V1ZCM33TF0NG": snapshot[1]}
+    history = walk.python(DOCS / "history.md")["dataset"]
+    with xr.open_zarr(walk.folder / "t2m.zarr") as store:
+        xr.testing.assert_identical(history.load(), store.load())
 
 
 def test_static_fields_and_regridding_as_the_weather_page_says(walk: Walk, tmp_path: Path):
@@ -176,6 +187,14 @@ def test_static_fields_and_regridding_as_the_weather_page_says(walk: Walk, tmp_p
     walk.page(DOCS / "weather.md")
     assert xr.open_zarr(tmp_path / "era5.zarr")["t2m"].shape[1:] == (32, 64)
     assert (tmp_path / "forecast.nc").exists()
+    names = walk.python(DOCS / "weather.md")
+    static = names["static"]
+    torch.testing.assert_close(static.mean((1, 2)), torch.zeros(2), rtol=0, atol=1e-5)
+    frames = torch.randn(1, 2, 1, 8, 8)
+    with torch.no_grad():
+        bound, given = names["model"](frames, 1), names["model"](frames, 1, static=static)
+        assert not torch.equal(bound, names["model"](frames, 1, static=-static))
+    torch.testing.assert_close(bound, given)
 
 
 def write_globe(folder: Path, shape: tuple[int, int]) -> None:
@@ -199,6 +218,9 @@ def test_radar_composites_as_their_page_says(walk: Walk, composites: str):
     walk.places = {"FOLDER": composites, "128x128": "4x4"}
     walk.page(DOCS / "radar.md")
     assert xr.open_zarr(walk.folder / "radar.zarr")["reflectivity"].shape[1:] == (4, 4)
+    functions = ("recognises", "times", "quantities", "read")
+    given = {name: getattr(bom_rf3, name) for name in functions}
+    assert walk.python(DOCS / "radar.md", **given)["FORMAT"] == bom_rf3.FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -229,8 +251,8 @@ def test_forecasts_and_scores_as_their_page_says(quickstart: Walk, composites: s
 
     walk = Walk(
         quickstart.folder,
-        # `exported` is there from the quickstart, and eight workers are two.
-        {"FOLDER": composites, "exported": "exported-again", "8": "2", "20": "3"},
+        # Eight workers are two.
+        {"FOLDER": composites, "8": "2", "20": "3"},
         {
             "runs/a": again("runs/a"),
             "runs/b": again("runs/b"),
@@ -242,6 +264,26 @@ def test_forecasts_and_scores_as_their_page_says(quickstart: Walk, composites: s
     period = json.loads((quickstart.folder / "forecasts.zarr/zarr.json").read_text())
     assert period["consolidated_metadata"]["metadata"]
     assert (quickstart.folder / "comparison.csv").read_text().count("\n") > 10
+    frames = newest_frames(quickstart)
+    names = walk.python(DOCS / "forecasts.md", frames=frames)
+    made = names["forecasts"]
+    assert made["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    assert made["t2m"].attrs["units"] == "K"
+    assert made["valid_time"].dims == ("init_time", "lead_time")
+    check_exported(names, frames)
+
+
+def newest_frames(quickstart: Walk) -> np.ndarray:
+    """(12, 1, 8, 8) in kelvin."""
+    with xr.open_zarr(quickstart.folder / "t2m.zarr") as store:
+        return store["t2m"].values[-12:, None]
+
+
+def check_exported(names: dict[str, Any], frames: np.ndarray) -> None:
+    """A page's forecast by an exported model is in kelvin, for as many frames as it says."""
+    assert names["forecast"].shape == (12, 1, 8, 8)
+    assert abs(names["forecast"].mean() - frames.mean()) < 10
+    np.testing.assert_array_equal(names["forecast"], names["forecaster"](frames))
 
 
 def test_training_an_ensemble_as_the_page_of_models_says(quickstart: Walk, tmp_path: Path):
@@ -297,6 +339,8 @@ def test_what_the_page_of_training_says(quickstart: Walk, tmp_path: Path):
     walk = Walk(tmp_path, {"STORE": str(quickstart.folder / "t2m.zarr"), "RUN": "run"})
     walk.page(DOCS / "training.md")
     assert load_exported(tmp_path / "exported").record["window"]["horizon"] == 12
+    frames = newest_frames(quickstart)
+    check_exported(walk.python(DOCS / "training.md", frames=frames), frames)
 
 
 def test_the_studies_of_real_archives_can_be_begun(shared: Path, tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,15 +13,16 @@ from pipelines import archives
 from pipelines.archives.files import reading
 from pipelines.convert import ConversionRequest, plan_conversion
 from pipelines.errors import SourceError
+from tests.conftest import ROOT
+from tests.pages import DOCS, page_python
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "adding-an-archive.md"
+PAGE = DOCS / "adding-an-archive.md"
 
 
 @pytest.fixture
 def charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of daily charts with a day missing, and the module of the page in its place."""
-    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    [code] = page_python(PAGE)
     assert len(code.splitlines()) < 100
     module = ModuleType("pipelines.archives.ice_charts")
     monkeypatch.setitem(sys.modules, module.__name__, module)

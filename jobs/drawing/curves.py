@@ -15,6 +15,11 @@ _MOST_TICKS = 8
 _LEGEND_ROW = 0.23
 """inches of one row of a legend"""
 
+_LEGEND_LETTERS = 46
+"""in one row of a legend, with what stands for the handles"""
+_LEGEND_HANDLE = 6
+"""letters"""
+
 Band = tuple[Sequence[float], Sequence[float]]
 """lower and upper ends"""
 
@@ -72,8 +77,16 @@ def spectra(
         x = np.asarray(wavelengths, float)
         lasting = np.isfinite(x) & (x > 0)
         for name, values in series.items():
-            look = line(name, _place(name, order or list(series))) | {"marker": ""}
-            axes.plot(x[lasting], np.asarray(values, float)[lasting], label=name, **look)
+            look = line(name, _place(name, order or list(series)))
+            every = max(1, int(lasting.sum()) // _MOST_TICKS)
+            axes.plot(
+                x[lasting],
+                np.asarray(values, float)[lasting],
+                label=name,
+                markersize=4,
+                markevery=every,
+                **look,
+            )
         axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
         axes.invert_xaxis()
         axes.xaxis.set_major_formatter("{x:g}")
@@ -177,8 +190,7 @@ def training_curve(steps: Sequence[int], losses: Sequence[float], chosen: int) -
 
 def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    columns = 2 if sum(map(len, labels)) + 6 * len(labels) > 46 else len(labels)
-    columns = 1 if max(map(len, labels), default=0) > 24 else columns
+    columns = next((n for n in (len(labels), 2) if _letters(labels, n) <= _LEGEND_LETTERS), 1)
     if handles:
         # Rows of a long legend take no room from the chart.
         rows = -(-len(labels) // max(1, columns))
@@ -191,6 +203,12 @@ def _legend(figure: Any, axes: Any) -> None:
             frameon=False,
             handlelength=3.2,
         )
+
+
+def _letters(labels: Sequence[str], columns: int) -> int:
+    """Width of a legend in letters; its columns are filled one after another."""
+    parts = np.array_split([len(label) for label in labels], max(1, columns))
+    return sum(int(part.max(initial=0)) + _LEGEND_HANDLE for part in parts)
 
 
 def _place(name: str, order: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from jobs.drawing.style import STYLE, png
 
 WIDTH = 4.4
 """inches of a map with its margins"""
-_LEFT, _RIGHT, _TOP, _BELOW, _BAR = 0.92, 0.12, 0.08, 0.52, 0.62
+_LEFT, _RIGHT, _TOP, _BELOW, _BAR = 0.92, 0.12, 0.08, 0.52, 0.68
 _DPI = 130
 _DRAWN_PIXELS = 600
 """along one side at most; larger grids are averaged"""
@@ -127,7 +127,7 @@ def colour_bar(figure: Any, style: MapStyle) -> None:
     width, height = figure.get_size_inches()
     length = min(width, 6.0) - _LEFT - _RIGHT
     left = (width - length + _LEFT - _RIGHT) / 2
-    place = figure.add_axes((left / width, 0.42 / height, length / width, 0.13 / height))
+    place = figure.add_axes((left / width, 0.48 / height, length / width, 0.13 / height))
     colours, norm = style.palette.scale(style.low, style.high)
     bar = figure.colorbar(
         ScalarMappable(norm, colours),

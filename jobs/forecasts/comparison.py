@@ -161,7 +161,10 @@ def _label(record: dict[str, Any]) -> str:
     *_, parent, name = ("", *str(record["checkpoint_uri"]).rstrip("/").split("/"))
     members = f", {record['members']} members" if (record.get("members") or 1) > 1 else ""
     run = parent if name.startswith(PREFIX) else name
-    return f"{record['model']} {run} step {record['step']}{members}"
+    model = str(record["model"])
+    # Runs are often named by their model, and need it no second time.
+    name = run if run.startswith(model) else f"{model} {run}"
+    return f"{name} step {record['step']}{members}"
 
 
 def _close(one: float | None, other: float | None) -> bool:

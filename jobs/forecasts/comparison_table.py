@@ -67,7 +67,9 @@ def table(evaluations: Sequence[Scored], protocol: str, sums: Sums) -> list[str]
         names = shown(overall)
         heads = [_LABELS.get(name, name) for name in names]
         columns = [column([_value(row.get(name)) for row in overall.values()]) for name in names]
-        lines += ["", f"{variable}, {described['units']}"]
+        # CF writes "1" for what has no unit; people write nothing.
+        units = described["units"] if described["units"] != "1" else ""
+        lines += ["", ", ".join(filter(None, (variable, units)))]
         lines += _aligned(["", *heads], [[k, *v] for k, *v in zip(overall, *columns, strict=True)])
         pairs = pairs_of(evaluations, sums, variable, protocol)
         lines += ["", f"differences of {heads[0]}, first less second"]

@@ -24,7 +24,7 @@ from jobs.forecasts.grouping import WindowGroups
 from jobs.forecasts.intervals import draw, plan_bootstrap, with_intervals
 from jobs.forecasts.matching import refuse_leak
 from jobs.forecasts.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
-from jobs.forecasts.scores import Evaluation, Example, Grid, GroupScores
+from jobs.forecasts.scores import Bootstrap, Evaluation, Example, Grid, GroupScores
 from pipelines.climatology import Climatology
 from pipelines.errors import UsageError
 from pipelines.kept_climatology import kept_climatology
@@ -127,7 +127,7 @@ def evaluate(
         members=selection.members,
         seed=seed,
         bootstrap=bootstrap,
-        notes=(*notes, *_notes(found, normalisation, size)),
+        notes=(*notes, *_notes(found, normalisation, size, bootstrap)),
         fields=None if found.fields is None else found.fields.result(),
         sums=DailySums.of(
             by_window, [g.label for g in groups], scorer.options, found.sums, bootstrap.unit
@@ -220,7 +220,9 @@ def _group_scores(
     return replace(scores, **with_intervals(scores, sums, counts_rd))
 
 
-def _notes(found: BlockScores, normalisation: Normalisation, map_bytes: int) -> list[str]:
+def _notes(
+    found: BlockScores, normalisation: Normalisation, map_bytes: int, bootstrap: Bootstrap
+) -> list[str]:
     """What the windows themselves take from the scores."""
     notes = []
     filled = "mean" if normalisation.kind == "standardise" else "minimum"
@@ -234,6 +236,8 @@ def _notes(found: BlockScores, normalisation: Normalisation, map_bytes: int) -> 
             f"{found.truth.share_missing:.2%} of the pixels to forecast are missing; protocols "
             "that know no missing pixels have no score where one is"
         )
+    if bootstrap.resamples and bootstrap.none:
+        notes.append(f"no intervals ({bootstrap.none}): what is better may be so by chance")
     if found.fields is None:
         notes.append(f"no maps of errors: their sums would take {map_bytes / 2**30:.1f} GiB")
     return notes

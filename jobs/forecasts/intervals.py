@@ -33,7 +33,7 @@ def plan_bootstrap(unit: str, units: int, resamples: int, seed: int) -> Bootstra
     if resamples < 1:
         none = "none was asked for"
     elif units < FEWEST_UNITS:
-        none = f"{units} x {unit}: fewer than {FEWEST_UNITS} say nothing"
+        none = f"too few units, {units} where {FEWEST_UNITS} are needed, each a {unit}"
     return Bootstrap(unit, units, resamples, LEVEL, seed, none)
 
 

@@ -51,6 +51,8 @@ class Case:
     """One window."""
 
     rank: str
+    given: str
+    """the last frame that the model was given"""
     first: str
     last: str
     rmse: str
@@ -123,6 +125,7 @@ def case(evaluation: Evaluation, example: Example, drawn: list[Quantity]) -> Cas
             rows.append(Row(caption, tuple(pictures)))
     return Case(
         example.rank,
+        moment(example.seen_labels[-1]),
         moment(example.labels[0]),
         moment(example.labels[-1]),
         wording.number(example.rmse),

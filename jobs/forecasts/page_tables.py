@@ -78,10 +78,12 @@ def _table(evaluation: Evaluation, protocol: str, item: GroupScores) -> dict[str
     columns = []
     first = next(iter(scores))
     names = [name for name in scores[first] if all(name in found for found in scores.values())]
-    for name in names:
+    names = [name for name in names if column_of(name)[0]]
+    # A score that nothing has takes no column, unless no score has more.
+    empty = [name for name in names if all(np.isnan(found[name]) for found in scores.values())]
+    absent = empty if len(empty) < len(names) else []
+    for name in (name for name in names if name not in absent):
         heading, units, better = column_of(name)
-        if not heading:
-            continue
         values = [scores[forecast][name] for forecast in scores]
         units = units_of(item) if units == "units" else units
         beside = scores[first].get("rmse") if name == "bias" else None
@@ -103,10 +105,12 @@ def _table(evaluation: Evaluation, protocol: str, item: GroupScores) -> dict[str
     notes = {
         "openstl": f"Scale: {evaluation.openstl_scale}.",
         "ensemble": f"{evaluation.members} members." if evaluation.members else "",
+        "radar": f"Thresholds in {item.group.units} unless they say otherwise.",
     }
     return {
         "protocol": protocol,
         "note": notes.get(protocol, ""),
+        "absent": [column_of(name)[0] for name in absent],
         "columns": columns,
         "rows": list(scores),
         "models": [name for name in scores if name not in BASELINES],

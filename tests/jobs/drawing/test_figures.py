@@ -72,6 +72,18 @@ def test_lead_times_are_marked_by_round_numbers():
     assert ">15<" not in svg
 
 
+def test_a_legend_of_long_names_has_as_many_columns_as_fit():
+    def rows_of_legend(*names: str) -> int:
+        svg = curves.curves("t", [1, 2], {name: [1, 2] for name in names}, "x", "y")
+        places = [re.search(rf'<text[^>]*y="([\d.]+)"[^>]*>{name}<', svg) for name in names]
+        return len({place[1] for place in places if place})
+
+    assert rows_of_legend("model", "persistence") == 1
+    assert rows_of_legend("a-model-of-21-letters", "b-model-of-21-letters") == 2
+    assert rows_of_legend("a-model-of-21-letters", "b-model-of-21-letters", "model", "other") == 2
+    assert rows_of_legend(*(f"a-model-of-twenty-six-{i:04d}" for i in range(4))) == 4
+
+
 def test_a_spectrum_runs_from_long_waves_to_short_ones():
     waves = [64.0, 32.0, 16.0, 8.0, 4.0, 2.0]
     series = {"truth": [1e3, 4e2, 1e2, 1e1, 1.0, 0.1], "model": [1e3, 4e2, 1e2, 8.0, 0.1, 1e-3]}

@@ -100,6 +100,11 @@ def test_models_and_baselines_stand_in_one_table(pair):
     assert sum(line.startswith("climatology") for line in lines) == 1
 
 
+def test_a_run_that_is_named_by_its_model_has_the_name_once(pair, tmp_path):
+    files = [write(tmp_path, pair.store, name) for name in ("gmg-s-0", "gmg-s-1")]
+    assert [one.label for one in read_evaluations(files)] == ["gmg-s-0 step 40", "gmg-s-1 step 40"]
+
+
 def test_the_csv_holds_every_score_at_every_lead(pair):
     rows = list(csv.DictReader(io.StringIO(as_csv(pair.scored, pair.sums))))
     chosen = [

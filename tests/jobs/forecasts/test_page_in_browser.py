@@ -131,7 +131,7 @@ def test_every_picture_is_drawn_and_nothing_is_wider_than_the_screen(
     found = json.loads(match[1].replace("&quot;", '"'))
     assert found["inner"] == 1200
     assert found["wide"] <= 1200
-    assert found["pictures"] == 3 * 4 + 1
+    assert found["pictures"] == 3 * 4 + 2
     assert found["broken"] == 0
     assert found["charts"] >= 300
 

@@ -19,7 +19,7 @@ from jobs.forecasts.baselines import persistence
 from jobs.forecasts.destination import destinations, refuse_unwritable
 from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.motion import Motion
-from jobs.forecasts.page_cases import case, quantities
+from jobs.forecasts.page_cases import case, moment, quantities
 from jobs.forecasts.page_tables import score_tables
 from jobs.forecasts.report import Provenance, contents, fill, render, write_report
 from jobs.forecasts.scores import Evaluation
@@ -119,8 +119,9 @@ def test_the_page_loads_nothing(made):
 def test_every_picture_is_whole_and_says_what_it_shows(made):
     pictures = [attrs for tag, attrs in Loads(made.page).tags if tag == "img"]
     maps = [attrs for attrs in pictures if "image/png" in str(attrs["src"])]
-    # windows x leads x (truth, forecast, error, persistence), RMSE of two and a bias, motion.
-    assert len(maps) == 3 * 3 * 4 + 3 + 3
+    # windows x leads x (truth, forecast, error, persistence), RMSE of two and a bias, motion, and
+    # what stands for the animation where nothing moves.
+    assert len(maps) == 3 * 3 * 4 + 3 + 3 + 1
     for attrs in pictures:
         data = base64.b64decode(str(attrs["src"]).partition(",")[2])
         assert data.startswith((b"\x89PNG", b"GIF89a"))
@@ -135,14 +136,54 @@ def test_the_page_is_small_enough_to_send(made):
     assert len(made.page) < 6_000_000
 
 
-def test_the_animation_has_a_still_picture_for_those_who_want_nothing_to_move(made):
-    tags = Loads(made.page).tags
-    (source,) = (attrs for tag, attrs in tags if tag == "source")
-    assert "prefers-reduced-motion: reduce" in str(source["media"])
-    assert str(source["srcset"]).startswith("data:image/png;base64,")
-    after = tags[tags.index(("source", source)) + 1]
-    assert after[0] == "img"
-    assert str(after[1]["src"]).startswith("data:image/gif;base64,")
+def test_the_animation_has_a_still_picture_for_paper_and_those_who_want_nothing_to_move(made):
+    shown = {attrs["class"]: attrs for tag, attrs in Loads(made.page).tags if "class" in attrs}
+    assert str(shown["moving"]["src"]).startswith("data:image/gif;base64,")
+    assert str(shown["still"]["src"]).startswith("data:image/png;base64,")
+    (rules,) = re.findall(
+        r"@media print, \(prefers-reduced-motion: reduce\) {(.*?)}\s*}", made.page, re.DOTALL
+    )
+    assert ".film .moving { display: none; }" in rules
+    assert ".film .still { display: block;" in rules
+
+
+def test_a_case_says_from_when_it_is_and_times_are_not_broken(made):
+    example = made.evaluation.examples[0]
+    given, first, last = (
+        f'<span class="time">{moment(label)}</span>'
+        for label in (example.seen_labels[-1], example.labels[0], example.labels[-1])
+    )
+    assert f"Forecast from {given}, valid {first} to {last}; RMSE" in made.page
+    assert f"+1 h, valid {first}</h3>" in made.page
+    assert not re.search(r'(alt|aria-label)="[^"]*<', made.page)
+
+
+def test_a_score_that_no_forecast_has_takes_no_column_and_is_named(made):
+    (item,) = made.evaluation.scores
+    protocols = {
+        "strict": {
+            name: {**result, "overall": {**result["overall"], "ssim": float("nan")}}
+            for name, result in item.protocols["strict"].items()
+        }
+    }
+    evaluation = without_pictures(
+        made, scores=(dataclasses.replace(item, hours={}, protocols=protocols),)
+    )
+    (table,) = score_tables(evaluation, evaluation.scores[0], "strict")
+    assert [one["heading"] for one in table["columns"]] == ["RMSE", "MAE", "Bias", "PSNR"]
+    page = render(evaluation, made.provenance, made.store, "strict")
+    assert "Without a value: SSIM." in page
+
+
+def test_a_name_that_begins_as_its_variable_does_not_give_it_twice(made):
+    (group,) = made.shown["groups"]
+    named = {**group, "label": "t2m", "units": "K"}
+    for name, heading in (
+        ("2 metre temperature", "2 metre temperature (t2m), K"),
+        ("t2m (2 metre temperature)", "t2m (2 metre temperature), K"),
+    ):
+        page = fill({**made.shown, "groups": [{**named, "name": name}]})
+        assert f"<h2>{heading}</h2>" in page
 
 
 def test_the_page_is_ordered_for_those_who_hear_it(made):

@@ -186,11 +186,13 @@ def test_the_same_seed_gives_the_same_intervals_and_another_does_not(store, eval
 def test_few_days_have_no_intervals_and_the_reason_is_told(store):
     evaluation = run(store, max_windows=4)
     assert evaluation.bootstrap is not None
-    assert "fewer than 5" in str(evaluation.bootstrap.none)
+    assert "too few units, 4 where 5 are needed" in str(evaluation.bootstrap.none)
+    assert any(note.startswith("no intervals (too few units") for note in evaluation.notes)
     assert evaluation.scores[0].intervals == {}
     asked = run(store, max_windows=8, resamples=0)
     assert asked.bootstrap is not None
     assert asked.bootstrap.none == "none was asked for"
+    assert asked.notes == ()
 
 
 def test_a_score_that_many_resamples_lack_has_no_interval():

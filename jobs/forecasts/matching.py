@@ -58,6 +58,7 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
             store,
             f"the checkpoint was trained with statistics {checkpoint.fingerprint[:12]}",
             f"the store has {store.fingerprint[:12]}",
+            "convert with the splits that it was trained with (--splits), ",
         )
 
 
@@ -139,11 +140,13 @@ def _touch(one: Sequence[Any], other: Sequence[Any]) -> bool:
     return bool(first <= other_last and other_first <= last)
 
 
-def _mismatch(checkpoint: Checkpoint, store: Store, ours: str, theirs: str) -> StoreError:
+def _mismatch(
+    checkpoint: Checkpoint, store: Store, ours: str, theirs: str, besides: str = ""
+) -> StoreError:
     return StoreError(
         f"{ours}, and {theirs}",
         where=f"{checkpoint.uri} and {store.uri}",
-        remedy="give the store that the checkpoint was trained on, or train on this one",
+        remedy=f"give the store that the checkpoint was trained on, {besides}or train on this one",
     )
 
 

@@ -53,14 +53,19 @@ def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
     Raises
     ------
     UsageError
-        The model has no noise to draw members from.
+        The model has no noise to draw members from, or there are fewer than one.
     """
     ensemble = model if isinstance(model, EnsembleForecaster) else None
-    if ensemble is None or (members > 1 and not ensemble.noise) or members < 1 or seed < 0:
+    if members < 1 or seed < 0:
         raise UsageError(
-            f"no {members} members with seed {seed} from this model: more than one want a model "
-            "that was trained with noise, members are 1 or more, and a seed is 0 or more",
-            remedy="leave --members out, or give a model that was made with noise",
+            f"no {members} members with seed {seed}",
+            remedy="give --members of 1 or more, and a --seed of 0 or more",
+        )
+    if ensemble is None or (members > 1 and not ensemble.noise):
+        raise UsageError(
+            f"no {members} members from this model: it was not trained with noise, and all of "
+            "them would be the same",
+            remedy="leave --members out, or give a model that was trained with noise",
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ensemble = ensemble.to(device).float().eval()

@@ -164,8 +164,9 @@ def summary(made: Prediction) -> list[str]:
     lines = [f"left out {init}: {reason}" for init, reason in made.left_out[:SHOWN]]
     if len(made.left_out) > SHOWN:
         lines.append(f"left out {len(made.left_out)} in all; --json lists them")
-    several = f"init times {made.inits[0]} to {made.inits[-1]}, {len(made.inits)} forecasts"
-    lines.append(several if len(made.inits) > 1 else f"init time {made.inits[0]}, 1 forecast")
+    first, last, count = made.inits[0], made.inits[-1], len(made.inits)
+    several = f"init times {first} to {last}, {count} forecasts"
+    lines.append(several if count > 1 else f"init time {first}, 1 forecast")
     lines.append(f"{made.made} made, {made.kept} were there")
     return lines
 

@@ -83,8 +83,10 @@ class Selection:
             if name not in known and all(
                 name not in self._known(store, g, kind, groups) for g in groups
             ):
+                # CF writes "1" for what has no unit.
+                units = f" in {group.units}" if group.units != "1" else ""
                 raise UsageError(
-                    f"'{group.label}' in {group.units} has no protocol '{name}': {_LACKS[name]}",
+                    f"'{group.label}'{units} has no protocol '{name}': {_LACKS[name]}",
                     where=store.uri,
                     remedy=f"give --protocols of {', '.join(known)}, or leave it out",
                 )

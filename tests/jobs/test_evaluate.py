@@ -59,7 +59,8 @@ def test_an_exported_folder_scores_as_the_run_that_it_came_from(run, traffic_sto
         found[name] = json.loads((tmp_path / name / "scores.json").read_text())
     ours, theirs = found["run"], found["folder"]
     assert theirs["variables"] == ours["variables"]
-    assert theirs["notes"] == []
+    assert theirs["notes"] == ours["notes"]
+    assert not any("period" in note for note in theirs["notes"])
     assert (theirs["epoch"], theirs["options"]) == (ours["epoch"], ours["options"])
     record = json.loads((exported / "model.json").read_text())
     del record["validation_period"], record["epoch"], record["options"]

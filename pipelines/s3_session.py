@@ -5,8 +5,8 @@ for the answer without a limit of time; one lost answer then stops a program for
 server keeps the connection, an hour and more. The question also costs one more way to the server
 and back. Bodies are at most 100 MB here, so that nothing is lost by sending them unasked.
 
-The HTTP client below the driver copies the whole body before it sends it, which costs as much as
-to compress it does; here it goes out of the memory in which it lies.
+The HTTP client below the driver copies the whole body before it sends it, with every other thread
+of the program waiting; here it goes out of the memory in which it lies.
 """
 
 from __future__ import annotations

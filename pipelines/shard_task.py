@@ -91,18 +91,18 @@ def _uploaded(
     with ThreadPoolExecutor(_UPLOADS) as uploads:
         permitted = uploads.submit(_permitted, destination)
         under_way: deque[tuple[Future[ShardRecord | Exception], int]] = deque()
-        waiting_bytes = 0
+        bytes_under_way = 0
         for task in tasks:
             made = _outcome(partial(_make, task, sources, destination))
             size = 0 if isinstance(made, Exception) else made[0].bytes
             while under_way and (
-                len(under_way) == _UPLOADS or waiting_bytes + size > _UPLOAD_BYTES
+                len(under_way) == _UPLOADS or bytes_under_way + size > _UPLOAD_BYTES
             ):
                 outcome, sent = under_way.popleft()
-                waiting_bytes -= sent
+                bytes_under_way -= sent
                 yield outcome.result()
             under_way.append((uploads.submit(_upload, made, permitted, destination), size))
-            waiting_bytes += size
+            bytes_under_way += size
             del made
         while under_way:
             yield under_way.popleft()[0].result()

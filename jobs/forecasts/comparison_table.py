@@ -12,7 +12,7 @@ from jobs.forecasts.comparison import Scored, System, systems_of
 from jobs.forecasts.page_tables import column_of
 from jobs.forecasts.pairs import Pair, Sums, pairs_of, verdict
 from jobs.forecasts.published import Published
-from jobs.forecasts.wording import column, interval, lead_labels, number, resampling
+from jobs.forecasts.wording import column, interval, lead_labels, number, resampling, shown_units
 
 CSV_HEADER = (
     "evaluation",
@@ -67,9 +67,7 @@ def table(evaluations: Sequence[Scored], protocol: str, sums: Sums) -> list[str]
         names = shown(overall)
         heads = [_LABELS.get(name, name) for name in names]
         columns = [column([_value(row.get(name)) for row in overall.values()]) for name in names]
-        # CF writes "1" for what has no unit; people write nothing.
-        units = described["units"] if described["units"] != "1" else ""
-        lines += ["", ", ".join(filter(None, (variable, units)))]
+        lines += ["", ", ".join(filter(None, (variable, shown_units(described["units"]))))]
         lines += _aligned(["", *heads], [[k, *v] for k, *v in zip(overall, *columns, strict=True)])
         pairs = pairs_of(evaluations, sums, variable, protocol)
         lines += ["", f"differences of {heads[0]}, first less second"]

@@ -198,5 +198,5 @@ def _slice(
 
 
 def units_of(item: GroupScores) -> str:
-    """CF writes "1" for what has no unit; people write nothing."""
-    return "" if item.group.units == "1" else item.group.units
+    """Those of a group of channels, as people write them."""
+    return wording.shown_units(item.group.units)

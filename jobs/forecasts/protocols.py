@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gmg_model.metrics import PROTOCOLS
 from gmg_model.metrics.radar import CONVENTIONS
 from jobs.forecasts.scores import ChannelGroup
+from jobs.forecasts.wording import shown_units
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import UsageError, nearest
 from pipelines.normalisation import POOLED_DIMS, Normalisation
@@ -83,10 +84,10 @@ class Selection:
             if name not in known and all(
                 name not in self._known(store, g, kind, groups) for g in groups
             ):
-                # CF writes "1" for what has no unit.
-                units = f" in {group.units}" if group.units != "1" else ""
+                units = shown_units(group.units)
+                quantity = f"'{group.label}' in {units}" if units else f"'{group.label}'"
                 raise UsageError(
-                    f"'{group.label}'{units} has no protocol '{name}': {_LACKS[name]}",
+                    f"{quantity} has no protocol '{name}': {_LACKS[name]}",
                     where=store.uri,
                     remedy=f"give --protocols of {', '.join(known)}, or leave it out",
                 )

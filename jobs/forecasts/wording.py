@@ -13,6 +13,11 @@ HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
+def shown_units(units: str) -> str:
+    """CF writes "1" for what has no unit; people write nothing."""
+    return "" if units == "1" else units
+
+
 def lead_unit(lead_seconds: Sequence[int], timed: bool = True) -> tuple[str, int]:
     """The unit to give lead times in, and its seconds; frames where they have no time.
 

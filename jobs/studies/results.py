@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.forecasts.comparison import MODEL, Scored, read_evaluations, refuse_incomparable
-from jobs.forecasts.wording import lead_labels, number, several
+from jobs.forecasts.wording import lead_labels, number, several, shown_units
 from jobs.studies.plan import Study
 from jobs.training.checkpoints import load_checkpoint
 from jobs.training.run import read_history
@@ -114,9 +114,9 @@ def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str)
     leads = trained[0].scored.leads
     shown = several(len(leads), MOST_LEADS)
     labels = [lead_labels(leads, timed)[i] for i in shown]
-    unit = f", {described['units']}" if score in ("rmse", "mae", "bias", "mse") else ""
+    units = shown_units(described["units"]) if score in ("rmse", "mae", "bias", "mse") else ""
     rows = [
-        f"| {score} of {variable}{unit} | parameters | core-minutes | "
+        f"| {score} of {variable}{units and f', {units}'} | parameters | core-minutes | "
         + " | ".join([*labels, "all leads"])
         + " |",
         "|---|---:|---:|" + "---:|" * (len(shown) + 1),

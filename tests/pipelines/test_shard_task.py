@@ -84,6 +84,41 @@ def test_shards_are_decoded_before_the_lease_is_sure_and_written_after(
     assert shards_of(remote) == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize(("share", "most"), [(1.5, 1), (2.5, 2)])
+def test_uploads_that_are_under_way_are_bounded_in_bytes(
+    tmp_path: Path,
+    remote: str,
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    most: int,
+):
+    """``share`` is the limit of bytes, in the smallest of the shards."""
+    plan = planned(tmp_path, remote, 1, 2)
+    assert len(plan.tasks) > 3
+    local = planned(tmp_path / "sizes", str(tmp_path / "store"), 1, 2)
+    sizes = [
+        outcome.bytes
+        for outcome in convert_shards(local.tasks, destination(local, str(tmp_path / "store")))
+        if isinstance(outcome, ShardRecord)
+    ]
+    monkeypatch.setattr(shard_task, "_UPLOAD_BYTES", share * min(sizes))
+    asked, most_asked, upload = set[int](), [0], shard_task._upload
+
+    def counted(*arguments: Any) -> Any:
+        asked.add(id(arguments))
+        most_asked[0] = max(most_asked[0], len(asked))
+        try:
+            time.sleep(0.05)  # as long as it takes: the bound holds however fast they are
+            return upload(*arguments)
+        finally:
+            asked.discard(id(arguments))
+
+    monkeypatch.setattr(shard_task, "_upload", counted)
+    outcomes = list(convert_shards(plan.tasks, destination(plan, remote)))
+    assert all(isinstance(outcome, ShardRecord) for outcome in outcomes)
+    assert 1 <= most_asked[0] <= most
+
+
 @pytest.mark.parametrize("days", [1, 2])
 def test_a_file_is_opened_once_for_all_the_shards_that_follow_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int

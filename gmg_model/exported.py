@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.registry import create_model
-from gmg_model.static import parameters_of, saved_fields
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
 RECORD = "model.json"
@@ -40,6 +40,11 @@ class ExportedForecaster:
     """
 
     def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
+        import torch
+
+        from gmg_model.registry import create_model
+        from gmg_model.static import parameters_of, saved_fields
+
         self.record = record
         normalisation = record["normalisation"]
         self.labels: tuple[str, ...] = tuple(normalisation["labels"])
@@ -61,6 +66,8 @@ class ExportedForecaster:
 
     def to(self, device: str | torch.device) -> ExportedForecaster:
         """Move the model, to ``"cuda"`` for example; returns itself."""
+        import torch
+
         self._device = torch.device(device)
         self._model.to(self._device)
         return self
@@ -87,6 +94,8 @@ class ExportedForecaster:
         ConfigurationError
             The frames have another shape than those that it was trained on.
         """
+        import torch
+
         frames = np.asarray(frames)
         wanted = (len(self.labels), *self.record["grid"])
         if frames.ndim not in (4, 5) or frames.shape[-3:] != wanted:
@@ -134,24 +143,21 @@ def load_exported(folder: str | Path) -> ExportedForecaster:
     return ExportedForecaster(record, load(data))
 
 
-def write_exported(
-    folder: str | Path, record: dict[str, Any], tensors: dict[str, torch.Tensor]
-) -> None:
-    """Write the folder that `load_exported` reads; ``model.json`` last.
+def write_exported(folder: str | Path, record: dict[str, Any], weights: bytes) -> None:
+    """Write the folder that `load_exported` reads; ``model.json`` last. Needs no PyTorch.
 
     Parameters
     ----------
     record:
         ``model`` (name, overrides), ``normalisation`` (labels, offset, scale), ``grid`` (H, W),
-        ``window`` (input_frames, horizon, stride), ``static`` (labels, ...) where ``tensors`` has
+        ``window`` (input_frames, horizon, stride), ``static`` (labels, ...) where the weights have
         static fields, ``static/<label>``, and whatever else is worth knowing.
+    weights:
+        A file of safetensors with the model's parameters by name.
     """
-    from safetensors.torch import save
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-    (folder / WEIGHTS).write_bytes(data)
-    weights = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    text = json.dumps({"format": FORMAT, **record, "weights": weights}, indent=1)
+    (folder / WEIGHTS).write_bytes(weights)
+    sum_of = {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+    text = json.dumps({"format": FORMAT, **record, "weights": sum_of}, indent=1)
     (folder / RECORD).write_text(text + "\n")

@@ -42,7 +42,7 @@ def export(run: str, to: str, json: bool = False) -> None:
             "the folder is not empty", where=folder, remedy="give --to a new or an empty folder"
         )
     checkpoint = load_checkpoint(run)
-    tensors = checkpoint.saved_tensors()
+    weights = checkpoint.weights_file()
     from gmg_model.exported import write_exported
 
     known = checkpoint.record
@@ -64,7 +64,7 @@ def export(run: str, to: str, json: bool = False) -> None:
         "versions": known.get("versions", {}),
     }
     try:
-        write_exported(folder, record, tensors)
+        write_exported(folder, record, weights)
     except OSError as error:
         raise UsageError(
             f"the folder cannot be written: {error.strerror}",

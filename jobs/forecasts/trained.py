@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gmg_model.exported import RECORD, WEIGHTS
 from jobs.training.checkpoints import Checkpoint, load_checkpoint
 from jobs.training.run import read_history, run_of
 from pipelines import uri as places
 from pipelines.errors import StoreError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Exported(Checkpoint):
@@ -29,10 +26,8 @@ class Exported(Checkpoint):
         """The resolved options of the run; nothing in a folder that does not say."""
         return self.record.get("options", {})
 
-    def saved_tensors(self) -> dict[str, Tensor]:
-        """The weights and static fields, checked against their checksum."""
-        from safetensors.torch import load
-
+    def weights_file(self) -> bytes:
+        """The weights and static fields as a file of safetensors, checked against its checksum."""
         data = places.read_bytes(places.join(self.uri, WEIGHTS))
         if hashlib.sha256(data).hexdigest() != self.record["weights"]["sha256"]:
             raise StoreError(
@@ -40,7 +35,7 @@ class Exported(Checkpoint):
                 where=self.uri,
                 remedy="export the model again",
             )
-        return load(data)
+        return data
 
 
 def load_trained(uri: str) -> Checkpoint:

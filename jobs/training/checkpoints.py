@@ -131,7 +131,13 @@ class Checkpoint:
 
     def saved_tensors(self) -> dict[str, Tensor]:
         """The weights, and the static fields that the model reads, as their file has them."""
-        return self._load(WEIGHTS)
+        from safetensors.torch import load
+
+        return load(self.weights_file())
+
+    def weights_file(self) -> bytes:
+        """The weights and static fields as a file of safetensors, checked against its checksum."""
+        return self._sound(WEIGHTS)
 
     @property
     def static_names(self) -> tuple[str, ...]:
@@ -141,7 +147,9 @@ class Checkpoint:
     @property
     def training_tensors(self) -> dict[str, Tensor]:
         """The optimiser's state, checked against its checksum."""
-        return self._load(TRAINING)
+        from safetensors.torch import load
+
+        return load(self._sound(TRAINING))
 
     def model(self) -> nn.Module:
         """The model with its weights and static fields, in evaluation mode, on the CPU."""
@@ -164,9 +172,8 @@ class Checkpoint:
         """The file whose checksum is not the one recorded; None where all is sound."""
         return next((name for name in self.record["files"] if self._checked(name) is None), None)
 
-    def _load(self, name: str) -> dict[str, Tensor]:
-        from safetensors.torch import load
-
+    def _sound(self, name: str) -> bytes:
+        """The bytes of a file; StoreError where they are not those that were written."""
         data = self._checked(name)
         if data is None:
             raise StoreError(
@@ -174,7 +181,7 @@ class Checkpoint:
                 where=self.uri,
                 remedy="name another checkpoint; the training itself goes back to the one before",
             )
-        return load(data)
+        return data
 
     def _checked(self, name: str) -> bytes | None:
         """The bytes of a file, None where they are not those that were written."""

@@ -41,6 +41,15 @@ forecast = forecaster(frames, horizon=5)
 np.save(sys.argv[3], forecast)
 """
 
+EXPORT_WITHOUT_TORCH = """
+import sys
+
+sys.modules["torch"] = None  # an import of it fails
+from jobs.export import export
+
+export(sys.argv[1], sys.argv[2])
+"""
+
 
 @pytest.fixture
 def checkpoint(traffic_store: str, tmp_path: Path) -> Checkpoint:
@@ -69,6 +78,14 @@ def expected(checkpoint: Checkpoint, frames: np.ndarray, horizon: int) -> np.nda
     """The forecast as an evaluation makes it."""
     given = np.nan_to_num(checkpoint.normalisation.apply(frames))
     return checkpoint.normalisation.invert(forecast_with(checkpoint.model())(given, horizon))
+
+
+def test_an_export_copies_the_weights_and_does_not_wait_for_pytorch(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    places = [checkpoint.uri, str(tmp_path / "alone")]
+    subprocess.run([sys.executable, "-c", EXPORT_WITHOUT_TORCH, *places], check=True)
+    assert (tmp_path / "alone" / WEIGHTS).read_bytes() == checkpoint.weights_file()
 
 
 def test_three_lines_forecast_in_physical_units_where_ray_and_zarr_cannot_be_imported(

@@ -367,7 +367,7 @@ def test_an_exported_folder_forecasts_what_its_checkpoint_does(store, trained, t
     known = trained.record
     record = {key: known[key] for key in ("model", "normalisation", "variables", "window", "grid")}
     record |= {"step": 0, "trained_on": {"statistics_fingerprint": trained.fingerprint}}
-    write_exported(tmp_path / "exported", record, trained.tensors)
+    write_exported(tmp_path / "exported", record, trained.weights_file())
     run(trained, store, tmp_path / "one", period=None)
     run(load_trained(str(tmp_path / "exported")), store, tmp_path / "two", period=None)
     with xr.open_zarr(tmp_path / "one") as one, xr.open_zarr(tmp_path / "two") as two:

@@ -134,8 +134,9 @@ class BlockActor:
         outcomes = []
         for first, last in zip(rows["first"].tolist(), rows["last"].tolist(), strict=True):
             part = slice(first, last)
+            outcome: Any
             try:
-                outcome: Any = self._scorer.score(self._starts[part], self._groups.rows(part))
+                (outcome,) = self._scorer.score(self._starts, self._groups, [part])
             except PlatformError as error:
                 outcome = error
             outcomes.append(pickle.dumps(outcome, protocol=5))

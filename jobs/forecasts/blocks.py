@@ -8,6 +8,7 @@ which block. Legend: B windows of a batch, M members, T lead times, C channels, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from jobs.forecasts.baselines import (
 from jobs.forecasts.error_sums import ErrorSums
 from jobs.forecasts.extrapolation import extrapolation
 from jobs.forecasts.grouping import GroupedSums, WindowGroups
+from jobs.forecasts.overlap import ahead
 from jobs.forecasts.scores import (
     CLIMATOLOGY,
     EXTRAPOLATION,
@@ -106,6 +108,17 @@ class BlockScores:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """One batch as it was read."""
+
+    starts: np.ndarray
+    frames: np.ndarray
+    """(B, input frames + T, C, H, W), physical, NaN where missing"""
+    normalised: np.ndarray
+    """(B, input frames, C, H, W), what the model is given"""
+
+
+@dataclass(frozen=True)
 class Scored:
     """One batch: what was seen, what came, and what was forecast; all (B, T, C, H, W), physical."""
 
@@ -155,35 +168,71 @@ class Scorer:
         self,
         starts: np.ndarray,
         groups: WindowGroups,
+        blocks: Sequence[slice],
         report: Callable[[int], None] = lambda windows: None,
-    ) -> BlockScores:
-        """The sums of a block; ``report`` is called with the windows of each batch."""
-        found = self._empty()
-        head = 0
-        for batch in self.batches(starts, self.batch_size):
-            rows = groups.rows(slice(head, head + len(batch.starts)))
-            self._add(found, batch, rows)
-            head += len(batch.starts)
-            report(len(batch.starts))
-        return found
+    ) -> Iterator[BlockScores]:
+        """The sums of each block, in order; ``report`` is called with the windows of each batch.
 
-    def batches(self, starts: np.ndarray, size: int) -> Iterator[Scored]:
-        """Forecasts of all systems, batch by batch."""
-        n, horizon = self.window.input_frames, self.window.horizon
-        for batch, frames in read_batches(self.store, self.variables, self.window, starts, size):
-            seen = np.nan_to_num(self.normalisation.apply(frames[:, :n]), copy=False)
-            members = self.normalisation.invert(self._members(seen, horizon, batch))
-            fields = {
-                MODEL: mean_of(members),
-                PERSISTENCE: self.normalisation.invert(persistence(seen, horizon)),
-            }
-            if self.moves:
-                fields[EXTRAPOLATION] = extrapolation(self.normalisation.invert(seen), horizon)
-            if self.climatology is not None:
-                fields[CLIMATOLOGY] = climatological(
-                    self.climatology, self.normalisation, self.valid_times(batch)
+        While the model forecasts a batch, on a GPU perhaps, the next one is read and the one before
+        is scored, each in a thread of its own; the model stays in the caller's.
+        """
+        with ThreadPoolExecutor(1, "scores") as beside:
+            found, scoring = self._empty(), None
+            for part, rows, seen in ahead(self._read(starts, blocks)):
+                members = self._members(seen)
+                if scoring and (scored := scoring.result()):
+                    yield scored
+                if rows.start == part.start:
+                    found = self._empty()
+                scoring = beside.submit(
+                    self._score, found, seen, members, groups.rows(rows), rows.stop == part.stop
                 )
-            yield Scored(batch, frames[:, :n], frames[:, n:], members, fields)
+                report(len(seen.starts))
+            if scoring and (scored := scoring.result()):
+                yield scored
+
+    def forecasts(self, start: int) -> Scored:
+        """Forecasts of all systems for one window."""
+        ((_, _, seen),) = self._read(np.asarray([start]), [slice(0, 1)])
+        return self._beside(seen, self._members(seen))
+
+    def _read(
+        self, starts: np.ndarray, blocks: Sequence[slice]
+    ) -> Iterator[tuple[slice, slice, Seen]]:
+        """(block, windows, batch) of every batch of every block."""
+        n = self.window.input_frames
+        for part in blocks:
+            head = part.start
+            for batch, frames in read_batches(
+                self.store, self.variables, self.window, starts[part], self.batch_size
+            ):
+                normalised = np.nan_to_num(self.normalisation.apply(frames[:, :n]), copy=False)
+                yield part, slice(head, head + len(batch)), Seen(batch, frames, normalised)
+                head += len(batch)
+
+    def _score(
+        self, found: BlockScores, seen: Seen, members: np.ndarray, rows: WindowGroups, last: bool
+    ) -> BlockScores | None:
+        """Add a batch; the sums where it is the last of its block."""
+        self._add(found, self._beside(seen, members), rows)
+        return found if last else None
+
+    def _beside(self, batch: Seen, normalised_bmtchw: np.ndarray) -> Scored:
+        """The model's forecasts and those of the baselines, in physical units."""
+        n, horizon = self.window.input_frames, self.window.horizon
+        members = self.normalisation.invert(normalised_bmtchw)
+        fields = {
+            MODEL: mean_of(members),
+            PERSISTENCE: self.normalisation.invert(persistence(batch.normalised, horizon)),
+        }
+        if self.moves:
+            seen = self.normalisation.invert(batch.normalised)
+            fields[EXTRAPOLATION] = extrapolation(seen, horizon)
+        if self.climatology is not None:
+            fields[CLIMATOLOGY] = climatological(
+                self.climatology, self.normalisation, self.valid_times(batch.starts)
+            )
+        return Scored(batch.starts, batch.frames[:, :n], batch.frames[:, n:], members, fields)
 
     def valid_times(self, starts: np.ndarray) -> np.ndarray:
         """(B, T) datetime64 of the frames that are forecast."""
@@ -193,11 +242,13 @@ class Scorer:
         """(B, input frames + T) int64: the frames of the store that windows are made of."""
         return starts[:, None] + np.arange(self.window.frames) * self.window.stride
 
-    def _members(self, seen: np.ndarray, horizon: int, starts: np.ndarray) -> np.ndarray:
+    def _members(self, batch: Seen) -> np.ndarray:
+        """(B, M, T, C, H, W) forecasts of the model, normalised."""
+        horizon = self.window.horizon
         if not isinstance(self.forecast, MemberForecast):
-            return self.forecast(seen, horizon)[:, None]
-        init = starts + (self.window.input_frames - 1) * self.window.stride
-        return self.forecast.members(seen, horizon, init.tolist())
+            return self.forecast(batch.normalised, horizon)[:, None]
+        init = batch.starts + (self.window.input_frames - 1) * self.window.stride
+        return self.forecast.members(batch.normalised, horizon, init.tolist())
 
     def _empty(self) -> BlockScores:
         sums, channels = [], []

@@ -178,7 +178,7 @@ def _score(
     found: BlockScores | None = None
     report(0, len(starts))
     for scores in (
-        (scorer.score(starts[part], groups.rows(part), advance) for part in blocks)
+        scorer.score(starts, groups, blocks, advance)
         if pool is None
         else pool.score(scorer, starts, groups, blocks, advance)
     ):
@@ -250,7 +250,7 @@ def _examples(scorer: Scorer, starts: np.ndarray, errors: np.ndarray) -> tuple[E
     examples = []
     for rank, index in ranks.items():
         one = starts[index : index + 1]
-        made = next(iter(scorer.batches(one, 1)))
+        made = scorer.forecasts(int(starts[index]))
         model, *baselines = scorer.systems
         labels = tuple(map(scorer.store.label, scorer.frames(one)[0].tolist()))
         n = scorer.window.input_frames

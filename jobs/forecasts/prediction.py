@@ -7,7 +7,8 @@ of one that was not. Legend: B init times of a batch, M members, T frames, C cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from jobs.forecasts.forecast_store import ForecastStore
 from jobs.forecasts.init_times import Inits, choose_inits, input_offsets
 from jobs.forecasts.matching import refuse_mismatch
 from jobs.forecasts.model_forecast import TrainedForecast
+from jobs.forecasts.overlap import ahead
 from jobs.forecasts.trained import weights_checksum
 from jobs.training.run import versions
 from pipelines import lease, writable
@@ -138,16 +140,8 @@ def predict(
     with lease.hold(forecasts, say):
         target.begin()
         there = target.sound()
-        made = 0
-        for head in range(0, len(inits.frames), batch_size):
-            batch = range(head, min(head + batch_size, len(inits.frames)))
-            missing = [index for index in batch if index not in there]
-            if missing:
-                values = maker.forecasts([inits.frames[index] for index in batch])
-                for index in missing:
-                    target.write(index, values[index - head])
-                made += len(missing)
-            report(batch.stop, len(inits.frames))
+        made = len(inits.frames) - len(there)
+        _make(maker, target, inits.frames, there, batch_size, report)
         if made or not target.complete:
             target.finish()
     return Prediction(
@@ -178,6 +172,42 @@ def _most_missing(store: Store, window: WindowSpec, inits: Inits) -> float:
     return float(by_frame[seen].mean(axis=1).max())
 
 
+def _make(
+    maker: _Maker,
+    target: ForecastStore,
+    frames: Sequence[int],
+    there: Collection[int],
+    batch_size: int,
+    report: Callable[[int, int], None],
+) -> None:
+    """Write the forecasts that are not there; during each pass of the model the next batch is read
+    and the one before is written."""
+    total = len(frames)
+    batches = [range(head, min(head + batch_size, total)) for head in range(0, total, batch_size)]
+    wanted = [batch for batch in batches if any(index not in there for index in batch)]
+
+    def read() -> Iterator[tuple[range, list[int], np.ndarray]]:
+        for batch in wanted:
+            own = [frames[index] for index in batch]
+            yield batch, own, maker.inputs(own)
+
+    def write(batch: range, outputs: np.ndarray) -> None:
+        for index, arrays in zip(batch, maker.arrays(outputs), strict=True):
+            if index not in there:
+                target.write(index, arrays)
+        report(batch.stop, total)
+
+    with ThreadPoolExecutor(1, "writes") as beside:
+        writing = None
+        for batch, own, inputs in ahead(read()):
+            outputs = maker.forecasts(inputs, own)
+            if writing:
+                writing.result()
+            writing = beside.submit(write, batch, outputs)
+        if writing:
+            writing.result()
+
+
 class _Maker:
     """Frames of a store in, forecasts in physical units out."""
 
@@ -190,13 +220,7 @@ class _Maker:
         self._forecast = TrainedForecast(trained, products.members, seed)
         self._forecast.load()
 
-    def forecasts(self, frames: list[int]) -> list[dict[str, np.ndarray]]:
-        """The arrays of the forecasts from each of these frames of the store."""
-        outputs = self._forecast.members(self._inputs(frames), self._window.horizon, frames)
-        physical_bmtchw = self._normalisation.invert(outputs)
-        return [self._arrays(one) for one in physical_bmtchw]
-
-    def _inputs(self, frames: list[int]) -> np.ndarray:
+    def inputs(self, frames: Sequence[int]) -> np.ndarray:
         """(B, T, C, H, W) normalised; each frame is read once where the windows overlap."""
         offsets = input_offsets(self._window)
         span = int(offsets[-1] - offsets[0]) + 1
@@ -206,6 +230,14 @@ class _Maker:
             return np.stack([run[frame - first + offsets] for frame in frames])
         runs = (self._read(frame + 1 - span, frame + 1) for frame in frames)
         return np.stack([run[:: self._window.stride] for run in runs])
+
+    def forecasts(self, inputs_btchw: np.ndarray, frames: Sequence[int]) -> np.ndarray:
+        """(B, M, T, C, H, W) normalised, from these frames of the store."""
+        return self._forecast.members(inputs_btchw, self._window.horizon, frames)
+
+    def arrays(self, normalised_bmtchw: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """The arrays of each forecast, in physical units."""
+        return [self._arrays(one) for one in self._normalisation.invert(normalised_bmtchw)]
 
     def _read(self, first: int, last: int) -> np.ndarray:
         run_tchw = np.empty((last - first, *self._reader.frame_shape), np.float32)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,7 @@ class DetailMetrics(StreamingMetrics):
       longest first. Frames are taken as periodic, without a taper. A frame with a missing pixel has
       no spectrum: forecasts and truth have those of the same frames.
     - ``frames_with_spectrum``: share of the frames that have one.
+    - ``area_with_spectrum``: share of the grid that spectra are taken of.
     - ``power_ratio_finer_8px``: power of the forecast over that of the truth, summed over the rings
       of wavelengths under 8 pixels: below 1 is blurred, above 1 is noisy.
     - ``gdl``: mean over pairs of neighbours down the rows plus mean over pairs along the rows of
@@ -40,11 +43,21 @@ class DetailMetrics(StreamingMetrics):
     A grid need not be square: its pixels count as square, and rings are 1 / max(H, W) cycles a
     pixel wide, from that wavenumber to 1/2; the corners beyond are left out. A forecast that is NaN
     where the truth exists makes the scores NaN.
+
+    Parameters
+    ----------
+    region:
+        (first row, row after the last, first column, column after the last) of the part of the grid
+        that spectra are taken of, and that must miss no pixel; None: all of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, region: Sequence[int] | None = None) -> None:
         super().__init__()
+        self._region = None if region is None else tuple(region)
         self._grid: tuple[int, ...] | None = None
+
+    def options(self) -> Mapping[str, Any]:
+        return {"region": self._region}
 
     def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         self._check_grid(true.shape[-2:])
@@ -59,10 +72,12 @@ class DetailMetrics(StreamingMetrics):
         ):
             sums[f"pairs_{axis}"] = by_lead(both)
             sums[f"gradient_{axis}"] = by_lead(np.where(both, difference, 0.0))
-        whole = np.asarray(valid.all(axis=FRAME_AXES))
+        part = self._part()
+        whole = np.asarray(valid[part].all(axis=FRAME_AXES))
         sums["frames"], sums["frames_seen"] = by_lead(whole), frames_in(true)
+        sums["area"] = sums["frames_seen"] * math.prod(self._sides()) / math.prod(true.shape[-2:])
         for name, frames in (("forecast", pred), ("truth", true)):
-            power = ring_power(frames).mean(axis=2)
+            power = ring_power(frames[part]).mean(axis=2)
             sums[f"power_{name}"] = np.where(whole[..., None], power, 0.0).sum(axis=0)
             sums[f"fine_{name}"] = sums[f"power_{name}"][..., self._fine()].sum(axis=-1)
         return sums
@@ -80,6 +95,7 @@ class DetailMetrics(StreamingMetrics):
             "gdl": gradients[0] + gradients[1],
             "power_ratio_finer_8px": sums["fine_forecast"] / sums["fine_truth"],
             "frames_with_spectrum": sums["frames"] / sums["frames_seen"],
+            "area_with_spectrum": sums["area"] / sums["frames_seen"],
         }
 
     def curves(self, sums: Sums) -> Sums:
@@ -89,8 +105,22 @@ class DetailMetrics(StreamingMetrics):
     def axis_of(self, curve: str, sums: Sums) -> Curve:
         return Curve("wavelength", "pixels", self._wavelengths())
 
+    def _part(self) -> tuple[Any, ...]:
+        """Where spectra are taken, as an index."""
+        if self._region is None:
+            return (...,)
+        top, bottom, left, right = self._region
+        return (..., slice(top, bottom), slice(left, right))
+
+    def _sides(self) -> tuple[int, ...]:
+        """Rows and columns that spectra are taken of."""
+        if self._region is None:
+            return self._grid or (0, 0)
+        top, bottom, left, right = self._region
+        return bottom - top, right - left
+
     def _wavelengths(self) -> tuple[float, ...]:
-        longest = max(self._grid or (0,))
+        longest = max(self._sides())
         return tuple(longest / ring for ring in range(1, longest // 2 + 1))
 
     def _fine(self) -> NDArray[np.bool_]:

@@ -189,11 +189,17 @@ class ScoreCharts:
             note = "No power spectra: they need frames without missing pixels, and there is none."
             return Charts("Fine structure", (), note)
         note = "Below the truth at short wavelengths: blurred; above it: noisy."
-        share = _first(by_forecast)["overall"]["frames_with_spectrum"]
+        overall = _first(by_forecast)["overall"]
+        area, share = overall.get("area_with_spectrum", 1.0), overall["frames_with_spectrum"]
+        if area < 1:
+            note += (
+                f" Of the largest rectangle that is observed whole, {area:.0%} of the grid: what "
+                "is missing in every frame, as beyond the reach of radars, has no spectrum."
+            )
         if share < 1:
             note += (
-                f" From the {share:.2%} of the frames that miss no pixel: a frame that misses one "
-                "has no spectrum."
+                f" From the {share:.2%} of the frames that miss no pixel there: a frame that "
+                "misses one has no spectrum."
             )
         return Charts("Fine structure", tuple(charts), note)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmg_model.metrics import PROTOCOLS
 from gmg_model.metrics.radar import CONVENTIONS
+from jobs.forecasts.coverage import observed_region
 from jobs.forecasts.scores import ChannelGroup
 from jobs.forecasts.wording import shown_units
 from pipelines.cf import GREY_LEVELS
@@ -100,7 +101,7 @@ class Selection:
         options: dict[str, dict[str, Any]] = {
             "strict": {"data_min": group.data_min, "data_max": group.data_max},
             "openstl": {"image": kind == "minmax"},
-            "detail": {},
+            "detail": {"region": observed_region(store, group.variable)},
         }
         if "latitude" in store.coordinates:
             options["weather"] = {"latitude": store.coordinates["latitude"]}

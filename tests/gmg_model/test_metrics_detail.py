@@ -65,7 +65,8 @@ def test_blur_shows_in_the_power_of_fine_scales_and_in_the_gradients():
     blurred = (true + np.roll(true, 1, -1) + np.roll(true, 1, -2)) / 3
     exact, blur = (score(pred, true, "detail") for pred in (true, blurred))
     assert exact.pop("frames_with_spectrum") == 1.0
-    assert exact == pytest.approx({"gdl": 0.0, "power_ratio_finer_8px": 1.0})
+    whole = {"gdl": 0.0, "power_ratio_finer_8px": 1.0, "area_with_spectrum": 1.0}
+    assert exact == pytest.approx(whole)
     assert blur["power_ratio_finer_8px"] < 0.5
     assert blur["gdl"] > 0.3
     noisy = score(true + np.random.default_rng(3).normal(size=true.shape), true, "detail")
@@ -101,6 +102,27 @@ def test_detail_leaves_out_what_is_missing_and_does_not_reward_a_broken_forecast
     assert only["gdl"] == 0.0
     assert math.isnan(only["power_ratio_finer_8px"])
     assert only["frames_with_spectrum"] == 0.0
+
+
+def test_spectra_of_a_region_are_those_of_a_grid_that_is_that_region():
+    generator = np.random.default_rng(6)
+    pred, true = generator.normal(size=(2, 3, 2, 1, 16, 20))
+    true[..., :3, :] = np.nan
+    true[..., -2:] = np.nan
+    part = create_metrics("detail", region=(3, 16, 1, 18))
+    part.update(pred, true)
+    inner = create_metrics("detail")
+    inner.update(pred[..., 3:16, 1:18], true[..., 3:16, 1:18])
+    found, expected = part.result(), inner.result()
+    assert found["curves"] == expected["curves"]
+    ratio = "power_ratio_finer_8px"
+    assert found["overall"][ratio] == expected["overall"][ratio]
+    assert found["overall"]["frames_with_spectrum"] == 1.0
+    assert found["overall"]["area_with_spectrum"] == pytest.approx(13 * 17 / (16 * 20))
+    # gradients know missing pixels, and are those of the whole grid
+    assert found["overall"]["gdl"] == score(pred, true, "detail")["gdl"]
+    with pytest.raises(ValueError, match="cannot merge"):
+        part.merge(create_metrics("detail", region=(3, 16, 1, 19)))
 
 
 def test_spectra_of_different_grids_do_not_mix():

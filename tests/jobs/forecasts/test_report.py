@@ -267,6 +267,7 @@ def test_spectra_of_truth_and_forecasts_stand_at_the_first_and_the_last_lead(mad
 def test_radar_has_its_colours_its_events_and_its_legend(tmp_path):
     pixels = np.random.default_rng(1).uniform(0, 55, (720, 12, 16)).astype(np.float32)
     pixels[:, :2] = np.nan
+    pixels[2:, 5, 5] = np.nan
     store = write_store(tmp_path / "radar.zarr", pixels, units="dBZ")
     evaluation = evaluate(
         store,

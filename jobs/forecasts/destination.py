@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 from pipelines import uri as places
 from pipelines import writable
+from pipelines.errors import UsageError
+from pipelines.ledger import FOLDER
+
+ROOT = "zarr.json"
+SYSTEM = "system"
+"""A coordinate that maps of errors have, and are begun with."""
+COUNTED = "windows_scored"
+"""An attribute that the root of maps of errors has."""
 
 
 class Destinations(NamedTuple):
@@ -46,7 +55,37 @@ def refuse_unwritable(report: str) -> None:
     Raises
     ------
     UsageError
-        A file stands where a folder is needed, or the storage refuses.
+        A file stands where a folder is needed, the storage refuses, or see ``refuse_overwriting``.
     """
-    page = destinations(report).page
-    writable.refuse_unwritable(page.rpartition("/")[0] or ".", "report")
+    written = destinations(report)
+    writable.refuse_unwritable(written.page.rpartition("/")[0] or ".", "report")
+    refuse_overwriting(written.fields)
+
+
+def refuse_overwriting(fields: str) -> None:
+    """Refuse to put maps of errors, which replace those of before, over anything else.
+
+    Raises
+    ------
+    UsageError
+        Something else stands there: beside a page ``t2m.html`` maps go to ``t2m.zarr``, which may
+        well be the store.
+    """
+    held = places.names(fields)
+    if held and not _are_maps(fields, held):
+        raise UsageError(
+            "maps of errors go here, and something else is here that they would replace",
+            where=fields,
+            remedy="give a --report of another name",
+        )
+
+
+def _are_maps(fields: str, held: list[str]) -> bool:
+    try:
+        root = json.loads(places.read_bytes(places.join(fields, ROOT)))
+    except FileNotFoundError:
+        # What an evaluation left that was killed while it wrote them.
+        return SYSTEM in held and FOLDER not in held
+    except (NotADirectoryError, ValueError):
+        return False
+    return isinstance(root, dict) and COUNTED in root.get("attributes", {})

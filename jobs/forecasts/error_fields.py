@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.forecasts.destination import COUNTED, ROOT, SYSTEM, refuse_overwriting
 from jobs.forecasts.forecast_fields import grid_fields
 from jobs.forecasts.scores import Evaluation
 from pipelines import uri as places
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipelines.store import Store
-
-ROOT = "zarr.json"
 
 
 def error_dataset(
@@ -54,7 +53,7 @@ def error_dataset(
         ):
             own = values[:, :, begin:end]
             arrays[f"{name}_{kind}"] = (
-                ("system", "lead_time", *grid),
+                (SYSTEM, "lead_time", *grid),
                 own.reshape(*own.shape[:2], *info.extra_shape, *own.shape[-2:]),
                 {"long_name": f"{says} of {info.long_name or name}", **described},
             )
@@ -68,7 +67,7 @@ def error_dataset(
     return xr.Dataset(
         arrays,
         coords={
-            "system": ("system", list(fields.systems), {"long_name": "forecasting system"}),
+            SYSTEM: (SYSTEM, list(fields.systems), {"long_name": "forecasting system"}),
             "lead_time": _lead_time(evaluation),
             **{
                 key: (field.dims, field.values, dict(field.attributes))
@@ -82,13 +81,19 @@ def error_dataset(
             "store": store.uri,
             "split": evaluation.split,
             "period": " to ".join(evaluation.period),
-            "windows_scored": evaluation.windows_scored,
+            COUNTED: evaluation.windows_scored,
         },
     )
 
 
 def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
-    """Write the maps to ``uri`` in Zarr format 3, the root last; what stood there goes first."""
+    """Write the maps to ``uri`` in Zarr format 3, the root last; maps that stood there go first.
+
+    Raises
+    ------
+    UsageError
+        Something else stands there.
+    """
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
     from zarr.storage import MemoryStore
@@ -109,11 +114,12 @@ def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
 
     objects = sync(collect())
     root = objects.pop(ROOT)
+    refuse_overwriting(uri)
     if places.exists(uri):
         fs, path = places.filesystem(uri)
         fs.rm(path, recursive=True)
-    for name, data in objects.items():
-        places.write_bytes(places.join(uri, name), data, durable=False)
+    for name in sorted(objects, key=lambda name: (name.partition("/")[0] != SYSTEM, name)):
+        places.write_bytes(places.join(uri, name), objects[name], durable=False)
     places.write_bytes(places.join(uri, ROOT), root)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import xarray as xr
 
 from gmg_model.metrics import create_metrics, score
 from jobs.forecasts.baselines import MemberForecast, persistence
+from jobs.forecasts.destination import refuse_unwritable
 from jobs.forecasts.error_fields import error_dataset, write_error_fields
 from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.grouping import GroupedSums, WindowGroups
@@ -21,7 +23,7 @@ from jobs.forecasts.score_table import COLUMNS, as_csv
 from jobs.forecasts.scores import Evaluation
 from pipelines.errors import UsageError
 from pipelines.normalisation import Normalisation
-from pipelines.store import Store
+from pipelines.store import Store, open_store
 from pipelines.windows import WindowSpec, split_starts
 from tests.jobs.forecasts.stores import weather, write_store
 
@@ -285,6 +287,37 @@ def test_maps_of_errors_are_a_cf_store_that_xarray_opens(evaluation, store, pers
         assert list(opened["system"].values) == ["model", "persistence", "climatology"]
         assert (opened["t2m_count"] == len(truth)).all()
         assert opened.attrs["Conventions"] == "CF-1.11"
+
+
+def test_maps_of_errors_replace_nothing_but_maps(evaluation, tmp_path):
+    """Beside the page t2m.html maps go to t2m.zarr, which is what a store is often called."""
+    dataset = error_dataset(evaluation, write_store(tmp_path / "t2m.zarr", weather()), ("t2m",))
+    assert dataset is not None
+    (tmp_path / "file.zarr").write_text("not a folder")
+    (tmp_path / "other.zarr").mkdir()
+    (tmp_path / "other.zarr" / "zarr.json").write_text('{"attributes": {}}')
+    for name in ("t2m", "file", "other"):
+        with pytest.raises(UsageError, match="something else is here") as refused:
+            refuse_unwritable(str(tmp_path / f"{name}.html"))
+        assert refused.value.where == str(tmp_path / f"{name}.zarr")
+        with pytest.raises(UsageError, match="something else is here"):
+            write_error_fields(str(tmp_path / f"{name}.zarr"), dataset)
+    assert len(open_store(str(tmp_path / "t2m.zarr")).times) == len(weather())
+
+
+@pytest.mark.parametrize("left", [("system",), ("system", "t2m_bias", "latitude")])
+def test_maps_of_a_killed_evaluation_are_replaced(evaluation, store, tmp_path, left):
+    dataset = error_dataset(evaluation, store, ("t2m",))
+    assert dataset is not None
+    uri = tmp_path / "fields.zarr"
+    write_error_fields(str(uri), dataset)
+    (uri / "zarr.json").unlink()
+    for name in {path.name for path in uri.iterdir()} - {*left}:
+        shutil.rmtree(uri / name)
+    refuse_unwritable(str(tmp_path / "fields.html"))
+    write_error_fields(str(uri), dataset)
+    with xr.open_zarr(str(uri)) as opened:
+        assert {"t2m_bias", "t2m_rmse"} <= opened.data_vars.keys()
 
 
 def test_missing_pixels_are_counted_and_told(tmp_path):

@@ -129,7 +129,7 @@ _SAME: dict[str, Callable[[dict[str, Any]], Any]] = {
     "the statistics of the store": lambda record: record["fingerprint"],
     "the split": lambda record: record["split"],
     "the period": lambda record: record["period"],
-    "the windows": lambda record: record["windows"],
+    "the windows": lambda record: "{scored} of {available}".format_map(record["windows"]),
     "the lead times": lambda record: record["lead_seconds"] or record["lead_frames"],
     "the variables and units": lambda record: {
         name: scored["units"] for name, scored in record["variables"].items()
@@ -175,7 +175,7 @@ def _close(one: float | None, other: float | None) -> bool:
 
 def _refusal(first: Scored, other: Scored, what: str, ours: Any, theirs: Any) -> UsageError:
     return UsageError(
-        f"these scores are not comparable, {what} differ: {ours} and {theirs}",
+        f"these scores are not comparable, they differ in {what}: {ours} and {theirs}",
         where=f"{first.uri} and {other.uri}",
         remedy="evaluate both on the same store, split and --max_windows, with the same window",
     )

@@ -228,8 +228,8 @@ def _notes(
     filled = "mean" if normalisation.kind == "standardise" else "minimum"
     if found.inputs.missing:
         notes.append(
-            f"{found.inputs.share_missing:.2%} of the input pixels are missing: the model and "
-            f"persistence were given the {filled} of the train period there"
+            f"{found.inputs.share_missing:.2%} of the input pixels are missing: every forecast "
+            f"that starts from them was given the {filled} of the train period there"
         )
     if found.truth.missing:
         notes.append(

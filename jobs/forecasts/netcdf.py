@@ -20,6 +20,12 @@ def refuse_file(file: str) -> None:
             where=file,
             remedy="write it here, then copy it",
         )
+    if os.path.isdir(places.local_path(file)):
+        raise UsageError(
+            "a folder stands where the NetCDF file is to go",
+            where=file,
+            remedy="give --netcdf the name of a file, such as forecast.nc",
+        )
 
 
 def write_netcdf(forecasts: str, file: str) -> None:

@@ -105,14 +105,18 @@ def column(values: Sequence[float], beside: float | None = None) -> list[str]:
 
     ``beside`` is a score that they are to be read beside, which rules where it is larger.
 
-    >>> column([12.3456, 0.5, float("nan")]), column([0.00012], beside=3.1)
+    >>> column([12.3456, 0.5, float("nan")]), column([-0.00012], beside=3.1)
     (['12.35', '0.50', 'none'], ['0.000'])
     """
     sizes = [abs(value) for value in (*values, beside or 0.0) if math.isfinite(value) and value]
     decimals = max(0, 3 - math.floor(math.log10(max(sizes)))) if sizes else 0
     if decimals > 6:
         return [number(value, 4) for value in values]
-    return [f"{value:.{decimals}f}" if math.isfinite(value) else number(value) for value in values]
+    # A zero has no sign.
+    return [
+        f"{round(value, decimals) + 0.0:.{decimals}f}" if math.isfinite(value) else number(value)
+        for value in values
+    ]
 
 
 def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:

@@ -24,6 +24,7 @@ from gmg_model.exported import write_exported
 from jobs.forecasts import forecast_store
 from jobs.forecasts.forecast_fields import Products
 from jobs.forecasts.model_forecast import forecast_with
+from jobs.forecasts.netcdf import refuse_file
 from jobs.forecasts.prediction import Prediction, predict
 from jobs.forecasts.trained import load_trained
 from jobs.training.checkpoints import Checkpoint
@@ -390,6 +391,11 @@ def test_the_command_writes_the_newest_forecast_as_netcdf(store, trained, tmp_pa
         expected = by_hand(trained, store, str(store.times[-1]), 2)
         np.testing.assert_allclose(forecast["t2m"][0], expected, atol=1e-3)
     assert os.listdir(tmp_path).count("forecast.nc") == 1
+
+
+def test_a_folder_is_no_netcdf_file(tmp_path):
+    with pytest.raises(UsageError, match="a folder stands where the NetCDF file is to go"):
+        refuse_file(str(tmp_path))
 
 
 def test_no_init_times_is_wrong_usage():

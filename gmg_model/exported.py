@@ -80,7 +80,7 @@ class ExportedForecaster:
         frames:
             (T, C, H, W) or (B, T, C, H, W) in physical units, one cadence apart; the last is the
             newest. Missing pixels are NaN: the model sees the mean (or minimum) of the train period
-            there, as in training.
+            there, as in training. At least as many as it was trained with.
         horizon:
             Frames to forecast; None: as many as it was trained for.
 
@@ -92,7 +92,7 @@ class ExportedForecaster:
         Raises
         ------
         ConfigurationError
-            The frames have another shape than those that it was trained on.
+            The frames have another shape than those that it was trained on, or are too few.
         """
         import torch
 
@@ -102,6 +102,11 @@ class ExportedForecaster:
             raise ConfigurationError(
                 f"frames have shape {frames.shape}; give (T, C, H, W) or (B, T, C, H, W) with "
                 f"C, H, W = {wanted}: {', '.join(self.labels)} on the grid it was trained on"
+            )
+        count, needed = frames.shape[-4], self.record["window"]["input_frames"]
+        if count < needed:
+            raise ConfigurationError(
+                f"{count} frames, and it was trained to forecast from {needed}"
             )
         single = frames.ndim == 4
         btchw = frames[None] if single else frames

@@ -67,7 +67,11 @@ def evaluate(
     """
     from jobs.forecasts.actors import Pool
     from jobs.forecasts.destination import destinations, refuse_unwritable
-    from jobs.forecasts.error_fields import error_dataset, write_error_fields
+    from jobs.forecasts.error_fields import (
+        error_dataset,
+        remove_error_fields,
+        write_error_fields,
+    )
     from jobs.forecasts.evaluation import evaluate as score_windows
     from jobs.forecasts.matching import refuse_leak, refuse_mismatch, refuse_selection
     from jobs.forecasts.model_forecast import TrainedForecast
@@ -124,6 +128,8 @@ def evaluate(
     maps = error_dataset(evaluation, opened, trained.variables)
     if maps is not None:
         write_error_fields(written.fields, maps)
+    else:
+        remove_error_fields(written.fields)
     motion = example_motion(trained, evaluation, FILM_RANK)
     write_report(report, evaluation, provenance, opened, selection.headline, motion, colours)
     found: dict[str, Any] = {"report": written.page, "scores": written.scores}

@@ -145,6 +145,7 @@ def _root_attributes(
         "converter_version": CONVERTER_VERSION,
         "cadence_seconds": plan.cadence_seconds,
         "synthetic": plan.index.synthetic,
+        **({"local_time": True} if plan.index.local_time else {}),
         "splits": splits,
         **({"splits_unit": SPLITS_UNIT} if plan.index.clips is not None else {}),
         "splits_origin": plan.splits.origin,

@@ -34,7 +34,7 @@ _released: set[str] = set()
 """tokens that this process gave back: one that still stands could not be removed"""
 
 _Print = Callable[[str], None]
-_What = Literal["store", "run"]
+_What = Literal["store", "run", "forecasts"]
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,11 @@ class Store:
         return bool(self.attributes["synthetic"])
 
     @property
+    def local_time(self) -> bool:
+        """True where times are those of the clocks there, and not UTC."""
+        return bool(self.attributes.get("local_time", False))
+
+    @property
     def splits(self) -> dict[str, tuple[np.datetime64, np.datetime64]]:
         """split -> first and last time of :attr:`times`, inclusive."""
         if self.clips is not None:

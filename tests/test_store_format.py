@@ -137,7 +137,8 @@ def check_keys(found: Mapping[str, Any], heading: str, conditions: set[str]) -> 
     said = first_quoted(heading)
     assert set(found) <= set(said)
     for key, (types, there, *_) in said.items():
-        assert there in ("MUST", "clips", "static fields", "extra dimensions", "inside"), key
+        known = ("MUST", "clips", "static fields", "extra dimensions", "inside", "local times")
+        assert there in known, key
         assert (key in found) == (there == "MUST" or there in conditions), key
         if key in found:
             allowed = [kind for word in types.split(" or ") for kind in TYPES[word]]
@@ -146,9 +147,9 @@ def check_keys(found: Mapping[str, Any], heading: str, conditions: set[str]) -> 
 
 def conditions(store: Path) -> set[str]:
     attributes = root_of(store)["attributes"]
-    return {"clips"} & ({"clips"} if "splits_unit" in attributes else set()) | (
-        {"static fields"} if "static_fields" in attributes["configuration"] else set()
-    )
+    found = {"clips"} if "splits_unit" in attributes else set()
+    found |= {"static fields"} if "static_fields" in attributes["configuration"] else set()
+    return found | ({"local times"} if attributes["archive"] == "taxibj" else set())
 
 
 def test_every_array_is_of_the_dimensions_type_fill_value_and_codecs_that_the_page_says(store):

@@ -114,13 +114,24 @@ def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
 
     objects = sync(collect())
     root = objects.pop(ROOT)
+    remove_error_fields(uri)
+    for name in sorted(objects, key=lambda name: (name.partition("/")[0] != SYSTEM, name)):
+        places.write_bytes(places.join(uri, name), objects[name], durable=False)
+    places.write_bytes(places.join(uri, ROOT), root)
+
+
+def remove_error_fields(uri: str) -> None:
+    """Remove the maps of an evaluation before, if there are any.
+
+    Raises
+    ------
+    UsageError
+        Something else stands there.
+    """
     refuse_overwriting(uri)
     if places.exists(uri):
         fs, path = places.filesystem(uri)
         fs.rm(path, recursive=True)
-    for name in sorted(objects, key=lambda name: (name.partition("/")[0] != SYSTEM, name)):
-        places.write_bytes(places.join(uri, name), objects[name], durable=False)
-    places.write_bytes(places.join(uri, ROOT), root)
 
 
 def _lead_time(evaluation: Evaluation) -> tuple[str, np.ndarray, dict[str, str]]:

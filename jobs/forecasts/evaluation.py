@@ -34,6 +34,10 @@ from pipelines.windows import WindowSpec, lead_seconds, split_starts
 if TYPE_CHECKING:
     from pipelines.store import Store
 
+LOCAL_TIME = (
+    "the times of this archive are those of the clocks there: read local time where it says UTC"
+)
+
 
 def evaluate(
     store: Store,
@@ -127,7 +131,11 @@ def evaluate(
         members=selection.members,
         seed=seed,
         bootstrap=bootstrap,
-        notes=(*notes, *_notes(found, normalisation, size, bootstrap)),
+        notes=(
+            *notes,
+            *([LOCAL_TIME] if store.local_time else []),
+            *_notes(found, normalisation, size, bootstrap),
+        ),
         fields=None if found.fields is None else found.fields.result(),
         sums=DailySums.of(
             by_window, [g.label for g in groups], scorer.options, found.sums, bootstrap.unit

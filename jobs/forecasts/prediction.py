@@ -137,7 +137,7 @@ def predict(
         _attributes(trained, store, inits, products, seed),
     )
     maker = _Maker(trained, store, window, products, seed)
-    with lease.hold(forecasts, say):
+    with lease.hold(forecasts, say, "forecasts"):
         target.begin()
         there = target.sound()
         made = len(inits.frames) - len(there)

@@ -28,7 +28,12 @@ class Exported(Checkpoint):
 
     def weights_file(self) -> bytes:
         """The weights and static fields as a file of safetensors, checked against its checksum."""
-        data = places.read_bytes(places.join(self.uri, WEIGHTS))
+        try:
+            data = places.read_bytes(places.join(self.uri, WEIGHTS))
+        except FileNotFoundError:
+            raise StoreError(
+                f"'{WEIGHTS}' is missing", where=self.uri, remedy="export the model again"
+            ) from None
         if hashlib.sha256(data).hexdigest() != self.record["weights"]["sha256"]:
             raise StoreError(
                 f"'{WEIGHTS}' is damaged: its checksum is not the one recorded",

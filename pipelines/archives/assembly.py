@@ -76,6 +76,7 @@ def assemble(
         cadence_seconds=cadence,
         periods=periods,
         synthetic=any(_is_true(content.attributes.get("synthetic")) for content in contents),
+        local_time=any(content.local_time for content in contents),
         notes=tuple(notes),
         static=fields,
     )

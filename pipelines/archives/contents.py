@@ -73,6 +73,8 @@ class FileContents:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     cadence_seconds: int | None = None
     """time between frames where the layout defines it; None: found from the times"""
+    local_time: bool = False
+    """whether times are those of the clocks there, and not UTC"""
     static: tuple[FileVariable, ...] = ()
     """those without a time axis, on a plain grid: their ``times`` are empty, and position 0 decodes
     them"""
@@ -125,6 +127,8 @@ class ArchiveIndex:
     periods: tuple[tuple[int, int], ...]
     """first and last time of each period; inside one the time axis is regular"""
     synthetic: bool = False
+    local_time: bool = False
+    """whether times are those of the clocks there, and not UTC"""
     notes: tuple[str, ...] = ()
     """what a user should know: repeats that were dropped, variables without time"""
     clips: Clips | None = None

@@ -70,7 +70,7 @@ def describe(path: str, file: SourceFile, options: TrafficOptions) -> FileConten
         coordinates={"channel": np.array(CHANNELS)},
         attributes={"long_name": "people entering and leaving the cell in a slot", "units": "1"},
     )
-    return FileContents(file, (flow,), attributes, cadence_seconds=86_400 // per_day)
+    return FileContents(file, (flow,), attributes, 86_400 // per_day, local_time=True)
 
 
 @contextmanager

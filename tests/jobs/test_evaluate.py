@@ -43,6 +43,7 @@ def test_a_checkpoint_is_scored_beside_its_baselines(run, traffic_store, tmp_pat
     assert result["checkpoint_uri"].endswith("step_000000000")
     assert result["windows"]["scored"] == 8
     assert result["climatology"] in (tmp_path / "day.html").read_text()
+    assert "read local time where it says UTC" in done.stdout
 
 
 def test_an_exported_folder_scores_as_the_run_that_it_came_from(run, traffic_store, tmp_path):

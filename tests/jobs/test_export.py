@@ -123,6 +123,11 @@ def test_the_record_says_what_the_model_was_made_from(
     assert load_exported(exported).labels == checkpoint.normalisation.labels
 
 
+def test_fewer_frames_than_in_training_are_refused(exported: Path, frames: np.ndarray) -> None:
+    with pytest.raises(ConfigurationError, match="2 frames, and it was trained to forecast from 3"):
+        load_exported(exported)(frames[:, 1:])
+
+
 def test_frames_of_another_grid_are_refused_with_the_shape_that_is_wanted(exported: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"C, H, W = \(2, 16, 8\)"):
         load_exported(exported)(np.zeros((3, 2, 8, 16), np.float32))

@@ -292,6 +292,7 @@ def test_traffic_files_are_periods_with_missing_slots(tmp_path: Path):
     write_traffic(tmp_path / "BJ14.h5", "2014-03-01", list(range(48)))
     found = index(tmp_path, "taxibj")
     assert found.cadence_seconds == 1800
+    assert found.local_time
     assert [(iso(a), iso(b)) for a, b in found.periods] == [
         ("2013-07-01T00:00:00", "2013-07-02T23:30:00"),
         ("2014-03-01T00:00:00", "2014-03-01T23:30:00"),

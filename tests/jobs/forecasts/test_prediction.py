@@ -377,6 +377,9 @@ def test_an_exported_folder_forecasts_what_its_checkpoint_does(store, trained, t
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(StoreError, match="damaged"):
         run(load_trained(str(tmp_path / "exported")), store, tmp_path / "three", period=None)
+    weights.unlink()
+    with pytest.raises(StoreError, match=r"'weights.safetensors' is missing"):
+        run(load_trained(str(tmp_path / "exported")), store, tmp_path / "three", period=None)
 
 
 def test_the_command_writes_the_newest_forecast_as_netcdf(store, trained, tmp_path):

@@ -47,7 +47,7 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
         ``strict`` (options data_min, data_max), ``openstl`` (thresholds, image), ``srvp``
         (data_min, data_max), ``motionrnn`` (data_min, data_max, thresholds), ``weather``
         (latitude), ``radar`` (thresholds, scales, edges, conventions, dbz_range), ``ensemble``
-        (thresholds), ``detail`` or ``perceptual`` (name, frame_features, clip_features,
+        (thresholds), ``detail`` (region) or ``perceptual`` (name, frame_features, clip_features,
         layer_weights).
 
     Raises
@@ -61,8 +61,9 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
     known = inspect.signature(PROTOCOLS[protocol]).parameters
     for name in options:
         if name not in known:
-            hint = nearest(name, known) if known else "it has none"
-            raise ConfigurationError(f"protocol '{protocol}' has no option '{name}': {hint}")
+            raise ConfigurationError(
+                f"protocol '{protocol}' has no option '{name}': {nearest(name, known)}"
+            )
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise ConfigurationError(f"protocol '{protocol}' needs {name}=...")

@@ -393,7 +393,7 @@ def test_shapes_that_do_not_match_are_refused(pair):
     [
         ("weather", {}, "needs latitude="),
         ("radar", {"treshold": (30,)}, "did you mean 'thresholds'"),
-        ("detail", {"latitude": [0.0]}, "it has none"),
+        ("detail", {"latitude": [0.0]}, "known: region"),
     ],
 )
 def test_options_that_a_protocol_needs_or_does_not_have_are_named(

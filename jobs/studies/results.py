@@ -27,8 +27,11 @@ class Trained:
     scored: Scored
     parameters: int
     steps: int
-    core_minutes: float
-    """minutes of training steps times the cores of all workers; starts and uploads left out"""
+    device: str
+    """that it was trained on, as PyTorch names it: ``cpu``, ``cuda``"""
+    minutes: float
+    """of training steps, starts and uploads left out, summed over the workers: of processor time on
+    CPUs, of time on each accelerator"""
 
 
 def is_scored(run: str, report: str) -> bool:
@@ -41,18 +44,26 @@ def is_scored(run: str, report: str) -> bool:
 def read(system: str, seed: int, run: str, report: str) -> Trained:
     """A finished training and its scores."""
     scored = read_evaluations([report])[0]
-    model, history = load_checkpoint(run).model(), read_history(run)
-    options = scored.record["options"]
-    windows = options["training"]["global_batch"]
-    cores = options["workers"] * options["cpus_per_worker"]
-    seconds = sum(windows / record["samples_per_second"] for record in history)
+    checkpoint, history = load_checkpoint(run), read_history(run)
+    device = checkpoint.record["device"]
+    windows = scored.record["options"]["training"]["global_batch"]
+    seconds = sum(
+        record["workers"]
+        * (
+            record["processor_seconds"]
+            if device == "cpu"
+            else windows / record["samples_per_second"]
+        )
+        for record in history
+    )
     return Trained(
         system=system,
         seed=seed,
         scored=scored,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in checkpoint.model().parameters()),
         steps=len(history),
-        core_minutes=seconds * cores / 60,
+        device=device,
+        minutes=seconds / 60,
     )
 
 
@@ -84,7 +95,8 @@ def to_json(study: Study, trained: Sequence[Trained]) -> dict[str, Any]:
                 "seed": entry.seed,
                 "parameters": entry.parameters,
                 "steps": entry.steps,
-                "core_minutes": round(entry.core_minutes, 2),
+                "device": entry.device,
+                "minutes": round(entry.minutes, 2),
                 "windows": entry.scored.record["windows"],
                 "variables": entry.scored.record["variables"],
             }
@@ -98,13 +110,19 @@ def _headline(trained: Sequence[Trained]) -> list[str]:
     first, last = (time[:16] for time in record["period"]) if record["period"] else ("", "")
     seeds = sorted({entry.seed for entry in trained})
     steps = sorted({entry.steps for entry in trained})
-    cores = sum(entry.core_minutes for entry in trained)
+    minutes = sum(entry.minutes for entry in trained)
     return [
         f"{record['windows']['scored']} windows of the {record['split']} split"
         + (f", {first} to {last}" if first else "")
         + f"; {len(seeds)} seed(s), {' or '.join(map(str, steps))} steps each; training took "
-        f"{cores:.0f} core-minutes in all. Means over seeds ± one standard deviation.",
+        f"{minutes:.0f} {_unit(trained)} in all. Means over seeds ± one standard deviation.",
     ]
+
+
+def _unit(trained: Sequence[Trained]) -> str:
+    """What the compute of the systems is counted in."""
+    devices = sorted({entry.device for entry in trained})
+    return " and ".join("core-minutes" if d == "cpu" else f"{d.upper()}-minutes" for d in devices)
 
 
 def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str) -> list[str]:
@@ -116,7 +134,7 @@ def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str)
     labels = [lead_labels(leads, timed)[i] for i in shown]
     units = shown_units(described["units"]) if score in ("rmse", "mae", "bias", "mse") else ""
     rows = [
-        f"| {score} of {variable}{units and f', {units}'} | parameters | core-minutes | "
+        f"| {score} of {variable}{units and f', {units}'} | parameters | {_unit(trained)} | "
         + " | ".join([*labels, "all leads"])
         + " |",
         "|---|---:|---:|" + "---:|" * (len(shown) + 1),
@@ -124,7 +142,7 @@ def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str)
     for system in dict.fromkeys(entry.system for entry in trained):
         own = [entry for entry in trained if entry.system == system]
         values = [_values(entry.scored, variable, protocol, score, MODEL, shown) for entry in own]
-        minutes = statistics.mean(entry.core_minutes for entry in own)
+        minutes = statistics.mean(entry.minutes for entry in own)
         rows.append(_row(system, f"{own[0].parameters / 1e6:.2f} M", f"{minutes:.1f}", values))
     for baseline in trained[0].scored.forecasts(variable):
         if baseline != MODEL:

@@ -169,6 +169,7 @@ class Worker:
 
     def train_step(self, batch: Batch) -> None:
         """One optimisation step on this worker's lanes of the global batch."""
+        began = time.process_time()
         windows = self._windows_of_step(batch.step)
         weight = self.world / windows  # DistributedDataParallel averages over the workers
         torch.manual_seed(self.options.training.seed * 1_000_003 + self.step)
@@ -184,6 +185,8 @@ class Worker:
             "learning_rate": learning_rate(self.step, self.optimisation.config),
             "windows": drawn,
             "workers": self.world,
+            # Of the first worker, all threads: what a step costs, whatever else the machine does.
+            "processor_seconds": round(time.process_time() - began, 4),
         }
         self.journal.add(record, batch.starts, losses)
         self.step += 1
@@ -354,6 +357,7 @@ class Worker:
             "validation_loss": validation_loss,
             "selection": self.selection.to_json(),
             "skipped": self.journal.skipped,
+            "device": self.device.type,
             **self.plan.to_json(),
             "versions": run.versions(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gmg_model import create_model
 from jobs.studies.plan import known, load
 from jobs.studies.results import is_scored
 from jobs.training.options import parse
+from jobs.training.run import read_history
 from pipelines.errors import UsageError
 from tests import shared_ray
 from tests.archives_made_here import write_traffic
@@ -77,6 +79,7 @@ def test_a_study_trains_scores_and_tabulates_and_knows_what_is_done(
     )
     command = ("study.py", "--study", str(own), "--source", str(tmp_path / "archive"))
     command += ("--folder", str(tmp_path / "study"), "--workers", "1")
+    began = time.monotonic()
     first = job(*command)
     assert first.returncode == 0, first.stderr
     lines = (tmp_path / "study" / "study.md").read_text().splitlines()
@@ -85,7 +88,11 @@ def test_a_study_trains_scores_and_tabulates_and_knows_what_is_done(
     (entry,) = json.loads((tmp_path / "study" / "study.json").read_text())["trained"]
     overall = entry["variables"]["flow"]["protocols"]["strict"]["model"]["overall"]["rmse"]
     assert f"{overall:.3g}" in rows["plain"]
-    assert entry["core_minutes"] > 0
+    history = read_history(str(tmp_path / "study/runs/plain-0"))
+    spent = sum(step["processor_seconds"] for step in history)
+    assert 0 < spent < time.monotonic() - began
+    assert entry["device"] == "cpu"
+    assert entry["minutes"] == pytest.approx(spent / 60, abs=0.01)
 
     # What the same command would skip.
     assert is_scored(str(tmp_path / "study/runs/plain-0"), str(tmp_path / "study/reports/plain-0"))

@@ -51,6 +51,7 @@ def export(run: str, to: str, json: bool = False) -> None:
     store = known.get("store", {})
     record |= {
         "cadence_seconds": store.get("cadence_seconds"),
+        "recipe": store.get("recipe"),
         "trained_on": {
             "title": store.get("title"),
             "period": store.get("train_period"),

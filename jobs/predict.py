@@ -1,29 +1,32 @@
-"""Forecast from a trained model over any period of a store, or from its newest frames.
+"""Forecast from a trained model over any period of a store, or from the newest frames.
 
     python jobs/predict.py --checkpoint RUN --store STORE --forecasts FORECASTS \\
         --first 2018-03-01 --last 2018-03-31 --every 6
     python jobs/predict.py --checkpoint RUN --store STORE --latest --netcdf forecast.nc
+    python jobs/predict.py --checkpoint RUN --source FOLDER --netcdf forecast.nc
 
 Writes a CF store in Zarr format 3, (init_time, lead_time, [member], ..., y, x) in physical units,
 forecast by forecast: the same command again goes on where one was killed. An init time whose input
 touches a missing frame has no forecast, and is listed. One process, on a GPU where there is one; it
-needs no Ray. The way through the code: the init times (jobs/forecasts/init_times.py), the batches
-(jobs/forecasts/prediction.py), the store (forecast_fields.py and forecast_store.py beside them).
+needs no Ray. The way through the code: frames of a folder (jobs/forecasts/operational.py), the init
+times (init_times.py there), the batches (prediction.py), the store (forecast_fields.py and
+forecast_store.py).
 """
 
 from __future__ import annotations
 
 import tempfile
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 
-from jobs.command_line import parser_class, print_json, progress, run
+from jobs.command_line import parser_class, print_json, progress, run, say
 from pipelines.errors import UsageError
 
 
 def predict(
     checkpoint: str,
-    store: str,
+    store: str | None = None,
+    source: str | None = None,
     forecasts: str | None = None,
     first: str | None = None,
     last: str | None = None,
@@ -43,6 +46,8 @@ def predict(
     Args:
         checkpoint: URI of a run (its best checkpoint), of a checkpoint, or of an exported folder.
         store: URI of the Zarr store that it was trained on, or of one converted with its splits.
+        source: URI of a folder, a glob or a file of the archive that the model's store was made
+            from: the newest frames there are forecast from, without a store.
         forecasts: URI of the store of forecasts to write; may be left out with --netcdf.
         first: first init time, such as 2018-03-01 or 2018-03-01T06:00.
         last: last init time, inclusive; 2018-03 is the whole month.
@@ -55,29 +60,47 @@ def predict(
         batch_size: init times in one forward pass.
         netcdf: local file to write one forecast to (--latest, or one init time).
     """
+    if bool(store) == bool(source):
+        raise UsageError("no frames to forecast from", remedy="give --store or --source, not both")
+    latest = latest or bool(source and not (first or last))
     if latest == bool(first or last) or bool(first) != bool(last):
         raise UsageError("no init times", remedy="give --first and --last, or --latest")
+    if source and not latest:
+        raise UsageError(
+            "a source is forecast from its newest frames only",
+            where=source,
+            remedy="leave --first and --last out, or convert it and give the --store",
+        )
     if not (forecasts or netcdf):
         raise UsageError("nowhere to write", remedy="give --forecasts, --netcdf, or both")
     from jobs.forecasts.forecast_fields import Products, numbers
     from jobs.forecasts.netcdf import refuse_file, write_netcdf
+    from jobs.forecasts.operational import operational_store
     from jobs.forecasts.prediction import predict as make_forecasts
     from jobs.forecasts.prediction import summary
     from jobs.forecasts.trained import load_trained
     from pipelines.store import open_store
+    from pipelines.uri import absolute
 
     products = Products(members, numbers(quantiles), numbers(exceed))
     if netcdf:
         refuse_file(netcdf)
-    opened, trained = open_store(store), load_trained(checkpoint)
+    trained = load_trained(checkpoint)
     period = (first, last) if first and last else None
-    scratch = nullcontext(forecasts) if forecasts else tempfile.TemporaryDirectory()
-    with scratch as place, progress("forecasting", "forecasts") as show:
+    with ExitStack() as ending:
+        scratch = ending.enter_context(tempfile.TemporaryDirectory(prefix="forecast_"))
+        if store:
+            opened = open_store(store)
+        else:
+            opened = operational_store(trained, str(source), f"{scratch}/frames", say)
+        show = ending.enter_context(progress("forecasting", "forecasts"))
+        place = forecasts or f"{scratch}/forecasts"
         options = {"horizon": horizon, "seed": seed, "batch_size": batch_size, "report": show}
         options |= {"period": period, "every": every, "products": products, "single": bool(netcdf)}
-        result = make_forecasts(trained, opened, str(place), **options)
+        options["origin"] = absolute(source) if source else None
+        result = make_forecasts(trained, opened, place, **options)
         if netcdf:
-            write_netcdf(str(place), netcdf)
+            write_netcdf(place, netcdf)
     if json:
         print_json({**asdict(result), "forecasts": forecasts, "netcdf": netcdf})
         return

@@ -19,6 +19,7 @@ from pipelines.archives.contents import SourceFile
 from pipelines.archives.time_axes import iso
 from pipelines.conversion_options import ConversionOptions
 from pipelines.errors import SourceError, StoreError
+from pipelines.grid_digest import grid_digest
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import Plan, ShardTask
 from pipelines.runs import as_runs, from_runs
@@ -100,7 +101,7 @@ def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
         "first_time": plan.label(0),
         "last_time": plan.label(len(plan.times) - 1),
         "times_sha256": _digest(plan, len(plan.times)),
-        "grid_sha256": grid_digest(plan),
+        "grid_sha256": _grid(plan),
         "missing": {name: as_runs(np.flatnonzero(~held)) for name, held in plan.held.items()},
         "sources": [file.to_json() for file in plan.index.files],
         "owner": owner,
@@ -128,7 +129,7 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
     if held != asked:
         difference = f"variables: the store has {' '.join(held)}, asked {' '.join(asked)}"
         raise _other_options(difference, store)
-    if summary["grid_sha256"] != grid_digest(plan):
+    if summary["grid_sha256"] != _grid(plan):
         raise StoreError(
             "the source's grid is not the store's",
             where=store,
@@ -207,18 +208,8 @@ def object_sizes(store: str, variable: str) -> dict[str, int]:
     return {f"{above}{name}": int(info["size"]) for name, info in found.items()}
 
 
-def grid_digest(plan: Plan) -> str:
-    """sha256 of dimensions and coordinates of every variable."""
-    digest = hashlib.sha256()
-    for variable in plan.index.variables:
-        digest.update(repr((variable.name, variable.dims, variable.shape)).encode())
-        for dim, values in sorted(variable.coordinates.items()):
-            numeric = np.issubdtype(values.dtype, np.number)
-            digest.update(dim.encode())
-            # Adding zero makes one of the two zeros of floating point.
-            shown = np.round(values.astype(float), 5) + 0.0 if numeric else values
-            digest.update(repr(shown.tolist()).encode())
-    return digest.hexdigest()
+def _grid(plan: Plan) -> str:
+    return grid_digest((v.name, v.dims, v.shape, v.coordinates) for v in plan.index.variables)
 
 
 def _digest(plan: Plan, frames: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import uri as places
+from pipelines.cf import GRID_MAPPING
 from pipelines.clips import Clips, split_text
 from pipelines.errors import PlatformError, StoreError, UsageError, nearest
 from pipelines.ledger import Ledger
@@ -129,6 +130,12 @@ class Store:
         """(H, W) of every variable."""
         height, width = next(iter(self.variables.values())).shape[-2:]
         return height, width
+
+    @property
+    def projection(self) -> str | None:
+        """PROJ string of the grid, where the archive has one."""
+        mapping = self.dataset().variables.get(GRID_MAPPING)
+        return None if mapping is None else mapping.attrs.get("proj4")
 
     def period(self, split: str) -> tuple[str, str]:
         """First and last of a split as people read them: times, or numbers of samples."""

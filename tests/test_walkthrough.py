@@ -216,7 +216,9 @@ def write_globe(folder: Path, shape: tuple[int, int]) -> None:
 
 def test_radar_composites_as_their_page_says(walk: Walk, composites: str):
     walk.places = {"FOLDER": composites, "128x128": "4x4"}
+    walk.runs = {"RUN": of_radar("RUN")}
     walk.page(DOCS / "radar.md")
+    assert (walk.folder / "forecast.nc").exists()
     assert xr.open_zarr(walk.folder / "radar.zarr")["reflectivity"].shape[1:] == (4, 4)
     functions = ("recognises", "times", "quantities", "read")
     given = {name: getattr(bom_rf3, name) for name in functions}
@@ -237,17 +239,20 @@ def test_the_example_of_clips_runs(walk: Walk, tmp_path: Path):
     walk.page(DOCS / "adding-an-archive.md")
 
 
+def of_radar(run: str, **changes: Any) -> Callable[[Path], None]:
+    """Makes a run of the folder's ``radar.zarr``, with options of its model."""
+
+    def make(folder: Path) -> None:
+        options = small_options(str(folder / "radar.zarr"), str(folder / run))
+        model = dataclasses.replace(options.model, options=changes)
+        write_untrained_run(dataclasses.replace(options, model=model))
+
+    return make
+
+
 def test_forecasts_and_scores_as_their_page_says(quickstart: Walk, composites: str):
     def again(name: str) -> Callable[[Path], None]:
         return lambda folder: (folder / name).symlink_to(folder / "runs/first")
-
-    def of_radar(run: str, **changes: Any) -> Callable[[Path], None]:
-        def make(folder: Path) -> None:
-            options = small_options(str(folder / "radar.zarr"), str(folder / run))
-            model = dataclasses.replace(options.model, options=changes)
-            write_untrained_run(dataclasses.replace(options, model=model))
-
-        return make
 
     walk = Walk(
         quickstart.folder,

@@ -157,14 +157,8 @@ def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
         "epoch": 0,
         "finished": False,
         "validation_loss": None,
-        "options": options.as_dict(),
-        "model": {"name": options.model.name, "overrides": plan.model_overrides},
-        "variables": list(plan.variables),
-        "grid": list(plan.store.spatial_shape),
-        "window": dataclasses.asdict(plan.window),
-        "normalisation": plan.normalisation.to_json(),
-        **({} if plan.static is None else {"static": plan.static.to_json()}),
-        "statistics_fingerprint": plan.store.fingerprint,
+        "device": "cpu",
+        **plan.to_json(),
     }
     with lease.hold(options.run, what="run"):
         run.write_record(options, plan.store.fingerprint)

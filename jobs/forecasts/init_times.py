@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.cf import AVAILABLE
-from pipelines.errors import UsageError
+from pipelines.errors import PlatformError, SourceError, UsageError
 from pipelines.windows import WindowSpec
 
 _REASONS = str(AVAILABLE["flag_meanings"]).split()
@@ -60,7 +60,9 @@ def choose_inits(
     Raises
     ------
     UsageError
-        Nothing can be forecast.
+        Nothing of the period can be forecast.
+    SourceError
+        The newest frames cannot be used.
 
     Examples
     --------
@@ -127,13 +129,13 @@ def _text(time: Any) -> str:
 
 def _nothing(
     times: np.ndarray, period: tuple[str, str] | None, left_out: list[tuple[str, str]]
-) -> UsageError:
+) -> PlatformError:
     if left_out:
         init, reason = left_out[0]
-        return UsageError(
-            f"none of {len(left_out)} forecasts can be made; that of {init}: {reason}",
-            remedy="give another period, or convert more of the archive",
-        )
+        what = f"none of {len(left_out)} forecasts can be made; that of {init}: {reason}"
+        if period is None:
+            return SourceError(what, remedy="wait for newer frames, or fetch the bad ones again")
+        return UsageError(what, remedy="give another period, or convert more of the archive")
     asked = " to ".join(period) if period else "the newest frames"
     return UsageError(
         f"the store has no frame in {asked}",

@@ -22,7 +22,27 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
     Raises
     ------
     StoreError
-        Variables, channels, grid or statistics differ; the error names both sides.
+        Variables, channels, grid, static fields or statistics differ; the error names both sides.
+    """
+    refuse_other_frames(checkpoint, store)
+    refuse_other_static(checkpoint, store)
+    if checkpoint.fingerprint != store.fingerprint:
+        raise _mismatch(
+            checkpoint,
+            store,
+            f"the checkpoint was trained with statistics {checkpoint.fingerprint[:12]}",
+            f"the store has {store.fingerprint[:12]}",
+            "convert with the splits that it was trained with (--splits), ",
+        )
+
+
+def refuse_other_frames(checkpoint: Checkpoint, store: Store) -> None:
+    """Refuse a store whose frames are not such as the checkpoint forecasts.
+
+    Raises
+    ------
+    StoreError
+        Variables, channels or grid differ; the error names both sides.
     """
     missing = [name for name in checkpoint.variables if name not in store.variables]
     if missing:
@@ -50,15 +70,6 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
             store,
             f"the checkpoint forecasts a grid of {_grid(trained_on)}",
             f"the store's is {', '.join(_grid(grid) for grid in sorted(grids))}",
-        )
-    refuse_other_static(checkpoint, store)
-    if checkpoint.fingerprint != store.fingerprint:
-        raise _mismatch(
-            checkpoint,
-            store,
-            f"the checkpoint was trained with statistics {checkpoint.fingerprint[:12]}",
-            f"the store has {store.fingerprint[:12]}",
-            "convert with the splits that it was trained with (--splits), ",
         )
 
 

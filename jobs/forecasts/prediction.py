@@ -18,7 +18,7 @@ from jobs.command_line import say as say_aside
 from jobs.forecasts.forecast_fields import Products, forecast_fields
 from jobs.forecasts.forecast_store import ForecastStore
 from jobs.forecasts.init_times import Inits, choose_inits, input_offsets
-from jobs.forecasts.matching import refuse_mismatch
+from jobs.forecasts.matching import refuse_mismatch, refuse_other_frames
 from jobs.forecasts.model_forecast import TrainedForecast
 from jobs.forecasts.overlap import ahead
 from jobs.forecasts.trained import weights_checksum
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pipelines.store import Store
 
 
+_FIRST_TIME = np.datetime64("0001-01-01", "s")
+"""numbers of init times, which are none below 0, are counted from here"""
 SHOWN = 10
 """init times without a forecast that a summary names"""
 
@@ -66,6 +68,7 @@ def predict(
     seed: int = 0,
     batch_size: int = 16,
     single: bool = False,
+    origin: str | None = None,
     say: Callable[[str], None] = say_aside,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prediction:
@@ -88,6 +91,9 @@ def predict(
         two sizes may differ by rounding.
     single:
         Refuse more than one init time.
+    origin:
+        Of the frames, where ``store`` holds them for this forecast alone and has no statistics of a
+        train period, see :func:`jobs.forecasts.operational.operational_store`.
     say, report:
         Called with lines for people, and with (forecasts done, forecasts in all).
 
@@ -98,14 +104,18 @@ def predict(
     UsageError
         Nothing can be forecast, the model cannot do what is asked, or other forecasts are there.
     """
-    refuse_mismatch(trained, store)
+    if origin is None:
+        refuse_mismatch(trained, store)
+    else:
+        refuse_other_frames(trained, store)
+    origin = origin or store.uri
     products = products or Products()
     if batch_size < 1 or (horizon is not None and horizon < 1):
         raise UsageError("batch_size and horizon must be at least 1")
     if store.clips is not None:
         raise UsageError(
             "clips have no init time to forecast from",
-            where=store.uri,
+            where=origin,
             remedy="export the model and give it the frames: python jobs/export.py --help",
         )
     window = replace(trained.window, horizon=horizon or trained.window.horizon)
@@ -132,9 +142,9 @@ def predict(
     fields = forecast_fields(store, trained.variables, window, inits.frames, products)
     target = ForecastStore(
         forecasts,
-        _identity(trained, store, window, inits, products, seed),
+        _identity(trained, store, origin, window, inits, products, seed),
         fields,
-        _attributes(trained, store, inits, products, seed),
+        _attributes(trained, store, origin, inits, products, seed),
     )
     maker = _Maker(trained, store, window, products, seed)
     with lease.hold(forecasts, say, "forecasts"):
@@ -232,8 +242,10 @@ class _Maker:
         return np.stack([run[:: self._window.stride] for run in runs])
 
     def forecasts(self, inputs_btchw: np.ndarray, frames: Sequence[int]) -> np.ndarray:
-        """(B, M, T, C, H, W) normalised, from these frames of the store."""
-        return self._forecast.members(inputs_btchw, self._window.horizon, frames)
+        """(B, M, T, C, H, W) normalised; the noise of members is told by the init time."""
+        times = self._store.times[list(frames)].astype("datetime64[s]")
+        numbers = (times - _FIRST_TIME).astype(np.int64).tolist()
+        return self._forecast.members(inputs_btchw, self._window.horizon, numbers)
 
     def arrays(self, normalised_bmtchw: np.ndarray) -> list[dict[str, np.ndarray]]:
         """The arrays of each forecast, in physical units."""
@@ -260,6 +272,7 @@ class _Maker:
 def _identity(
     trained: Checkpoint,
     store: Store,
+    origin: str,
     window: WindowSpec,
     inits: Inits,
     products: Products,
@@ -268,8 +281,8 @@ def _identity(
     """What the values depend on: forecasts of another one are others."""
     return {
         "weights": weights_checksum(trained),
-        "statistics_fingerprint": store.fingerprint,
-        "store": store.uri,
+        "statistics_fingerprint": trained.fingerprint,
+        "store": origin,
         "horizon": window.horizon,
         "members": products.members,
         "seed": seed,
@@ -281,7 +294,7 @@ def _identity(
 
 
 def _attributes(
-    trained: Checkpoint, store: Store, inits: Inits, products: Products, seed: int
+    trained: Checkpoint, store: Store, origin: str, inits: Inits, products: Products, seed: int
 ) -> dict[str, Any]:
     return {
         "Conventions": CONVENTIONS,
@@ -291,8 +304,8 @@ def _attributes(
         "checkpoint": trained.uri,
         "checkpoint_step": trained.step,
         "checkpoint_weights": weights_checksum(trained),
-        "store": store.uri,
-        "statistics_fingerprint": store.fingerprint,
+        "store": origin,
+        "statistics_fingerprint": trained.fingerprint,
         "input_frames": trained.window.input_frames,
         "trained_horizon": trained.window.horizon,
         "frame_stride": trained.window.stride,

@@ -11,6 +11,7 @@ from jobs.training.checkpoints import Checkpoint, load_checkpoint
 from jobs.training.run import read_history, run_of
 from pipelines import uri as places
 from pipelines.errors import StoreError
+from pipelines.newest import Recipe
 
 
 class Exported(Checkpoint):
@@ -20,6 +21,12 @@ class Exported(Checkpoint):
     def fingerprint(self) -> str:
         """Fingerprint of the statistics of the store that it was trained on."""
         return self.record["trained_on"]["statistics_fingerprint"]
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How its frames were made out of an archive; None where an earlier version wrote it."""
+        known = self.record.get("recipe")
+        return Recipe(**known) if known else None
 
     @property
     def configuration(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import uri as places
 from pipelines.errors import StoreError
+from pipelines.newest import Recipe
 from pipelines.normalisation import Normalisation
 from pipelines.windows import WindowSpec
 
@@ -105,6 +106,12 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Fingerprint of the statistics of the store that it was trained on."""
         return self.record["statistics_fingerprint"]
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How its frames were made out of an archive; None where an earlier version wrote it."""
+        known = self.record["store"].get("recipe")
+        return Recipe(**known) if known else None
 
     @property
     def selection(self) -> dict[str, Any]:

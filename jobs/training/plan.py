@@ -11,6 +11,7 @@ import numpy as np
 from jobs.training.options import TrainOptions
 from pipelines.augmentation import Augmentation
 from pipelines.errors import StoreError, UsageError, nearest
+from pipelines.newest import Recipe
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
 from pipelines.static_fields import StaticFields, differences, static_fields
@@ -142,6 +143,7 @@ class TrainingPlan:
                 "title": store.title,
                 "train_period": store.attributes["splits"]["train"],
                 "cadence_seconds": int(store.cadence / np.timedelta64(1, "s")),
+                "recipe": Recipe.of(store, self.variables).to_json(),
             },
         }
 

@@ -80,7 +80,8 @@ class ExportedForecaster:
         frames:
             (T, C, H, W) or (B, T, C, H, W) in physical units, one cadence apart; the last is the
             newest. Missing pixels are NaN: the model sees the mean (or minimum) of the train period
-            there, as in training. At least as many as it was trained with.
+            there, as in training; one that no frame has is NaN in the forecast too. At least as
+            many as it was trained with.
         horizon:
             Frames to forecast; None: as many as it was trained for.
 
@@ -117,6 +118,8 @@ class ExportedForecaster:
             given = torch.from_numpy(normalised).to(self._device)
             forecast = self._model(given, steps).float().cpu().numpy()
         physical = np.add(np.multiply(forecast, self._scale), self._offset)
+        unseen = np.isnan(btchw).all(axis=1, keepdims=True)
+        physical[np.broadcast_to(unseen, physical.shape)] = np.nan
         return physical[0] if single else physical
 
 

@@ -262,19 +262,22 @@ def _examples(scorer: Scorer, starts: np.ndarray, errors: np.ndarray) -> tuple[E
         model, *baselines = scorer.systems
         labels = tuple(map(scorer.store.label, scorer.frames(one)[0].tolist()))
         n = scorer.window.input_frames
+        # As in a forecast that is written: nothing is drawn where no input frame has a value.
+        unseen = np.isnan(made.seen[0]).all(axis=0)
+        shown = {name: np.where(unseen, np.nan, made.fields[name][0]) for name in scorer.systems}
         examples.append(
             Example(
                 rank=rank,
                 valid_times=scorer.valid_times(one)[0],
                 truth_tchw=made.truth[0],
-                forecast_tchw=made.fields[model][0],
+                forecast_tchw=shown[model],
                 rmse=float(errors[index]),
                 labels=labels[n:],
                 seen_tchw=made.seen[0],
                 seen_labels=labels[:n],
                 start=int(one[0]),
-                baselines={name: made.fields[name][0] for name in baselines},
-                spread_tchw=made.members[0].std(axis=0, ddof=1)
+                baselines={name: shown[name] for name in baselines},
+                spread_tchw=np.where(unseen, np.nan, made.members[0].std(axis=0, ddof=1))
                 if made.members.shape[1] > 1
                 else None,
             )

@@ -54,8 +54,9 @@ class Products:
             levels = np.quantile(values_mt, self.quantiles, axis=0)
             arrays[f"{name}_quantile"] = np.moveaxis(levels, 0, 1)
         if self.exceed:
-            above = [(values_mt > limit).mean(axis=0) for limit in self.exceed]
-            arrays[f"{name}_exceedance"] = np.stack(above, axis=1)
+            above = np.stack([(values_mt > limit).mean(axis=0) for limit in self.exceed], axis=1)
+            missing = np.isnan(values_mt[0])[:, None]
+            arrays[f"{name}_exceedance"] = np.where(missing, np.nan, above)
         return arrays
 
 

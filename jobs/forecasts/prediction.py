@@ -31,6 +31,7 @@ from pipelines.windows import WindowSpec
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
+    from pipelines.normalisation import Normalisation
     from pipelines.store import Store
 
 
@@ -136,7 +137,8 @@ def predict(
     if missing:
         say(
             f"up to {missing:.1%} of the pixels of a forecast's input are missing: the model is "
-            "given what it was given there in training, the mean or minimum of the train period"
+            "given what it was given there in training, the mean or minimum of the train period; "
+            "those that no frame of the input has are missing in the forecast"
         )
     writable.refuse_unwritable(forecasts, "forecasts")
     fields = forecast_fields(store, trained.variables, window, inits.frames, products)
@@ -196,7 +198,7 @@ def _make(
     batches = [range(head, min(head + batch_size, total)) for head in range(0, total, batch_size)]
     wanted = [batch for batch in batches if any(index not in there for index in batch)]
 
-    def read() -> Iterator[tuple[range, list[int], np.ndarray]]:
+    def read() -> Iterator[tuple[range, list[int], Inputs]]:
         for batch in wanted:
             own = [frames[index] for index in batch]
             yield batch, own, maker.inputs(own)
@@ -218,20 +220,42 @@ def _make(
             writing.result()
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a batch of forecasts is made from."""
+
+    normalised_btchw: np.ndarray
+    """missing pixels 0, as in training"""
+    unseen_bchw: np.ndarray
+    """True where no input frame has a value, as beyond the reach of radars: none is forecast"""
+
+    @classmethod
+    def of(cls, seen_btchw: np.ndarray, normalisation: Normalisation) -> Inputs:
+        """From frames in physical units, NaN where missing."""
+        missing = np.isnan(seen_btchw)
+        normalised = normalisation.apply(seen_btchw)
+        normalised[missing] = 0.0
+        return cls(normalised, np.asarray(missing.all(axis=1)))
+
+
 class _Maker:
     """Frames of a store in, forecasts in physical units out."""
 
     def __init__(
         self, trained: Checkpoint, store: Store, window: WindowSpec, products: Products, seed: int
     ):
-        self._reader = FrameReader(store, trained.variables, trained.normalisation)
+        self._reader = FrameReader(store, trained.variables)
         self._store, self._window, self._products = store, window, products
         self._normalisation, self._variables = trained.normalisation, trained.variables
         self._forecast = TrainedForecast(trained, products.members, seed)
         self._forecast.load()
 
-    def inputs(self, frames: Sequence[int]) -> np.ndarray:
-        """(B, T, C, H, W) normalised; each frame is read once where the windows overlap."""
+    def inputs(self, frames: Sequence[int]) -> Inputs:
+        """What is forecast from; each frame is read once where the windows overlap."""
+        return Inputs.of(self._seen(frames), self._normalisation)
+
+    def _seen(self, frames: Sequence[int]) -> np.ndarray:
+        """(B, T, C, H, W) in physical units, NaN where missing."""
         offsets = input_offsets(self._window)
         span = int(offsets[-1] - offsets[0]) + 1
         first, last = frames[0] + int(offsets[0]), frames[-1] + 1
@@ -241,11 +265,16 @@ class _Maker:
         runs = (self._read(frame + 1 - span, frame + 1) for frame in frames)
         return np.stack([run[:: self._window.stride] for run in runs])
 
-    def forecasts(self, inputs_btchw: np.ndarray, frames: Sequence[int]) -> np.ndarray:
-        """(B, M, T, C, H, W) normalised; the noise of members is told by the init time."""
+    def forecasts(self, inputs: Inputs, frames: Sequence[int]) -> np.ndarray:
+        """(B, M, T, C, H, W) normalised, NaN where nothing was seen.
+
+        The noise of members is told by the init time.
+        """
         times = self._store.times[list(frames)].astype("datetime64[s]")
         numbers = (times - _FIRST_TIME).astype(np.int64).tolist()
-        return self._forecast.members(inputs_btchw, self._window.horizon, numbers)
+        made = self._forecast.members(inputs.normalised_btchw, self._window.horizon, numbers)
+        made[np.broadcast_to(inputs.unseen_bchw[:, None, None], made.shape)] = np.nan
+        return made
 
     def arrays(self, normalised_bmtchw: np.ndarray) -> list[dict[str, np.ndarray]]:
         """The arrays of each forecast, in physical units."""

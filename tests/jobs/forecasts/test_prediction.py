@@ -261,16 +261,52 @@ def test_an_input_with_a_missing_frame_has_no_forecast_and_is_listed(store, trai
         assert np.isfinite(forecasts["t2m"].values).all()
 
 
-def test_missing_pixels_are_what_they_were_in_training(make_store, tmp_path):
+@pytest.fixture
+def partial(make_store) -> Store:
+    """A corner of twelve pixels has no value from 05 UTC of the 23rd on."""
     values = weather()
     values[24 * 22 + 5 :, :3, :4] = np.nan
-    store = make_store(values)
+    return make_store(values)
+
+
+def run_of(store: Store, folder: Path) -> Checkpoint:
     data = DataOptions(input_frames=3, horizon=2, normalise="standardise", pool_mib=1)
-    trained = write_untrained_run(small_options(store.uri, str(tmp_path / "run"), data=data))
-    run(trained, store, tmp_path / "forecasts", period=("2019-01-23T09", "2019-01-23T09"))
+    return write_untrained_run(small_options(store.uri, str(folder), data=data))
+
+
+def test_missing_pixels_are_what_they_were_in_training(partial, tmp_path):
+    trained = run_of(partial, tmp_path / "run")
+    made = run(trained, partial, tmp_path / "forecasts", period=("2019-01-23T06", "2019-01-23T06"))
+    assert made.made == 1
     with xr.open_zarr(tmp_path / "forecasts") as forecasts:
-        expected = by_hand(trained, store, "2019-01-23T09:00", 2)
+        expected = by_hand(trained, partial, "2019-01-23T06:00", 2)
         np.testing.assert_allclose(forecasts["t2m"][0], expected, atol=1e-3)
+
+
+def test_pixels_that_no_frame_of_the_input_has_are_missing_in_the_forecast(partial, tmp_path):
+    trained = run_of(partial, tmp_path / "run")
+    lines: list[str] = []
+    period = ("2019-01-23T09", "2019-01-23T09")
+    run(trained, partial, tmp_path / "forecasts", period=period, say=lines.append)
+    assert any("that no frame of the input has are missing in the forecast" in x for x in lines)
+    expected = by_hand(trained, partial, "2019-01-23T09:00", 2)
+    expected[:, :3, :4] = np.nan
+    with xr.open_zarr(tmp_path / "forecasts") as forecasts:
+        np.testing.assert_allclose(forecasts["t2m"][0], expected, atol=1e-3)
+    write_exported(tmp_path / "exported", trained.record, trained.weights_file())
+    seen = partial.dataset()["t2m"].sel(time=slice(None, "2019-01-23T09")).values[-3:, None]
+    again = gmg_model.load_exported(tmp_path / "exported")(seen, 2)
+    np.testing.assert_allclose(again[:, 0], expected, atol=1e-3)
+
+
+def test_products_of_members_are_missing_where_the_members_are():
+    members = np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32)
+    members[..., 0, 0] = np.nan
+    products = Products(members=4, quantiles=(0.5,), exceed=(-9.0, 9.0)).of("t2m", members)
+    for name in ("t2m_mean", "t2m_quantile", "t2m_exceedance"):
+        missing = np.isnan(products[name])
+        assert missing[..., 0, 0].all()
+        assert missing.sum() == missing[..., 0, 0].size, name
 
 
 def test_the_newest_frames_need_no_truth(store, trained, tmp_path):

@@ -279,6 +279,11 @@ def test_radar_has_its_colours_its_events_and_its_legend(tmp_path):
         resamples=0,
     )
     evaluation = dataclasses.replace(evaluation, examples=evaluation.examples[:1], fields=None)
+    (example,) = evaluation.examples
+    beyond = np.zeros((12, 16), bool)
+    beyond[:2] = beyond[5, 5] = True  # no radar ever, and none from the third frame on
+    for drawn in (example.forecast_tchw, example.baselines["persistence"]):
+        np.testing.assert_array_equal(np.isnan(drawn[:, 0]), np.broadcast_to(beyond, (2, 12, 16)))
     page = render(evaluation, provenance_of(store), store, "strict", colours="lightness")
     text = " ".join(Loads(page).text)
     for words in ("Events above thresholds", "CSI by threshold", "CSI, ≥ 30 dBZ", "FSS, ≥ 30 dBZ"):

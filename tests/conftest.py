@@ -44,6 +44,13 @@ def ray_cluster() -> None:
     shared_ray.use()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest module begins first: no process is left alone with it when the others are done,
+    and it computes while the clusters' tests beside it wait.
+    """
+    items.sort(key=lambda item: item.path.name != "test_walkthrough.py")
+
+
 def pytest_sessionfinish() -> None:
     """No test leaves a Ray behind."""
     shared_ray.end()

@@ -136,7 +136,7 @@ def _seconds(day: datetime.date, slot: int, per_day: int, file: SourceFile) -> i
 
 ARCHIVE = Archive(
     name="taxibj",
-    title="TaxiBJ layout: inflow and outflow of a city's cells",
+    title="Traffic: inflow and outflow of a city's cells",
     suffixes=(".h5", ".hdf5"),
     describe=describe,
     decoder=decoder,

@@ -32,7 +32,8 @@ class ExportedForecaster:
     Attributes
     ----------
     record:
-        What ``model.json`` says: ``variables``, ``window``, ``cadence_seconds``, ``versions``, ...
+        What ``model.json`` says: ``variables``, ``window``, ``versions``, ``frame_seconds`` (the
+        time between frames, those given and those forecast; None of clips), ...
     labels:
         (C,) names of the channels, in the order in which frames hold them.
     static:
@@ -78,10 +79,10 @@ class ExportedForecaster:
         Parameters
         ----------
         frames:
-            (T, C, H, W) or (B, T, C, H, W) in physical units, one cadence apart; the last is the
-            newest. Missing pixels are NaN: the model sees the mean (or minimum) of the train period
-            there, as in training; one that no frame has is NaN in the forecast too. At least as
-            many as it was trained with.
+            (T, C, H, W) or (B, T, C, H, W) in physical units, ``record["frame_seconds"]`` apart;
+            the last is the newest. Missing pixels are NaN: the model sees the mean (or minimum) of
+            the train period there, as in training; one that no frame has is NaN in the forecast
+            too. At least as many as it was trained with.
         horizon:
             Frames to forecast; None: as many as it was trained for.
 

@@ -79,7 +79,7 @@ def evaluate(
     from jobs.forecasts.protocols import Selection, parse_thresholds
     from jobs.forecasts.report import FILM_RANK, Provenance, write_report
     from jobs.forecasts.score_table import as_csv
-    from jobs.forecasts.trained import load_trained, selection_note, training_history
+    from jobs.forecasts.trained import load_trained, selection_notes, training_history
     from jobs.forecasts.wording import summary
     from pipelines import uri as places
     from pipelines.store import open_store
@@ -94,7 +94,7 @@ def evaluate(
     refuse_selection(trained, opened, split)
     refuse_unwritable(report)
     window = trained.window if horizon is None else replace(trained.window, horizon=horizon)
-    notes = selection_note(trained)
+    notes = selection_notes(trained, split)
     if window.horizon > trained.window.horizon:
         notes.append(
             f"{window.horizon} frames are forecast with a model that was trained for "

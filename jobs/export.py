@@ -49,8 +49,9 @@ def export(run: str, to: str, json: bool = False) -> None:
     record = {key: known[key] for key in ("model", "normalisation", "variables", "window", "grid")}
     record |= {key: known[key] for key in ("static",) if key in known}
     store = known.get("store", {})
+    cadence = store.get("cadence_seconds")
     record |= {
-        "cadence_seconds": store.get("cadence_seconds"),
+        "frame_seconds": cadence and cadence * checkpoint.window.stride,
         "recipe": store.get("recipe"),
         "trained_on": {
             "title": store.get("title"),
@@ -76,6 +77,8 @@ def export(run: str, to: str, json: bool = False) -> None:
         print_json({"folder": folder, "checkpoint": checkpoint.uri, "step": checkpoint.step})
         return
     print(f"exported step {checkpoint.step} of {checkpoint.uri} to {folder}")
+    if record["frame_seconds"]:
+        print(f"its frames, given and forecast, are {record['frame_seconds']} s apart")
 
 
 def main() -> None:

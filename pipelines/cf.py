@@ -82,6 +82,8 @@ AVAILABLE = {
     "flag_meanings": "ok missing_in_source unreadable out_of_range",
 }
 OK, MISSING_IN_SOURCE, UNREADABLE, OUT_OF_RANGE = AVAILABLE["flag_values"]
+NO_FLAG = 255
+"""what a flag whose object is lost reads as"""
 
 MISSING_FRACTION = {
     "long_name": "largest fraction over the variables of pixels without a value",

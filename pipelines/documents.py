@@ -225,7 +225,8 @@ def _along_time(
         shape=(frames // clip, *tail),
         chunks=(step, *tail),
         dtype=dtype,
-        fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
+        # What a lost object reads as, so that it is noticed: no time follows itself.
+        fill_value={"f": np.nan, "u": cf.NO_FLAG}.get(np.dtype(dtype).kind, 0),
         dimension_names=dims,
         compressors=[ZstdCodec(level=3)],
         attributes=dict(attributes),

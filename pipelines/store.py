@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import uri as places
-from pipelines.cf import GRID_MAPPING
+from pipelines.cf import GRID_MAPPING, NO_FLAG
 from pipelines.clips import Clips, split_text
 from pipelines.errors import PlatformError, StoreError, UsageError, nearest
 from pipelines.ledger import Ledger
@@ -211,6 +211,8 @@ def open_store(uri: str) -> Store:
         for name, array in metadata.items()
         if len(array["shape"]) == 1
     }
+    available = np.asarray(group["available"]).reshape(-1)
+    _refuse_lost(uri, one_dimensional | {"available": available})
     coordinates = {k: v for k, v in one_dimensional.items() if k not in _NOT_VARIABLES}
     variables = {
         name: _variable(name, array, coordinates)
@@ -225,7 +227,7 @@ def open_store(uri: str) -> Store:
         uri=uri,
         attributes=attributes,
         times=times.astype("datetime64[s]").astype("datetime64[ns]"),
-        available=np.asarray(group["available"]).reshape(-1),
+        available=available,
         cadence=np.timedelta64(cadence, "s"),
         variables={name: variables[name] for name in order},
         coordinates=coordinates,
@@ -235,6 +237,26 @@ def open_store(uri: str) -> Store:
             for name, _ in attributes["configuration"].get("static_fields", ())
         },
     )
+
+
+def _refuse_lost(uri: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse a store that has lost an object of its times, coordinates or flags.
+
+    Zarr reads such an object as one value throughout: every latitude 0, every frame of 1970.
+    """
+    for name, values in arrays.items():
+        if name == "available":
+            lost = (values == NO_FLAG).any()
+        elif name == "missing_fraction":
+            lost = np.isnan(values).any()
+        else:
+            lost = len(np.unique(values)) < len(values)
+        if lost:
+            raise StoreError(
+                f"'{name}' of the store is lost or damaged",
+                where=places.join(uri, name),
+                remedy=_convert_command(uri, " --repair"),
+            )
 
 
 def _static(name: str, array: Mapping[str, Any]) -> StaticInfo:

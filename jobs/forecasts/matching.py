@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.clips import split_text
 from pipelines.errors import StoreError, UsageError, nearest
+from pipelines.recipe import Recipe
 from pipelines.static_fields import differences
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
         Variables, channels, grid, static fields or statistics differ; the error names both sides.
     """
     refuse_other_frames(checkpoint, store)
+    # Statistics know nothing of places: a field upside down has the same.
+    recipe = checkpoint.recipe
+    if recipe and (other := recipe.differences(Recipe.of(store, checkpoint.variables))):
+        raise _mismatch(
+            checkpoint, store, "the checkpoint was trained on other frames", "; ".join(other)
+        )
     refuse_other_static(checkpoint, store)
     if checkpoint.fingerprint != store.fingerprint:
         raise _mismatch(

@@ -9,7 +9,8 @@ import numpy as np
 
 from jobs.forecasts.init_times import input_offsets
 from pipelines.errors import SourceError, StoreError
-from pipelines.newest import Recipe, newest_frames
+from pipelines.newest import newest_frames
+from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint

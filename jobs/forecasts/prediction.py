@@ -27,6 +27,7 @@ from pipelines import lease, writable
 from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
 from pipelines.frame_reader import FrameReader
+from pipelines.frames_checksum import frames_checksum
 from pipelines.windows import WindowSpec
 
 if TYPE_CHECKING:
@@ -308,10 +309,12 @@ def _identity(
     seed: int,
 ) -> dict[str, Any]:
     """What the values depend on: forecasts of another one are others."""
+    seen = np.unique(np.asarray(inits.frames)[:, None] + input_offsets(window))
     return {
         "weights": weights_checksum(trained),
         "statistics_fingerprint": trained.fingerprint,
         "store": origin,
+        "frames": frames_checksum(store, trained.variables, seen),
         "horizon": window.horizon,
         "members": products.members,
         "seed": seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from gmg_model.exported import RECORD, WEIGHTS
@@ -11,7 +12,7 @@ from jobs.training.checkpoints import Checkpoint, load_checkpoint
 from jobs.training.run import read_history, run_of
 from pipelines import uri as places
 from pipelines.errors import StoreError
-from pipelines.newest import Recipe
+from pipelines.recipe import Recipe
 
 
 class Exported(Checkpoint):
@@ -69,12 +70,17 @@ def load_trained(uri: str) -> Checkpoint:
     return Exported(places.absolute(uri), record)
 
 
-def selection_note(trained: Checkpoint) -> list[str]:
-    """What cannot be checked of a model: whether the windows to score have chosen it.
+def selection_notes(trained: Checkpoint, split: str) -> list[str]:
+    """What makes scores of a split flatter the model that its windows may have chosen.
 
     A checkpoint of a run that validated nothing was chosen by nothing; a folder that an earlier
     version exported does not say.
     """
+    if split == "validation" and not math.isnan(trained.validation_loss):
+        return [
+            "the validation split has chosen this checkpoint among those of its run: its scores "
+            "flatter the model, those of --split test do not"
+        ]
     if not isinstance(trained, Exported) or "validation_period" in trained.record:
         return []
     return [

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import uri as places
 from pipelines.errors import StoreError
-from pipelines.newest import Recipe
 from pipelines.normalisation import Normalisation
+from pipelines.recipe import Recipe
 from pipelines.windows import WindowSpec
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Checkpoint:
     @property
     def recipe(self) -> Recipe | None:
         """How its frames were made out of an archive; None where an earlier version wrote it."""
-        known = self.record["store"].get("recipe")
+        known = self.record.get("store", {}).get("recipe")
         return Recipe(**known) if known else None
 
     @property

@@ -14,7 +14,7 @@ from jobs.training.board import Progress, progress_board
 from jobs.training.cluster import Cluster, connect
 from jobs.training.ending import ending_on_sigterm, stopped, used_up
 from jobs.training.options import TrainOptions
-from jobs.training.plan import TrainingPlan, check_static, make_plan
+from jobs.training.plan import TrainingPlan, check_frames, make_plan
 from pipelines import lease
 from pipelines import uri as places
 from pipelines.errors import PlatformError, UsageError
@@ -90,7 +90,7 @@ def train(options: TrainOptions) -> Outcome:
         resumed = run.check_same(options, plan.store.fingerprint)
         latest = _latest_sound(options)
         if latest:
-            check_static(plan, latest.record)
+            check_frames(plan, latest)
         if latest and is_finished(latest, options):
             return Outcome.of(options, latest, already=True)
         _check_tracking(options)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.training.options import TrainOptions
 from pipelines.augmentation import Augmentation
 from pipelines.errors import StoreError, UsageError, nearest
-from pipelines.newest import Recipe
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
+from pipelines.recipe import Recipe
 from pipelines.static_fields import StaticFields, differences, static_fields
 from pipelines.store import Store, open_store
 from pipelines.windows import WindowSpec, split_starts
+
+if TYPE_CHECKING:
+    from jobs.training.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -228,12 +231,16 @@ def check_fingerprint(plan: TrainingPlan, fingerprint: str) -> None:
         )
 
 
-def check_static(plan: TrainingPlan, record: dict[str, Any]) -> None:
-    """Refuse a store whose static fields are not those of a checkpoint's record."""
-    other = differences(record["static"], plan.store) if "static" in record else []
+def check_frames(plan: TrainingPlan, checkpoint: Checkpoint) -> None:
+    """Refuse a store whose grid, units, cadence or static fields are not those of a checkpoint."""
+    other = []
+    if checkpoint.recipe:
+        other += checkpoint.recipe.differences(Recipe.of(plan.store, plan.variables))
+    if "static" in checkpoint.record:
+        other += differences(checkpoint.record["static"], plan.store)
     if other:
         raise StoreError(
-            f"the run cannot go on: {'; '.join(other)} than the run began with",
+            f"the run cannot go on, it began with other data: {'; '.join(other)}",
             where=plan.store.uri,
-            remedy="convert the former static fields again, or take a new --run",
+            remedy="convert the former store again, or take a new --run",
         )

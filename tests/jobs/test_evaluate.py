@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from jobs import evaluate
 from jobs.export import export
-from jobs.forecasts.trained import load_trained, selection_note
+from jobs.forecasts.trained import load_trained, selection_notes
 from jobs.training import checkpoints
 from pipelines.errors import UsageError
 from pipelines.store import open_store
@@ -67,7 +68,7 @@ def test_an_exported_folder_scores_as_the_run_that_it_came_from(run, traffic_sto
     del record["validation_period"], record["epoch"], record["options"]
     (exported / "model.json").write_text(json.dumps(record))
     older = load_trained(str(exported))
-    assert "does not say which period chose its checkpoint" in selection_note(older)[0]
+    assert "does not say which period chose its checkpoint" in selection_notes(older, "test")[0]
     # What chose the checkpoint is refused as a test period, in either form.
     record["validation_period"] = open_store(traffic_store).attributes["splits"]["test"]
     (exported / "model.json").write_text(json.dumps(record))
@@ -84,6 +85,21 @@ def test_an_exported_folder_scores_as_the_run_that_it_came_from(run, traffic_sto
     )
     assert done.returncode == 4
     assert "the validation period that chose this checkpoint" in done.stderr
+
+
+def test_scores_of_the_validation_split_say_that_it_chose_the_checkpoint(
+    finished_run, traffic_store, tmp_path
+):
+    places = ("--checkpoint", finished_run.run, "--store", traffic_store, "--report", tmp_path)
+    done = job("evaluate.py", *places, "--split", "validation", "--max_windows", "2")
+    assert done.returncode == 0, done.stderr
+    (note,) = (
+        n
+        for n in json.loads((tmp_path / "scores.json").read_text())["notes"]
+        if "has chosen this checkpoint" in n
+    )
+    assert note in done.stdout
+    assert note in html.unescape((tmp_path / "report.html").read_text())
 
 
 def test_json_is_one_object_on_standard_output(run, traffic_store, tmp_path):

@@ -214,7 +214,7 @@ def test_a_run_whose_fields_changed_cannot_go_on(options: TrainOptions, tmp_path
     record["options"]["store"] = store
     (tmp_path / "run/run.json").write_text(json.dumps(record))
     add_fields(store, seed=1)
-    with pytest.raises(StoreError, match="the run cannot go on: static field 'roads'"):
+    with pytest.raises(StoreError, match="it began with other data: static field 'roads'"):
         train(replace(options, store=store, run=str(tmp_path / "run")))
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 from jobs.forecasts.matching import refuse_mismatch, refuse_selection
 from jobs.training.checkpoints import Checkpoint
 from pipelines.errors import StoreError
 from pipelines.normalisation import Normalisation
-from pipelines.store import Store
+from pipelines.recipe import Recipe
+from pipelines.store import Store, open_store
 from tests.jobs.forecasts.stores import weather
 
 
@@ -45,6 +48,21 @@ def test_another_grid_is_refused_naming_both(make_store):
     store, coarse = make_store(), make_store(weather()[:, ::2, ::2], name="coarse.zarr")
     with pytest.raises(StoreError, match=r"12 x 16, and the store's is 6 x 8"):
         refuse_mismatch(trained_on(store), coarse)
+
+
+def test_the_same_values_on_other_points_are_refused(make_store):
+    """A moved region, or rows in the other direction, keep size and statistics."""
+    store, moved = make_store(), make_store(name="moved.zarr")
+    root = zarr.open_group(moved.uri, mode="r+", use_consolidated=False)
+    root["latitude"][:] = np.linspace(-55, 55, 12)  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    moved = open_store(moved.uri)
+    assert moved.fingerprint == store.fingerprint
+    known = {"store": {"recipe": Recipe.of(store, ["t2m"]).to_json()}}
+    trained = Checkpoint("/runs/one/step_000000040", trained_on(store).record | known)
+    refuse_mismatch(trained, store)
+    with pytest.raises(StoreError, match="the grid is another") as refused:
+        refuse_mismatch(trained, moved)
+    assert refused.value.exit_code == 4
 
 
 def test_a_variable_that_the_store_lacks_is_refused_naming_both(make_store):

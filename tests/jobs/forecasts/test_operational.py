@@ -212,6 +212,26 @@ def test_members_belong_to_their_init_time(radar: Path, inbox: Path, tmp_path: P
     assert one["reflectivity"].sizes["member"] == 3
 
 
+def test_forecasts_of_frames_that_were_corrected_since_are_others(radar: Path, tmp_path: Path):
+    archive, store = tmp_path / "all", tmp_path / "radar.zarr"
+    shutil.copytree(radar / "all", archive)
+    shutil.copytree(radar / "radar.zarr", store)
+    times = (str(TIMES[-8]), str(TIMES[-6]))
+    places = ("--checkpoint", radar / "run", "--store", store, "--forecasts", tmp_path / "f.zarr")
+    command = ("predict.py", *places, "--first", times[0], "--last", times[1])
+    first = job(*command)
+    assert "3 made, 0 were there" in first.stdout, first.stderr
+    # What comes after the forecasts' input changes nothing, though its shard is written again.
+    write_knmi(file_of(archive, TIMES[-1]), TIMES[-1], pixels(1))
+    convert(ConversionRequest("radar", str(archive), str(store)))
+    assert "0 made, 3 were there" in job(*command).stdout
+    write_knmi(file_of(archive, TIMES[-7]), TIMES[-7], pixels(1))
+    convert(ConversionRequest("radar", str(archive), str(store)))
+    again = job(*command)
+    assert again.returncode == 2
+    assert "other forecasts are there: frames differ" in again.stderr
+
+
 def test_a_checkpoint_that_does_not_say_how_asks_for_the_store(radar: Path, inbox: Path, tmp_path):
     shutil.copytree(radar / "run", tmp_path / "run")
     (record,) = (tmp_path / "run").glob("*/checkpoint.json")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
+FORM: dict[str, Any] = {
+    "model": {"name": str, "overrides": dict},
+    "normalisation": {"labels": list, "offset": list, "scale": list},
+    "grid": list,
+    "window": {"input_frames": int, "horizon": int},
+    "weights": {"sha256": str},
+}
+"""what every ``model.json`` holds, part by part, with the type of each"""
 
 
 class ExportedForecaster:
@@ -133,7 +142,7 @@ def load_exported(folder: str | Path) -> ExportedForecaster:
     Raises
     ------
     ConfigurationError
-        The folder is incomplete, damaged or of another format.
+        The folder is incomplete, damaged or of another format, or this version has no such model.
     """
     from safetensors.torch import load
 
@@ -143,13 +152,41 @@ def load_exported(folder: str | Path) -> ExportedForecaster:
         data = (folder / WEIGHTS).read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"no exported model in {folder}: {error}") from None
-    if record.get("format") != FORMAT:
-        raise ConfigurationError(
-            f"{folder} holds format {record.get('format')}; this version reads {FORMAT}"
-        )
+    if problem := problem_of(record, FORM):
+        raise ConfigurationError(f"no exported model in {folder}: {problem}")
     if hashlib.sha256(data).hexdigest() != record["weights"]["sha256"]:
         raise ConfigurationError(f"{folder / WEIGHTS} is damaged: export the model again")
-    return ExportedForecaster(record, load(data))
+    try:
+        return ExportedForecaster(record, load(data))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigurationError(f"no model can be made of {folder}: {error}") from error
+
+
+def problem_of(record: Any, form: Mapping[str, Any]) -> str | None:
+    """What keeps a ``model.json`` from being read, in words; None where it has the form.
+
+    >>> problem_of({"format": 2}, FORM)
+    'it has format 2; this version reads format 1'
+    >>> problem_of({"format": 1, "grid": [4, 4]}, {"grid": list, "window": {"horizon": int}})
+    "'model.json' has no 'window'"
+    """
+    if not isinstance(record, dict):
+        return f"'{RECORD}' is no JSON object"
+    if record.get("format") != FORMAT:
+        return f"it has format {record.get('format')}; this version reads format {FORMAT}"
+    lacking = _lacking(record, form)
+    return f"'{RECORD}' has no '{lacking}'" if lacking else None
+
+
+def _lacking(record: Mapping[str, Any], form: Mapping[str, Any], parent: str = "") -> str | None:
+    """The first part of a form that a record lacks, or holds as something else."""
+    for name, kind in form.items():
+        held = record.get(name)
+        if not isinstance(held, dict if isinstance(kind, Mapping) else kind):
+            return parent + name
+        if isinstance(kind, Mapping) and (part := _lacking(held, kind, f"{parent}{name}.")):
+            return part
+    return None
 
 
 def write_exported(folder: str | Path, record: dict[str, Any], weights: bytes) -> None:

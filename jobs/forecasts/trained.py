@@ -7,12 +7,20 @@ import json
 import math
 from typing import Any
 
-from gmg_model.exported import RECORD, WEIGHTS
+from gmg_model.exported import FORM, RECORD, WEIGHTS, problem_of
 from jobs.training.checkpoints import Checkpoint, load_checkpoint
 from jobs.training.run import read_history, run_of
 from pipelines import uri as places
 from pipelines.errors import StoreError
 from pipelines.recipe import Recipe
+
+_FORM = {
+    **FORM,
+    "variables": list,
+    "step": int,
+    "trained_on": {"statistics_fingerprint": str},
+}
+"""what is read of ``model.json`` here, beside what ``gmg_model`` reads"""
 
 
 class Exported(Checkpoint):
@@ -57,7 +65,7 @@ def load_trained(uri: str) -> Checkpoint:
     Raises
     ------
     StoreError
-        None of them is there.
+        None of them is there, or the exported folder cannot be read.
     """
     try:
         record = json.loads(places.read_bytes(places.join(uri, RECORD)))
@@ -67,6 +75,10 @@ def load_trained(uri: str) -> Checkpoint:
         raise StoreError(
             f"'{RECORD}' is damaged", where=uri, remedy="export the model again"
         ) from None
+    if problem := problem_of(record, _FORM):
+        raise StoreError(
+            f"no exported model here: {problem}", where=uri, remedy="export the model again"
+        )
     return Exported(places.absolute(uri), record)
 
 

@@ -159,8 +159,15 @@ class Checkpoint:
         return load(self._sound(TRAINING))
 
     def model(self) -> nn.Module:
-        """The model with its weights and static fields, in evaluation mode, on the CPU."""
+        """The model with its weights and static fields, in evaluation mode, on the CPU.
+
+        Raises
+        ------
+        StoreError
+            The files are damaged, or this version has no such model.
+        """
         from gmg_model import create_model
+        from gmg_model.errors import ConfigurationError
         from gmg_model.static import parameters_of, saved_fields
 
         choice = self.record["model"]
@@ -168,9 +175,18 @@ class Checkpoint:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in choice["overrides"].items()
         }
-        model: Any = create_model(choice["name"], **overrides)
         saved = self.saved_tensors()
-        model.load_state_dict(parameters_of(saved))
+        try:
+            model: Any = create_model(choice["name"], **overrides)
+            model.load_state_dict(parameters_of(saved))
+        except (ConfigurationError, RuntimeError) as error:
+            known = isinstance(error, ConfigurationError)
+            raise StoreError(
+                f"the model cannot be made: {error if known else 'these are not its weights'}",
+                where=self.uri,
+                remedy="use the version of the project that the record names; an exported folder "
+                "can be exported again",
+            ) from error
         if self.static_names:
             model.bind_static(saved_fields(saved, self.static_names))
         return model.eval()

@@ -13,11 +13,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs import evaluate, train_weatherbench
 from jobs.command_line import run as run_job
+from jobs.export import export
 from jobs.training import checkpoints
 from jobs.training.options import TrainOptions
 from pipelines import lease
@@ -381,6 +383,39 @@ def test_a_checkpoint_that_does_not_match_the_store_ends_with_4(
     assert "to do: " in refusal.message
     for message in messages:
         assert message in refusal.message
+
+
+NO_EXPORT: dict[str, tuple[Any, str]] = {
+    "nothing": ({}, "format None; this version reads format 1"),
+    "a list": ([], "'model.json' is no JSON object"),
+    "another format": ({"format": 99}, "format 99; this version reads format 1"),
+    "no variables": ({"variables": None}, "'model.json' has no 'variables'"),
+    "no name": ({"model": {"overrides": {}}}, "'model.json' has no 'model.name'"),
+    "no statistics": ({"trained_on": {}}, "has no 'trained_on.statistics_fingerprint'"),
+    "an unknown model": ({"model": {"name": "gmg-x", "overrides": {}}}, "did you mean 'gmg-s'?"),
+    "another model": ({"model": {"name": "gmg-l", "overrides": {}}}, "are not its weights"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), NO_EXPORT.values(), ids=NO_EXPORT)
+def test_an_exported_folder_that_cannot_be_read_ends_with_4(
+    score: Refuse,
+    checkpoint: checkpoints.Checkpoint,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Any,
+    message: str,
+) -> None:
+    export(checkpoint.uri, str(tmp_path / "exported"))
+    capsys.readouterr()
+    record = tmp_path / "exported/model.json"
+    known = json.loads(record.read_text())
+    record.write_text(json.dumps(known | change if change else change))
+    refusal = score("--checkpoint", str(tmp_path / "exported"))
+    assert refusal.code == 4
+    assert message in refusal.message
+    assert f"where: {tmp_path / 'exported'}" in refusal.message
+    assert "export" in refusal.message.split("to do: ")[1]
 
 
 # --- the rest of an evaluation -------------------------------------------------------------------

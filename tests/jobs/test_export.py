@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,25 @@ def test_a_damaged_export_is_refused(exported: Path) -> None:
         load_exported(exported)
     (exported / "model.json").unlink()
     with pytest.raises(ConfigurationError, match="no exported model"):
+        load_exported(exported)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "it has format None; this version reads format 1"),
+        ([], r"'model\.json' is no JSON object"),
+        ({"weights": None}, r"'model\.json' has no 'weights'"),
+        ({"model": {"name": "gmg-x", "overrides": {}}}, "did you mean 'gmg-s'"),
+        ({"model": {"name": "gmg-l", "overrides": {}}}, "no model can be made of .*exported"),
+    ],
+)
+def test_a_record_that_describes_no_model_is_refused(
+    exported: Path, change: Any, message: str
+) -> None:
+    known = json.loads((exported / "model.json").read_text())
+    (exported / "model.json").write_text(json.dumps(known | change if change else change))
+    with pytest.raises(ConfigurationError, match=message):
         load_exported(exported)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ class ExportedForecaster:
             the train period there, as in training; one that no frame has is NaN in the forecast
             too. At least as many as it was trained with.
         horizon:
-            Frames to forecast; None: as many as it was trained for.
+            Frames to forecast, 1 or more; None: as many as it was trained for.
 
         Returns
         -------
@@ -103,7 +104,8 @@ class ExportedForecaster:
         Raises
         ------
         ConfigurationError
-            The frames have another shape than those that it was trained on, or are too few.
+            The frames have another shape than those that it was trained on, are too few, hold
+            infinite pixels or no value at all, or there is no such horizon.
         """
         import torch
 
@@ -119,18 +121,38 @@ class ExportedForecaster:
             raise ConfigurationError(
                 f"{count} frames, and it was trained to forecast from {needed}"
             )
+        steps = _whole_number(self.record["window"]["horizon"] if horizon is None else horizon)
         single = frames.ndim == 4
         btchw = frames[None] if single else frames
+        missing = np.isnan(btchw)
+        empty = np.flatnonzero(missing.all(axis=(1, 2, 3, 4)))
+        if empty.size:
+            which = "the frames have" if single else f"sample {empty[0]} of the batch has"
+            raise ConfigurationError(f"{which} no value: there is nothing to forecast from")
         normalised = np.subtract(btchw, self._offset, dtype=np.float32, casting="same_kind")
-        normalised = np.nan_to_num(np.multiply(normalised, np.float32(1) / self._scale))
-        steps = self.record["window"]["horizon"] if horizon is None else horizon
+        normalised = np.multiply(normalised, np.float32(1) / self._scale)
+        infinite = np.isinf(normalised).sum()
+        if infinite:
+            raise ConfigurationError(f"infinite pixels ({infinite}): mark missing ones with NaN")
+        normalised = np.nan_to_num(normalised)
         with torch.inference_mode():
             given = torch.from_numpy(normalised).to(self._device)
             forecast = self._model(given, steps).float().cpu().numpy()
         physical = np.add(np.multiply(forecast, self._scale), self._offset)
-        unseen = np.isnan(btchw).all(axis=1, keepdims=True)
+        unseen = missing.all(axis=1, keepdims=True)
         physical[np.broadcast_to(unseen, physical.shape)] = np.nan
         return physical[0] if single else physical
+
+
+def _whole_number(horizon: Any) -> int:
+    """A horizon; ConfigurationError unless it is a whole number of 1 or more."""
+    try:
+        steps = operator.index(horizon)
+    except TypeError:
+        steps = 0
+    if steps < 1:
+        raise ConfigurationError(f"horizon={horizon!r}: give a whole number of 1 or more")
+    return steps
 
 
 def load_exported(folder: str | Path) -> ExportedForecaster:
@@ -181,7 +203,7 @@ def problem_of(record: Any, form: Mapping[str, Any]) -> str | None:
 def _lacking(record: Mapping[str, Any], form: Mapping[str, Any], parent: str = "") -> str | None:
     """The first part of a form that a record lacks, or holds as something else."""
     for name, kind in form.items():
-        held = record.get(name)
+        held: Any = record.get(name)
         if not isinstance(held, dict if isinstance(kind, Mapping) else kind):
             return parent + name
         if isinstance(kind, Mapping) and (part := _lacking(held, kind, f"{parent}{name}.")):

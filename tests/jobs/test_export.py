@@ -134,6 +134,34 @@ def test_frames_of_another_grid_are_refused_with_the_shape_that_is_wanted(export
         load_exported(exported)(np.zeros((3, 2, 8, 16), np.float32))
 
 
+@pytest.mark.parametrize("horizon", [0, -1, 2.5, "3"])
+def test_a_horizon_that_is_no_whole_number_of_1_or_more_is_refused(
+    exported: Path, frames: np.ndarray, horizon: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"horizon={horizon!r}: give a whole number"):
+        load_exported(exported)(frames, horizon)
+    counted: Any = np.int64(1)
+    assert load_exported(exported)(frames, counted).shape[1] == 1
+
+
+def test_infinite_pixels_are_refused_and_not_taken_for_missing_ones(
+    exported: Path, frames: np.ndarray
+) -> None:
+    frames[1, 0, 1, 2, 3] = -np.inf
+    with pytest.raises(ConfigurationError, match=r"infinite pixels \(1\): mark missing ones"):
+        load_exported(exported)(frames)
+
+
+def test_frames_without_any_value_are_refused_alone_and_in_a_batch(
+    exported: Path, frames: np.ndarray
+) -> None:
+    frames[1] = np.nan
+    with pytest.raises(ConfigurationError, match="sample 1 of the batch has no value"):
+        load_exported(exported)(frames)
+    with pytest.raises(ConfigurationError, match="the frames have no value"):
+        load_exported(exported)(frames[1])
+
+
 def test_a_damaged_export_is_refused(exported: Path) -> None:
     data = bytearray((exported / WEIGHTS).read_bytes())
     data[-3] ^= 0xFF

@@ -5,6 +5,7 @@ An init time is the time of the last frame that a forecast sees. No frame after 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from pipelines.errors import PlatformError, SourceError, UsageError
 from pipelines.windows import WindowSpec
 
 _REASONS = str(AVAILABLE["flag_meanings"]).split()
+_TIME = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d)?)?Z?)?)?)?")
+_YEARS = range(1678, 2262)
+"""those that nanoseconds can count"""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Inits:
     """frames of the store that are the last input of a forecast, ascending"""
     left_out: tuple[tuple[str, str], ...]
     """(init time, why it has no forecast)"""
+    beyond: str | None = None
+    """in words, that the period runs past the store; None where it does not"""
 
 
 def input_offsets(window: WindowSpec) -> np.ndarray:
@@ -77,12 +83,18 @@ def choose_inits(
     if every < 1:
         raise UsageError(f"every must be at least 1, not {every}")
     offsets = input_offsets(window)
+    beyond = None
     if period is None:
         asked = range(len(times) - 1, -1, -1)
     else:
         first, last = (_bound(text, index) for index, text in enumerate(period))
         begin, end = np.searchsorted(times, first), np.searchsorted(times, last, side="right")
         asked = range(int(begin), int(end), every)
+        if first <= times[0] - cadence or last >= times[-1] + cadence:
+            beyond = (
+                f"the store has frames from {_text(times[0])} to {_text(times[-1])}: the rest of "
+                f"{period[0]} to {period[1]} has no forecast"
+            )
     frames: list[int] = []
     left_out: list[tuple[str, str]] = []
     for frame in asked:
@@ -95,7 +107,7 @@ def choose_inits(
             break
     if not frames:
         raise _nothing(times, period, left_out)
-    return Inits(tuple(frames), tuple(left_out))
+    return Inits(tuple(frames), tuple(left_out), beyond)
 
 
 def _refusal(
@@ -112,12 +124,19 @@ def _refusal(
 
 def _bound(text: str, is_last: int) -> np.datetime64:
     """An inclusive bound of a period; a date that names a day, month or year ends with it."""
+    given = text.strip()
     try:
-        time = np.datetime64(text.strip().removesuffix("Z"))
+        # NumPy alone takes more: "now", offsets from UTC, and 20180301 for a year.
+        known = _TIME.fullmatch(given) and int(given[:4]) in _YEARS
+        time = np.datetime64(given.removesuffix("Z")) if known else None
     except ValueError:
-        time = np.datetime64("NaT")
-    if np.isnat(time):
-        raise UsageError(f"'{text}' is no time", remedy="give it as 2018-03-01 or 2018-03-01T06:00")
+        time = None
+    if time is None:
+        raise UsageError(
+            f"'{text}' is no time",
+            remedy="give it as 2018, 2018-03, 2018-03-01, 2018-03-01T06 or 2018-03-01T06:00, "
+            "without an offset from UTC",
+        )
     if is_last:
         return (time + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")
     return time.astype("datetime64[ns]")

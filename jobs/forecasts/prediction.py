@@ -129,6 +129,8 @@ def predict(
             f"{len(inits.frames)} forecasts, and one file holds one",
             remedy="give --latest, or one init time as --first and --last",
         )
+    if inits.beyond:
+        say(inits.beyond)
     if window.horizon > trained.window.horizon:
         say(
             f"forecasting {window.horizon} frames with a model that was trained for "

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.training.checkpoints import Checkpoint
+from jobs.training.options import DataOptions
 from pipelines.store import Store
 from tests.jobs.forecasts.stores import weather, write_store
+from tests.training_runs import small_options, write_untrained_run
 
 
 @pytest.fixture
@@ -21,3 +24,16 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
         return write_store(tmp_path / name, weather() if values is None else values, **options)
 
     return make
+
+
+@pytest.fixture
+def store(make_store: Callable[..., Store]) -> Store:
+    """The weather of ``stores``."""
+    return make_store()
+
+
+@pytest.fixture
+def trained(store: Store, tmp_path: Path) -> Checkpoint:
+    """A model of first weights that forecasts two frames of ``store`` from three."""
+    data = DataOptions(input_frames=3, horizon=2, normalise="standardise", pool_mib=1)
+    return write_untrained_run(small_options(store.uri, str(tmp_path / "run"), data=data))

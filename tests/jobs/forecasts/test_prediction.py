@@ -40,17 +40,6 @@ PERIOD = ("2019-01-23T05:00", "2019-01-23T14:00")
 
 
 @pytest.fixture
-def store(make_store) -> Store:
-    return make_store(synthetic=True)
-
-
-@pytest.fixture
-def trained(store: Store, tmp_path: Path) -> Checkpoint:
-    data = DataOptions(input_frames=3, horizon=2, normalise="standardise", pool_mib=1)
-    return write_untrained_run(small_options(store.uri, str(tmp_path / "run"), data=data))
-
-
-@pytest.fixture
 def noisy(trained: Checkpoint) -> Checkpoint:
     """The same run with a model that reads noise."""
 

@@ -13,27 +13,41 @@ from pipelines.errors import UsageError
 
 def refuse_file(file: str) -> None:
     """UsageError where no NetCDF file can be written at ``file``, asked before the forecast."""
-    folder = os.path.dirname(places.local_path(file)) if places.is_local(file) else None
-    if folder is None or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    path = places.local_path(file) if places.is_local(file) else None
+    if path is None or not os.path.isdir(os.path.dirname(path)):
         raise UsageError(
             "the NetCDF file goes into a local folder that exists and can be written",
             where=file,
             remedy="write it here, then copy it",
         )
-    if os.path.isdir(places.local_path(file)):
+    if os.path.isdir(path):
         raise UsageError(
             "a folder stands where the NetCDF file is to go",
             where=file,
             remedy="give --netcdf the name of a file, such as forecast.nc",
         )
+    # Asked by writing: rights say nothing of read-only mounts, and root has them everywhere.
+    partial = _partial(path)
+    try:
+        with open(partial, "xb"):
+            pass
+        os.unlink(partial)
+    except OSError as error:
+        raise _unwritable(file, error) from None
 
 
 def write_netcdf(forecasts: str, file: str) -> None:
-    """Write the one forecast of a complete store to ``file``, whole or not at all."""
+    """Write the one forecast of a complete store to ``file``, whole or not at all.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written, as on a disk that is full.
+    """
     import xarray as xr
 
     path = places.local_path(file)
-    partial = f"{path}.{uuid.uuid4().hex}.partial"
+    partial = _partial(path)
     # Undecoded, so that units, coordinates and grid mapping are written as they stand.
     options = places.driver_options(forecasts) or None
     with xr.open_zarr(forecasts, decode_cf=False, chunks=None, storage_options=options) as source:
@@ -42,9 +56,25 @@ def write_netcdf(forecasts: str, file: str) -> None:
     try:
         dataset.to_netcdf(partial)
         os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # NetCDF's library has RuntimeErrors for the disk's
+        raise _unwritable(file, error) from error
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
+
+
+def _partial(path: str) -> str:
+    """A name beside ``path`` that nothing else has."""
+    return f"{path}.{uuid.uuid4().hex}.partial"
+
+
+def _unwritable(file: str, error: Exception) -> UsageError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return UsageError(
+        f"the NetCDF file cannot be written: {reason}",
+        where=file,
+        remedy="give a --netcdf that can be written, on a disk with room",
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ROOT = "zarr.json"
 _PLAN = (FOLDER, "plan.json")
 _RECORDS = (FOLDER, "forecasts")
+_OWN = {"weights", "init_times"}
+"""what plans of forecasts have, and those of conversions have not"""
 _MOST_CHUNK_BYTES = 2**31 - 2**16
 """what the compressor can hold in one chunk"""
 
@@ -89,6 +91,12 @@ class ForecastStore:
             begun = json.loads(places.read_bytes(places.join(self.uri, *_PLAN)))
         except (FileNotFoundError, ValueError):
             begun = None
+        if begun is not None and not (isinstance(begun, dict) and begun.keys() >= _OWN):
+            raise UsageError(
+                "a store of data stands here, or one is being converted, and not forecasts",
+                where=self.uri,
+                remedy="give an empty or new folder as --forecasts",
+            )
         # A run that failed before its first forecast leaves a plan that binds nobody.
         held = [name for name in places.names(self.uri) if name != FOLDER]
         if begun is None and held:

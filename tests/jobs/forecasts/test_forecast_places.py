@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from collections.abc import Iterator
@@ -50,3 +51,18 @@ def test_a_disk_that_is_full_leaves_no_netcdf_file_and_says_so(
     ):
         write_netcdf(str(forecasts), str(file))
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_store_of_data_is_refused_as_one_and_left_as_it_was(
+    store, trained, tmp_path, complete: bool
+) -> None:
+    data = tmp_path / "data.zarr"
+    (data / ".ledger").mkdir(parents=True)
+    plan = json.dumps({"archive": "era5", "cadence_seconds": 3600, "variables": ["t2m"]})
+    (data / ".ledger/plan.json").write_text(plan)
+    if complete:
+        (data / "zarr.json").write_text("{}")
+    with pytest.raises(UsageError, match="a store of data stands here"):
+        predict(trained, store, str(data), period=None, say=lambda line: None)
+    assert (data / ".ledger/plan.json").read_text() == plan

@@ -54,7 +54,7 @@ def predict(
         every: frames of the store from one init time to the next.
         horizon: frames to forecast; by default as many as the model was trained for.
         members: forecasts of each init time, of a model with noise.
-        seed: of the members' noise.
+        seed: of the members' noise, from 0 to 2147483647.
         quantiles: over the members, such as 0.1,0.5,0.9; the mean is written with them.
         exceed: thresholds, such as 30,40: the fraction of the members above each.
         batch_size: init times in one forward pass.
@@ -74,6 +74,7 @@ def predict(
     if not (forecasts or netcdf):
         raise UsageError("nowhere to write", remedy="give --forecasts, --netcdf, or both")
     from jobs.forecasts.forecast_fields import Products, numbers
+    from jobs.forecasts.model_forecast import refuse_seed
     from jobs.forecasts.netcdf import refuse_file, write_netcdf
     from jobs.forecasts.operational import operational_store
     from jobs.forecasts.prediction import predict as make_forecasts
@@ -82,6 +83,7 @@ def predict(
     from pipelines.store import open_store
     from pipelines.uri import absolute
 
+    refuse_seed(seed)
     products = Products(members, numbers(quantiles), numbers(exceed))
     if netcdf:
         refuse_file(netcdf)

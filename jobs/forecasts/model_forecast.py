@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 Ensemble = Callable[[np.ndarray, int, Sequence[int]], np.ndarray]
 """(frames_btchw, horizon, a number a sample) -> (B, M, horizon, C, H, W), both normalised."""
 
+SEEDS = 2**31
+"""seeds are below it: whatever is added to one, PyTorch and NumPy take the sum"""
+
+
+def refuse_seed(seed: int) -> None:
+    """UsageError for a seed that the generators of random numbers do not take."""
+    if not 0 <= seed < SEEDS:
+        raise UsageError(f"no seed {seed}", remedy=f"give a --seed of 0 to {SEEDS - 1}")
+
 
 def forecast_with(model: nn.Module) -> Forecast:
     """Free-running forecasts of ``model`` in float32, without gradients.
@@ -48,7 +57,7 @@ def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
     model:
         With ``noise`` where more than one member is asked for, see ``gmg_model.ensembles``.
     members, seed:
-        Forecasts of each sample, and the seed of their noise.
+        Forecasts of each sample, and the seed of their noise, see `refuse_seed`.
 
     Raises
     ------
@@ -56,11 +65,8 @@ def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
         The model has no noise to draw members from, or there are fewer than one.
     """
     ensemble = model if isinstance(model, EnsembleForecaster) else None
-    if members < 1 or seed < 0:
-        raise UsageError(
-            f"no {members} members with seed {seed}",
-            remedy="give --members of 1 or more, and a --seed of 0 or more",
-        )
+    if members < 1:
+        raise UsageError(f"no {members} members", remedy="give --members of 1 or more")
     if ensemble is None or (members > 1 and not ensemble.noise):
         raise UsageError(
             f"no {members} members from this model: it was not trained with noise, and all of "
@@ -89,9 +95,15 @@ class TrainedForecast(MemberForecast):
         Forecasts of each sample; None: one, without noise.
     seed:
         Of the members' noise, and of random first states where the model has them.
+
+    Raises
+    ------
+    UsageError
+        There is no such seed, see `refuse_seed`.
     """
 
     def __init__(self, trained: Checkpoint, members: int | None = None, seed: int = 0):
+        refuse_seed(seed)
         self._trained, self._count, self._seed = trained, members, seed
         self._forecast: Ensemble | None = None
 

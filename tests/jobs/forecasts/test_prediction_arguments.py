@@ -1,0 +1,22 @@
+"""Seeds and lists of numbers of a command line: what cannot be used is refused before the work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jobs import predict as command
+from jobs.forecasts.model_forecast import TrainedForecast
+from pipelines.errors import UsageError
+
+
+@pytest.mark.parametrize("seed", [-3, 2**31, 99999999999999999999999])
+def test_a_seed_that_generators_do_not_take_is_refused_before_anything_is_read(seed: int) -> None:
+    with pytest.raises(UsageError, match=f"no seed {seed}"):
+        command.predict("nowhere", store="nowhere", forecasts="f.zarr", latest=True, seed=seed)
+
+
+def test_the_largest_seed_makes_forecasts(trained) -> None:
+    frames = np.zeros((1, 3, 1, 12, 16), np.float32)
+    made = TrainedForecast(trained, seed=2**31 - 1).members(frames, 1, [64_000_000_000])
+    assert np.isfinite(made).all()

@@ -5,6 +5,7 @@ Legend: I init times, T lead times, M members, C channels, H W grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,16 +61,26 @@ class Products:
         return arrays
 
 
-def numbers(text: str) -> tuple[float, ...]:
-    """A list of numbers as a command line has it.
+def numbers(text: str, example: str = "0.1,0.5,0.9") -> tuple[float, ...]:
+    """A list of numbers as a command line has it, ascending.
 
-    >>> numbers("0.1,0.5"), numbers("")
+    Raises
+    ------
+    UsageError
+        Not all are numbers, finite and given once; the remedy is to write the ``example``.
+
+    >>> numbers("0.5,0.1"), numbers("")
     ((0.1, 0.5), ())
     """
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        found = sorted(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise UsageError(f"'{text}' is no list of numbers", remedy="write 0.1,0.5,0.9") from None
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"'{text}' is no list of numbers", remedy=f"write {example}")
+    if len(set(found)) < len(found):
+        raise UsageError(f"'{text}' has a number twice", remedy=f"write {example}")
+    return tuple(found)
 
 
 def forecast_fields(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gmg_model.metrics import PROTOCOLS
 from gmg_model.metrics.radar import CONVENTIONS
 from jobs.forecasts.coverage import observed_region
+from jobs.forecasts.forecast_fields import numbers
 from jobs.forecasts.scores import ChannelGroup
 from jobs.forecasts.wording import shown_units
 from pipelines.cf import GREY_LEVELS
@@ -146,15 +147,12 @@ _LACKS = {
 
 
 def parse_thresholds(text: str) -> tuple[float, ...]:
-    """Thresholds as a command line has them; whole ones keep their short names.
+    """Thresholds as a command line has them, ascending; whole ones keep their short names.
 
-    >>> parse_thresholds("20, 30.5")
+    >>> parse_thresholds("30.5, 20")
     (20, 30.5)
     """
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise UsageError(f"'{text}' is no list of numbers", remedy="write 20,30,40") from None
+    values = numbers(text, example="20,30,40")
     return tuple(int(value) if value.is_integer() else value for value in values)
 
 

@@ -175,6 +175,8 @@ CANNOT_SCORE = {
     "--protocols srvp": ["no protocol 'srvp'", "8-bit images"],
     "--protocols ensemble": ["scores several members", "--members 2"],
     "--thresholds strong": ["'strong' is no list of numbers", "20,30,40"],
+    "--thresholds nan,inf,280": ["'nan,inf,280' is no list of numbers", "20,30,40"],
+    "--thresholds 20,30,20.0": ["'20,30,20.0' has a number twice"],
     "--seed -1": ["no seed -1", "--seed of 0 to 2147483647"],
     "--resamples -1": ["resamples must be 0 or more, not -1"],
 }

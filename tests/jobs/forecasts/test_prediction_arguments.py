@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jobs import predict as command
+from jobs.forecasts.forecast_fields import numbers
 from jobs.forecasts.model_forecast import TrainedForecast
 from pipelines.errors import UsageError
 
@@ -20,3 +21,13 @@ def test_the_largest_seed_makes_forecasts(trained) -> None:
     frames = np.zeros((1, 3, 1, 12, 16), np.float32)
     made = TrainedForecast(trained, seed=2**31 - 1).members(frames, 1, [64_000_000_000])
     assert np.isfinite(made).all()
+
+
+@pytest.mark.parametrize("text", ["nan", "1,inf", "-inf", "two", "0.5,0.5,0.1", "5,5.0"])
+def test_numbers_that_are_not_finite_or_stand_twice_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=rf"(?s)'{text}' (is no list|has a number twice).*0\.9"):
+        numbers(text)
+
+
+def test_numbers_are_sorted() -> None:
+    assert numbers("40, 30,-1e3") == (-1000, 30, 40)

@@ -56,7 +56,7 @@ def predict(
         members: forecasts of each init time, of a model with noise.
         seed: of the members' noise, from 0 to 2147483647.
         quantiles: over the members, such as 0.1,0.5,0.9; the mean is written with them.
-        exceed: thresholds, such as 30,40: the fraction of the members above each.
+        exceed: thresholds, such as 30,40: the fraction of the members at or above each.
         batch_size: init times in one forward pass.
         netcdf: local file to write one forecast to (--latest, or one init time).
     """

@@ -34,7 +34,7 @@ class Products:
     quantiles: tuple[float, ...] = ()
     """over the members, in [0, 1]; with them the mean"""
     exceed: tuple[float, ...] = ()
-    """thresholds in the variables' units: fraction of the members above"""
+    """thresholds in the variables' units: fraction of the members at or above"""
 
     def __post_init__(self) -> None:
         if (self.quantiles or self.exceed) and (self.members or 1) < 2:
@@ -55,7 +55,8 @@ class Products:
             levels = np.quantile(values_mt, self.quantiles, axis=0)
             arrays[f"{name}_quantile"] = np.moveaxis(levels, 0, 1)
         if self.exceed:
-            above = np.stack([(values_mt > limit).mean(axis=0) for limit in self.exceed], axis=1)
+            # At or above, as the scores of events have it.
+            above = np.stack([(values_mt >= limit).mean(axis=0) for limit in self.exceed], axis=1)
             missing = np.isnan(values_mt[0])[:, None]
             arrays[f"{name}_exceedance"] = np.where(missing, np.nan, above)
         return arrays
@@ -190,7 +191,8 @@ def _attributes(store: Store, info: VariableInfo, suffix: str) -> dict[str, Any]
     elif suffix == "_exceedance":
         kept.pop("standard_name", None)
         kept["units"] = "1"
-        kept["long_name"] = f"fraction of the members whose {info.long_name} exceeds the threshold"
+        event = f"{info.long_name} at or above the threshold"
+        kept["long_name"] = f"fraction of the members with {event}"
     return kept
 
 

@@ -298,6 +298,12 @@ def test_products_of_members_are_missing_where_the_members_are():
         assert missing.sum() == missing[..., 0, 0].size, name
 
 
+def test_a_member_at_the_threshold_counts_as_in_the_scores_of_events() -> None:
+    members = np.array([29.5, 30.0, 30.0, 31.5], np.float32).reshape(4, 1, 1, 1)
+    products = Products(members=4, exceed=(30.0, 31.5, 32.0)).of("dbz", members)
+    assert products["dbz_exceedance"].ravel().tolist() == [0.75, 0.25, 0.0]
+
+
 def test_the_newest_frames_need_no_truth(store, trained, tmp_path):
     made = run(trained, store, tmp_path / "forecasts", period=None)
     assert made.inits == (str(store.times[HOURS - 1].astype("datetime64[m]")),)
@@ -336,10 +342,11 @@ def test_members_quantiles_and_exceedance_are_those_of_the_members(store, noisy,
             members.load().quantile([0.1, 0.5], "member").transpose(*forecasts["t2m_quantile"].dims)
         )
         np.testing.assert_allclose(forecasts["t2m_quantile"], expected, rtol=1e-5)
-        above = (members > limit).mean("member")
+        above = (members >= limit).mean("member")
         np.testing.assert_allclose(forecasts["t2m_exceedance"].isel(threshold=0), above, rtol=1e-6)
         assert 0 < float(above.mean()) < 1
         assert forecasts["t2m_exceedance"].attrs["units"] == "1"
+        assert "at or above the threshold" in forecasts["t2m_exceedance"].attrs["long_name"]
         assert forecasts["threshold"].attrs["units"] == "K"
         first = members.isel(init_time=1).values
     # A member depends on its init time and number, not on what is forecast beside it.

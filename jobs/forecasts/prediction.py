@@ -321,7 +321,7 @@ def _identity(
         "members": products.members,
         "seed": seed,
         "quantiles": products.quantiles,
-        "exceed": products.exceed,
+        "at_or_above": products.exceed,
         "init_times": [store.label(frame) for frame in inits.frames],
         "left_out": inits.left_out,
     }

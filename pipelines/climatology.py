@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipelines.errors import UsageError
-from pipelines.lost_shards import refuse_lost
+from pipelines.errors import PlatformError, StoreError, UsageError
+from pipelines.lost_shards import refuse_lost, where
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,7 +66,7 @@ def climatology(store: Store, variables: Sequence[str]) -> Climatology:
     UsageError
         An unknown variable, a cadence that does not divide a day, or no frame in the train period.
     StoreError
-        A shard of the train period is lost.
+        A shard of the train period is lost or damaged.
     """
     if store.clips is not None:
         raise UsageError(
@@ -94,7 +94,8 @@ def climatology(store: Store, variables: Sequence[str]) -> Climatology:
     dataset = store.dataset()
     parts = [
         _cycle_means(
-            _chunked(dataset, store.variables[name]),
+            _blocks(store, name, _chunked(dataset, store.variables[name])),
+            store.variables[name].shape[1:],
             times,
             frames,
             cycle,
@@ -157,7 +158,8 @@ def _chunked(dataset: xr.Dataset, info: VariableInfo) -> xr.DataArray:
 
 
 def _cycle_means(
-    array: xr.DataArray,
+    blocks: Iterator[tuple[int, np.ndarray]],
+    shape: tuple[int, ...],
     times: np.ndarray,
     frames: np.ndarray,
     cycle: Cycle,
@@ -167,9 +169,8 @@ def _cycle_means(
     """(bins, *extra, H, W) float32: means over the train frames, NaN pixels left out."""
     per_day = _DAY // slot
     bins = {"year": _DAYS_OF_YEAR * per_day, "day": per_day, "week": 7 * _DAY // slot}[cycle]
-    shape = (bins, *array.shape[1:])
-    sums, counts = np.zeros(shape, np.float64), np.zeros(shape, np.float32)
-    for first, block in _blocks(array):
+    sums, counts = np.zeros((bins, *shape), np.float64), np.zeros((bins, *shape), np.float32)
+    for first, block in blocks:
         chosen = frames[(frames >= first) & (frames < first + len(block))]
         if not len(chosen):
             continue
@@ -187,11 +188,21 @@ def _cycle_means(
     return _means(sums, counts, per_day)
 
 
-def _blocks(array: xr.DataArray) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(store: Store, name: str, array: xr.DataArray) -> Iterator[tuple[int, np.ndarray]]:
     """(first frame, values) of the blocks of a dask array, in order of time."""
     first = 0
     for length, block in zip(array.data.chunks[0], array.data.blocks, strict=True):
-        yield first, block.compute()
+        try:
+            values = block.compute()
+        except PlatformError:
+            raise
+        except Exception as error:  # each codec has errors of its own
+            raise StoreError(
+                f"cannot read '{name}': {type(error).__name__}: {error}",
+                where=where(store, name, first, first + length),
+                remedy=store.convert_command("--repair"),
+            ) from error
+        yield first, values
         first += length
 
 

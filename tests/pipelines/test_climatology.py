@@ -185,3 +185,25 @@ def test_a_lost_shard_is_an_error_and_no_climatology_of_fewer_frames(
         climatology(store, ("z", "t2m"))
     assert f"in t2m/c/{lost.name}/0/0" in str(refused.value)
     assert climatology(store, ("z",)).table.shape == (24, 1, HEIGHT, WIDTH)
+
+
+def overwrite_the_middle(shard: bytes) -> bytes:
+    quarter = len(shard) // 4
+    return shard[:quarter] + b"\xff" * (2 * quarter) + shard[3 * quarter :]
+
+
+@pytest.mark.parametrize("damage", [overwrite_the_middle, lambda shard: shard[:-20]])
+def test_a_damaged_shard_is_an_error_that_names_it_and_the_repair(
+    tmp_path: Path, write_store: Callable[..., Store], damage: Callable[[bytes], bytes]
+):
+    times = series("2015-01-01", "2015-02-01", 3600)
+    values = frames_of(np.linspace(270, 290, len(times)))
+    store = write_store(tmp_path / "s", {"z": values, "t2m": values}, times=times)
+    shard = tmp_path / "s" / "t2m" / "c" / "0" / "0" / "0"
+    shard.write_bytes(damage(shard.read_bytes()))
+    with pytest.raises(StoreError, match="cannot read 't2m'") as refused:
+        climatology(store, ("z", "t2m"))
+    assert f"{store.uri}, t2m, frames 0 to " in str(refused.value)
+    assert "in t2m/c/0/0/0" in str(refused.value)
+    assert "--repair" in str(refused.value)
+    assert climatology(store, ("z",)).table.shape == (24, 1, HEIGHT, WIDTH)

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,14 +93,15 @@ def _read(place: str, source: str) -> Climatology | None:
     """What stands there, if it was made of this source and is whole: zip files have checksums."""
     try:
         content = places.read_bytes(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             if about["source"] != source:
                 return None
-            table = file["table"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            known = about["cycle"], about["slot_seconds"], about["definition"]
+            return Climatology(file["table"], *known)
+    except Exception:  # NumPy, zip files and tokens of a header have errors of their own
         _log.warning("%s is damaged: the climatology is made again", place)
         return None
-    return Climatology(table, about["cycle"], about["slot_seconds"], about["definition"])

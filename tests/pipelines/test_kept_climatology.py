@@ -79,7 +79,20 @@ def test_a_lost_shard_is_an_error_and_not_what_was_kept(
         kept.kept_climatology(open_store(store.uri), ("t2m",))
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: b"", lambda data: b"PK"])
+def with_an_unknown_compression(data: bytes) -> bytes:
+    method = data.index(b"PK\x01\x02") + 10
+    return data[:method] + b"\xee" + data[method + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-40],
+        lambda data: b"",
+        lambda data: b"PK",
+        with_an_unknown_compression,
+    ],
+)
 def test_a_damaged_one_is_made_again(
     tmp_path: Path,
     write_store: Callable[..., Store],

@@ -3,16 +3,18 @@
 Two models that were scored on the same windows differ by what their scores differ by on the SAME
 days drawn anew, which no interval of either alone can tell. The file is an npz without pickles:
 an index as JSON, the units of the bootstrap, and one array (D, T, P) for each quantity, protocol
-and forecast. Legend: D days (or clips, or runs of them), T lead times, P sums.
+and forecast; the scores know its checksum. Legend: D days (or clips, or runs of them), T lead
+times, P sums.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,8 +63,9 @@ class DailySums:
             },
         )
 
-    def write(self, uri: str) -> None:
-        """Write the file."""
+    @cached_property
+    def content(self) -> bytes:
+        """The file."""
         arrays: dict[str, np.ndarray] = {_UNITS: self.units}
         entries = []
         for label, protocols in self.sums.items():
@@ -75,21 +78,41 @@ class DailySums:
         arrays[_INDEX] = np.frombuffer(text.encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-        places.write_bytes(uri, buffer.getvalue())
+        return buffer.getvalue()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file: by it scores know their own sums."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def write(self, uri: str) -> None:
+        """Write the file."""
+        places.write_bytes(uri, self.content)
 
 
-def read_daily_sums(uri: str) -> DailySums | None:
-    """Read the file; None where there is none, or one that this version does not read."""
+def read_daily_sums(uri: str, sha256: str | None) -> DailySums | str:
+    """Read the file, or say why nothing can be made of it.
+
+    Parameters
+    ----------
+    sha256:
+        Of the file that belongs to the scores; None: they do not say.
+    """
     try:
-        with np.load(io.BytesIO(places.read_bytes(uri)), allow_pickle=False) as held:
-            index = json.loads(held[_INDEX].tobytes())
-            if index["format"] != FORMAT:
-                return None
-            options, sums = index["options"], {}
-            for place, (label, protocol, system, names) in enumerate(index["sums"]):
-                metrics = create_metrics(protocol, **options[label][protocol])
-                found = UnitSums(metrics, tuple(names), held[f"{place}"])
-                sums.setdefault(label, {}).setdefault(protocol, {})[system] = found
-            return DailySums(index["unit"], held[_UNITS], sums, options)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
+        content = places.read_bytes(uri)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return "no sums by day"
+    if sha256 is None:
+        return "sums by day that an earlier version left, which may be another evaluation's,"
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return "sums by day that are damaged or another evaluation's"
+    with np.load(io.BytesIO(content), allow_pickle=False) as held:
+        index = json.loads(held[_INDEX].tobytes())
+        if index["format"] != FORMAT:
+            return "sums by day of another version"
+        options, sums = index["options"], {}
+        for place, (label, protocol, system, names) in enumerate(index["sums"]):
+            metrics = create_metrics(protocol, **options[label][protocol])
+            found = UnitSums(metrics, tuple(names), held[f"{place}"])
+            sums.setdefault(label, {}).setdefault(protocol, {})[system] = found
+        return DailySums(index["unit"], held[_UNITS], sums, options)

@@ -42,11 +42,11 @@ class Sums:
 
     bootstrap: Bootstrap
     by_uri: dict[str, DailySums]
-    """of the evaluations; those without are not drawn"""
+    """of the evaluations; nothing where one has none"""
 
 
 def read_sums(evaluations: Sequence[Scored], resamples: int, seed: int) -> Sums:
-    """Read the sums beside the evaluations.
+    """Read the sums beside the evaluations, of each only those that its scores were made of.
 
     Raises
     ------
@@ -55,12 +55,15 @@ def read_sums(evaluations: Sequence[Scored], resamples: int, seed: int) -> Sums:
     """
     if resamples < 0 or seed < 0:
         raise UsageError(f"resamples and seed must be 0 or more, not {resamples} and {seed}")
-    found = {entry.uri: read_daily_sums(entry.sums_uri) for entry in evaluations}
-    lacking = [uri for uri, sums in found.items() if sums is None]
+    found = {
+        entry.uri: read_daily_sums(entry.sums_uri, entry.record.get("sums_sha256"))
+        for entry in evaluations
+    }
+    lacking = [f"{why} beside {uri}" for uri, why in found.items() if isinstance(why, str)]
     if lacking:
-        none = f"no sums by day beside {', '.join(lacking)}: run evaluate.py again there"
+        none = f"{'; '.join(lacking)}: run evaluate.py again there"
         return Sums(Bootstrap("day", 0, resamples, math.nan, seed, none), {})
-    known = {uri: sums for uri, sums in found.items() if sums is not None}
+    known = {uri: sums for uri, sums in found.items() if isinstance(sums, DailySums)}
     (first, ours), *others = known.items()
     for uri, theirs in others:
         if not np.array_equal(ours.units, theirs.units):

@@ -211,6 +211,7 @@ class Evaluation:
             "seed": self.seed,
             "bootstrap": None if self.bootstrap is None else vars(self.bootstrap),
             "notes": list(self.notes),
+            "sums_sha256": None if self.sums is None else self.sums.sha256,
             "variables": {
                 item.group.label: {
                     "long_name": item.group.long_name,

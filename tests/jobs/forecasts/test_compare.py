@@ -281,14 +281,57 @@ def test_a_model_and_itself_are_not_distinguishable(days):
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in kept)
 
 
-def test_without_sums_by_day_differences_stand_untested(days, tmp_path):
-    file = write(tmp_path, days.store, "bare", damped, max_windows=40)
-    Path(destinations(str(Path(file).parent)).sums).write_bytes(b"no npz")
+def write_bare(days: SimpleNamespace, folder: Path) -> tuple[str, Path]:
+    """A third evaluation of the same days without intervals of its own, and its sums."""
+    file = write(folder, days.store, "bare", damped, max_windows=40)
+    return file, Path(destinations(str(Path(file).parent)).sums)
+
+
+def refuse_to_test(days: SimpleNamespace, file: str, why: str) -> None:
     scored = read_evaluations([days.files[0], file])
     lines = table(scored, "strict", read_sums(scored, 200, 0))
     assert sum(line.endswith("not tested") for line in lines) == 1 + 2 * 2
-    assert "no sums by day beside" in lines[-1]
-    assert file in lines[-1]
+    assert lines[-1].startswith("no intervals: ")
+    assert f"{why} beside {file}: run evaluate.py again there" in lines[-1]
+
+
+def test_without_sums_by_day_differences_stand_untested(days, tmp_path):
+    file, sums = write_bare(days, tmp_path)
+    scored = read_evaluations([days.files[0], file])
+    assert read_sums(scored, 200, 0).bootstrap.none is None
+    sums.unlink()
+    refuse_to_test(days, file, "no sums by day")
+
+
+def with_an_unknown_compression(file: bytes) -> bytes:
+    method = file.index(b"PK\x01\x02") + 10
+    return file[:method] + b"\xee" + file[method + 1 :]
+
+
+def test_damaged_sums_by_day_test_nothing(days, tmp_path):
+    file, sums = write_bare(days, tmp_path)
+    whole = sums.read_bytes()
+    half = len(whole) // 2
+    rotten = whole[:half] + b"\x00" * 99 + whole[half + 99 :]
+    for damaged in (b"", b"no npz", whole[:half], rotten, with_an_unknown_compression(whole)):
+        sums.write_bytes(damaged)
+        refuse_to_test(days, file, "sums by day that are damaged or another evaluation's")
+
+
+def test_sums_by_day_of_another_evaluation_test_nothing(days, tmp_path):
+    """An evaluation that is killed while it writes leaves its sums beside the scores of before."""
+    file, sums = write_bare(days, tmp_path)
+    sums.write_bytes(Path(destinations(str(Path(days.files[0]).parent)).sums).read_bytes())
+    refuse_to_test(days, file, "sums by day that are damaged or another evaluation's")
+
+
+def test_sums_by_day_that_the_scores_do_not_know_test_nothing(days, tmp_path):
+    file, _ = write_bare(days, tmp_path)
+    record = json.loads(Path(file).read_text())
+    del record["sums_sha256"]
+    Path(file).write_text(json.dumps(record))
+    why = "sums by day that an earlier version left, which may be another evaluation's,"
+    refuse_to_test(days, file, why)
 
 
 def test_the_page_shows_all_systems_in_tables_and_curves_and_loads_nothing(days, tmp_path):

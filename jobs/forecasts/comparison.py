@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.forecasts.scores import MODEL, PERSISTENCE, SCHEMA
 from jobs.training.checkpoints import PREFIX
 from pipelines import uri as places
-from pipelines.errors import UsageError
+from pipelines.errors import StoreError, UsageError
 
-MODEL = "model"
 SCORES = "scores.json"
 _TOLERANCE = 1e-4
 """relative; what persistence may differ by between runs of the same windows"""
+_USED = (
+    *("title", "store_uri", "archive", "synthetic", "fingerprint", "notes"),
+    *("checkpoint_uri", "model", "step"),
+    *("split", "period", "windows", "lead_seconds", "lead_frames"),
+    *("climatology", "extrapolation", "openstl_scale", "variables"),
+)
+_OF_VARIABLES = ("long_name", "units", "train_range", "protocols", "intervals", "months", "hours")
+"""What comparisons read of the JSON, and of each of its variables."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,19 @@ def read_evaluations(uris: Sequence[str]) -> list[Scored]:
     Raises
     ------
     UsageError
-        A file is absent or no evaluation.
+        A file is absent or no evaluation, or is given twice.
+    StoreError
+        An evaluation is incomplete, or another version wrote it.
     """
-    found = [(place, _read(place)) for place in map(_file, uris)]
+    files = [_file(uri) for uri in uris]
+    for place, file in enumerate(files):
+        if places.absolute(file) in map(places.absolute, files[:place]):
+            raise UsageError(
+                "the same evaluation is given twice",
+                where=file,
+                remedy="give every evaluation once",
+            )
+    found = [(file, _read(file)) for file in files]
     labels = [_label(record) for _, record in found]
     return [
         Scored(place, label if labels.count(label) == 1 else f"{label} ({place})", record)
@@ -146,15 +164,45 @@ def _file(uri: str) -> str:
 def _read(place: str) -> dict[str, Any]:
     try:
         record = json.loads(places.read_bytes(place))
-        if {"variables", "fingerprint", "windows", "openstl_scale"} <= record.keys():
-            return record
-    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
-        pass
-    raise UsageError(
-        "no evaluation here",
-        where=place,
-        remedy="give the scores.json that jobs/evaluate.py wrote, or its folder",
-    )
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        record = None
+    if not isinstance(record, dict) or "schema" not in record:
+        raise UsageError(
+            "no evaluation here",
+            where=place,
+            remedy="give the scores.json that jobs/evaluate.py wrote, or its folder",
+        )
+    again = "run evaluate.py again there"
+    if record["schema"] != SCHEMA:
+        what = f"the scores are of schema {record['schema']}, and this version reads {SCHEMA}"
+        raise StoreError(what, where=place, remedy=again)
+    if lacking := list(_lacking(record)):
+        what = f"the scores are incomplete: they lack {', '.join(lacking)}"
+        raise StoreError(what, where=place, remedy=again)
+    return record
+
+
+def _lacking(record: dict[str, Any]) -> Iterator[str]:
+    """What a comparison would look for in vain."""
+    yield from (key for key in _USED if key not in record)
+    windows, variables = _part(record, "windows"), _part(record, "variables")
+    yield from (f"windows.{key}" for key in ("scored", "available") if key not in windows)
+    for name in variables:
+        scored = _part(variables, name)
+        yield from (f"variables.{name}.{key}" for key in _OF_VARIABLES if key not in scored)
+        systems = _part(_part(scored, "protocols"), "strict")
+        yield from (
+            f"variables.{name}.protocols.strict.{system}"
+            for system in (MODEL, PERSISTENCE)
+            if not {"overall", "per_lead"} <= _part(systems, system).keys()
+        )
+    if not variables:
+        yield "variables"
+
+
+def _part(record: dict[str, Any], key: str) -> dict[str, Any]:
+    part = record.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _label(record: dict[str, Any]) -> str:

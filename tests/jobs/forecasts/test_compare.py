@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+import operator
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +23,13 @@ from jobs.forecasts.comparison import (
     read_evaluations,
     refuse_incomparable,
 )
+from jobs.forecasts.comparison_page import comparison_page
 from jobs.forecasts.comparison_table import as_csv, published_lines, table
 from jobs.forecasts.destination import destinations
 from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.pairs import pairs_of, read_sums
 from jobs.forecasts.published import TABLES, Published, published_scores
-from pipelines.errors import UsageError
+from pipelines.errors import StoreError, UsageError
 from pipelines.normalisation import Normalisation
 from pipelines.store import Store
 from pipelines.windows import WindowSpec
@@ -142,6 +145,67 @@ def test_other_frames_behind_equal_counts_are_found_by_their_persistence(pair):
     Path(pair.files[1]).write_text(json.dumps(record))
     with pytest.raises(UsageError, match="persistence of t2m has another RMSE"):
         refuse_incomparable(read_evaluations(pair.files), "strict")
+
+
+@pytest.mark.parametrize("form", ["{folder}", "{folder}/", "{folder}/scores.json"])
+def test_the_same_evaluation_given_twice_is_refused(pair, form):
+    folder = str(Path(pair.files[0]).parent)
+    with pytest.raises(UsageError, match="the same evaluation is given twice") as refused:
+        read_evaluations([folder, pair.files[1], form.format(folder=folder)])
+    assert refused.value.where == pair.files[0]
+
+
+def without(record: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    copied = json.loads(json.dumps(record))
+    *above, key = path
+    functools.reduce(operator.getitem, above, copied).pop(key)
+    return copied
+
+
+def test_scores_that_lack_something_are_refused_naming_it(pair):
+    file = Path(pair.files[0])
+    record = json.loads(file.read_text())
+    needless = []
+    for path in [
+        *((key,) for key in record if key != "schema"),
+        *(("windows", key) for key in record["windows"]),
+        *(("variables", "t2m", key) for key in record["variables"]["t2m"]),
+        *(("variables", "t2m", "protocols", "strict", name) for name in ("model", "persistence")),
+    ]:
+        file.write_text(json.dumps(without(record, path)))
+        try:
+            read_evaluations(pair.files)
+        except StoreError as error:
+            refused = error
+        else:
+            needless.append(path)
+            continue
+        assert ".".join(path) in str(refused)
+        assert refused.where == str(file)
+    # What it is not refused for, nothing needs.
+    assert ("examples",) in needless
+    assert ("lead_seconds",) not in needless
+    file.write_text(json.dumps(functools.reduce(without, needless, record)))
+    scored = read_evaluations(pair.files)
+    refuse_incomparable(scored, "strict")
+    assert table(scored, "strict", pair.sums)
+    assert as_csv(scored, pair.sums)
+    assert comparison_page(scored, "strict", pair.sums, published_scores("", scored))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"variables": {}, "windows": {}}', "no JSON"])
+def test_what_is_no_evaluation_is_refused(pair, text):
+    Path(pair.files[0]).write_text(text)
+    with pytest.raises(UsageError, match="no evaluation here"):
+        read_evaluations(pair.files)
+
+
+@pytest.mark.parametrize("schema", [1, 3, "2"])
+def test_scores_of_another_schema_are_refused(pair, schema):
+    record = json.loads(Path(pair.files[0]).read_text())
+    Path(pair.files[0]).write_text(json.dumps({**record, "schema": schema}))
+    with pytest.raises(StoreError, match=f"of schema {schema}, and this version reads 2"):
+        read_evaluations(pair.files)
 
 
 def test_openstl_scores_on_two_scales_are_refused(pair, tmp_path):

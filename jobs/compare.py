@@ -82,7 +82,10 @@ def main() -> None:
         "shanghai2020; by default those of the archive, none: none",
     )
     parser.add_argument(
-        "--resamples", type=int, default=1000, help="of the days, for intervals; 0: no intervals"
+        "--resamples",
+        type=int,
+        default=1000,
+        help="of the days, for intervals, at least 100; 0: no intervals",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     compare(**vars(parser.parse_args()))

@@ -59,7 +59,8 @@ def evaluate(
         workers: processes that score; 1 is this one, without Ray, more are Ray actors, with the
             cluster's GPUs where there are any.
         shared_paths: local paths are the same on every node of the cluster.
-        resamples: of the bootstrap over days that gives scores their intervals; 0 for none.
+        resamples: of the bootstrap over days that gives scores their intervals, at least 100; 0 for
+            none.
         seed: of the members' noise and of the bootstrap, from 0 to 2147483647.
         colours: of radar on the page: the usual ones, or steps of the same hues that darken one by
             one, which colour-blind eyes and black-and-white prints tell apart.

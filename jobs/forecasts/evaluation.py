@@ -21,7 +21,7 @@ from jobs.forecasts.daily_sums import DailySums
 from jobs.forecasts.error_sums import MOST_BYTES, ErrorSums
 from jobs.forecasts.extrapolation import DEFINITION, MIN_FRAMES, unavailable
 from jobs.forecasts.grouping import WindowGroups
-from jobs.forecasts.intervals import draw, plan_bootstrap, with_intervals
+from jobs.forecasts.intervals import draw, plan_bootstrap, refuse_resamples, with_intervals
 from jobs.forecasts.matching import refuse_leak
 from jobs.forecasts.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
 from jobs.forecasts.scores import Bootstrap, Evaluation, Example, Grid, GroupScores
@@ -80,12 +80,12 @@ def evaluate(
     StoreError
         The statistics have seen the split, or frames of the store are lost.
     UsageError
-        There is no such split, no window fits in it, or a protocol does not suit the data.
+        There is no such split, no window fits in it, a protocol does not suit the data, or the
+        resamples are too few.
     """
     if batch_size < 1 or (max_windows is not None and max_windows < 1):
         raise UsageError("batch_size and max_windows must be at least 1")
-    if resamples < 0:
-        raise UsageError(f"resamples must be 0 or more, not {resamples}")
+    refuse_resamples(resamples)
     refuse_leak(store, split)
     selection = selection or Selection()
     available = split_starts(store, split, window)

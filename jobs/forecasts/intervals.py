@@ -16,15 +16,27 @@ import numpy as np
 
 from jobs.forecasts.grouping import GroupedSums, UnitSums
 from jobs.forecasts.scores import MODEL, Bootstrap, GroupScores
+from pipelines.errors import UsageError
 
 LEVEL = 0.95
 FEWEST_UNITS = 5
 """With fewer days an interval would say nothing."""
+FEWEST_RESAMPLES = 100
+"""With fewer the 2.5 % beyond either end are a draw or two, and of one draw both ends are one."""
 DEFINED = 0.95
 """Share of the resamples in which a score must exist to have an interval."""
 
 Samples = dict[str, np.ndarray]
 """score -> (R,) over all lead times, or (T, R)"""
+
+
+def refuse_resamples(resamples: int) -> None:
+    """UsageError where intervals are asked for, of fewer resamples than they need."""
+    if resamples < 0 or 0 < resamples < FEWEST_RESAMPLES:
+        raise UsageError(
+            f"resamples must be 0 or at least {FEWEST_RESAMPLES}, not {resamples}",
+            remedy="leave --resamples out, or give 0 for no intervals",
+        )
 
 
 def plan_bootstrap(unit: str, units: int, resamples: int, seed: int) -> Bootstrap:

@@ -17,7 +17,14 @@ import numpy as np
 
 from jobs.forecasts.comparison import Scored, System, systems_of
 from jobs.forecasts.daily_sums import DailySums, read_daily_sums
-from jobs.forecasts.intervals import Samples, differences_of, draw, plan_bootstrap, resampled
+from jobs.forecasts.intervals import (
+    Samples,
+    differences_of,
+    draw,
+    plan_bootstrap,
+    refuse_resamples,
+    resampled,
+)
 from jobs.forecasts.scores import BASELINES, Bootstrap
 from pipelines.errors import UsageError
 
@@ -51,10 +58,11 @@ def read_sums(evaluations: Sequence[Scored], resamples: int, seed: int) -> Sums:
     Raises
     ------
     UsageError
-        Two evaluations have windows of other days, or ``resamples`` is negative.
+        Two evaluations have windows of other days, or ``resamples`` are too few.
     """
-    if resamples < 0 or seed < 0:
-        raise UsageError(f"resamples and seed must be 0 or more, not {resamples} and {seed}")
+    refuse_resamples(resamples)
+    if seed < 0:
+        raise UsageError(f"seed must be 0 or more, not {seed}")
     found = {
         entry.uri: read_daily_sums(entry.sums_uri, entry.record.get("sums_sha256"))
         for entry in evaluations

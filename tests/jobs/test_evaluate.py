@@ -178,7 +178,8 @@ CANNOT_SCORE = {
     "--thresholds nan,inf,280": ["'nan,inf,280' is no list of numbers", "20,30,40"],
     "--thresholds 20,30,20.0": ["'20,30,20.0' has a number twice"],
     "--seed -1": ["no seed -1", "--seed of 0 to 2147483647"],
-    "--resamples -1": ["resamples must be 0 or more, not -1"],
+    "--resamples -1": ["resamples must be 0 or at least 100, not -1"],
+    "--resamples 1": ["resamples must be 0 or at least 100, not 1", "0 for no intervals"],
 }
 
 

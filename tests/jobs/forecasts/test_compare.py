@@ -345,6 +345,13 @@ def test_a_model_and_itself_are_not_distinguishable(days):
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in kept)
 
 
+@pytest.mark.parametrize("resamples", [-1, 1, 99])
+def test_too_few_resamples_for_intervals_are_refused(days, resamples):
+    with pytest.raises(UsageError, match=f"0 or at least 100, not {resamples}"):
+        read_sums(days.scored, resamples, 0)
+    assert read_sums(days.scored, 100, 0).bootstrap.none is None
+
+
 def write_bare(days: SimpleNamespace, folder: Path) -> tuple[str, Path]:
     """A third evaluation of the same days without intervals of its own, and its sums."""
     file = write(folder, days.store, "bare", damped, max_windows=40)

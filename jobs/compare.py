@@ -32,14 +32,14 @@ def compare(
     from jobs.forecasts.pairs import read_sums
     from jobs.forecasts.published import published_scores
     from pipelines import uri as places
-    from pipelines.writable import refuse_unwritable
+    from pipelines.writable import is_folder, refuse_unwritable
 
     names = {"report": "comparison.html", "csv": "scores.csv"}
     for option, uri in (("report", report), ("csv", csv)):
-        if uri and uri.endswith("/"):
+        if uri is not None and (uri.endswith("/") or is_folder(uri)):
             raise UsageError(
                 f"--{option} is a file",
-                where=uri,
+                where=places.absolute(uri),
                 remedy=f"give it a name, such as {names[option]}",
             )
     scored = read_evaluations(evaluations)
@@ -48,7 +48,7 @@ def compare(
     sums = read_sums(scored, resamples, seed)
     for option, uri in (("report", report), ("csv", csv)):
         if uri:
-            refuse_unwritable(places.absolute(uri).rpartition("/")[0], option)
+            refuse_unwritable(places.absolute(uri).rpartition("/")[0] or "/", option)
     lines = [*table(scored, protocol, sums), *published_lines(beside, scored)]
     if report:
         from jobs.forecasts.comparison_page import comparison_page

@@ -72,6 +72,11 @@ def refuse_unwritable(folder: str, what: str) -> None:
         raise _unwritable(folder, what, reason)
 
 
+def is_folder(file: str) -> bool:
+    """Whether a folder stands where a file is to go; an object storage has room for both."""
+    return places.is_local(file) and os.path.isdir(places.local_path(file))
+
+
 def _unwritable(folder: str, what: str, reason: str) -> UsageError:
     local = places.is_local(folder)
     return UsageError(

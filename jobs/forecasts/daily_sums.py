@@ -116,3 +116,18 @@ def read_daily_sums(uri: str, sha256: str | None) -> DailySums | str:
             found = UnitSums(metrics, tuple(names), held[f"{place}"])
             sums.setdefault(label, {}).setdefault(protocol, {})[system] = found
         return DailySums(index["unit"], held[_UNITS], sums, options)
+
+
+def are_daily_sums(content: bytes, *, damaged: bool) -> bool:
+    """Whether a file is one of sums by day, of whatever version.
+
+    Parameters
+    ----------
+    damaged:
+        The answer for what cannot be read.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as held:
+            return {_INDEX, _UNITS} <= {*held.files}
+    except Exception:  # NumPy and zip files have errors of their own
+        return damaged

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from jobs.forecasts.daily_sums import are_daily_sums
+from jobs.forecasts.score_table import COLUMNS
 from pipelines import uri as places
 from pipelines import writable
-from pipelines.errors import UsageError
+from pipelines.errors import PlatformError, UsageError
 from pipelines.ledger import FOLDER
 
 ROOT = "zarr.json"
@@ -15,6 +17,13 @@ SYSTEM = "system"
 """A coordinate that maps of errors have, and are begun with."""
 COUNTED = "windows_scored"
 """An attribute that the root of maps of errors has."""
+_OTHERS = {
+    ROOT: ("a Zarr store", "zarr_format"),
+    "run.json": ("a run", "statistics_fingerprint"),
+    "checkpoint.json": ("a checkpoint", "files"),
+    "model.json": ("an exported folder", "weights"),
+}
+"""Records of folders that no report is written into: what they are, and a key that tells."""
 
 
 class Destinations(NamedTuple):
@@ -55,11 +64,78 @@ def refuse_unwritable(report: str) -> None:
     Raises
     ------
     UsageError
-        A file stands where a folder is needed, the storage refuses, or see ``refuse_overwriting``.
+        The place is empty or inside a store, a run or an exported folder; a file stands where a
+        folder is needed, or a folder or somebody else's file where one of the report's goes; the
+        storage refuses; or see ``refuse_overwriting``.
     """
+    if not report.strip():
+        raise UsageError(
+            "--report is empty", remedy="give a folder, or a page whose name ends in .html"
+        )
     written = destinations(report)
-    writable.refuse_unwritable(written.page.rpartition("/")[0] or ".", "report")
+    folder = places.absolute(written.page).rpartition("/")[0] or "/"
+    writable.refuse_unwritable(folder, "report")
+    _refuse_inside(folder)
+    for file in (written.page, written.scores, written.table, written.sums):
+        if writable.is_folder(file):
+            raise UsageError(
+                "a file of a report goes here, and a folder stands here",
+                where=file,
+                remedy="give a --report of another name",
+            )
+    _refuse_foreign(written)
     refuse_overwriting(written.fields)
+
+
+def _refuse_inside(folder: str) -> None:
+    """Refuse a folder that is, or lies in, one that belongs to something else."""
+    above = folder.rstrip("/")
+    while not above.endswith(":/"):  # of a bucket
+        for name, (what, key) in _OTHERS.items():
+            if key in _json(places.join(above, name)):
+                raise UsageError(
+                    f"a report is not written into {what}",
+                    where=f"{above or '/'}, which holds {name}",
+                    remedy="give a --report outside of it",
+                )
+        if not above:
+            return
+        above = above.rpartition("/")[0]
+
+
+def _refuse_foreign(written: Destinations) -> None:
+    """Refuse files of the report's names that no evaluation wrote."""
+    scored, header = {"schema", "variables"} <= _json(written.scores).keys(), ",".join(COLUMNS)
+    ours = {
+        written.scores: scored,
+        written.table: _content(written.table, len(header)) == header.encode(),
+        # Damaged ones have no sign of their own.
+        written.sums: are_daily_sums(_content(written.sums), damaged=scored),
+    }
+    for file, known in ours.items():
+        if not known and places.exists(file):
+            raise UsageError(
+                "a file of a report goes here, and something else is here that it would replace",
+                where=file,
+                remedy="give a --report of another name, or move what is here away",
+            )
+
+
+def _json(file: str) -> dict[str, Any]:
+    """What a file of JSON holds; nothing where there is none, or none that may be looked at."""
+    try:
+        record = json.loads(_content(file))
+    except (PlatformError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _content(file: str, most: int | None = None) -> bytes:
+    """Of a file, or of its beginning; nothing where there is none."""
+    try:
+        return places.read_bytes(file) if most is None else places.read_range(file, 0, most)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
 
 
 def refuse_overwriting(fields: str) -> None:

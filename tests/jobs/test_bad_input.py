@@ -444,3 +444,15 @@ def test_a_report_that_cannot_be_written_ends_with_2(score: Refuse) -> None:
     refusal = score("--report", "/dev/null/report")
     assert refusal.code == 2
     assert "the report cannot be written" in refusal.message
+
+
+def test_a_report_that_is_empty_or_goes_into_the_run_ends_with_2(
+    score: Refuse, options: TrainOptions
+) -> None:
+    empty = score("--report", "")
+    assert empty.code == 2
+    assert "--report is empty" in empty.message
+    inside = score("--report", f"{options.run}/report")
+    assert inside.code == 2
+    assert "a report is not written into a run" in inside.message
+    assert f"where: {options.run}, which holds run.json" in inside.message

@@ -62,7 +62,7 @@ def test_the_same_command_again_is_a_no_op(trained: TrainOptions, tmp_path: Path
 
 
 def test_a_checkpoint_there_is_scored_and_the_report_written_there(trained: TrainOptions) -> None:
-    report = f"{trained.run}/report"
+    report = f"{trained.run}-report"
     done = job(
         "evaluate.py",
         *("--checkpoint", trained.run, "--store", trained.store, "--report", report),

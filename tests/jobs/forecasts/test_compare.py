@@ -440,6 +440,9 @@ def test_the_command_prints_and_writes(pair, tmp_path):
     assert missing.returncode == 2
     assert "no evaluation here" in missing.stderr
     for given, told in (("--report", "--report is a file"), ("--csv", "--csv is a file")):
-        refused = job("compare.py", "--evaluations", folder, given, f"{tmp_path}/")
-        assert refused.returncode == 2
-        assert told in refused.stderr
+        for place in (f"{tmp_path}/", str(tmp_path)):
+            refused = job("compare.py", "--evaluations", folder, given, place)
+            assert refused.returncode == 2
+            assert told in refused.stderr
+            assert f"where: {tmp_path}\n" in refused.stderr
+        assert job("compare.py", "--evaluations", folder, given, "").returncode == 2

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jobs.forecasts.baselines import persistence
-from jobs.forecasts.destination import destinations, refuse_unwritable
+from jobs.forecasts.destination import destinations
 from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.motion import Motion
 from jobs.forecasts.page_cases import case, moment, quantities
@@ -24,7 +24,6 @@ from jobs.forecasts.page_tables import score_tables
 from jobs.forecasts.report import Provenance, contents, fill, render, write_report
 from jobs.forecasts.scores import Evaluation
 from jobs.forecasts.wording import column, number, summary, verdict
-from pipelines.errors import UsageError
 from pipelines.normalisation import Normalisation
 from pipelines.store import Store
 from pipelines.windows import WindowSpec
@@ -413,22 +412,6 @@ def test_a_report_goes_to_object_storage(made):
     assert places == ("memory://bucket/day1.html", "memory://bucket/day1.json")
     assert files.cat_file("/bucket/day1.html").startswith(b"<!DOCTYPE html>")
     assert json.loads(files.cat_file("/bucket/day1.json"))["model"] == "gmg-s"
-
-
-def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
-    (tmp_path / "file").write_text("")
-    for report in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "day.html"):
-        with pytest.raises(UsageError, match="file is no folder"):
-            refuse_unwritable(str(report))
-    with pytest.raises(UsageError, match="no driver"):
-        refuse_unwritable("nowhere://bucket/report")
-
-
-def test_asking_whether_a_place_can_be_written_leaves_nothing_there(tmp_path):
-    refuse_unwritable(str(tmp_path / "new" / "day.html"))
-    assert not list(tmp_path.iterdir())
-    refuse_unwritable("memory://empty/report")
-    assert fsspec.filesystem("memory").find("/empty") == []
 
 
 def test_the_same_evaluation_gives_the_same_figures(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,8 +162,19 @@ def _values(
 
 
 def _row(name: str, parameters: str, minutes: str, values: Sequence[Sequence[float]]) -> str:
-    cells = []
-    for column in zip(*values, strict=True):
-        spread = f" ± {number(statistics.stdev(column), 2)}" if len(column) > 1 else ""
-        cells.append(f"{number(statistics.mean(column))}{spread}")
+    cells = [_over_seeds(column) for column in zip(*values, strict=True)]
     return f"| {name} | {parameters} | {minutes} | " + " | ".join(cells) + " |"
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    """Mean and standard deviation of a score, of the seeds that have it.
+
+    >>> _over_seeds([1.0, 2.0, 3.0]), _over_seeds([0.5])
+    ('2.00 ± 1.0', '0.500')
+    >>> _over_seeds([0.25, math.nan, 0.75]), _over_seeds([math.nan, math.nan])
+    ('0.500 ± 0.35 (2 of 3)', 'none')
+    """
+    known = [value for value in values if math.isfinite(value)]
+    spread = f" ± {number(statistics.stdev(known), 2)}" if len(known) > 1 else ""
+    of_some = f" ({len(known)} of {len(values)})" if 0 < len(known) < len(values) else ""
+    return f"{number(statistics.mean(known or values))}{spread}{of_some}"

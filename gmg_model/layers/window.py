@@ -39,6 +39,7 @@ def as_channels(x: Tensor) -> Tensor:
 
     Tensors without a window stay as they are.
 
+    >>> import torch
     >>> as_channels(torch.zeros(1, 8, 2, 4, 6)).shape
     torch.Size([1, 16, 4, 6])
     """

@@ -45,7 +45,7 @@ def largest_rectangle(seen_hw: np.ndarray) -> Region:
 
     >>> corners = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], bool)
     >>> largest_rectangle(corners)
-    (0, 4, 1, 3)
+    (1, 4, 1, 4)
     """
     side = -(-max(seen_hw.shape) // _MOST_CELLS)
     rows, columns = (length // side for length in seen_hw.shape)

@@ -85,6 +85,8 @@ class Store:
     """where the archive is one of clips: frames are counted clip after clip all the same"""
     static_fields: Mapping[str, StaticInfo] = field(default_factory=dict)
     """fields on the grid that do not change with time"""
+    projection: str | None = None
+    """PROJ string of the grid, where the archive has one"""
 
     @property
     def title(self) -> str:
@@ -130,12 +132,6 @@ class Store:
         """(H, W) of every variable."""
         height, width = next(iter(self.variables.values())).shape[-2:]
         return height, width
-
-    @property
-    def projection(self) -> str | None:
-        """PROJ string of the grid, where the archive has one."""
-        mapping = self.dataset().variables.get(GRID_MAPPING)
-        return None if mapping is None else mapping.attrs.get("proj4")
 
     def period(self, split: str) -> tuple[str, str]:
         """First and last of a split as people read them: times, or numbers of samples."""
@@ -236,6 +232,7 @@ def open_store(uri: str) -> Store:
             name: _static(name, metadata[name])
             for name, _ in attributes["configuration"].get("static_fields", ())
         },
+        projection=metadata.get(GRID_MAPPING, {}).get("attributes", {}).get("proj4"),
     )
 
 

@@ -61,8 +61,11 @@ def _line(error: Exception) -> str:
 
 
 def kept(run_uri: str) -> str:
-    """Where the run would go on."""
-    found = checkpoints.list_checkpoints(run_uri)
+    """Where the run would go on; a storage that is away hides no failure behind its own."""
+    try:
+        found = checkpoints.list_checkpoints(run_uri)
+    except PlatformError as error:
+        return f"its checkpoints cannot be listed now: {error.what}"
     if not found:
         return "no checkpoint yet"
     return f"the last checkpoint is {found[-1].uri} (step {found[-1].step})"

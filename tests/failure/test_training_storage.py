@@ -91,7 +91,8 @@ class Flaky(DirectTransport):
 
         def flaky(pool: Pool, out_tchw: np.ndarray) -> None:
             self.loads += 1
-            if self.loads in (3, 7):
+            # So far apart that a batch is drawn between them, however late the reader begins.
+            if self.loads in (3, 10):
                 raise ConnectionResetError("by peer")
             load(pool, out_tchw)
 
@@ -118,7 +119,7 @@ def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) 
     transport = Flaky(FrameReader(plan.store, plan.variables, plan.normalisation))
     batches = patient_epoch(stream(transport), 1, 5, Patience(60, said.append))
     read = [batch.frames_btchw.copy() for batch in batches]
-    assert transport.loads > 8
+    assert transport.loads > 10
     assert "reading the store: by peer; trying again" in said[0]
     assert len(said) == 4
     assert len(read) == len(expected) > 10

@@ -185,8 +185,7 @@ class Worker:
             "learning_rate": learning_rate(self.step, self.optimisation.config),
             "windows": drawn,
             "workers": self.world,
-            # Of the first worker, all threads: what a step costs, whatever else the machine does.
-            "processor_seconds": round(time.process_time() - began, 4),
+            "processor_seconds": round(time.process_time() - began, 4),  # whatever else runs
         }
         self.journal.add(record, batch.starts, losses)
         self.step += 1

@@ -20,7 +20,7 @@ from jobs.forecasts.model_forecast import forecast_with
 from jobs.training.checkpoints import Checkpoint
 from pipelines.errors import StoreError, UsageError
 from pipelines.store import open_store
-from tests.training_runs import small_options, write_untrained_run
+from tests.training_runs import job, small_options, write_untrained_run
 
 # Imports of what gmg_model must do without fail; so does anything of this project beside it.
 USE_IT_ALONE = """
@@ -79,6 +79,16 @@ def expected(checkpoint: Checkpoint, frames: np.ndarray, horizon: int) -> np.nda
     """The forecast as an evaluation makes it."""
     given = np.nan_to_num(checkpoint.normalisation.apply(frames))
     return checkpoint.normalisation.invert(forecast_with(checkpoint.model())(given, horizon))
+
+
+def test_an_export_says_how_far_its_frames_are_apart(traffic_store: str, tmp_path: Path) -> None:
+    options = small_options(traffic_store, str(tmp_path / "run"))
+    data = dataclasses.replace(options.data, stride=2)
+    options = dataclasses.replace(options, data=data)
+    done = job("export.py", "--run", write_untrained_run(options).uri, "--to", tmp_path / "strided")
+    assert done.returncode == 0, done.stderr
+    assert "7200 s apart" in done.stdout  # hourly, every second frame
+    assert load_exported(tmp_path / "strided").record["frame_seconds"] == 7200
 
 
 def test_an_export_copies_the_weights_and_does_not_wait_for_pytorch(

@@ -74,11 +74,11 @@ def predict(
     if not (forecasts or netcdf):
         raise UsageError("nowhere to write", remedy="give --forecasts, --netcdf, or both")
     from jobs.forecasts.forecast_fields import Products, numbers
-    from jobs.forecasts.model_forecast import refuse_seed
     from jobs.forecasts.netcdf import refuse_file, write_netcdf
     from jobs.forecasts.operational import operational_store
     from jobs.forecasts.prediction import predict as make_forecasts
     from jobs.forecasts.prediction import summary
+    from jobs.forecasts.seeds import refuse_seed
     from jobs.forecasts.trained import load_trained
     from pipelines.store import open_store
     from pipelines.uri import absolute

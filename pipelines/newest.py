@@ -120,11 +120,14 @@ def newest_part(index: ArchiveIndex, frames: int) -> ArchiveIndex:
 
 def _finish(plan: Plan, records: Sequence[ShardRecord], folder: str) -> None:
     """What is not shards; the root is the last."""
+    unreadable = {
+        layout.name: np.concatenate(
+            [record.unreadable_frames() for record in records if record.variable == layout.name]
+        )
+        for layout in plan.layouts
+    }
     with moments_tables({layout.name: layout.channels for layout in plan.layouts}) as moments:
-        unreadable: dict[str, np.ndarray] = {}
         for record in records:
             moments[record.variable].write(record.start, record.moments)
-            before = unreadable.get(record.variable, np.empty(0, np.int64))
-            unreadable[record.variable] = np.concatenate([before, record.unreadable_frames()])
         for name, content in compose(plan, moments, unreadable).items():
             places.write_bytes(places.join(folder, *name.split("/")), content, durable=False)

@@ -12,6 +12,7 @@ from torch import nn
 from gmg_model.ensembles import EnsembleForecaster
 from gmg_model.errors import ConfigurationError
 from jobs.forecasts.baselines import Forecast, MemberForecast
+from jobs.forecasts.seeds import refuse_seed
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
 
 Ensemble = Callable[[np.ndarray, int, Sequence[int]], np.ndarray]
 """(frames_btchw, horizon, a number a sample) -> (B, M, horizon, C, H, W), both normalised."""
-
-SEEDS = 2**31
-"""seeds are below it: whatever is added to one, PyTorch and NumPy take the sum"""
-
-
-def refuse_seed(seed: int) -> None:
-    """UsageError for a seed that the generators of random numbers do not take."""
-    if not 0 <= seed < SEEDS:
-        raise UsageError(f"no seed {seed}", remedy=f"give a --seed of 0 to {SEEDS - 1}")
 
 
 def forecast_with(model: nn.Module) -> Forecast:

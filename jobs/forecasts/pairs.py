@@ -26,6 +26,7 @@ from jobs.forecasts.intervals import (
     resampled,
 )
 from jobs.forecasts.scores import BASELINES, Bootstrap
+from jobs.forecasts.seeds import refuse_seed
 from pipelines.errors import UsageError
 
 _Both = tuple[Samples, Samples]
@@ -58,11 +59,11 @@ def read_sums(evaluations: Sequence[Scored], resamples: int, seed: int) -> Sums:
     Raises
     ------
     UsageError
-        Two evaluations have windows of other days, or ``resamples`` are too few.
+        Two evaluations have windows of other days, ``resamples`` are too few, or there is no such
+        seed.
     """
     refuse_resamples(resamples)
-    if seed < 0:
-        raise UsageError(f"seed must be 0 or more, not {seed}")
+    refuse_seed(seed)
     found = {
         entry.uri: read_daily_sums(entry.sums_uri, entry.record.get("sums_sha256"))
         for entry in evaluations

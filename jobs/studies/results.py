@@ -14,6 +14,7 @@ from jobs.forecasts.wording import lead_labels, number, several, shown_units
 from jobs.studies.plan import Study
 from jobs.training.checkpoints import load_checkpoint
 from jobs.training.run import read_history
+from pipelines.errors import StoreError
 
 MOST_LEADS = 6
 """columns of a table, besides that of all leads"""
@@ -43,9 +44,21 @@ def is_scored(run: str, report: str) -> bool:
 
 
 def read(system: str, seed: int, run: str, report: str) -> Trained:
-    """A finished training and its scores."""
+    """A finished training and its scores.
+
+    Raises
+    ------
+    StoreError
+        An earlier version trained it, and did not note what its steps cost.
+    """
     scored = read_evaluations([report])[0]
     checkpoint, history = load_checkpoint(run), read_history(run)
+    if any("processor_seconds" not in record for record in history):
+        raise StoreError(
+            "an earlier version trained this run, which did not note what its steps cost",
+            where=run,
+            remedy="remove it and its report, or give a new --folder: it is trained again",
+        )
     device = checkpoint.record["device"]
     windows = scored.record["options"]["training"]["global_batch"]
     seconds = sum(

@@ -97,3 +97,12 @@ def test_a_study_trains_scores_and_tabulates_and_knows_what_is_done(
     # What the same command would skip.
     assert is_scored(str(tmp_path / "study/runs/plain-0"), str(tmp_path / "study/reports/plain-0"))
     assert not is_scored(str(tmp_path / "study/runs/plain-0"), str(tmp_path / "nothing"))
+
+    # A run of an earlier version is named, not tabulated without its cost.
+    for file in (tmp_path / "study/runs/plain-0/history").iterdir():
+        steps = [json.loads(line) for line in file.read_text().splitlines()]
+        rest = [{k: v for k, v in step.items() if k != "processor_seconds"} for step in steps]
+        file.write_text("".join(json.dumps(step) + "\n" for step in rest))
+    again = job(*command)
+    assert again.returncode == 4
+    assert "did not note what its steps cost" in again.stderr

@@ -60,6 +60,8 @@ def refused(
             sys, "argv", [f"{main.__module__.removeprefix('jobs.')}.py", *arguments]
         )
         before = contents(Path(traffic_store)), contents(tmp_path)
+        # The Ray of the tests before tells of workers that died until it has ended.
+        capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             run_job(main)
         assert (contents(Path(traffic_store)), contents(tmp_path)) == before
@@ -402,12 +404,10 @@ def test_an_exported_folder_that_cannot_be_read_ends_with_4(
     score: Refuse,
     checkpoint: checkpoints.Checkpoint,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     change: Any,
     message: str,
 ) -> None:
     export(checkpoint.uri, str(tmp_path / "exported"))
-    capsys.readouterr()
     record = tmp_path / "exported/model.json"
     known = json.loads(record.read_text())
     record.write_text(json.dumps(known | change if change else change))

@@ -1,6 +1,7 @@
 """A trained forecaster in one folder: weights and JSON, read with PyTorch, NumPy and safetensors.
 
-``weights.safetensors``  the weights, and the static fields on the grid that the model was made for
+``weights.safetensors``  the weights, and the static fields on the grid that the model was made for,
+                         and the normals of a model of anomalies
 ``model.json``           model and options, normalisation, variables, window, versions, and the
                          size and sha256 of the weights
 
@@ -48,11 +49,15 @@ class ExportedForecaster:
         (C,) names of the channels, in the order in which frames hold them.
     static:
         (S,) names of the static fields that the model reads besides; the folder holds them.
+    normals:
+        In words, what is usual at a time, of a model that forecasts departures from it and has to
+        be told the time of the newest frame; None of others.
     """
 
     def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
         import torch
 
+        from gmg_model.normals import Normals, saved_table
         from gmg_model.registry import create_model
         from gmg_model.static import parameters_of, saved_fields
 
@@ -62,6 +67,12 @@ class ExportedForecaster:
         shape = (len(self.labels), 1, 1)
         self._offset = np.asarray(normalisation["offset"], np.float32).reshape(shape)
         self._scale = np.asarray(normalisation["scale"], np.float32).reshape(shape)
+        known = normalisation.get("normals")
+        self.normals: str | None = known and known["definition"]
+        self._normals: Normals | None = None
+        if known:
+            places = saved_table(tensors), known["cycle"], known["slot_seconds"]
+            self._normals = Normals(*places)
         choice = record["model"]
         overrides = {
             key: tuple(value) if isinstance(value, list) else value
@@ -83,7 +94,9 @@ class ExportedForecaster:
         self._model.to(self._device)
         return self
 
-    def __call__(self, frames: np.ndarray, horizon: int | None = None) -> np.ndarray:
+    def __call__(
+        self, frames: np.ndarray, horizon: int | None = None, newest: Any = None
+    ) -> np.ndarray:
         """Forecast the frames after some observed ones.
 
         Parameters
@@ -91,10 +104,13 @@ class ExportedForecaster:
         frames:
             (T, C, H, W) or (B, T, C, H, W) in physical units, ``record["frame_seconds"]`` apart;
             the last is the newest. Missing pixels are NaN: the model sees the mean (or minimum) of
-            the train period there, as in training; one that no frame has is NaN in the forecast
-            too. At least as many as it was trained with.
+            the train period there, of anomalies what is usual, as in training; one that no frame
+            has is NaN in the forecast too. At least as many as it was trained with.
         horizon:
             Frames to forecast, 1 or more; None: as many as it was trained for.
+        newest:
+            Time of the newest frame, UTC (of traffic the clocks there), or (B,) such times; only a
+            model with `normals` reads it.
 
         Returns
         -------
@@ -105,9 +121,12 @@ class ExportedForecaster:
         ------
         ConfigurationError
             The frames have another shape than those that it was trained on, are too few, hold
-            infinite pixels or no value at all, or there is no such horizon.
+            infinite pixels or no value at all, there is no such horizon, or no time of the newest
+            frame where one is wanted.
         """
         import torch
+
+        from gmg_model.normals import moments
 
         frames = np.asarray(frames)
         wanted = (len(self.labels), *self.record["grid"])
@@ -134,10 +153,17 @@ class ExportedForecaster:
         infinite = np.isinf(normalised).sum()
         if infinite:
             raise ConfigurationError(f"infinite pixels ({infinite}): mark missing ones with NaN")
+        usual = None
+        if self._normals is not None:
+            size = len(normalised), count, steps
+            usual = self._normals.at(moments(newest, *size, self.record["frame_seconds"]))
+            normalised -= usual[:, :count]
         normalised = np.nan_to_num(normalised)
         with torch.inference_mode():
             given = torch.from_numpy(normalised).to(self._device)
             forecast = self._model(given, steps).float().cpu().numpy()
+        if usual is not None:
+            forecast += usual[:, count:]
         physical = np.add(np.multiply(forecast, self._scale), self._offset)
         unseen = missing.all(axis=1, keepdims=True)
         physical[np.broadcast_to(unseen, physical.shape)] = np.nan
@@ -219,7 +245,8 @@ def write_exported(folder: str | Path, record: dict[str, Any], weights: bytes) -
     record:
         ``model`` (name, overrides), ``normalisation`` (labels, offset, scale), ``grid`` (H, W),
         ``window`` (input_frames, horizon, stride), ``static`` (labels, ...) where the weights have
-        static fields, ``static/<label>``, and whatever else is worth knowing.
+        static fields, ``static/<label>``, ``frame_seconds`` and ``normals`` of the normalisation
+        where they have ``normals/table``, and whatever else is worth knowing.
     weights:
         A file of safetensors with the model's parameters by name.
     """

@@ -26,8 +26,8 @@ def saved_fields(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
 
 
 def parameters_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a file of weights holds besides static fields: a model's state dict."""
-    return {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
+    """A state dict: what a file of weights holds besides ``static/...`` and ``normals/...``."""
+    return {name: value for name, value in tensors.items() if "/" not in name}
 
 
 class StaticInputs:

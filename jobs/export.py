@@ -77,6 +77,8 @@ def export(run: str, to: str, json: bool = False) -> None:
         print_json({"folder": folder, "checkpoint": checkpoint.uri, "step": checkpoint.step})
         return
     print(f"exported step {checkpoint.step} of {checkpoint.uri} to {folder}")
+    if "normals" in record["normalisation"]:
+        print("it forecasts anomalies: give the time of the newest frame as well, newest=...")
     if record["frame_seconds"]:
         print(f"its frames, given and forecast, are {record['frame_seconds']} s apart")
 

@@ -6,6 +6,7 @@ day. Traffic: slot of the week. The definition is a sentence that is printed wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,12 +47,26 @@ class Climatology:
     definition: str
     """One sentence: what it is, how smoothed, from which period."""
 
+    def to_json(self) -> dict[str, Any]:
+        """All but the table, as JSON."""
+        known = ("cycle", "slot_seconds", "definition")
+        return {name: getattr(self, name) for name in known}
+
+    @property
+    def checksum(self) -> str:
+        """xxh3-128 of the table."""
+        import xxhash
+
+        return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(self.table).tobytes())
+
     def at(self, times: np.ndarray) -> np.ndarray:
-        """The usual frames at ``times`` (datetime64, (n,)): (n, C, H, W) float32."""
+        """The usual frames at ``times`` (datetime64, (...)): (..., C, H, W) float32."""
         return self.table[_bins(np.asarray(times), self.cycle, self.slot_seconds)]
 
 
-def climatology(store: Store, variables: Sequence[str]) -> Climatology:
+def climatology(
+    store: Store, variables: Sequence[str], most_bytes: int | None = None
+) -> Climatology:
     """The climatology of a store's train period, from its available frames.
 
     Memory is the table and a few blocks of frames, whatever the length of the store.
@@ -60,11 +75,14 @@ def climatology(store: Store, variables: Sequence[str]) -> Climatology:
     ----------
     variables:
         Names in channel order, as for a model.
+    most_bytes:
+        Of the table; None: as many as it takes.
 
     Raises
     ------
     UsageError
-        An unknown variable, a cadence that does not divide a day, or no frame in the train period.
+        An unknown variable, a cadence that does not divide a day, no frame in the train period, or
+        a table of more bytes.
     StoreError
         A shard of the train period is lost or damaged.
     """
@@ -90,6 +108,15 @@ def climatology(store: Store, variables: Sequence[str]) -> Climatology:
     begin, end = times[frames[0]], times[frames[-1]]
     covered = float((end - begin) / np.timedelta64(1, "s")) + cadence
     cycle, slot = _cycle(str(store.attributes["archive"]), covered, cadence, store.uri)
+    frame = sum(math.prod(store.variables[name].shape[1:]) for name in variables)
+    size = 4 * frame * _slots(cycle, slot)
+    if most_bytes is not None and size > most_bytes:
+        raise UsageError(
+            f"the climatology of {', '.join(variables)} takes {size / 2**20:.0f} MiB, and at most "
+            f"{most_bytes / 2**20:.0f} MiB can be kept with a model",
+            where=store.uri,
+            remedy="fewer variables, or a store on a coarser grid (reprocess.py convert --regrid)",
+        )
 
     dataset = store.dataset()
     parts = [
@@ -129,8 +156,14 @@ def _cycle(archive: str, covered: float, cadence: int, uri: str) -> tuple[Cycle,
     return ("year" if covered >= _TWO_YEARS else "day"), slot
 
 
+def _slots(cycle: Cycle, slot: int) -> int:
+    """How many places a cycle has."""
+    days = {"year": _DAYS_OF_YEAR, "day": 1, "week": 7}[cycle]
+    return days * _DAY // slot
+
+
 def _bins(times: np.ndarray, cycle: Cycle, slot: int) -> np.ndarray:
-    """(n,) int64: the place of each time in the cycle."""
+    """(...) int64: the place of each time in the cycle."""
     seconds = times.astype("datetime64[s]").astype(np.int64)
     slot_of_day = seconds % _DAY // slot
     if cycle == "day":
@@ -141,7 +174,7 @@ def _bins(times: np.ndarray, cycle: Cycle, slot: int) -> np.ndarray:
 
 
 def _day_of_leap_year(times: np.ndarray) -> np.ndarray:
-    """(n,) in [0, 366): 29 February has its own place, so that 1 March is always the same one."""
+    """(...) in [0, 366): 29 February has its own place, so that 1 March is always the same one."""
     days = times.astype("datetime64[D]")
     years = times.astype("datetime64[Y]")
     day = (days - years.astype("datetime64[D]")).astype(np.int64)
@@ -167,8 +200,7 @@ def _cycle_means(
     check: Callable[[np.ndarray, np.ndarray], None],
 ) -> np.ndarray:
     """(bins, *extra, H, W) float32: means over the train frames, NaN pixels left out."""
-    per_day = _DAY // slot
-    bins = {"year": _DAYS_OF_YEAR * per_day, "day": per_day, "week": 7 * _DAY // slot}[cycle]
+    per_day, bins = _DAY // slot, _slots(cycle, slot)
     sums, counts = np.zeros((bins, *shape), np.float64), np.zeros((bins, *shape), np.float32)
     for first, block in blocks:
         chosen = frames[(frames >= first) & (frames < first + len(block))]

@@ -36,7 +36,7 @@ class FrameReader:
     variables:
         Names in channel order; a variable with extra dimensions gives one channel an entry.
     normalisation:
-        Applied to what is read, NaN becoming 0. None: physical units, NaN kept.
+        Of what is read, as a model is given it. None: physical units, NaN kept.
     storage_wait:
         Seconds that an object storage may be away before a read fails.
     """
@@ -112,16 +112,15 @@ class FrameReader:
             refuse_lost(self.store, name, np.arange(first, last), part)
             channel += channels
         if self.normalisation is not None:
-            self._normalise(out_tchw, self.normalisation)
+            self._normalise(out_tchw, self.normalisation, self.store.times[first:last])
 
-    def _normalise(self, x_tchw: np.ndarray, normalisation: Normalisation) -> None:
+    def _normalise(
+        self, x_tchw: np.ndarray, normalisation: Normalisation, times: np.ndarray
+    ) -> None:
         block = max(_BLOCK_BYTES // self.frame_bytes, 1)
         for begin in range(0, len(x_tchw), block):
             part = x_tchw[begin : begin + block]
-            normalisation.apply(part, out=part)
-            # A sum is NaN where any value is, and costs less than a mask of all of them.
-            if np.isnan(part.sum()):
-                part[np.isnan(part)] = 0.0
+            normalisation.inputs(part, times[begin : begin + block], out=part)
 
 
 def open_array(store: Store, name: str) -> zarr.Array[Any]:

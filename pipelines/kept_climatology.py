@@ -27,11 +27,14 @@ _VERSION = 1
 """of how a climatology is made; another one makes all of them anew"""
 
 
-def kept_climatology(store: Store, variables: Sequence[str]) -> Climatology:
+def kept_climatology(
+    store: Store, variables: Sequence[str], most_bytes: int | None = None
+) -> Climatology:
     """The climatology of a store's train period, from beside the store where it is sound.
 
     What was made of other shards, another period or another version is made again and replaced.
     Where nothing can be written beside the store it is made and not kept, and a line says so.
+    Parameters are those of :func:`pipelines.climatology.climatology`.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def kept_climatology(store: Store, variables: Sequence[str]) -> Climatology:
     source = _source(store, variables)
     if (kept := _read(place, source)) is not None:
         return kept
-    made = climatology(store, variables)
+    made = climatology(store, variables, most_bytes)
     try:
         places.write_bytes(place, _to_bytes(made, source))
     except (OSError, PlatformError) as error:
@@ -78,12 +81,7 @@ def _shards(store: Store, name: str) -> list[tuple[str, int, str]]:
 
 
 def _to_bytes(made: Climatology, source: str) -> bytes:
-    about = {
-        "cycle": made.cycle,
-        "slot_seconds": made.slot_seconds,
-        "definition": made.definition,
-        "source": source,
-    }
+    about = {**made.to_json(), "source": source}
     content = io.BytesIO()
     np.savez(content, table=made.table, about=np.array(json.dumps(about)))
     return content.getvalue()

@@ -1,4 +1,7 @@
-"""Per-channel constants of a store's train period, applied to frames and taken back.
+"""What models are given in place of physical values, and what their forecasts are taken back to.
+
+Per-channel constants of a store's train period, and on request its climatological normals: a model
+of anomalies sees and forecasts what departs from what is usual at the place and time.
 
 The constants come from the train period alone. A dimension named ``channel`` or ``member`` shares
 the constants of its variable, because its entries measure the same quantity on the same scale; any
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from pipelines.climatology import Climatology
 from pipelines.clips import split_text
 from pipelines.errors import StoreError, UsageError, nearest
 
@@ -27,7 +31,7 @@ POOLED_DIMS = ("channel", "member")
 
 @dataclass(frozen=True)
 class Normalisation:
-    """``(x - offset) / scale`` channel by channel, in float32."""
+    """``(x - offset) / scale`` channel by channel, less the normals at its time, in float32."""
 
     kind: Kind
     """``standardise``: zero mean and unit variance on train; ``minmax``: [0, 1] on train."""
@@ -37,15 +41,56 @@ class Normalisation:
     """(C,) physical units."""
     scale: tuple[float, ...]
     """(C,) physical units, never 0."""
+    normals: Climatology | None = None
+    """in normalised units, see :mod:`pipelines.normals`; None: models are given values, not
+    anomalies"""
+
+    def inputs(
+        self, x_tchw: np.ndarray, times: np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What a model is given for physical values: float32, and 0 where a pixel is missing.
+
+        Parameters
+        ----------
+        x_tchw:
+            (..., C, H, W), NaN where missing.
+        times:
+            (...) datetime64 of the frames; read only where there are normals.
+        out:
+            Where to, ``x_tchw`` itself perhaps; None: new memory.
+        """
+        result = self.apply(x_tchw, out)
+        if self.normals is not None:
+            result -= self.normals.at(times)
+        return _without_nan(result)
+
+    def outputs(self, y_tchw: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """A model's forecast (..., C, H, W) in physical units, float32.
+
+        Parameters
+        ----------
+        times:
+            (...) datetime64 of the frames that are forecast, or a shape that is repeated to theirs;
+            read only where there are normals.
+        """
+        return self.invert(y_tchw if self.normals is None else y_tchw + self.normals.at(times))
+
+    def filled(self, x_tchw: np.ndarray) -> np.ndarray:
+        """(..., C, H, W) physical values with the constants' 0, the train period's mean or minimum,
+        where a pixel is missing; float32."""
+        return self.invert(_without_nan(self.apply(x_tchw)))
 
     def apply(self, x_tchw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Normalise (..., C, H, W) physical values to float32; ``out`` may be ``x_tchw`` itself."""
+        """By the constants alone, NaN kept: (..., C, H, W) physical values to float32.
+
+        ``out`` may be ``x_tchw`` itself.
+        """
         offset, scale = self._columns()
         result = np.subtract(x_tchw, offset, out=out, dtype=np.float32, casting="same_kind")
         return np.multiply(result, np.float32(1) / scale, out=result)
 
     def invert(self, x_tchw: np.ndarray) -> np.ndarray:
-        """Take (..., C, H, W) normalised values back to physical units, float32."""
+        """By the constants alone: (..., C, H, W) normalised values to physical units, float32."""
         offset, scale = self._columns()
         result = np.multiply(x_tchw, scale, dtype=np.float32, casting="same_kind")
         return np.add(result, offset, out=result)
@@ -58,22 +103,30 @@ class Normalisation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON and checkpoints can hold."""
-        return {
+        """All but the table of the normals, as JSON and checkpoints can hold it."""
+        record = {
             "kind": self.kind,
             "labels": list(self.labels),
             "offset": list(self.offset),
             "scale": list(self.scale),
         }
+        if self.normals is None:
+            return record
+        return record | {"normals": self.normals.to_json() | {"xxh3_128": self.normals.checksum}}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Normalisation:
-        """The inverse of :meth:`to_json`."""
+    def from_json(cls, record: Mapping[str, Any], table: np.ndarray | None = None) -> Normalisation:
+        """The inverse of :meth:`to_json`, given the table of the normals where it had any."""
+        known = record.get("normals", {})
+        normals = None
+        if table is not None:
+            normals = Climatology(table, known["cycle"], known["slot_seconds"], known["definition"])
         return cls(
             record["kind"],
             tuple(record["labels"]),
             tuple(float(value) for value in record["offset"]),
             tuple(float(value) for value in record["scale"]),
+            normals,
         )
 
     @classmethod
@@ -118,6 +171,14 @@ class Normalisation:
                 # A constant field normalises to 0 everywhere rather than to NaN.
                 scale.append(float(width) or 1.0)
         return cls(kind, tuple(labels), tuple(offset), tuple(scale))
+
+
+def _without_nan(x: np.ndarray) -> np.ndarray:
+    """``x`` itself, its NaN set to 0."""
+    # A sum is NaN where any value is, and costs less than a mask of all of them.
+    if np.isnan(x.sum()):
+        x[np.isnan(x)] = 0.0
+    return x
 
 
 def _channel_moments(info: VariableInfo, moments: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -51,6 +51,14 @@ class WindowSpec:
         """Frames of the store from the first of a window to its last, both counted."""
         return (self.frames - 1) * self.stride + 1
 
+    def frames_of(self, starts: np.ndarray) -> np.ndarray:
+        """(n, frames) int64: the frames of the store in the windows that begin at ``starts``.
+
+        >>> WindowSpec(2, 1, stride=2).frames_of(np.array([5]))
+        array([[5, 7, 9]])
+        """
+        return np.asarray(starts, np.int64)[:, None] + np.arange(self.frames) * self.stride
+
 
 def window_starts(
     times: np.ndarray,

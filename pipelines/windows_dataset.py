@@ -48,7 +48,7 @@ def read_windows(
     input_frames, horizon, stride:
         As in `WindowSpec`.
     normalisation:
-        Applied to the values, missing ones becoming 0. None: physical units, NaN kept.
+        Of the values, as a model is given them. None: physical units, NaN kept.
     block_bytes:
         Bytes of windows that one task makes, about.
 
@@ -103,6 +103,6 @@ class _Cut:
             self.store, self.variables, self.spec, starts, len(starts)
         )
         if self.normalisation is not None:
-            self.normalisation.apply(frames_btchw, out=frames_btchw)
-            np.nan_to_num(frames_btchw, copy=False, nan=0.0)
+            times = self.store.times[self.spec.frames_of(starts)]
+            self.normalisation.inputs(frames_btchw, times, out=frames_btchw)
         return {"frames": frames_btchw, "time": self.store.times[starts], "start": starts}

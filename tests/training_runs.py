@@ -164,6 +164,6 @@ def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
         run.write_record(options, plan.store.fingerprint)
     folder = Path(options.run) / checkpoints.directory_name(0)
     folder.mkdir()
-    weights = model.state_dict() | checkpoints.static_tensors(plan.static)
+    weights = model.state_dict() | checkpoints.data_tensors(plan.normalisation, plan.static)
     checkpoints.write(folder, record, weights, {})
     return checkpoints.load_checkpoint(str(folder))

@@ -1,8 +1,4 @@
-"""What a forecast is, and the two that every model is printed beside: persistence, climatology.
-
-Both see what a model sees and no more: persistence the last input frame after normalisation (where
-a missing pixel is the train mean or minimum), climatology frames of the train period alone.
-"""
+"""What a forecast is, and the one that every model is printed beside: persistence."""
 
 from __future__ import annotations
 
@@ -11,11 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipelines.climatology import Climatology
-from pipelines.normalisation import Normalisation
-
 Forecast = Callable[[np.ndarray, int], np.ndarray]
-"""(frames_btchw, horizon) -> (B, horizon, C, H, W), both normalised float32."""
+"""(frames_btchw, horizon) -> (B, horizon, C, H, W) float32, both as models have them."""
 
 
 class MemberForecast(ABC):
@@ -23,7 +16,7 @@ class MemberForecast(ABC):
 
     @abstractmethod
     def members(self, frames_btchw: np.ndarray, horizon: int, numbers: Sequence[int]) -> np.ndarray:
-        """(B, M, horizon, C, H, W), normalised; ``numbers`` are the init frames of the windows."""
+        """(B, M, horizon, C, H, W); ``numbers`` are the init frames of the windows."""
 
     def __call__(self, frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
         """The mean of the members, as a `Forecast`."""
@@ -44,15 +37,3 @@ def persistence(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
     array([2., 2.])
     """
     return np.repeat(frames_btchw[:, -1:], horizon, axis=1)
-
-
-def climatological(
-    climatology: Climatology, normalisation: Normalisation, valid_times: np.ndarray
-) -> np.ndarray:
-    """The climatology at valid times (B, T) in physical units, (B, T, C, H, W) float32.
-
-    A pixel that the train period never saw takes the value that a model gives to a missing one.
-    """
-    fields = climatology.at(valid_times.ravel())
-    filled = np.nan_to_num(normalisation.apply(fields), copy=False)
-    return normalisation.invert(filled).reshape(*valid_times.shape, *fields.shape[1:])

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmg_model.metrics import StreamingMetrics, create_metrics
-from jobs.forecasts.baselines import (
-    Forecast,
-    MemberForecast,
-    climatological,
-    mean_of,
-    persistence,
-)
+from jobs.forecasts.baselines import Forecast, MemberForecast, mean_of, persistence
 from jobs.forecasts.error_sums import ErrorSums
 from jobs.forecasts.extrapolation import extrapolation
 from jobs.forecasts.grouping import GroupedSums, WindowGroups
@@ -114,7 +108,7 @@ class Seen:
     starts: np.ndarray
     frames: np.ndarray
     """(B, input frames + T, C, H, W), physical, NaN where missing"""
-    normalised: np.ndarray
+    inputs: np.ndarray
     """(B, input frames, C, H, W), what the model is given"""
 
 
@@ -206,8 +200,9 @@ class Scorer:
             for batch, frames in read_batches(
                 self.store, self.variables, self.window, starts[part], self.batch_size
             ):
-                normalised = np.nan_to_num(self.normalisation.apply(frames[:, :n]), copy=False)
-                yield part, slice(head, head + len(batch)), Seen(batch, frames, normalised)
+                times = self.store.times[self.window.frames_of(batch)[:, :n]]
+                inputs = self.normalisation.inputs(frames[:, :n], times)
+                yield part, slice(head, head + len(batch)), Seen(batch, frames, inputs)
                 head += len(batch)
 
     def _score(
@@ -217,38 +212,31 @@ class Scorer:
         self._add(found, self._beside(seen, members), rows)
         return found if last else None
 
-    def _beside(self, batch: Seen, normalised_bmtchw: np.ndarray) -> Scored:
+    def _beside(self, batch: Seen, outputs_bmtchw: np.ndarray) -> Scored:
         """The model's forecasts and those of the baselines, in physical units."""
         n, horizon = self.window.input_frames, self.window.horizon
-        members = self.normalisation.invert(normalised_bmtchw)
-        fields = {
-            MODEL: mean_of(members),
-            PERSISTENCE: self.normalisation.invert(persistence(batch.normalised, horizon)),
-        }
+        valid_times = self.valid_times(batch.starts)
+        members = self.normalisation.outputs(outputs_bmtchw, valid_times[:, None])
+        # Baselines are the same whatever the model is given.
+        seen = self.normalisation.filled(batch.frames[:, :n])
+        fields = {MODEL: mean_of(members), PERSISTENCE: persistence(seen, horizon)}
         if self.moves:
-            seen = self.normalisation.invert(batch.normalised)
             fields[EXTRAPOLATION] = extrapolation(seen, horizon)
         if self.climatology is not None:
-            fields[CLIMATOLOGY] = climatological(
-                self.climatology, self.normalisation, self.valid_times(batch.starts)
-            )
+            fields[CLIMATOLOGY] = self.normalisation.filled(self.climatology.at(valid_times))
         return Scored(batch.starts, batch.frames[:, :n], batch.frames[:, n:], members, fields)
 
     def valid_times(self, starts: np.ndarray) -> np.ndarray:
         """(B, T) datetime64 of the frames that are forecast."""
-        return self.store.times[self.frames(starts)[:, self.window.input_frames :]]
-
-    def frames(self, starts: np.ndarray) -> np.ndarray:
-        """(B, input frames + T) int64: the frames of the store that windows are made of."""
-        return starts[:, None] + np.arange(self.window.frames) * self.window.stride
+        return self.store.times[self.window.frames_of(starts)[:, self.window.input_frames :]]
 
     def _members(self, batch: Seen) -> np.ndarray:
-        """(B, M, T, C, H, W) forecasts of the model, normalised."""
+        """(B, M, T, C, H, W) forecasts of the model, as it makes them."""
         horizon = self.window.horizon
         if not isinstance(self.forecast, MemberForecast):
-            return self.forecast(batch.normalised, horizon)[:, None]
+            return self.forecast(batch.inputs, horizon)[:, None]
         init = batch.starts + (self.window.input_frames - 1) * self.window.stride
-        return self.forecast.members(batch.normalised, horizon, init.tolist())
+        return self.forecast.members(batch.inputs, horizon, init.tolist())
 
     def _empty(self) -> BlockScores:
         sums, channels = [], []

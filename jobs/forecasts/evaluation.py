@@ -234,10 +234,11 @@ def _notes(
     """What the windows themselves take from the scores."""
     notes = []
     filled = "mean" if normalisation.kind == "standardise" else "minimum"
+    usual = "" if normalisation.normals is None else ", the model what is usual at the time"
     if found.inputs.missing:
         notes.append(
             f"{found.inputs.share_missing:.2%} of the input pixels are missing: every forecast "
-            f"that starts from them was given the {filled} of the train period there"
+            f"that starts from them was given the {filled} of the train period there{usual}"
         )
     if found.truth.missing:
         notes.append(
@@ -260,7 +261,8 @@ def _examples(scorer: Scorer, starts: np.ndarray, errors: np.ndarray) -> tuple[E
         one = starts[index : index + 1]
         made = scorer.forecasts(int(starts[index]))
         model, *baselines = scorer.systems
-        labels = tuple(map(scorer.store.label, scorer.frames(one)[0].tolist()))
+        frames = scorer.window.frames_of(one)[0]
+        times, labels = scorer.store.times[frames], tuple(map(scorer.store.label, frames.tolist()))
         n = scorer.window.input_frames
         # As in a forecast that is written: nothing is drawn where no input frame has a value.
         unseen = np.isnan(made.seen[0]).all(axis=0)
@@ -268,12 +270,13 @@ def _examples(scorer: Scorer, starts: np.ndarray, errors: np.ndarray) -> tuple[E
         examples.append(
             Example(
                 rank=rank,
-                valid_times=scorer.valid_times(one)[0],
+                valid_times=times[n:],
                 truth_tchw=made.truth[0],
                 forecast_tchw=shown[model],
                 rmse=float(errors[index]),
                 labels=labels[n:],
                 seen_tchw=made.seen[0],
+                seen_times=times[:n],
                 seen_labels=labels[:n],
                 start=int(one[0]),
                 baselines={name: shown[name] for name in baselines},

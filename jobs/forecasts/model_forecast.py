@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
 
 Ensemble = Callable[[np.ndarray, int, Sequence[int]], np.ndarray]
-"""(frames_btchw, horizon, a number a sample) -> (B, M, horizon, C, H, W), both normalised."""
+"""(frames_btchw, horizon, a number a sample) -> (B, M, horizon, C, H, W), as models have them."""
 
 
 def forecast_with(model: nn.Module) -> Forecast:

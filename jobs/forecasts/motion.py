@@ -41,7 +41,8 @@ def example_motion(trained: Checkpoint, evaluation: Evaluation, rank: str) -> Mo
     found = [example for example in evaluation.examples if example.rank == rank]
     if not found or not has_motion(model):
         return None
-    seen = np.nan_to_num(trained.normalisation.apply(found[0].seen_tchw), copy=False)
+    example = found[0]
+    seen = trained.normalisation.inputs(example.seen_tchw, example.seen_times)
     return motion_of(model, seen, len(evaluation.lead_seconds), rank)
 
 

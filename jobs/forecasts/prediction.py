@@ -28,7 +28,7 @@ from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
 from pipelines.frame_reader import FrameReader
 from pipelines.frames_checksum import frames_checksum
-from pipelines.windows import WindowSpec
+from pipelines.windows import WindowSpec, lead_seconds
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
@@ -140,8 +140,9 @@ def predict(
     if missing:
         say(
             f"up to {missing:.1%} of the pixels of a forecast's input are missing: the model is "
-            "given what it was given there in training, the mean or minimum of the train period; "
-            "those that no frame of the input has are missing in the forecast"
+            "given what it was given there in training, the mean or minimum of the train period "
+            "(with --data.anomalies what is usual at the time); those that no frame of the input "
+            "has are missing in the forecast"
         )
     writable.refuse_unwritable(forecasts, "forecasts")
     fields = forecast_fields(store, trained.variables, window, inits.frames, products)
@@ -206,8 +207,8 @@ def _make(
             own = [frames[index] for index in batch]
             yield batch, own, maker.inputs(own)
 
-    def write(batch: range, outputs: np.ndarray) -> None:
-        for index, arrays in zip(batch, maker.arrays(outputs), strict=True):
+    def write(batch: range, own: list[int], outputs: np.ndarray) -> None:
+        for index, arrays in zip(batch, maker.arrays(outputs, own), strict=True):
             if index not in there:
                 target.write(index, arrays)
         report(batch.stop, total)
@@ -218,7 +219,7 @@ def _make(
             outputs = maker.forecasts(inputs, own)
             if writing:
                 writing.result()
-            writing = beside.submit(write, batch, outputs)
+            writing = beside.submit(write, batch, own, outputs)
         if writing:
             writing.result()
 
@@ -227,18 +228,18 @@ def _make(
 class Inputs:
     """What a batch of forecasts is made from."""
 
-    normalised_btchw: np.ndarray
-    """missing pixels 0, as in training"""
+    given_btchw: np.ndarray
+    """to the model, as in training"""
     unseen_bchw: np.ndarray
     """True where no input frame has a value, as beyond the reach of radars: none is forecast"""
 
     @classmethod
-    def of(cls, seen_btchw: np.ndarray, normalisation: Normalisation) -> Inputs:
-        """From frames in physical units, NaN where missing."""
-        missing = np.isnan(seen_btchw)
-        normalised = normalisation.apply(seen_btchw)
-        normalised[missing] = 0.0
-        return cls(normalised, np.asarray(missing.all(axis=1)))
+    def of(
+        cls, seen_btchw: np.ndarray, times_bt: np.ndarray, normalisation: Normalisation
+    ) -> Inputs:
+        """From frames in physical units, NaN where missing, and their times."""
+        unseen = np.asarray(np.isnan(seen_btchw).all(axis=1))
+        return cls(normalisation.inputs(seen_btchw, times_bt), unseen)
 
 
 class _Maker:
@@ -252,10 +253,12 @@ class _Maker:
         self._normalisation, self._variables = trained.normalisation, trained.variables
         self._forecast = TrainedForecast(trained, products.members, seed)
         self._forecast.load()
+        self._leads = np.array(lead_seconds(store, window), "timedelta64[s]")
 
     def inputs(self, frames: Sequence[int]) -> Inputs:
         """What is forecast from; each frame is read once where the windows overlap."""
-        return Inputs.of(self._seen(frames), self._normalisation)
+        times = self._store.times[np.asarray(frames)[:, None] + input_offsets(self._window)]
+        return Inputs.of(self._seen(frames), times, self._normalisation)
 
     def _seen(self, frames: Sequence[int]) -> np.ndarray:
         """(B, T, C, H, W) in physical units, NaN where missing."""
@@ -269,19 +272,23 @@ class _Maker:
         return np.stack([run[:: self._window.stride] for run in runs])
 
     def forecasts(self, inputs: Inputs, frames: Sequence[int]) -> np.ndarray:
-        """(B, M, T, C, H, W) normalised, NaN where nothing was seen.
+        """(B, M, T, C, H, W) as the model makes them, NaN where nothing was seen.
 
         The noise of members is told by the init time.
         """
         times = self._store.times[list(frames)].astype("datetime64[s]")
         numbers = (times - _FIRST_TIME).astype(np.int64).tolist()
-        made = self._forecast.members(inputs.normalised_btchw, self._window.horizon, numbers)
+        made = self._forecast.members(inputs.given_btchw, self._window.horizon, numbers)
         made[np.broadcast_to(inputs.unseen_bchw[:, None, None], made.shape)] = np.nan
         return made
 
-    def arrays(self, normalised_bmtchw: np.ndarray) -> list[dict[str, np.ndarray]]:
+    def arrays(
+        self, outputs_bmtchw: np.ndarray, frames: Sequence[int]
+    ) -> list[dict[str, np.ndarray]]:
         """The arrays of each forecast, in physical units."""
-        return [self._arrays(one) for one in self._normalisation.invert(normalised_bmtchw)]
+        valid_times = self._store.times[list(frames)][:, None, None] + self._leads
+        physical = self._normalisation.outputs(outputs_bmtchw, valid_times)
+        return [self._arrays(one) for one in physical]
 
     def _read(self, first: int, last: int) -> np.ndarray:
         run_tchw = np.empty((last - first, *self._reader.frame_shape), np.float32)

@@ -109,6 +109,8 @@ class Example:
     """(T,) what each frame is for people: its time, or its clip and its place there"""
     seen_tchw: np.ndarray
     """the input frames; NaN where missing"""
+    seen_times: np.ndarray
+    """datetime64 of each input frame"""
     seen_labels: tuple[str, ...]
     """what each input frame is"""
     start: int

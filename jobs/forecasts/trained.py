@@ -43,7 +43,7 @@ class Exported(Checkpoint):
         return self.record.get("options", {})
 
     def weights_file(self) -> bytes:
-        """The weights and static fields as a file of safetensors, checked against its checksum."""
+        """The file of safetensors with the weights, checked against its checksum."""
         try:
             data = places.read_bytes(places.join(self.uri, WEIGHTS))
         except FileNotFoundError:

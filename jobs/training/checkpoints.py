@@ -2,8 +2,9 @@
 
 A checkpoint is a folder ``<run>/step_<n>``:
 
-``weights.safetensors``   the weights to forecast with (the moving average where one is kept), and
-                          the normalised static fields that the model reads, as ``static/<name>``
+``weights.safetensors``   the weights to forecast with (the moving average where one is kept),
+                          the normalised static fields that the model reads, as ``static/<name>``,
+                          and the normals of a model of anomalies, as ``normals/table``
 ``training.safetensors``  the optimiser's moments, and the raw weights beside an average
 ``checkpoint.json``       step, options, normalisation, fingerprint of the store's statistics, and
                           the size and xxh3-128 checksum of the files beside it
@@ -18,6 +19,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +99,21 @@ class Checkpoint:
         """Input frames, horizon and stride."""
         return WindowSpec(**self.record["window"])
 
-    @property
+    @cached_property
     def normalisation(self) -> Normalisation:
-        """Constants that the frames were normalised with."""
-        return Normalisation.from_json(self.record["normalisation"])
+        """How frames become what the model is given; of a model of anomalies reads its normals."""
+        from gmg_model.errors import ConfigurationError
+        from gmg_model.normals import saved_table
+
+        known = self.record["normalisation"]
+        if "normals" not in known:
+            return Normalisation.from_json(known)
+        try:
+            return Normalisation.from_json(known, saved_table(self.saved_tensors()))
+        except ConfigurationError as error:
+            raise StoreError(
+                str(error), where=self.uri, remedy="name another checkpoint, or export again"
+            ) from None
 
     @property
     def fingerprint(self) -> str:
@@ -137,13 +150,13 @@ class Checkpoint:
         return parameters_of(self.saved_tensors())
 
     def saved_tensors(self) -> dict[str, Tensor]:
-        """The weights, and the static fields that the model reads, as their file has them."""
+        """The weights, and what else the model needs of its data, as their file has them."""
         from safetensors.torch import load
 
         return load(self.weights_file())
 
     def weights_file(self) -> bytes:
-        """The weights and static fields as a file of safetensors, checked against its checksum."""
+        """The file of safetensors with the weights, checked against its checksum."""
         return self._sound(WEIGHTS)
 
     @property
@@ -215,16 +228,20 @@ class Checkpoint:
         return data if xxhash.xxh3_128_hexdigest(data) == expected else None
 
 
-def static_tensors(fields: StaticFields | None) -> dict[str, Tensor]:
-    """Static fields as the file of weights holds them; nothing without any."""
+def data_tensors(normalisation: Normalisation, fields: StaticFields | None) -> dict[str, Tensor]:
+    """What a model needs of its data beside its weights: normals and static fields, if any."""
     import torch
 
+    from gmg_model.normals import TABLE
     from gmg_model.static import PREFIX
 
-    if fields is None:
-        return {}
-    named = zip(fields.names, fields.values_shw, strict=True)
-    return {PREFIX + name: torch.from_numpy(values_hw) for name, values_hw in named}
+    found = {}
+    if normalisation.normals is not None:
+        found[TABLE] = torch.from_numpy(normalisation.normals.table)
+    if fields is not None:
+        named = zip(fields.names, fields.values_shw, strict=True)
+        found |= {PREFIX + name: torch.from_numpy(values_hw) for name, values_hw in named}
+    return found
 
 
 def write(

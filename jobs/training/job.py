@@ -22,6 +22,11 @@ from pipelines.errors import PlatformError, UsageError
 RAY_RECORD = "checkpoint_manager_snapshot.json"
 """what Ray Train knows of a run's checkpoints, in the run's folder"""
 
+_BOUNDED = (
+    "wants frames in [0, 1], which neither standardised frames nor anomalies are: "
+    "--data.normalise minmax, --data.anomalies false"
+)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -127,6 +132,7 @@ def _check_model(plan: TrainingPlan) -> int:
         sampling = ScheduledSampling(**plan.sampling)
         with torch.device("meta"):
             model = create_model(plan.options.model.name, **plan.model_overrides)
+        _refuse_bounded(plan.options, getattr(getattr(model, "config", None), "output", "linear"))
         Optimisation(model, config)
         if plan.options.training.compile:
             cast(RecurrentForecaster, model).compile_steps()
@@ -139,6 +145,17 @@ def _check_model(plan: TrainingPlan) -> int:
     except ConfigurationError as error:
         raise UsageError(str(error), remedy="see --model.* and --training.* in --help") from None
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _refuse_bounded(options: TrainOptions, output: str) -> None:
+    """Refuse a loss or a model of values in [0, 1] for frames that are not."""
+    from gmg_model.errors import ConfigurationError
+
+    inside = options.data.normalise == "minmax" and not options.data.anomalies
+    if not inside and options.training.loss == "bce":
+        raise ConfigurationError(f"--training.loss {options.training.loss} {_BOUNDED}")
+    if not inside and output == "sigmoid":
+        raise ConfigurationError(f"a model whose output is a sigmoid {_BOUNDED}")
 
 
 def _latest_sound(options: TrainOptions) -> checkpoints.Checkpoint | None:

@@ -104,6 +104,9 @@ class DataOptions:
     """train on every n-th window only: less overlap, shorter epochs"""
     normalise: Literal["standardise", "minmax"] = "standardise"
     """with the store's statistics of the train period"""
+    anomalies: bool = False
+    """the model is given and forecasts what departs from the climatology of the train period, which
+    every checkpoint then holds"""
     pool_mib: int = 64
     """MiB of decoded frames held for shuffling, over all lanes of the global batch"""
 

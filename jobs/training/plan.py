@@ -12,6 +12,7 @@ from jobs.training.options import TrainOptions
 from pipelines.augmentation import Augmentation
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.normalisation import Normalisation
+from pipelines.normals import with_normals
 from pipelines.order import OrderConfig
 from pipelines.recipe import Recipe
 from pipelines.static_fields import StaticFields, differences, static_fields
@@ -87,7 +88,7 @@ class TrainingPlan:
         Raises
         ------
         UsageError
-            A balanced loss has no thresholds, or channels of several scales.
+            A balanced loss has no thresholds, or channels of several scales, or anomalies.
         """
         training = self.options.training
         given: dict[str, Any] = {}
@@ -96,6 +97,13 @@ class TrainingPlan:
         if training.loss_weights:
             given["weights"] = training.loss_weights
         if training.loss_thresholds:
+            if self.normalisation.normals is not None:
+                raise UsageError(
+                    "--training.loss_thresholds name values, and with --data.anomalies true the "
+                    "model knows only what departs from the usual ones",
+                    remedy="train on values (--data.anomalies false), or with another "
+                    "--training.loss",
+                )
             scales = set(zip(self.normalisation.offset, self.normalisation.scale, strict=True))
             if len(scales) > 1:
                 raise UsageError(
@@ -189,6 +197,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
             remedy="--training.patience 0, a validation split (reprocess.py convert --splits), or "
             "--validation.windows above 0",
         )
+    normalisation = Normalisation.from_store(store, variables, data.normalise)
     return TrainingPlan(
         options=options,
         store=store,
@@ -196,7 +205,9 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
         window=window,
         train_starts=train_starts,
         validation_starts=validation_starts,
-        normalisation=Normalisation.from_store(store, variables, data.normalise),
+        normalisation=with_normals(normalisation, store, variables)
+        if data.anomalies
+        else normalisation,
         order=OrderConfig(
             global_batch=training.global_batch,
             seed=training.seed,
@@ -232,12 +243,17 @@ def check_fingerprint(plan: TrainingPlan, fingerprint: str) -> None:
 
 
 def check_frames(plan: TrainingPlan, checkpoint: Checkpoint) -> None:
-    """Refuse a store whose grid, units, cadence or static fields are not those of a checkpoint."""
+    """Refuse a store whose grid, units, cadence, static fields or climatology are not those of a
+    checkpoint.
+    """
     other = []
     if checkpoint.recipe:
         other += checkpoint.recipe.differences(Recipe.of(plan.store, plan.variables))
     if "static" in checkpoint.record:
         other += differences(checkpoint.record["static"], plan.store)
+    here = plan.normalisation.to_json()
+    if checkpoint.record["normalisation"].get("normals") != here.get("normals"):
+        other.append("the climatology of the train period has other values")
     if other:
         raise StoreError(
             f"the run cannot go on, it began with other data: {'; '.join(other)}",

@@ -72,7 +72,8 @@ def losses_by_batch(
         total = to_device(np.zeros((), np.float64)).double()
         starts, physical_btchw = next(batches, (mine[:0], None))
         if physical_btchw is not None:
-            frames_btchw = to_device(np.nan_to_num(plan.normalisation.apply(physical_btchw)))
+            times = plan.store.times[spec.frames_of(starts)]
+            frames_btchw = to_device(plan.normalisation.inputs(physical_btchw, times))
             keys = window_keys(plan.options.training.seed, starts) if noisy else None
             model.eval()
             try:

@@ -328,8 +328,8 @@ class Worker:
             "validation_loss": sys.float_info.max if validation_loss is None else validation_loss,
         }
         if self.rank == 0:
-            weights = self.optimisation.evaluated_weights() | checkpoints.static_tensors(
-                self.plan.static
+            weights = self.optimisation.evaluated_weights() | checkpoints.data_tensors(
+                self.plan.normalisation, self.plan.static
             )
             training = self.optimisation.state_tensors()
             if self.optimisation.config.ema:

@@ -197,6 +197,14 @@ CANNOT_WORK = {
         "--training.loss_thresholds",
         "units of the data",
     ],
+    "--training.loss balanced-l1 --training.loss_thresholds [20] --training.loss_weights [1,2] "
+    "--data.anomalies true": ["--training.loss_thresholds name values", "--data.anomalies false"],
+    "--training.loss bce --data.anomalies true": ["wants frames in [0, 1]", "--data.anomalies"],
+    "--training.loss bce --data.normalise standardise": ["bce wants frames in [0, 1]", "minmax"],
+    "--model.name srvp --model.hidden [8,8] --model.options.output sigmoid --data.anomalies true": [
+        "sigmoid wants frames in [0, 1]",
+        "--data.anomalies false",
+    ],
     "--training.loss_weights [1,2]": ["loss l1+l2 has no options", "balanced-mse"],
     "--training.loss balanced-l1 --training.loss_thresholds [9,3]": ["rising"],
     "--training.micro_batch -1": ["--training.micro_batch must be 0 or more, not -1"],

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.errors import StoreError, UsageError
 from pipelines.normalisation import Normalisation
+from pipelines.normals import with_normals
 from pipelines.order import OrderConfig, rank_lanes
 from pipelines.store import Store
 from pipelines.stream import WindowStream
@@ -33,7 +34,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, write_store: Callable[..., S
 def plan_of(store: Store, **options):
     from pipelines.transport_ray import SlabPlan
 
-    normalisation = Normalisation.from_store(store, ("t2m",), "standardise")
+    constants = Normalisation.from_store(store, ("t2m",), "standardise")
+    # Of anomalies, which depend on the times of the frames that a task reads.
+    normalisation = with_normals(constants, store, ("t2m",))
     starts = split_starts(store, "train", SPEC)
     return SlabPlan(store, ("t2m",), SPEC, starts, ORDER, normalisation, **options)
 
@@ -119,8 +122,8 @@ def test_a_reader_that_fails_on_another_node_names_the_store(
     from pipelines.transport_ray import SlabDataConfig
 
     store = write_store(tmp_path / "s", {"t2m": np.ones((100, 4, 6), "f4")})
-    (tmp_path / "s" / "t2m" / "c" / "1" / "0" / "0").unlink()
     [shard] = SlabDataConfig({"train": plan_of(store)}).configure({"train": None}, 1)
+    (tmp_path / "s" / "t2m" / "c" / "1" / "0" / "0").unlink()
     with pytest.raises(StoreError, match="hold no value") as caught:
         list(shard["train"].stream().epoch(0))
     assert str(tmp_path / "s") in str(caught.value)

@@ -1,0 +1,264 @@
+"""Models of anomalies: trained, stopped, scored, forecast with and exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from safetensors.numpy import load_file, save_file
+
+from gmg_model import load_exported
+from gmg_model.errors import ConfigurationError
+from jobs.export import export
+from jobs.forecasts.trained import load_trained
+from jobs.training import checkpoints
+from jobs.training.job import train
+from jobs.training.options import DataOptions, ModelOptions, TrainingOptions, TrainOptions
+from jobs.training.plan import make_plan
+from jobs.training.run_options import CheckpointOptions, ValidationOptions
+from pipelines.errors import StoreError
+from pipelines.store import Store, open_store
+from tests.training_runs import first_batch, job, losses, small_options, write_untrained_run
+
+DATA = DataOptions(
+    input_frames=3, horizon=3, every=3, normalise="minmax", anomalies=True, pool_mib=1
+)
+
+
+@pytest.fixture(scope="module")
+def store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A copy, as the climatology is kept beside the shards."""
+    copy = tmp_path_factory.mktemp("anomalies") / "store.zarr"
+    shutil.copytree(traffic_store, copy)
+    return open_store(str(copy))
+
+
+@pytest.fixture(scope="module")
+def options(
+    store: Store, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> TrainOptions:
+    """The options of a finished training on two workers."""
+    asked = small_options(
+        store.uri,
+        str(tmp_path_factory.mktemp("anomaly_runs") / "run"),
+        data=DATA,
+        training=TrainingOptions(epochs=1, global_batch=9, seed=3, precision="fp64"),
+        checkpoints=CheckpointOptions(every_steps=4, keep=20),
+        validation=ValidationOptions(windows=10),
+    )
+    train(asked)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def no_skill(store: Store, tmp_path_factory: pytest.TempPathFactory) -> checkpoints.Checkpoint:
+    """A model that has learnt nothing yet: with its residual head the last anomaly stays."""
+    run = str(tmp_path_factory.mktemp("no_skill") / "run")
+    model = ModelOptions(hidden=(8, 8), patch_size=2, filter_size=3, residual=True)
+    return write_untrained_run(small_options(store.uri, run, data=DATA, model=model))
+
+
+def usual(store: Store, times: np.ndarray) -> np.ndarray:
+    """(..., C, H, W): the train period's mean at that hour of the week, by xarray."""
+    first, last = store.splits["train"]
+    dataset = store.dataset()
+    flow = dataset["flow"].where(dataset["available"] == 0).sel(time=slice(first, last))
+    flow = flow.astype("f8").load()
+
+    def hour_of_week(moments: np.ndarray) -> np.ndarray:
+        return moments.astype("datetime64[h]").astype(int) % 168
+
+    flow = flow.assign_coords(slot=("time", hour_of_week(flow["time"].values)))
+    by_slot = flow.groupby("slot").mean("time")
+    by_hour = flow.assign_coords(hour=flow["slot"] % 24).groupby("hour").mean("time")
+    slots = hour_of_week(times)
+    # Of the hours that this part of a week lacks, what they are on other days.
+    known = np.isin(slots.ravel(), by_slot["slot"].values)
+    found = np.stack(
+        [
+            by_slot.sel(slot=slot).values if there else by_hour.sel(hour=slot % 24).values
+            for slot, there in zip(slots.ravel().tolist(), known.tolist(), strict=True)
+        ]
+    )
+    return found.reshape(*times.shape, *found.shape[1:])
+
+
+def frames_at(store: Store, first: int) -> np.ndarray:
+    """(3, C, H, W) in physical units."""
+    return np.asarray(store.array("flow")[first : first + 3]).astype("f4")
+
+
+def test_a_run_goes_on_with_one_worker_as_with_two(options: TrainOptions, tmp_path: Path) -> None:
+    expected = losses(options.run)
+    assert len(expected) == 8
+    alone = replace(options, run=str(tmp_path / "run"), workers=1)
+    shutil.copytree(options.run, alone.run)
+    for item in checkpoints.list_checkpoints(alone.run):
+        if item.step > 4:
+            shutil.rmtree(item.uri)
+    train(alone)
+    np.testing.assert_allclose(losses(alone.run), expected, rtol=1e-9)
+    scores = [
+        checkpoints.list_checkpoints(run)[-1].validation_loss for run in (alone.run, options.run)
+    ]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-9)
+
+
+def test_the_first_loss_is_that_of_anomalies(options: TrainOptions) -> None:
+    import torch
+
+    from gmg_model import create_model
+    from gmg_model.losses import create_loss
+    from gmg_model.sampling import forced_frames
+
+    plan = make_plan(options)
+    batch = first_batch(options)
+    times = plan.store.times[plan.window.frames_of(batch.starts)]
+    values = np.stack([plan.store.array("flow")[start : start + 6] for start in batch.starts])
+    normalised = plan.normalisation.apply(values) - plan.normalisation.apply(
+        usual(plan.store, times)
+    )
+    torch.manual_seed(3)
+    model = create_model("gmg-s", **plan.model_overrides).double()
+    frames = torch.from_numpy(normalised).double()
+    with torch.no_grad():
+        outputs = model(
+            frames, input_frames=3, forced=forced_frames(1.0, 3, 3, 0, batch.lanes).double()
+        )
+    loss = float(create_loss("l1+l2")(outputs, frames[:, 1:]).mean())
+    assert losses(options.run)[0] == pytest.approx(loss, rel=1e-5)
+
+
+def test_without_skill_the_anomaly_persists(
+    store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path
+) -> None:
+    made = job(
+        *("predict.py", "--checkpoint", no_skill.uri, "--store", store.uri),
+        *("--forecasts", tmp_path / "forecasts.zarr"),
+        *("--first", "2014-04-16T05", "--last", "2014-04-17T04"),
+    )
+    assert made.returncode == 0, made.stderr
+    forecasts = xr.open_zarr(tmp_path / "forecasts.zarr")
+    assert forecasts.sizes["init_time"] == 24
+    flow = store.dataset()["flow"]
+    inits = forecasts["init_time"].values
+    valid = inits[:, None] + forecasts["lead_time"].values
+    departure = flow.sel(time=inits).values - usual(store, inits)
+    np.testing.assert_allclose(
+        forecasts["flow"].values, usual(store, valid) + departure[:, None], rtol=1e-4, atol=1e-3
+    )
+
+
+def test_scores_are_those_of_the_forecasts_and_baselines_know_nothing_of_anomalies(
+    store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path
+) -> None:
+    values = small_options(store.uri, str(tmp_path / "run"), data=replace(DATA, anomalies=False))
+    scores: list[dict[str, Any]] = []
+    for name, trained in (("anomalies", no_skill), ("values", write_untrained_run(values))):
+        done = job(
+            *("evaluate.py", "--checkpoint", trained.uri, "--store", store.uri),
+            *("--report", tmp_path / name, "--max_windows", 20, "--resamples", 0),
+        )
+        assert done.returncode == 0, done.stderr
+        scores.append(json.loads((tmp_path / name / "scores.json").read_text()))
+    both = [found["variables"]["flow"]["protocols"]["strict"] for found in scores]
+    assert both[0]["persistence"] == both[1]["persistence"]
+    assert both[0]["climatology"] == both[1]["climatology"]
+
+    plan = make_plan(replace(values, run=str(tmp_path / "none")))
+    from pipelines.windows import split_starts
+
+    starts = split_starts(store, "test", plan.window)
+    chosen = starts[np.linspace(0, len(starts) - 1, 20).round().astype(int)]
+    flow = store.array("flow")
+    truth = np.stack([flow[start + 3 : start + 6] for start in chosen]).astype("f8")
+    times = store.times[plan.window.frames_of(chosen)]
+    last = np.stack([flow[start + 2] for start in chosen]) - usual(store, times[:, 2])
+    error = usual(store, times[:, 3:]) + last[:, None] - truth
+    expected = np.sqrt((error**2).mean())
+    assert both[0]["model"]["overall"]["rmse"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_export_is_told_the_time_and_forecasts_as_the_checkpoint_does(
+    store: Store, options: TrainOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(options.run, str(tmp_path / "exported"))
+    assert "give the time of the newest frame as well" in capsys.readouterr().out
+    forecaster = load_exported(tmp_path / "exported")
+    assert forecaster.normals is not None
+    assert forecaster.normals.startswith("mean by 60 min slot of the week")
+    made = job(
+        *("predict.py", "--checkpoint", options.run, "--store", store.uri),
+        *("--forecasts", tmp_path / "forecasts.zarr"),
+        *("--first", "2014-04-16T05", "--last", "2014-04-16T06"),
+    )
+    assert made.returncode == 0, made.stderr
+    expected = xr.open_zarr(tmp_path / "forecasts.zarr")["flow"]
+    inits = expected["init_time"].values
+    first = [int(np.flatnonzero(store.times == init)[0]) - 2 for init in inits]
+    frames = np.stack([frames_at(store, one) for one in first])
+    np.testing.assert_allclose(
+        forecaster(frames, newest=inits), expected.values, rtol=1e-5, atol=1e-3
+    )
+    single = forecaster(frames[1], newest="2014-04-16T06:00")
+    np.testing.assert_allclose(single, expected.values[1], rtol=1e-5, atol=1e-3)
+    # Six hours later the usual traffic is another.
+    assert np.abs(forecaster(frames[1], newest="2014-04-16T12:00") - single).max() > 1
+    with pytest.raises(ConfigurationError, match="give the time of the newest frame"):
+        forecaster(frames[1])
+
+
+def test_an_exported_folder_is_scored_as_the_run_that_it_came_from(
+    store: Store, options: TrainOptions, tmp_path: Path
+) -> None:
+    export(options.run, str(tmp_path / "exported"))
+    found = []
+    for number, trained in enumerate((options.run, str(tmp_path / "exported"))):
+        done = job(
+            *("evaluate.py", "--checkpoint", trained, "--store", store.uri),
+            *("--report", tmp_path / str(number), "--max_windows", 10, "--resamples", 0),
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / str(number) / "scores.json").read_text())["variables"])
+    assert found[0] == found[1]
+
+
+def test_an_export_without_its_normals_is_refused(options: TrainOptions, tmp_path: Path) -> None:
+    import hashlib
+
+    folder = tmp_path / "exported"
+    export(options.run, str(folder))
+    tensors = load_file(folder / "weights.safetensors")
+    table = tensors.pop("normals/table")
+    assert table.shape == (168, 2, 16, 8)
+    save_file(tensors, folder / "weights.safetensors")
+    record = json.loads((folder / "model.json").read_text())
+    data = (folder / "weights.safetensors").read_bytes()
+    record["weights"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "model.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigurationError, match="normals"):
+        load_exported(folder)
+    with pytest.raises(StoreError, match="normals") as refused:
+        _ = load_trained(str(folder)).normalisation
+    assert str(folder) in str(refused.value)
+
+
+def test_a_run_does_not_go_on_with_another_climatology(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(options, run=str(tmp_path / "run"))
+    shutil.copytree(options.run, other.run)
+    for item in checkpoints.list_checkpoints(other.run):
+        record = json.loads((Path(item.uri) / checkpoints.RECORD).read_text())
+        record["normalisation"]["normals"]["xxh3_128"] = "0" * 32
+        record["finished"] = False
+        (Path(item.uri) / checkpoints.RECORD).write_text(json.dumps(record))
+    with pytest.raises(StoreError, match="the climatology of the train period has other values"):
+        train(other)

@@ -25,9 +25,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stores that a climatology was really made of, as they come."""
     stores: list[str] = []
 
-    def counted(store: Store, variables: tuple[str, ...]) -> Climatology:
+    def counted(
+        store: Store, variables: tuple[str, ...], most_bytes: int | None = None
+    ) -> Climatology:
         stores.append(store.uri)
-        return climatology(store, variables)
+        return climatology(store, variables, most_bytes)
 
     monkeypatch.setattr(kept, "climatology", counted)
     return stores

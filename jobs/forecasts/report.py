@@ -42,6 +42,8 @@ class Provenance:
     options: dict[str, Any]
     train_period: tuple[str, str]
     fingerprint: str
+    normals: str | None = None
+    """of a model of anomalies, the climatology that they depart from"""
     history: tuple[tuple[int, float], ...] = ()
     """(step, training loss) of the run that the checkpoint belongs to"""
 
@@ -62,6 +64,7 @@ class Provenance:
             options=checkpoint.configuration,
             train_period=split_text(store.statistics["period"]),
             fingerprint=store.fingerprint,
+            normals=checkpoint.record["normalisation"].get("normals", {}).get("definition"),
             history=tuple((record["step"], record["loss"]) for record in history),
         )
 

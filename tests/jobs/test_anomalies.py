@@ -1,4 +1,7 @@
-"""Models of anomalies: trained, stopped, scored, forecast with and exported."""
+"""Models of anomalies: scored, forecast with, exported.
+
+tests/jobs/test_static_training.py trains one.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,16 @@ from safetensors.numpy import load_file, save_file
 from gmg_model import load_exported
 from gmg_model.errors import ConfigurationError
 from jobs.export import export
+from jobs.forecasts.evaluation import evaluate
+from jobs.forecasts.model_forecast import TrainedForecast
 from jobs.forecasts.trained import load_trained
 from jobs.training import checkpoints
 from jobs.training.job import train
-from jobs.training.options import DataOptions, ModelOptions, TrainingOptions, TrainOptions
-from jobs.training.plan import make_plan
-from jobs.training.run_options import CheckpointOptions, ValidationOptions
+from jobs.training.options import DataOptions, ModelOptions, TrainOptions
 from pipelines.errors import StoreError
 from pipelines.store import Store, open_store
-from tests.training_runs import first_batch, job, losses, small_options, write_untrained_run
+from pipelines.windows import split_starts
+from tests.training_runs import job, small_options, write_untrained_run
 
 DATA = DataOptions(
     input_frames=3, horizon=3, every=3, normalise="minmax", anomalies=True, pool_mib=1
@@ -41,19 +45,10 @@ def store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> Store
 
 
 @pytest.fixture(scope="module")
-def options(
-    store: Store, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
-) -> TrainOptions:
-    """The options of a finished training on two workers."""
-    asked = small_options(
-        store.uri,
-        str(tmp_path_factory.mktemp("anomaly_runs") / "run"),
-        data=DATA,
-        training=TrainingOptions(epochs=1, global_batch=9, seed=3, precision="fp64"),
-        checkpoints=CheckpointOptions(every_steps=4, keep=20),
-        validation=ValidationOptions(windows=10),
-    )
-    train(asked)
+def options(store: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
+    """The options of a run of a model whose first weights are drawn at random."""
+    asked = small_options(store.uri, str(tmp_path_factory.mktemp("drawn") / "run"), data=DATA)
+    write_untrained_run(asked)
     return asked
 
 
@@ -95,47 +90,6 @@ def frames_at(store: Store, first: int) -> np.ndarray:
     return np.asarray(store.array("flow")[first : first + 3]).astype("f4")
 
 
-def test_a_run_goes_on_with_one_worker_as_with_two(options: TrainOptions, tmp_path: Path) -> None:
-    expected = losses(options.run)
-    assert len(expected) == 8
-    alone = replace(options, run=str(tmp_path / "run"), workers=1)
-    shutil.copytree(options.run, alone.run)
-    for item in checkpoints.list_checkpoints(alone.run):
-        if item.step > 4:
-            shutil.rmtree(item.uri)
-    train(alone)
-    np.testing.assert_allclose(losses(alone.run), expected, rtol=1e-9)
-    scores = [
-        checkpoints.list_checkpoints(run)[-1].validation_loss for run in (alone.run, options.run)
-    ]
-    assert scores[0] == pytest.approx(scores[1], rel=1e-9)
-
-
-def test_the_first_loss_is_that_of_anomalies(options: TrainOptions) -> None:
-    import torch
-
-    from gmg_model import create_model
-    from gmg_model.losses import create_loss
-    from gmg_model.sampling import forced_frames
-
-    plan = make_plan(options)
-    batch = first_batch(options)
-    times = plan.store.times[plan.window.frames_of(batch.starts)]
-    values = np.stack([plan.store.array("flow")[start : start + 6] for start in batch.starts])
-    normalised = plan.normalisation.apply(values) - plan.normalisation.apply(
-        usual(plan.store, times)
-    )
-    torch.manual_seed(3)
-    model = create_model("gmg-s", **plan.model_overrides).double()
-    frames = torch.from_numpy(normalised).double()
-    with torch.no_grad():
-        outputs = model(
-            frames, input_frames=3, forced=forced_frames(1.0, 3, 3, 0, batch.lanes).double()
-        )
-    loss = float(create_loss("l1+l2")(outputs, frames[:, 1:]).mean())
-    assert losses(options.run)[0] == pytest.approx(loss, rel=1e-5)
-
-
 def test_without_skill_the_anomaly_persists(
     store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path
 ) -> None:
@@ -156,34 +110,37 @@ def test_without_skill_the_anomaly_persists(
     )
 
 
+def scores(store: Store, trained: checkpoints.Checkpoint) -> dict[str, Any]:
+    """By system, under protocol strict, of 20 windows of the test period."""
+    found = evaluate(
+        store,
+        TrainedForecast(trained),
+        variables=trained.variables,
+        window=trained.window,
+        normalisation=trained.normalisation,
+        max_windows=20,
+        resamples=0,
+    )
+    return found.to_json()["variables"]["flow"]["protocols"]["strict"]
+
+
 def test_scores_are_those_of_the_forecasts_and_baselines_know_nothing_of_anomalies(
     store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path
 ) -> None:
-    values = small_options(store.uri, str(tmp_path / "run"), data=replace(DATA, anomalies=False))
-    scores: list[dict[str, Any]] = []
-    for name, trained in (("anomalies", no_skill), ("values", write_untrained_run(values))):
-        done = job(
-            *("evaluate.py", "--checkpoint", trained.uri, "--store", store.uri),
-            *("--report", tmp_path / name, "--max_windows", 20, "--resamples", 0),
-        )
-        assert done.returncode == 0, done.stderr
-        scores.append(json.loads((tmp_path / name / "scores.json").read_text()))
-    both = [found["variables"]["flow"]["protocols"]["strict"] for found in scores]
-    assert both[0]["persistence"] == both[1]["persistence"]
-    assert both[0]["climatology"] == both[1]["climatology"]
+    of_values = small_options(store.uri, str(tmp_path / "run"), data=replace(DATA, anomalies=False))
+    found, plain = scores(store, no_skill), scores(store, write_untrained_run(of_values))
+    assert found["persistence"] == plain["persistence"]
+    assert found["climatology"] == plain["climatology"]
 
-    plan = make_plan(replace(values, run=str(tmp_path / "none")))
-    from pipelines.windows import split_starts
-
-    starts = split_starts(store, "test", plan.window)
+    starts = split_starts(store, "test", no_skill.window)
     chosen = starts[np.linspace(0, len(starts) - 1, 20).round().astype(int)]
     flow = store.array("flow")
     truth = np.stack([flow[start + 3 : start + 6] for start in chosen]).astype("f8")
-    times = store.times[plan.window.frames_of(chosen)]
+    times = store.times[no_skill.window.frames_of(chosen)]
     last = np.stack([flow[start + 2] for start in chosen]) - usual(store, times[:, 2])
     error = usual(store, times[:, 3:]) + last[:, None] - truth
     expected = np.sqrt((error**2).mean())
-    assert both[0]["model"]["overall"]["rmse"] == pytest.approx(expected, rel=1e-5)
+    assert found["model"]["overall"]["rmse"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_export_is_told_the_time_and_forecasts_as_the_checkpoint_does(
@@ -219,15 +176,17 @@ def test_an_exported_folder_is_scored_as_the_run_that_it_came_from(
     store: Store, options: TrainOptions, tmp_path: Path
 ) -> None:
     export(options.run, str(tmp_path / "exported"))
-    found = []
-    for number, trained in enumerate((options.run, str(tmp_path / "exported"))):
-        done = job(
-            *("evaluate.py", "--checkpoint", trained, "--store", store.uri),
-            *("--report", tmp_path / str(number), "--max_windows", 10, "--resamples", 0),
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads((tmp_path / str(number) / "scores.json").read_text())["variables"])
-    assert found[0] == found[1]
+    done = job(
+        *("evaluate.py", "--checkpoint", tmp_path / "exported", "--store", store.uri),
+        *("--report", tmp_path / "report", "--max_windows", 20, "--resamples", 0),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report" / "scores.json").read_text())
+    expected = scores(store, load_trained(options.run))
+    assert found["variables"]["flow"]["protocols"]["strict"] == json.loads(json.dumps(expected))
+    assert found["normals"].startswith("mean by 60 min slot of the week")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"climatology that its checkpoint holds: {found['normals']}" in page
 
 
 def test_an_export_without_its_normals_is_refused(options: TrainOptions, tmp_path: Path) -> None:

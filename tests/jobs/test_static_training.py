@@ -1,4 +1,7 @@
-"""Training with static fields, and everything that is done with its checkpoints."""
+"""Training with static fields, of anomalies, and everything that is done with its checkpoints.
+
+What anomalies are is in tests/jobs/test_anomalies.py; here a run of them is stopped and goes on.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +77,7 @@ def options(
             every=3,
             static_fields=FIELDS,
             normalise="minmax",
+            anomalies=True,
             pool_mib=1,
         ),
         training=TrainingOptions(epochs=1, global_batch=9, seed=3),
@@ -90,11 +94,14 @@ def trained(options: TrainOptions) -> checkpoints.Checkpoint:
     return checkpoints.list_checkpoints(options.run)[-1]
 
 
-def inputs(trained: checkpoints.Checkpoint, store: str) -> np.ndarray:
-    """(2, T, C, H, W) in physical units."""
-    array = open_store(store).array("flow")
-    length = trained.window.input_frames
-    return np.stack([np.asarray(array[first : first + length]) for first in (5, 90)]).astype("f4")
+def seen_in(store: str, *firsts: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows that begin at these frames, for a model that is given 3: (B, 3, C, H, W) in physical
+    units, (B, 3) their times, and (B, 3) those of the 3 that follow."""
+    opened = open_store(store)
+    array = opened.array("flow")
+    frames = np.stack([np.asarray(array[first : first + 3], np.float32) for first in firsts])
+    times = opened.times[np.asarray(firsts)[:, None] + np.arange(6)]
+    return frames, times[:, :3], times[:, 3:]
 
 
 def test_a_run_goes_on_with_one_worker_as_with_two(options: TrainOptions, tmp_path: Path) -> None:
@@ -149,7 +156,8 @@ def test_a_checkpoint_has_the_fields_and_says_what_they_are(
     assert trained.static_names == FIELDS
     assert trained.record["static"] == json.loads(json.dumps(fields.to_json()))
     assert not [name for name in trained.tensors if "static" in name]
-    given = np.nan_to_num(trained.normalisation.apply(inputs(trained, store)))
+    frames, times, _ = seen_in(store, 5, 90)
+    given = trained.normalisation.inputs(frames, times)
     model: Any = trained.model()
     wanted = forecast_with(model)(given, 3)
     model.bind_static(torch.from_numpy(fields.values_shw))
@@ -164,10 +172,11 @@ def test_an_exported_model_carries_its_fields(
     export(trained.uri, str(tmp_path / "exported"))
     exported = load_exported(tmp_path / "exported")
     assert exported.static == FIELDS
-    frames = inputs(trained, store)
-    given = np.nan_to_num(trained.normalisation.apply(frames))
-    wanted = trained.normalisation.invert(forecast_with(trained.model())(given, 3))
-    np.testing.assert_allclose(exported(frames, 3), wanted, rtol=1e-5, atol=1e-4)
+    frames, times, valid_times = seen_in(store, 5, 90)
+    given = trained.normalisation.inputs(frames, times)
+    wanted = trained.normalisation.outputs(forecast_with(trained.model())(given, 3), valid_times)
+    found = exported(frames, 3, newest=times[:, -1])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_prediction_uses_the_fields_from_a_run_or_from_an_export(
@@ -183,9 +192,9 @@ def test_prediction_uses_the_fields_from_a_run_or_from_an_export(
         values.append(xr.open_zarr(target)["flow"].values)
     np.testing.assert_array_equal(*values)
     frame = int(np.flatnonzero(opened.times == np.datetime64("2014-04-15T05"))[0])
-    seen = np.asarray(opened.array("flow")[frame - 2 : frame + 1], np.float32)[None]
-    given = np.nan_to_num(trained.normalisation.apply(seen))
-    wanted = trained.normalisation.invert(forecast_with(trained.model())(given, 3))
+    frames, times, valid_times = seen_in(store, frame - 2)
+    given = trained.normalisation.inputs(frames, times)
+    wanted = trained.normalisation.outputs(forecast_with(trained.model())(given, 3), valid_times)
     np.testing.assert_allclose(values[0], wanted, rtol=1e-5, atol=1e-4)
 
 

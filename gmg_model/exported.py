@@ -57,7 +57,7 @@ class ExportedForecaster:
     def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
         import torch
 
-        from gmg_model.normals import Normals, saved_table
+        from gmg_model.normals import Normals
         from gmg_model.registry import create_model
         from gmg_model.static import parameters_of, saved_fields
 
@@ -68,11 +68,10 @@ class ExportedForecaster:
         self._offset = np.asarray(normalisation["offset"], np.float32).reshape(shape)
         self._scale = np.asarray(normalisation["scale"], np.float32).reshape(shape)
         known = normalisation.get("normals")
-        self.normals: str | None = known and known["definition"]
+        self.normals: str | None = known and known.get("definition", "")
         self._normals: Normals | None = None
         if known:
-            places = saved_table(tensors), known["cycle"], known["slot_seconds"]
-            self._normals = Normals(*places)
+            self._normals = Normals.saved(known, tensors)
         choice = record["model"]
         overrides = {
             key: tuple(value) if isinstance(value, list) else value

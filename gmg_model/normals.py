@@ -19,18 +19,11 @@ if TYPE_CHECKING:
 
 TABLE = "normals/table"
 """name of the table where a file of weights holds it beside the parameters"""
-CYCLES = ("day", "week", "year")
 
 _DAY = 86_400
+_DAYS = {"day": 1, "week": 7, "year": 366}
 _MONTHS_TO_2000 = 360
 """from 1970 to January of a leap year"""
-
-
-def saved_table(tensors: Mapping[str, Tensor]) -> np.ndarray:
-    """(places, C, H, W): the normals of a file of weights; ConfigurationError where it has none."""
-    if TABLE not in tensors:
-        raise ConfigurationError(f"'{TABLE}', the normals, is not among the weights")
-    return tensors[TABLE].numpy()
 
 
 class Normals:
@@ -53,22 +46,42 @@ class Normals:
     """
 
     def __init__(self, table: np.ndarray, cycle: str, slot_seconds: int):
-        days = {"day": 1, "week": 7, "year": 366}.get(cycle)
-        if days is None or days * _DAY != len(table) * slot_seconds:
+        if _DAYS.get(cycle, 0) * _DAY != len(table) * slot_seconds:
             raise ConfigurationError(
                 f"normals of {len(table)} places by cycle '{cycle}' of {slot_seconds} s"
             )
-        self._table, self._cycle, self._slot = table, cycle, slot_seconds
+        self.table, self._cycle, self._slot = table, cycle, slot_seconds
+
+    @classmethod
+    def saved(cls, record: Any, tensors: Mapping[str, Tensor]) -> Normals:
+        """Of a model that was saved.
+
+        Parameters
+        ----------
+        record:
+            ``cycle`` and ``slot_seconds``.
+        tensors:
+            What the file of its weights holds.
+
+        Raises
+        ------
+        ConfigurationError
+            They are not there, or do not fit each other.
+        """
+        try:
+            return cls(tensors[TABLE].numpy(), record["cycle"], int(record["slot_seconds"]))
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(f"the model's normals cannot be read: {error}") from None
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """The normals at times (datetime64 (...)): (..., C, H, W) float32."""
         seconds = times.astype("datetime64[s]").astype(np.int64)
         if self._cycle == "week":
-            return self._table[seconds % (7 * _DAY) // self._slot]
+            return self.table[seconds % (7 * _DAY) // self._slot]
         places = seconds % _DAY // self._slot
         if self._cycle == "year":
             places += _day_of_leap_year(times) * (_DAY // self._slot)
-        return self._table[places]
+        return self.table[places]
 
 
 def _day_of_leap_year(times: np.ndarray) -> np.ndarray:

@@ -120,7 +120,8 @@ class Normalisation:
         known = record.get("normals", {})
         normals = None
         if table is not None:
-            normals = Climatology(table, known["cycle"], known["slot_seconds"], known["definition"])
+            place = known["cycle"], known["slot_seconds"]
+            normals = Climatology(table, *place, known.get("definition", ""))
         return cls(
             record["kind"],
             tuple(record["labels"]),

@@ -103,17 +103,18 @@ class Checkpoint:
     def normalisation(self) -> Normalisation:
         """How frames become what the model is given; of a model of anomalies reads its normals."""
         from gmg_model.errors import ConfigurationError
-        from gmg_model.normals import saved_table
+        from gmg_model.normals import Normals
 
         known = self.record["normalisation"]
         if "normals" not in known:
             return Normalisation.from_json(known)
         try:
-            return Normalisation.from_json(known, saved_table(self.saved_tensors()))
+            table = Normals.saved(known["normals"], self.saved_tensors()).table
         except ConfigurationError as error:
             raise StoreError(
                 str(error), where=self.uri, remedy="name another checkpoint, or export again"
             ) from None
+        return Normalisation.from_json(known, table)
 
     @property
     def fingerprint(self) -> str:

@@ -90,7 +90,7 @@ def climatology(
         raise UsageError(
             "clips have no calendar, so that nothing is usual at a time",
             where=store.uri,
-            remedy="score against persistence only",
+            remedy="score against persistence only, and train without --data.anomalies",
         )
     for name in variables:
         store.variable(name)
@@ -147,7 +147,7 @@ def _cycle(archive: str, covered: float, cadence: int, uri: str) -> tuple[Cycle,
         raise UsageError(
             f"a cadence of {cadence} s does not divide a day, so that no time of day repeats",
             where=uri,
-            remedy="score against persistence only",
+            remedy="score against persistence only, and train without --data.anomalies",
         )
     if archive in _WEEKLY_ARCHIVES:
         return "week", cadence

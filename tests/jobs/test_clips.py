@@ -71,6 +71,12 @@ def test_part_of_a_clip_with_two_cadences_is_no_window(radar_store: str, tmp_pat
         make_plan(options(radar_store, str(tmp_path / "run"), input_frames=5))
 
 
+def test_clips_have_no_anomalies(radar_store: str, tmp_path: Path):
+    asked = options(radar_store, str(tmp_path / "run"), anomalies=True)
+    with pytest.raises(UsageError, match=r"(?s)clips have no calendar.*without --data\.anomalies"):
+        make_plan(asked)
+
+
 def test_the_train_clips_themselves_are_not_scored(radar_store: str, tmp_path: Path):
     run = str(tmp_path / "run")
     write_untrained_run(options(radar_store, run))

@@ -204,11 +204,12 @@ def _check_tracking(options: TrainOptions) -> None:
 
 
 def _headline(plan: TrainingPlan, parameters: int, cluster: Cluster, use_gpu: bool) -> str:
-    options = plan.options
+    options, normals = plan.options, plan.normalisation.normals
+    usual = "" if normals is None else f", anomalies from the {normals.definition.split(', ')[0]}"
     return (
         f"{options.model.name} ({parameters / 1e6:.3f} M parameters) on {plan.store.title}: "
         f"{len(plan.train_starts)} train windows "
-        f"{plan.window.input_frames} -> {plan.window.horizon}, "
+        f"{plan.window.input_frames} -> {plan.window.horizon}{usual}, "
         f"{len(plan.validation_starts)} validated, {plan.total_steps} steps of "
         f"{options.training.global_batch} on {options.worker_range} "
         f"{'GPU' if use_gpu else 'CPU'} worker(s), {cluster.extent}"

@@ -54,9 +54,11 @@ def options(store: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainOpti
 
 @pytest.fixture(scope="module")
 def no_skill(store: Store, tmp_path_factory: pytest.TempPathFactory) -> checkpoints.Checkpoint:
-    """A model that has learnt nothing yet: with its residual head the last anomaly stays."""
+    """A model that has learnt nothing yet: with its residual head the last anomaly stays, in each of
+    its members."""
     run = str(tmp_path_factory.mktemp("no_skill") / "run")
-    model = ModelOptions(hidden=(8, 8), patch_size=2, filter_size=3, residual=True)
+    size: dict[str, Any] = {"hidden": (8, 8), "patch_size": 2, "filter_size": 3}
+    model = ModelOptions(**size, residual=True, options={"noise": 1})
     return write_untrained_run(small_options(store.uri, run, data=DATA, model=model))
 
 
@@ -90,13 +92,15 @@ def frames_at(store: Store, first: int) -> np.ndarray:
     return np.asarray(store.array("flow")[first : first + 3]).astype("f4")
 
 
+@pytest.mark.parametrize("members", [None, 2])
 def test_without_skill_the_anomaly_persists(
-    store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path
+    store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path, members: int | None
 ) -> None:
     made = job(
         *("predict.py", "--checkpoint", no_skill.uri, "--store", store.uri),
         *("--forecasts", tmp_path / "forecasts.zarr"),
         *("--first", "2014-04-16T05", "--last", "2014-04-17T04"),
+        *(() if members is None else ("--members", members)),
     )
     assert made.returncode == 0, made.stderr
     forecasts = xr.open_zarr(tmp_path / "forecasts.zarr")
@@ -105,9 +109,13 @@ def test_without_skill_the_anomaly_persists(
     inits = forecasts["init_time"].values
     valid = inits[:, None] + forecasts["lead_time"].values
     departure = flow.sel(time=inits).values - usual(store, inits)
-    np.testing.assert_allclose(
-        forecasts["flow"].values, usual(store, valid) + departure[:, None], rtol=1e-4, atol=1e-3
-    )
+    expected = usual(store, valid) + departure[:, None]
+    found = forecasts["flow"].values
+    if members is not None:
+        assert forecasts["flow"].dims[:3] == ("init_time", "lead_time", "member")
+        assert found.shape[2] == members
+        expected = np.repeat(expected[:, :, None], members, axis=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
 def scores(store: Store, trained: checkpoints.Checkpoint) -> dict[str, Any]:

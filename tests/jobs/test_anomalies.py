@@ -54,7 +54,7 @@ def options(store: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainOpti
 
 @pytest.fixture(scope="module")
 def no_skill(store: Store, tmp_path_factory: pytest.TempPathFactory) -> checkpoints.Checkpoint:
-    """A model that has learnt nothing yet: with its residual head the last anomaly stays, in each of
+    """A model that has learnt nothing yet: by its residual head the last anomaly stays, in all of
     its members."""
     run = str(tmp_path_factory.mktemp("no_skill") / "run")
     size: dict[str, Any] = {"hidden": (8, 8), "patch_size": 2, "filter_size": 3}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmg_model.errors import ConfigurationError
+from gmg_model.normals import Normals, moments
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,6 @@ class ExportedForecaster:
     def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
         import torch
 
-        from gmg_model.normals import Normals
         from gmg_model.registry import create_model
         from gmg_model.static import parameters_of, saved_fields
 
@@ -124,8 +124,6 @@ class ExportedForecaster:
             frame where one is wanted.
         """
         import torch
-
-        from gmg_model.normals import moments
 
         frames = np.asarray(frames)
         wanted = (len(self.labels), *self.record["grid"])

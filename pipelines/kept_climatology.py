@@ -43,7 +43,8 @@ def kept_climatology(
     """
     place = places.join(store.uri, FOLDER, f"{_name(variables)}.npz")
     source = _source(store, variables)
-    if (kept := _read(place, source)) is not None:
+    kept = _read(place, source)
+    if kept is not None and (most_bytes is None or kept.table.nbytes <= most_bytes):
         return kept
     made = climatology(store, variables, most_bytes)
     try:

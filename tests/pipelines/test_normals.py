@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipelines import normals
 from pipelines.climatology import climatology
 from pipelines.errors import UsageError
+from pipelines.kept_climatology import kept_climatology
 from pipelines.normalisation import Normalisation
 from pipelines.normals import with_normals
 from pipelines.order import OrderConfig
@@ -177,6 +179,15 @@ def test_a_table_that_is_too_large_to_keep_is_refused_before_it_is_made(store: S
         climatology(store, ("t2m",), most_bytes=24 * 4 * 6 * 4 - 1)
     assert "--regrid" in str(refused.value)
     assert climatology(store, ("t2m",), most_bytes=24 * 4 * 6 * 4).table.nbytes == 24 * 4 * 6 * 4
+
+
+def test_a_table_that_an_evaluation_kept_is_refused_as_well(
+    store: Store, constants: Normalisation, monkeypatch: pytest.MonkeyPatch
+):
+    kept_climatology(store, ("t2m",))
+    monkeypatch.setattr(normals, "MOST_BYTES", 24 * 4 * 6 * 4 - 1)
+    with pytest.raises(UsageError, match="can be kept with a model"):
+        with_normals(constants, store, ("t2m",))
 
 
 def test_many_variables_keep_their_channels(

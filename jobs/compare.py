@@ -31,8 +31,8 @@ def compare(
     from jobs.forecasts.comparison_table import as_csv, published_lines, table
     from jobs.forecasts.pairs import read_sums
     from jobs.forecasts.published import published_scores
-    from pipelines import uri as places
-    from pipelines.writable import is_folder, refuse_unwritable
+    from pipelines.storage import places
+    from pipelines.storage.writable import is_folder, refuse_unwritable
 
     names = {"report": "comparison.html", "csv": "scores.csv"}
     for option, uri in (("report", report), ("csv", csv)):

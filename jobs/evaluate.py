@@ -82,7 +82,7 @@ def evaluate(
     from jobs.forecasts.score_table import as_csv
     from jobs.forecasts.trained import load_trained, selection_notes, training_history
     from jobs.forecasts.wording import summary
-    from pipelines import uri as places
+    from pipelines.storage import places
     from pipelines.store import open_store
 
     names = tuple(name.strip() for name in protocols.split(",") if name.strip())

@@ -29,8 +29,8 @@ def export(run: str, to: str, json: bool = False) -> None:
     import os
 
     from jobs.training.checkpoints import load_checkpoint
-    from pipelines import uri as places
     from pipelines.errors import UsageError
+    from pipelines.storage import places
 
     if not places.is_local(to):
         raise UsageError(

@@ -80,8 +80,8 @@ def predict(
     from jobs.forecasts.prediction import summary
     from jobs.forecasts.seeds import refuse_seed
     from jobs.forecasts.trained import load_trained
+    from pipelines.storage.places import absolute
     from pipelines.store import open_store
-    from pipelines.uri import absolute
 
     refuse_seed(seed)
     products = Products(members, numbers(quantiles), numbers(exceed))

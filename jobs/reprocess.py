@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def _refuse_no_places(arguments: argparse.Namespace) -> None:
-    from pipelines.uri import refuse_no_place
+    from pipelines.storage.places import refuse_no_place
 
     for option in ("source", "store", "icechunk", "manifest", "plot"):
         place = getattr(arguments, option, None)
@@ -90,8 +90,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     from jobs.reprocessing.figures import write_figures
     from jobs.reprocessing.presentation import show_store
     from pipelines.inspection import inspect as describe
+    from pipelines.storage.writable import refuse_unwritable
     from pipelines.store import open_store
-    from pipelines.writable import refuse_unwritable
 
     if arguments.plot:
         refuse_unwritable(arguments.plot, "plot")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import uri as places
-from pipelines.lease import Lease
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import Plan
 from pipelines.shard_task import checksum
 from pipelines.statistics import Moments
+from pipelines.storage import places
+from pipelines.storage.lease import Lease
 
 
 def complete(

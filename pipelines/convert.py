@@ -17,17 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.archives import load_archive
 from pipelines.archives.radar import RadarArchive
 from pipelines.archives.source_cache import SourceCache, kept_copies
 from pipelines.archives.time_axes import all_times
 from pipelines.completion import complete
 from pipelines.conversion_options import ConversionOptions
-from pipelines.lease import Lease, hold
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.moments_table import moments_tables
-from pipelines.patience import STORAGE_WAIT_SECONDS, Patience, waiting
 from pipelines.plan import Plan, make_plan
 from pipelines.ray_session import check_reachable, on_other_nodes, ray_session
 from pipelines.repair import damaged, remove_strays
@@ -37,7 +34,10 @@ from pipelines.shard_task import Destination, utc_now
 from pipelines.static_conversion import bring_up, index_archive, remembered_source, summary_of
 from pipelines.static_tasks import static_tasks
 from pipelines.statistics import COUNT
-from pipelines.writable import check_store_folder, refuse_other_objects, sweep_partial
+from pipelines.storage import places
+from pipelines.storage.lease import Lease, hold
+from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Patience, waiting
+from pipelines.storage.writable import check_store_folder, refuse_other_objects, sweep_partial
 
 Progress = Callable[[int, int], None]
 _Say = Callable[[str], None]

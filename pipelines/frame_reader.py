@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.errors import PlatformError, StoreError, UsageError
 from pipelines.lost_shards import refuse_lost, where
-from pipelines.patience import STORAGE_WAIT_SECONDS, Patience
 from pipelines.remote_shards import RemoteShards, remote_shards
+from pipelines.storage import places
+from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Patience
 
 if TYPE_CHECKING:
     import zarr

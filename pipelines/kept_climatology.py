@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.climatology import SMOOTHING_DAYS, Climatology, climatology
 from pipelines.errors import PlatformError
+from pipelines.storage import places
 from pipelines.store import Store
 
 FOLDER = ".climatology"

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.errors import StoreError
+from pipelines.storage import places
 
 FOLDER = ".ledger"
 PLAN = "plan.json"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.cf import MISSING_IN_SOURCE, OK
 from pipelines.errors import UsageError
 from pipelines.plan import Plan
+from pipelines.storage import places
 from pipelines.store import Store
 from pipelines.windows import Counting, WindowSpec, split_starts
 

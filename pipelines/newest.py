@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.archives import load_archive
 from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.source_cache import kept_copies
@@ -21,10 +20,11 @@ from pipelines.conversion_options import ConversionOptions
 from pipelines.documents import compose
 from pipelines.errors import SourceError
 from pipelines.moments_table import moments_tables
-from pipelines.patience import STORAGE_WAIT_SECONDS
 from pipelines.plan import Plan, make_plan, time_axis
 from pipelines.recipe import Recipe
 from pipelines.shard_task import Destination, convert_shards
+from pipelines.storage import places
+from pipelines.storage.retry import STORAGE_WAIT_SECONDS
 from pipelines.store import Store, open_store
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from pipelines import uri as places
 from pipelines.errors import UsageError
+from pipelines.storage import places
 
 _OBJECT_STORE_BYTES = 128 * 1024**2
 """field values never pass through the object store: records of shards need little"""

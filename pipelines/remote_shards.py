@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import uri as places
+from pipelines.storage import places
 
 if TYPE_CHECKING:
     import zarr

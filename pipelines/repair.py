@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines import uri as places
 from pipelines.ledger import ShardRecord
 from pipelines.plan import Plan
 from pipelines.resume import object_sizes
 from pipelines.shard_task import checksum
+from pipelines.storage import places
 
 
 def damaged(store: str, records: Mapping[tuple[str, int], ShardRecord]) -> list[tuple[str, int]]:

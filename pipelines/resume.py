@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.time_axes import iso
 from pipelines.conversion_options import ConversionOptions
@@ -23,6 +22,7 @@ from pipelines.grid_digest import grid_digest
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import Plan, ShardTask
 from pipelines.runs import as_runs, from_runs
+from pipelines.storage import places
 
 _FIXED = ("chunk_frames", "shard_frames", "regrid")
 

@@ -19,18 +19,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.archives import load_archive
 from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.files import reading
 from pipelines.archives.source_cache import SourceCache
 from pipelines.errors import SourceError, UnreadableError
-from pipelines.lease import Permit
 from pipelines.ledger import Ledger, ShardRecord
-from pipelines.patience import Patience, waiting
 from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask
 from pipelines.shard import ShardEncoder
 from pipelines.statistics import frame_moments
+from pipelines.storage import places
+from pipelines.storage.lease import Permit
+from pipelines.storage.retry import Patience, waiting
 
 T = TypeVar("T")
 

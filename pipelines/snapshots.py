@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pipelines import uri as places
 from pipelines.errors import StorageError, StoreError, UsageError
-from pipelines.lease import hold
 from pipelines.ledger import Ledger
 from pipelines.shard_task import checksum
+from pipelines.storage import places
+from pipelines.storage.lease import hold
+from pipelines.storage.writable import refuse_unwritable
 from pipelines.store import Store, open_store
-from pipelines.writable import refuse_unwritable
 
 if TYPE_CHECKING:
     import icechunk

@@ -123,7 +123,7 @@ def read_splits_file(uri: str) -> Bounds:
     """
     import yaml
 
-    from pipelines import uri as places
+    from pipelines.storage import places
 
     try:
         content = yaml.safe_load(places.read_bytes(uri))

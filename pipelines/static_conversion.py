@@ -16,7 +16,6 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from pipelines import cf
-from pipelines import uri as places
 from pipelines.archives.archive import Archive
 from pipelines.archives.contents import ArchiveIndex, Progress
 from pipelines.archives.interface import AnyArchive
@@ -36,6 +35,7 @@ from pipelines.shard import COMPRESSION
 from pipelines.shard_task import checksum, utc_now
 from pipelines.static_tasks import StaticTask
 from pipelines.statistics import COUNT, MAX, MIN, SQUARES, SUM, frame_moments
+from pipelines.storage import places
 
 Records = dict[str, ShardRecord]
 """static field -> its record"""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.cf import GRID_MAPPING, NO_FLAG
 from pipelines.clips import Clips, split_text
 from pipelines.errors import PlatformError, StoreError, UsageError, nearest
 from pipelines.ledger import Ledger
+from pipelines.storage import places
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines import uri as places
 from pipelines.anomalies import Anomaly, find_anomalies
 from pipelines.archives import load_archive
 from pipelines.archives.contents import SourceFile
@@ -18,6 +17,7 @@ from pipelines.ledger import FOLDER, Ledger
 from pipelines.moments_table import MomentsTable
 from pipelines.resume import object_sizes
 from pipelines.shard_task import checksum
+from pipelines.storage import places
 from pipelines.store import open_store
 
 Progress = Callable[[int, int], None]

@@ -97,7 +97,7 @@ def upload(folder: str | Path, uri: str) -> None:
     The server makes the folders behind the keys as they come, and fails now and then where two
     requests make the same one.
     """
-    from pipelines.uri import filesystem
+    from pipelines.storage.places import filesystem
 
     storage, path = filesystem(uri)
     storage.put(str(folder), path, recursive=True, batch_size=1)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import cf, documents, lease, plan
+from pipelines import cf, documents, plan
 from pipelines.conversion_options import ConversionOptions
 from pipelines.convert import ConversionRequest
 from pipelines.ledger import ShardRecord
 from pipelines.statistics import MOMENTS
+from pipelines.storage import lease
 from pipelines.store import open_store
 from tests.pages import DOCS, page_python
 from tests.pipelines.clip_archives import write_kth

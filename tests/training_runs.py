@@ -28,7 +28,7 @@ from jobs.training.options import (
     ValidationOptions,
 )
 from jobs.training.plan import make_plan
-from pipelines import lease
+from pipelines.storage import lease
 from pipelines.stream import Batch, WindowStream
 
 ROOT = Path(__file__).resolve().parents[1]

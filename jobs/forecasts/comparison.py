@@ -10,8 +10,8 @@ from typing import Any
 
 from jobs.forecasts.scores import MODEL, PERSISTENCE, SCHEMA
 from jobs.training.checkpoints import PREFIX
-from pipelines import uri as places
 from pipelines.errors import StoreError, UsageError
+from pipelines.storage import places
 
 SCORES = "scores.json"
 _TOLERANCE = 1e-4

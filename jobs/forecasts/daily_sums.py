@@ -21,7 +21,7 @@ import numpy as np
 
 from gmg_model.metrics import create_metrics
 from jobs.forecasts.grouping import GroupedSums, UnitSums, WindowGroups
-from pipelines import uri as places
+from pipelines.storage import places
 
 FORMAT = 1
 _INDEX, _UNITS = "index", "units"

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from jobs.forecasts.daily_sums import are_daily_sums
 from jobs.forecasts.score_table import COLUMNS
-from pipelines import uri as places
-from pipelines import writable
 from pipelines.errors import PlatformError, UsageError
 from pipelines.ledger import FOLDER
+from pipelines.storage import places, writable
 
 ROOT = "zarr.json"
 SYSTEM = "system"

@@ -13,8 +13,8 @@ import numpy as np
 from jobs.forecasts.destination import COUNTED, ROOT, SYSTEM, refuse_overwriting
 from jobs.forecasts.forecast_fields import grid_fields
 from jobs.forecasts.scores import Evaluation
-from pipelines import uri as places
 from pipelines.cf import CONVENTIONS
+from pipelines.storage import places
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import uri as places
 from pipelines.errors import UsageError
 from pipelines.ledger import FOLDER
 from pipelines.shard import COMPRESSION
-from pipelines.writable import sweep_partial
+from pipelines.storage import places
+from pipelines.storage.writable import sweep_partial
 
 if TYPE_CHECKING:
     import zarr

@@ -7,8 +7,8 @@ import os
 import uuid
 from typing import Any
 
-from pipelines import uri as places
 from pipelines.errors import UsageError
+from pipelines.storage import places
 
 
 def refuse_file(file: str) -> None:

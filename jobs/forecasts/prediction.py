@@ -23,11 +23,11 @@ from jobs.forecasts.model_forecast import TrainedForecast
 from jobs.forecasts.overlap import ahead
 from jobs.forecasts.trained import weights_checksum
 from jobs.training.run import versions
-from pipelines import lease, writable
 from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
 from pipelines.frame_reader import FrameReader
 from pipelines.frames_checksum import frames_checksum
+from pipelines.storage import lease, writable
 from pipelines.windows import WindowSpec, lead_seconds
 
 if TYPE_CHECKING:

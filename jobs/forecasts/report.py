@@ -15,8 +15,8 @@ from jobs.forecasts.destination import destinations
 from jobs.forecasts.motion import Motion
 from jobs.forecasts.page import fill_page
 from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
-from pipelines import uri as places
 from pipelines.clips import split_text
+from pipelines.storage import places
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint

@@ -10,9 +10,9 @@ from typing import Any
 from gmg_model.exported import FORM, RECORD, WEIGHTS, problem_of
 from jobs.training.checkpoints import Checkpoint, load_checkpoint
 from jobs.training.run import read_history, run_of
-from pipelines import uri as places
 from pipelines.errors import StoreError
 from pipelines.recipe import Recipe
+from pipelines.storage import places
 
 _FORM = {
     **FORM,

@@ -203,10 +203,10 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
     """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
     from pipelines.conversion_options import ConversionOptions
     from pipelines.convert import ConversionRequest
-    from pipelines.patience import STORAGE_WAIT_SECONDS
     from pipelines.regrid import CoarseGrid
     from pipelines.splits import read_splits_file
     from pipelines.static_tasks import parse_static
+    from pipelines.storage.retry import STORAGE_WAIT_SECONDS
 
     options = ConversionOptions(
         variables=tuple(arguments.variables) if arguments.variables else None,

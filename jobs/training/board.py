@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from jobs.command_line import progress
 from pipelines.errors import PlatformError
-from pipelines.patience import is_storage_fault, passes
+from pipelines.storage.retry import is_storage_fault, passes
 
 POLL_SECONDS = 0.5
 

@@ -23,10 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import uri as places
 from pipelines.errors import StoreError
 from pipelines.normalisation import Normalisation
 from pipelines.recipe import Recipe
+from pipelines.storage import places
 from pipelines.windows import WindowSpec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.training import run
-from pipelines import uri as places
+from pipelines.storage import places
 
 TAGS = {
     "loss": "loss/train",

@@ -15,9 +15,8 @@ from jobs.training.cluster import Cluster, connect
 from jobs.training.ending import ending_on_sigterm, stopped, used_up
 from jobs.training.options import TrainOptions
 from jobs.training.plan import TrainingPlan, check_frames, make_plan
-from pipelines import lease
-from pipelines import uri as places
 from pipelines.errors import PlatformError, UsageError
+from pipelines.storage import lease, places
 
 RAY_RECORD = "checkpoint_manager_snapshot.json"
 """what Ray Train knows of a run's checkpoints, in the run's folder"""

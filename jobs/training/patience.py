@@ -1,6 +1,6 @@
 """What of a training waits for a storage that is away: its batches, and Ray's record of it.
 
-The rule is :mod:`pipelines.patience`, in workers and in Ray's own controller alike.
+The rule is :mod:`pipelines.storage.retry`, in workers and in Ray's own controller alike.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.fs
 from fsspec.spec import AbstractFileSystem
 
-from pipelines.patience import Patience
+from pipelines.storage.retry import Patience
 
 if TYPE_CHECKING:
     from pipelines.stream import Batch, WindowStream

@@ -20,10 +20,10 @@ from typing import Any
 
 from jobs.training.checkpoints import PREFIX
 from jobs.training.options import TrainOptions
-from pipelines import uri as places
 from pipelines.errors import UsageError
 from pipelines.ledger import FOLDER as LEASE_FOLDER
-from pipelines.writable import refuse_unwritable
+from pipelines.storage import places
+from pipelines.storage.writable import refuse_unwritable
 
 RECORD = "run.json"
 HISTORY = "history"

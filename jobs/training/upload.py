@@ -23,9 +23,8 @@ from jobs.training import checkpoints, events, run
 from jobs.training.board import final_failure
 from jobs.training.mlflow_server import MLflowRun, ServerError
 from jobs.training.options import TrainOptions
-from pipelines import lease
-from pipelines import uri as places
-from pipelines.patience import Patience
+from pipelines.storage import lease, places
+from pipelines.storage.retry import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

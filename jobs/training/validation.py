@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gmg_model.ensembles import window_keys
 from gmg_model.training import Optimisation
 from jobs.training.plan import TrainingPlan
-from pipelines.patience import Patience
+from pipelines.storage.retry import Patience
 from pipelines.stream import read_batches
 
 

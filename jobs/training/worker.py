@@ -39,7 +39,7 @@ from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
 from jobs.training.upload import Uploads
 from jobs.training.validation import Selection, losses_by_batch
 from pipelines.order import rank_lanes
-from pipelines.patience import Patience
+from pipelines.storage.retry import Patience
 from pipelines.stream import Batch, WindowStream
 
 FLUSH_STEPS = 10

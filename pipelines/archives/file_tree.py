@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from pipelines import uri as places
 from pipelines.archives import listing
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.files import unlisted
 from pipelines.errors import SourceError
-from pipelines.patience import is_storage_fault
+from pipelines.storage import places
+from pipelines.storage.retry import is_storage_fault
 
 _NUMBERS = re.compile(r"(\d+)", re.ASCII)
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines import archives
-from pipelines import uri as places
 from pipelines.archives import listing, zips
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.source_cache import local_copy
 from pipelines.errors import SourceError
-from pipelines.patience import is_storage_fault, patiently
+from pipelines.storage import places
+from pipelines.storage.retry import is_storage_fault, patiently
 
 _FILES = ("file", "broken")
 """types of what counts as a file of the archive; a link to nothing is refused by name"""

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
-from pipelines import uri as places
 from pipelines.archives.contents import SourceFile
 from pipelines.errors import PlatformError, SourceError
-from pipelines.patience import is_storage_fault
+from pipelines.storage import places
+from pipelines.storage.retry import is_storage_fault
 
 SUFFIX = ".zip"
 _MEMBER = re.compile(r"(.+\.zip)!(.+)", re.IGNORECASE | re.DOTALL)

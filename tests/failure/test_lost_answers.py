@@ -10,10 +10,9 @@ from collections import deque
 
 import pytest
 
-from pipelines import s3_session
-from pipelines import uri as places
 from pipelines.errors import StorageError
-from pipelines.patience import Patience, waiting
+from pipelines.storage import places
+from pipelines.storage.retry import Patience, waiting
 from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, in_environment, s3_server
 
@@ -54,8 +53,8 @@ def test_an_upload_does_not_wait_for_leave_to_send_its_body(s3_server: S3Server)
 def test_a_server_that_stands_still_is_waited_out_and_an_upload_is_sent_again(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(s3_session, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(s3_session, "SLOWEST_BYTES_A_SECOND", 1 << 30)
+    monkeypatch.setattr(s3, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(s3, "SLOWEST_BYTES_A_SECOND", 1 << 30)
     folder, body = s3_server.bucket(), os.urandom(24 << 20)  # more than sockets take in
     places.write_bytes(f"{folder}/before", b"small")
     assert s3_server.process is not None

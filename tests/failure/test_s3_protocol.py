@@ -12,12 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines import lease
-from pipelines import uri as places
 from pipelines.archives.files import find_files
 from pipelines.errors import BusyError, SourceError, UsageError
+from pipelines.storage import lease, places
+from pipelines.storage.writable import refuse_unwritable
 from pipelines.store import open_store
-from pipelines.writable import refuse_unwritable
 from tests import latency_proxy
 from tests.latency_proxy import LatencyProxy
 from tests.moto_server import moto

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from pipelines import lease
 from pipelines.convert import ConversionRequest, convert
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
 from pipelines.plan import ConversionOptions
+from pipelines.storage import lease
 from pipelines.store import open_store
 from pipelines.stream import WindowStream
 from pipelines.verification import verify

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import lease
-from pipelines import uri as places
 from pipelines.archives.files import find_files
 from pipelines.errors import PlatformError
-from pipelines.writable import refuse_unwritable
+from pipelines.storage import lease, places
+from pipelines.storage.writable import refuse_unwritable
 from tests.moto_server import moto
 from tests.object_storage import S3Server, client_environment, in_environment
 

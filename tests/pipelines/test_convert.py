@@ -13,8 +13,8 @@ import xarray as xr
 
 from pipelines.convert import ConversionReport, ConversionRequest, convert
 from pipelines.errors import BusyError, PlatformError, SourceError, StoreError, UsageError
-from pipelines.lease import hold
 from pipelines.plan import ConversionOptions
+from pipelines.storage.lease import hold
 from pipelines.store import open_store
 from pipelines.verification import verify
 from tests.pipelines.small_archives import (

@@ -12,14 +12,14 @@ import pytest
 import s3fs
 import xarray as xr
 
-from pipelines import lease
 from pipelines.convert import ConversionRequest, convert, plan_conversion
 from pipelines.errors import PlatformError, UsageError
 from pipelines.plan import ConversionOptions
 from pipelines.static_fields import static_fields
+from pipelines.storage import lease
+from pipelines.storage.places import write_bytes
 from pipelines.store import open_store
 from pipelines.stream import read_batches
-from pipelines.uri import write_bytes
 from pipelines.verification import verify
 from pipelines.windows import WindowSpec, split_starts
 from tests.latency_proxy import LatencyProxy

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pipelines import kept_climatology as kept
-from pipelines import uri as places
 from pipelines.climatology import Climatology, climatology
 from pipelines.errors import StoreError
+from pipelines.storage import places
 from pipelines.store import Store, open_store
 from tests.object_storage import S3Server, s3_server, upload
 

@@ -14,9 +14,9 @@ from pipelines.errors import StoreError
 from pipelines.frame_reader import FrameReader
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
+from pipelines.storage.places import delete, read_bytes, write_bytes
 from pipelines.store import Store, open_store
 from pipelines.stream import WindowStream, read_batches
-from pipelines.uri import delete, read_bytes, write_bytes
 from pipelines.windows import WindowSpec, split_starts
 from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, s3_server, upload

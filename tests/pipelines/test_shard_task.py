@@ -14,14 +14,14 @@ from typing import Any
 import fsspec
 import pytest
 
-from pipelines import lease, shard_task
-from pipelines import uri as places
+from pipelines import shard_task
 from pipelines.conversion_options import ConversionOptions
 from pipelines.convert import ConversionRequest, plan_conversion
 from pipelines.errors import BusyError
 from pipelines.ledger import ShardRecord
 from pipelines.plan import Plan
 from pipelines.shard_task import Destination, convert_shards
+from pipelines.storage import lease, places
 from tests.pipelines.small_archives import write_days
 
 LIMIT = 120.0

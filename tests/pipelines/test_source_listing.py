@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import uri as places
 from pipelines.archives.file_tree import find_tree
 from pipelines.archives.files import check_unchanged, find_files
 from pipelines.errors import SourceError, UsageError
+from pipelines.storage import places
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDINGS = (".nc",)

@@ -18,11 +18,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.lib import format as npy
 
-from pipelines import uri as places
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats import Frames, Quantity, RadarFormat
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.object_dates import read_dates
+from pipelines.storage import places
 
 _NAME = re.compile(
     r"(?:.*/)?(?P<product>rainfall|reflectivity_(?:old|new))_(?P<zone>[A-Z]+)_\d{4}_"

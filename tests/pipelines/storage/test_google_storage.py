@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines import uri as places
 from pipelines.convert import ConversionRequest, convert
 from pipelines.errors import UsageError
 from pipelines.inspection import inspect
 from pipelines.normalisation import Normalisation
 from pipelines.order import OrderConfig
-from pipelines.patience import is_refusal, passes
 from pipelines.plan import ConversionOptions
+from pipelines.storage import places
+from pipelines.storage.retry import is_refusal, passes
 from pipelines.store import Store, open_store
 from pipelines.stream import WindowStream
 from pipelines.verification import verify

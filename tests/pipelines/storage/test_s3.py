@@ -9,15 +9,14 @@ import tracemalloc
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 
-from pipelines import s3_session
-from pipelines import uri as places
-from pipelines.s3_session import Body
+from pipelines.storage import places, s3
+from pipelines.storage.s3 import Body
 from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, in_environment, s3_server
 
 __all__ = ["s3_server"]
 
-PIECE = s3_session._PIECE_BYTES
+PIECE = s3._PIECE_BYTES
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 7])

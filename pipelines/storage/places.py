@@ -24,7 +24,7 @@ from fsspec.config import conf as fsspec_settings
 from fsspec.spec import AbstractFileSystem
 
 from pipelines.errors import PlatformError, StorageError, UsageError
-from pipelines.patience import is_refusal, is_storage_fault, patiently
+from pipelines.storage.retry import is_refusal, is_storage_fault, patiently
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def driver_options(uri: str) -> dict[str, Any]:
     """Options for the fsspec driver of ``uri`` (``storage_options``), also for other libraries."""
     if not uri.startswith("s3://"):
         return {}
-    from pipelines.s3_session import BoundedSession
+    from pipelines.storage.s3 import BoundedSession
 
     own = fsspec_settings.get("s3", {}).get("config_kwargs", {})
     return {"config_kwargs": {"http_session_cls": BoundedSession, **own}}
@@ -133,7 +133,7 @@ def join(uri: str, *parts: str) -> str:
 def ask(uri: str, what: str, action: Callable[[], T]) -> T:
     """What ``action`` returns, which asks the storage that holds ``uri`` for something.
 
-    A remote storage that fails is asked again as :func:`pipelines.patience.waiting` allows; then
+    A remote storage that fails is asked again as :func:`pipelines.storage.retry.waiting` allows; then
     its error names the place and what to check. An absent object stays one.
 
     Raises

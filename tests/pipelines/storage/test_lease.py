@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import lease
 from pipelines.errors import BusyError, UsageError
+from pipelines.storage import lease
 
 
 def leave(store: Path, record: lease.LeaseRecord) -> None:

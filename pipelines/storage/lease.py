@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines import uri as places
 from pipelines.errors import BusyError, PlatformError, UsageError
 from pipelines.ledger import FOLDER
-from pipelines.patience import Patience, waiting
+from pipelines.storage import places
+from pipelines.storage.retry import Patience, waiting
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0

@@ -6,9 +6,9 @@ import os
 import uuid
 from collections.abc import Iterable
 
-from pipelines import uri as places
 from pipelines.errors import UsageError
 from pipelines.ledger import FOLDER
+from pipelines.storage import places
 
 
 def check_store_folder(store: str) -> None:

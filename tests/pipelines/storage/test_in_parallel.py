@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from pipelines import uri as places
-from pipelines.patience import Patience, patiently, waiting
+from pipelines.storage import places
+from pipelines.storage.retry import Patience, patiently, waiting
 
 STORE = "s3://bucket/store"
 

@@ -50,7 +50,7 @@ def _refuse_no_places(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> int:
     """Say what convert would do."""
     from jobs.reprocessing.presentation import show_plan
-    from pipelines.archives.source_cache import kept_copies
+    from pipelines.archives.sources.cache import kept_copies
     from pipelines.convert import plan_conversion
     from pipelines.estimate import estimate
     from pipelines.inspection import describe_plan

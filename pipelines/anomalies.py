@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.runs import true_runs
 from pipelines.statistics import COUNT, MAX, MIN, NANS, SQUARES, SUM, Moments, blocks
+from pipelines.timeline.intervals import true_runs
 
 FAR_SIGMAS = 8.0
 """standard deviations of the frames' means; at least :data:`LEAST_FRAMES` make a climate"""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.errors import UsageError
 from pipelines.regrid import CoarseGrid
-from pipelines.splits import Bounds
+from pipelines.timeline.splits import Bounds
 
 
 @dataclass(frozen=True)

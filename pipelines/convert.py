@@ -19,14 +19,14 @@ import numpy as np
 
 from pipelines.archives import load_archive
 from pipelines.archives.radar import RadarArchive
-from pipelines.archives.source_cache import SourceCache, kept_copies
-from pipelines.archives.time_axes import all_times
+from pipelines.archives.sources.cache import SourceCache, kept_copies
+from pipelines.archives.time_axis import all_times
+from pipelines.cluster.session import check_reachable, on_other_nodes, ray_session
 from pipelines.completion import complete
 from pipelines.conversion_options import ConversionOptions
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.moments_table import moments_tables
 from pipelines.plan import Plan, make_plan
-from pipelines.ray_session import check_reachable, on_other_nodes, ray_session
 from pipelines.repair import damaged, remove_strays
 from pipelines.resume import check_continues, due_tasks, remember_options, summarise
 from pipelines.shard_job import converted_on_ray
@@ -62,7 +62,7 @@ class ConversionRequest:
     """local paths are the same on every node of the cluster"""
     source_cache_bytes: int | None = None
     """of remote sources and members of zips that a node keeps while it converts; None: see
-    :data:`pipelines.archives.source_cache.MAX_BYTES`"""
+    :data:`pipelines.archives.sources.cache.MAX_BYTES`"""
     storage_wait: float = STORAGE_WAIT_SECONDS
     """seconds that an object storage may be away, once work has begun, before the run ends"""
 

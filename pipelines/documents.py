@@ -20,7 +20,6 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from pipelines import cf
-from pipelines.clips import SPLITS_UNIT
 from pipelines.ledger import ShardRecord
 from pipelines.plan import CONVERTER_VERSION, Plan, VariableLayout
 from pipelines.shard import COMPRESSION
@@ -35,6 +34,7 @@ from pipelines.statistics import (
     describe_period,
     fingerprint,
 )
+from pipelines.timeline.clips import SPLITS_UNIT
 
 ROOT = "zarr.json"
 GROWING_CHUNK = 65_536

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives import load_archive
-from pipelines.archives.files import reading
-from pipelines.archives.source_cache import kept_copies
+from pipelines.archives.sources.cache import kept_copies
+from pipelines.archives.sources.files import reading
 from pipelines.documents import compose
 from pipelines.errors import SourceError
 from pipelines.moments_table import NoMoments

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from pipelines import cf
-from pipelines.archives.time_axes import iso
-from pipelines.clips import Clips
+from pipelines.archives.time_axis import iso
 from pipelines.ledger import Ledger
 from pipelines.plan import Plan
 from pipelines.resume import due_tasks, object_sizes
-from pipelines.runs import true_runs
 from pipelines.static_tasks import StaticTask
 from pipelines.store import Store, open_store
+from pipelines.timeline.clips import Clips
+from pipelines.timeline.intervals import true_runs
 
 _MEANINGS = cf.AVAILABLE["flag_meanings"].split()
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.archives import load_archive
 from pipelines.archives.contents import ArchiveIndex
-from pipelines.archives.source_cache import kept_copies
+from pipelines.archives.sources.cache import kept_copies
 from pipelines.conversion_options import ConversionOptions
 from pipelines.documents import compose
 from pipelines.errors import SourceError

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from pipelines.climatology import Climatology
-from pipelines.clips import split_text
 from pipelines.errors import StoreError, UsageError, nearest
+from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
     from pipelines.store import Store, VariableInfo

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.archives.contents import ArchiveIndex, SourceFile, Splits, VariableIndex
-from pipelines.archives.time_axes import iso
+from pipelines.archives.time_axis import iso
 from pipelines.area_average import AreaAverage
 from pipelines.conversion_options import ConversionOptions
 from pipelines.errors import UsageError
 from pipelines.regrid import regridded
-from pipelines.runs import from_runs, run_table, true_runs
 from pipelines.shard import COMPRESSION
-from pipelines.splits import SplitChoice, choose_splits
+from pipelines.timeline.intervals import from_runs, run_table, true_runs
+from pipelines.timeline.splits import SplitChoice, choose_splits
 
 if TYPE_CHECKING:
     from pipelines.static_tasks import StaticTask
@@ -113,7 +113,7 @@ class Segment:
     file: SourceFile
     offset_runs: np.ndarray
     position_runs: np.ndarray
-    """int64 (runs, 2), see :func:`pipelines.runs.run_table`"""
+    """int64 (runs, 2), see :func:`pipelines.timeline.intervals.run_table`"""
 
     @classmethod
     def of(cls, file: SourceFile, offset: np.ndarray, positions: np.ndarray) -> Segment:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.time_axes import iso
+from pipelines.archives.time_axis import iso
 from pipelines.conversion_options import ConversionOptions
 from pipelines.errors import SourceError, StoreError
 from pipelines.grid_digest import grid_digest
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import Plan, ShardTask
-from pipelines.runs import as_runs, from_runs
 from pipelines.storage import places
+from pipelines.timeline.intervals import as_runs, from_runs
 
 _FIXED = ("chunk_frames", "shard_frames", "regrid")
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.cluster.nodes import START_WAIT_SECONDS, Remedies, wait_for_one
+from pipelines.cluster.session import is_autoscaled
 from pipelines.errors import PlatformError
 from pipelines.ledger import ShardRecord
-from pipelines.nodes import START_WAIT_SECONDS, Remedies, wait_for_one
 from pipelines.plan import ShardTask
-from pipelines.ray_session import is_autoscaled
 from pipelines.shard_task import Destination, convert_shards
 from pipelines.storage import places
 

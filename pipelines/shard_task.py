@@ -21,8 +21,8 @@ import numpy as np
 
 from pipelines.archives import load_archive
 from pipelines.archives.contents import Decode, SourceFile
-from pipelines.archives.files import reading
-from pipelines.archives.source_cache import SourceCache
+from pipelines.archives.sources.cache import SourceCache
+from pipelines.archives.sources.files import reading
 from pipelines.errors import SourceError, UnreadableError
 from pipelines.ledger import Ledger, ShardRecord
 from pipelines.plan import CONVERTER_VERSION, Segment, ShardTask

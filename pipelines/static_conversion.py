@@ -16,10 +16,10 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from pipelines import cf
-from pipelines.archives.archive import Archive
 from pipelines.archives.contents import ArchiveIndex, Progress
 from pipelines.archives.interface import AnyArchive
-from pipelines.archives.static_variables import (
+from pipelines.archives.series.archive import Archive
+from pipelines.archives.series.static_variables import (
     describe_static,
     known_static,
     read_static,

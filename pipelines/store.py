@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.cf import GRID_MAPPING, NO_FLAG
-from pipelines.clips import Clips, split_text
 from pipelines.errors import PlatformError, StoreError, UsageError, nearest
 from pipelines.ledger import Ledger
 from pipelines.storage import places
+from pipelines.timeline.clips import Clips, split_text
 
 if TYPE_CHECKING:
     import xarray as xr

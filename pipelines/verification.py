@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.anomalies import Anomaly, find_anomalies
 from pipelines.archives import load_archive
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.static_variables import find_static
+from pipelines.archives.series.static_variables import find_static
 from pipelines.errors import StoreError
 from pipelines.kept_climatology import FOLDER as CLIMATOLOGY_FOLDER
 from pipelines.ledger import FOLDER, Ledger

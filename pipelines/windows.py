@@ -15,8 +15,8 @@ import numpy as np
 from pipelines.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from pipelines.clips import Clips
     from pipelines.store import Store
+    from pipelines.timeline.clips import Clips
 
 Counting = Literal["every", "openstl"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pipelines.ray_session import start_here
+from pipelines.cluster.session import start_here
 
 _STORAGES = ("AWS_", "GOOGLE_", "STORAGE_EMULATOR_")
 _environment: dict[str, str] = {}

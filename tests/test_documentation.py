@@ -61,7 +61,7 @@ def inline_commands(page: Path) -> Iterator[Command]:
 
 
 ON_PAGES_ONLY = {"ice_charts"}
-"""archives of examples: tests/pipelines/test_adding_an_archive.py runs that of its page"""
+"""archives of examples: tests/pipelines/archives/test_adding_an_archive.py runs that of its page"""
 COMMANDS = [command for path in (*PAGES, *JOBS) for command in commands(path)]
 COMMANDS += [command for page in PAGES for command in inline_commands(page)]
 

@@ -31,8 +31,8 @@ from gmg_model import create_model, list_models, load_exported, registry
 from gmg_model.training import Optimisation, OptimisationConfig
 from jobs.training import job as training
 from jobs.training.checkpoints import load_checkpoint
-from pipelines.archives.radar import bom_rf3
-from pipelines.splits import read_splits_file
+from pipelines.archives.radar.formats import bom_rf3
+from pipelines.timeline.splits import read_splits_file
 from tests.conftest import ROOT
 from tests.page_walk import NOT_HERE, SHELL, Walk, tiny
 from tests.pages import BLOCK, DOCS, PAGES, page_commands, page_python

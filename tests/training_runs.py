@@ -30,8 +30,7 @@ from jobs.training.options import (
 from jobs.training.plan import make_plan
 from pipelines.storage import lease
 from pipelines.stream import Batch, WindowStream
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
 
 
 def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:

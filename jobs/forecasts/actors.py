@@ -21,9 +21,9 @@ import numpy as np
 
 from jobs.command_line import say
 from jobs.forecasts.grouping import WindowGroups
+from pipelines.cluster.nodes import START_WAIT_SECONDS, Worker, wait_for_one
+from pipelines.cluster.session import check_reachable, is_autoscaled, ray_session
 from pipelines.errors import PlatformError, UsageError
-from pipelines.nodes import START_WAIT_SECONDS, Worker, wait_for_one
-from pipelines.ray_session import check_reachable, is_autoscaled, ray_session
 
 if TYPE_CHECKING:
     from jobs.forecasts.blocks import BlockScores, Scorer

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.clips import split_text
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.recipe import Recipe
 from pipelines.static_fields import differences
+from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint

@@ -15,8 +15,8 @@ from jobs.forecasts.destination import destinations
 from jobs.forecasts.motion import Motion
 from jobs.forecasts.page import fill_page
 from jobs.forecasts.scores import MODEL, Evaluation, GroupScores
-from pipelines.clips import split_text
 from pipelines.storage import places
+from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint

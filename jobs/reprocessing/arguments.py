@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from pipelines.archives import NAMES, WITH_OPTIONS, option_fields
+from pipelines.archives import ARCHIVES, archive_options
 from pipelines.errors import nearest
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _about(unknown: str, verb: _Parser) -> str:
 
 
 def _add_conversion(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--archive", choices=NAMES, help="kind of archive")
+    verb.add_argument("--archive", choices=tuple(ARCHIVES), help="kind of archive")
     verb.add_argument("--source", metavar="URI", help="folder, glob or one file; local, s3, gs")
     verb.add_argument("--store", metavar="URI", help="the Zarr store")
     verb.add_argument("--variables", nargs="+", metavar="NAME", help="default: all")
@@ -141,8 +141,8 @@ def _add_conversion(verb: argparse.ArgumentParser) -> None:
 def _archive_options() -> dict[str, tuple[type, str]]:
     """The options that archives declare: name -> type, and a line of help for each archive."""
     found: dict[str, tuple[type, str]] = {}
-    for archive in WITH_OPTIONS:
-        for option in option_fields(archive):
+    for archive, options in archive_options().items():
+        for option in options:
             line = f"{archive}: {option.metadata['help']} ({option.default})"
             kind, text = found.get(option.name, (type(option.default), ""))
             found[option.name] = kind, f"{text}; {line}" if text else line
@@ -204,9 +204,9 @@ def request(arguments: argparse.Namespace) -> ConversionRequest:
     from pipelines.conversion_options import ConversionOptions
     from pipelines.convert import ConversionRequest
     from pipelines.regrid import CoarseGrid
-    from pipelines.splits import read_splits_file
     from pipelines.static_tasks import parse_static
     from pipelines.storage.retry import STORAGE_WAIT_SECONDS
+    from pipelines.timeline.splits import read_splits_file
 
     options = ConversionOptions(
         variables=tuple(arguments.variables) if arguments.variables else None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.clips import split_text
+from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
     from pipelines.convert import ConversionReport

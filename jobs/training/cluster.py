@@ -10,9 +10,9 @@ from typing import Any
 
 from jobs.command_line import say
 from jobs.training.options import TrainOptions
-from pipelines import nodes
+from pipelines.cluster import nodes
+from pipelines.cluster.session import UNLIMITED, check_reachable, is_autoscaled, ray_session
 from pipelines.errors import UsageError
-from pipelines.ray_session import UNLIMITED, check_reachable, is_autoscaled, ray_session
 
 REMEDIES = nodes.Remedies(
     smaller="lower --workers or --cpus_per_worker",

@@ -28,8 +28,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
 from jobs.training.ending import StoppedError
 from jobs.training.failures import Failures
 from jobs.training.options import TrainOptions
+from pipelines.cluster.nodes import room_for, staying_nodes
 from pipelines.errors import PlatformError
-from pipelines.nodes import room_for, staying_nodes
 
 INTERVALS = {
     # After a node's sudden end Ray counts on it for a while, and asks for what is not there.

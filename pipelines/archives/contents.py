@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.clips import Clips
+from pipelines.timeline.clips import Clips
 
 Progress = Callable[[int, int], None]
 """called with what is done and how much there is"""
@@ -132,7 +132,7 @@ class ArchiveIndex:
     notes: tuple[str, ...] = ()
     """what a user should know: repeats that were dropped, variables without time"""
     clips: Clips | None = None
-    """an archive of clips; times are then those of :meth:`pipelines.clips.Clips.axis`"""
+    """an archive of clips; times are then those of :meth:`pipelines.timeline.clips.Clips.axis`"""
     options: Mapping[str, Any] = field(default_factory=dict)
     """the archive's own options that the values depend on, as resolved"""
     grid_mapping: Mapping[str, Any] = field(default_factory=dict)

@@ -133,8 +133,8 @@ def join(uri: str, *parts: str) -> str:
 def ask(uri: str, what: str, action: Callable[[], T]) -> T:
     """What ``action`` returns, which asks the storage that holds ``uri`` for something.
 
-    A remote storage that fails is asked again as :func:`pipelines.storage.retry.waiting` allows; then
-    its error names the place and what to check. An absent object stays one.
+    A remote storage that fails is asked again as :func:`pipelines.storage.retry.waiting` allows;
+    then its error names the place and what to check. An absent object stays one.
 
     Raises
     ------

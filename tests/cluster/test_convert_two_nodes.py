@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.archives.source_cache import kept_copies
+from pipelines.archives.sources.cache import kept_copies
+from pipelines.cluster.session import on_other_nodes
 from pipelines.convert import ConversionRequest, convert
 from pipelines.plan import ConversionOptions
-from pipelines.ray_session import on_other_nodes
 from pipelines.store import open_store
 from tests import shared_ray
+from tests.pipelines.archives.test_zips import zipped
 from tests.pipelines.small_archives import fields, hourly, write_days
-from tests.pipelines.test_zips import zipped
 
 pytestmark = pytest.mark.cluster
 

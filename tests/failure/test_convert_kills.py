@@ -14,6 +14,7 @@ from pipelines.convert import ConversionRequest, convert
 from pipelines.errors import SourceError
 from pipelines.plan import ConversionOptions
 from tests.barrier import Barrier, barrier
+from tests.conftest import ROOT
 from tests.pipelines.clip_archives import write_digits
 from tests.pipelines.small_archives import hourly, write_netcdf
 from tests.pipelines.test_convert import content
@@ -21,7 +22,6 @@ from tests.processes import Family
 
 __all__ = ["barrier"]
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 150
 SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
 

@@ -11,7 +11,7 @@ from collections import deque
 import pytest
 
 from pipelines.errors import StorageError
-from pipelines.storage import places
+from pipelines.storage import places, s3
 from pipelines.storage.retry import Patience, waiting
 from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, in_environment, s3_server

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.archives.files import find_files
+from pipelines.archives.sources.files import find_files
 from pipelines.errors import BusyError, SourceError, UsageError
 from pipelines.storage import lease, places
 from pipelines.storage.writable import refuse_unwritable
@@ -196,7 +196,7 @@ def test_another_host_that_goes_on_writing_is_not_disturbed(
 
 
 def test_a_writer_that_was_killed_a_moment_ago_does_not_stop_the_next_one(bucket: str):
-    script = "import sys, time; from pipelines import lease; lease.acquire(sys.argv[1]); "
+    script = "import sys, time; from pipelines.storage import lease; lease.acquire(sys.argv[1]); "
     script += "print('held', flush=True); time.sleep(600)"
     command = [sys.executable, "-c", script, bucket]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:

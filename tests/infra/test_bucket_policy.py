@@ -6,22 +6,21 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines.archives.files import find_files
+from pipelines.archives.sources.files import find_files
 from pipelines.errors import PlatformError
 from pipelines.storage import lease, places
 from pipelines.storage.writable import refuse_unwritable
+from tests.conftest import ROOT
 from tests.moto_server import moto
 from tests.object_storage import S3Server, client_environment, in_environment
 
 __all__ = ["moto"]
 
-ROOT = Path(__file__).resolve().parents[2]
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "aws-bucket-policy.json").read_text())
 BUCKET = "arn:aws:s3:::YOUR-BUCKET"
 

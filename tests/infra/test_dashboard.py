@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from jobs.training.tracking import METRICS
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "infra" / "grafana-training.json").read_text())
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
 BIN = Path(sys.executable).parent
 CLUSTER_FILES = ["ray_cluster.yaml", "infra/gcp_cluster.yaml", "infra/local_cluster.yaml"]
 DOCKERFILE = ROOT / "infra" / "Dockerfile"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from tests.infra.test_ray_cluster import check
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = ["ray_cluster.yaml", "infra/gcp_cluster.yaml", "infra/local_cluster.yaml"]
 
 

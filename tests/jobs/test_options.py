@@ -16,8 +16,8 @@ from jobs.training.options import ModelOptions, TrainOptions, parse
 from jobs.training.plan import TrainingPlan
 from pipelines.errors import UsageError
 from pipelines.windows import WindowSpec
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = ["--store", "store.zarr", "--run", "run"]
 
 

@@ -16,9 +16,8 @@ from pipelines.inspection import inspect as describe
 from pipelines.statistics import missing_moments, reduce_moments
 from pipelines.store import open_store
 from tests import training_runs
+from tests.conftest import ROOT
 from tests.pipelines.small_archives import write_days
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def job(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,6 @@ from tests import training_runs
 from tests.jobs.forecasts.stores import weather, write_store
 from tests.pipelines.small_archives import write_days
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def job(*arguments: object) -> subprocess.CompletedProcess[str]:
     return training_runs.job("reprocess.py", *arguments)

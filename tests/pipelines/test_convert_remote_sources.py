@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import s3fs
 
-from pipelines.archives.source_cache import kept_copies
+from pipelines.archives.sources.cache import kept_copies
 from pipelines.convert import ConversionRequest, convert
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
 from tests.latency_proxy import LatencyProxy
 from tests.object_storage import S3Server, s3_server, upload
+from tests.pipelines.archives.test_zips import zipped
 from tests.pipelines.small_archives import fields, hourly, write_days
-from tests.pipelines.test_zips import zipped
 
 __all__ = ["s3_server"]
 

@@ -17,10 +17,10 @@ from pipelines.kept_climatology import kept_climatology
 from pipelines.plan import ConversionOptions
 from pipelines.store import open_store
 from pipelines.verification import verify
+from tests.pipelines.archives.test_zips import zipped
 from tests.pipelines.era5_files import values as era5_values
 from tests.pipelines.era5_files import write_with_expver_labels
 from tests.pipelines.small_archives import hourly, write_netcdf
-from tests.pipelines.test_zips import zipped
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.errors import UsageError
 from pipelines.plan import ConversionOptions, Plan, make_plan
-from pipelines.runs import as_runs, from_runs
+from pipelines.timeline.intervals import as_runs, from_runs
 
 HOUR = 3600
 SMALL = ConversionOptions(chunk_frames=4, shard_frames=8)

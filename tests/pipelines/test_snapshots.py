@@ -18,6 +18,7 @@ from pipelines.errors import StoreError, UsageError
 from pipelines.plan import ConversionOptions
 from pipelines.snapshots import publish, runs
 from pipelines.store import open_store
+from tests.conftest import ROOT
 from tests.moto_server import moto
 from tests.object_storage import S3Server
 from tests.pipelines.small_archives import fields, hourly, write_days
@@ -25,8 +26,6 @@ from tests.pipelines.small_archives import fields, hourly, write_days
 __all__ = ["moto"]
 
 icechunk = pytest.importorskip("icechunk")
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def converted(folder: Path, *days: int, repair: bool = False) -> str:

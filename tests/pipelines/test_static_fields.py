@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from pipelines.archives import load_archive
-from pipelines.archives.static_variables import describe_static, read_static, take_static
+from pipelines.archives.series.static_variables import describe_static, read_static, take_static
 from pipelines.augmentation import Augmentation
 from pipelines.conversion_options import ConversionOptions
 from pipelines.convert import convert, plan_conversion

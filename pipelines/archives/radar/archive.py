@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.contents import ArchiveIndex, Decode, Opener, Progress, SourceFile, Splits
-from pipelines.archives.files import find_files
 from pipelines.archives.options import resolve
 from pipelines.archives.radar.file_times import time_in_name
-from pipelines.archives.radar.formats import load_format
+from pipelines.archives.radar.formats.known import load_format
 from pipelines.archives.radar.index import FOUND, RadarReading, described, index
+from pipelines.archives.radar.options import RadarOptions
 from pipelines.archives.radar.processing import Processing, converted_quantity
-from pipelines.archives.radar_options import RadarOptions
+from pipelines.archives.sources.files import find_files
 from pipelines.errors import PlatformError, UnreadableError, UsageError
 
 SUFFIXES = (
@@ -33,7 +33,7 @@ _LEVELS = 4
 
 @dataclass(frozen=True)
 class RadarArchive:
-    """As :class:`pipelines.archives.archive.Archive`, but indexed as a whole and with options."""
+    """An archive of radar composites, indexed as a whole, with options of its own."""
 
     name: str = "radar"
     title: str = "radar composites"

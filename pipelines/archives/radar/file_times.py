@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.archives.radar.formats import seconds
+from pipelines.archives.radar.formats.known import seconds
 
 _PATTERNS = (
     (r"(?<!\d)(\d{8})[-_T ]?(\d{6})(?!\d)", "%Y%m%d%H%M%S"),

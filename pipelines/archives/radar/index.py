@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.contents import ArchiveIndex, Progress, SourceFile, VariableIndex
-from pipelines.archives.files import reading
 from pipelines.archives.radar.file_times import periods, spread, time_in_name
-from pipelines.archives.radar.formats import Quantity, RadarFormat, load_format, recognise
+from pipelines.archives.radar.formats.known import Quantity, RadarFormat, load_format, recognise
 from pipelines.archives.radar.grid import RadarGrid
+from pipelines.archives.radar.options import AUTO, RadarOptions
 from pipelines.archives.radar.processing import converted_quantity
-from pipelines.archives.radar_options import AUTO, RadarOptions
-from pipelines.archives.time_axes import check_regular, iso, most_common_step
+from pipelines.archives.sources.files import reading
+from pipelines.archives.time_axis import check_regular, iso, most_common_step
 from pipelines.errors import PlatformError, SourceError, UsageError, nearest
 
 FOUND = "found"

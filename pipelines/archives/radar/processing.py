@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipelines.archives.radar.formats import Quantity
-from pipelines.archives.radar_options import RadarOptions
+from pipelines.archives.radar.formats.known import Quantity
+from pipelines.archives.radar.options import RadarOptions
 from pipelines.area_average import AreaAverage, equal_parts
 
 MEASURED_AREA = 0.5

@@ -129,7 +129,7 @@ def test_a_lost_shard_is_an_error_and_never_a_better_score(workers, ray_cluster,
 
 
 def test_a_local_store_that_other_nodes_cannot_see_is_refused(store, ray_cluster, monkeypatch):
-    monkeypatch.setattr("pipelines.ray_session.is_autoscaled", lambda: True)
+    monkeypatch.setattr("pipelines.cluster.session.is_autoscaled", lambda: True)
     with pytest.raises(UsageError, match="--store is a local path"):
         run(store, workers=2)
 

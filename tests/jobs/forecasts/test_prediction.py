@@ -29,9 +29,9 @@ from jobs.forecasts.prediction import Prediction, predict
 from jobs.forecasts.trained import load_trained
 from jobs.training.checkpoints import Checkpoint
 from jobs.training.options import DataOptions
-from pipelines.clips import Clips
 from pipelines.errors import StoreError, UsageError
 from pipelines.store import Store, open_store
+from pipelines.timeline.clips import Clips
 from tests.jobs.forecasts.stores import HOURS, weather
 from tests.processes import Family
 from tests.training_runs import ROOT, job, small_options, wait_until, write_untrained_run

@@ -50,7 +50,7 @@ def test_a_second_writer_is_refused_with_owner_and_age(
 
 
 def test_a_writer_that_was_killed_is_replaced_at_once(tmp_path: Path):
-    script = "import sys, time; from pipelines import lease; lease.acquire(sys.argv[1]); "
+    script = "import sys, time; from pipelines.storage import lease; lease.acquire(sys.argv[1]); "
     script += "print('held', flush=True); time.sleep(600)"
     writer = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -1,0 +1,115 @@
+"""MRMS: precipitation rates of the United States on 0.01 degrees, GRIB 2, often gzipped.
+
+Read with eccodes: pysteps' importer needs pygrib and averages 4 x 4 pixels of its own accord.
+Discipline 209 is MRMS's own; -3 is outside the radars' reach, -1 missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from pipelines.archives.contents import SourceFile
+from pipelines.archives.radar.formats.known import (
+    Frames,
+    Quantity,
+    RadarFormat,
+    begins,
+    opened,
+    seconds,
+)
+from pipelines.archives.radar.grid import RadarGrid
+from pipelines.optional_libraries import load_pyproj_before_eccodes
+
+_END = b"7777"
+_RATE = (209, 6, 1)
+_CATEGORY = ("discipline", "parameterCategory", "parameterNumber")
+_ELLIPSOIDS = {2: "+ellps=IAU76", 4: "+ellps=GRS80", 5: "+ellps=WGS84", 6: "+R=6371229"}
+"""by GRIB's shapeOfTheEarth"""
+
+
+def recognises(path: str, name: str) -> bool:
+    """GRIB of edition 2."""
+    head = begins(path, 8)
+    return head[:4] == b"GRIB" and head[7:8] == b"\x02"
+
+
+def times(path: str, file: SourceFile) -> np.ndarray:
+    """The time of the analysis."""
+    with _message(path) as message:
+        return _times(message)
+
+
+def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
+    """The rain rate."""
+    with _message(path) as message:
+        _check_product(message)
+    return (Quantity("rain_rate", "PrecipRate of MRMS", 0.0),)
+
+
+def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
+    """The one frame."""
+    import eccodes
+
+    with _message(path) as message:
+        _check_product(message)
+        grid = _grid(message)
+        values = eccodes.codes_get_values(message).reshape(grid.shape).astype(np.float32)
+        values[values < 0] = np.nan
+        return Frames(_times(message), grid, values[None])
+
+
+@contextmanager
+def _message(path: str) -> Iterator[Any]:
+    """The file's one message."""
+    load_pyproj_before_eccodes()
+    import eccodes
+
+    with opened(path) as content:
+        data = content.read()
+    # eccodes decodes a message that was cut off without a complaint.
+    if len(data) < 16 or int.from_bytes(data[8:16], "big") != len(data) or data[-4:] != _END:
+        raise ValueError("it is cut off, or holds more than one message")
+    message = eccodes.codes_new_from_message(data)
+    try:
+        yield message
+    finally:
+        eccodes.codes_release(message)
+
+
+def _get(message: Any, key: str) -> Any:
+    import eccodes
+
+    return eccodes.codes_get(message, key)
+
+
+def _check_product(message: Any) -> None:
+    held = tuple(_get(message, key) for key in _CATEGORY)
+    if held != _RATE:
+        raise ValueError(f"its product is {held}, and only PrecipRate {_RATE} is read")
+
+
+def _times(message: Any) -> np.ndarray:
+    parts = [_get(message, key) for key in ("year", "month", "day", "hour", "minute", "second")]
+    text = "".join(f"{part:02d}" for part in parts)
+    return np.array([seconds(text, "%Y%m%d%H%M%S")], np.int64)
+
+
+def _grid(message: Any) -> RadarGrid:
+    if _get(message, "gridType") != "regular_ll" or _get(message, "scanningMode") != 0:
+        raise ValueError("its grid is no regular one from north to south and west to east")
+    rows, columns = _get(message, "Nj"), _get(message, "Ni")
+    axes = []
+    for name, size in (("latitude", rows), ("longitude", columns)):
+        first = float(_get(message, f"{name}OfFirstGridPointInDegrees"))
+        last = float(_get(message, f"{name}OfLastGridPointInDegrees"))
+        axes.append((first, (last - first) / max(1, size - 1)))
+    ellipsoid = _ELLIPSOIDS.get(_get(message, "shapeOfTheEarth"), "+R=6367470")
+    projection = f"+proj=longlat {ellipsoid} +no_defs"
+    return RadarGrid(projection, (rows, columns), axes[0], axes[1], degrees=True)
+
+
+FORMAT = RadarFormat("mrms_grib2", "MRMS precipitation rates", recognises, times, quantities, read)

@@ -1,0 +1,27 @@
+"""ERA5 as the Climate Data Store delivers it: GRIB, NetCDF or zips of them, by month or year.
+
+Hersbach et al. (2020), doi:10.1002/qj.3803.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.archives.contents import Splits
+from pipelines.archives.formats import gridded
+from pipelines.archives.series.archive import Archive
+
+
+def protocol_splits(times: np.ndarray) -> Splits | None:
+    """ERA5 has no protocol of its own: splits are by fraction or from a file."""
+    return None
+
+
+ARCHIVE = Archive(
+    name="era5",
+    title="ERA5",
+    suffixes=gridded.SUFFIXES,
+    describe=gridded.describe,
+    decoder=gridded.decoder,
+    protocol_splits=protocol_splits,
+)

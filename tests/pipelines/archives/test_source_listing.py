@@ -1,0 +1,139 @@
+"""What counts as a file of a source: links, signs of globs in names, files that may not be read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.archives.sources.file_tree import find_tree
+from pipelines.archives.sources.files import check_unchanged, find_files
+from pipelines.errors import SourceError, UsageError
+from pipelines.storage import places
+from tests.conftest import ROOT
+
+ENDINGS = (".nc",)
+
+
+def names(source: Path) -> list[str]:
+    return [file.name for file in find_files(str(source), ENDINGS, "era5")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one file and a link to a file that lies elsewhere."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.nc").write_bytes(b"two")
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    (folder / "a.nc").write_bytes(b"one")
+    (folder / "b.nc").symlink_to("../elsewhere/b.nc")
+    return folder
+
+
+def test_links_to_files_and_folders_belong_to_the_source(folder: Path, tmp_path: Path):
+    assert names(folder) == ["a.nc", "b.nc"]
+    assert names(folder / "*.nc") == ["a.nc", "b.nc"]
+    above = tmp_path / "above"
+    above.mkdir()
+    (above / "linked").symlink_to(folder)
+    assert names(above) == ["a.nc", "b.nc"]
+    assert [f.name for f in find_tree(str(above), ENDINGS, "kth")] == ["linked/a.nc", "linked/b.nc"]
+
+
+def test_a_change_of_what_a_link_points_to_is_noticed(folder: Path, tmp_path: Path):
+    linked = find_files(str(folder), ENDINGS, "era5")[1]
+    check_unchanged(linked)
+    (tmp_path / "elsewhere" / "b.nc").write_bytes(b"second version")
+    with pytest.raises(SourceError, match="changed"):
+        check_unchanged(linked)
+
+
+def test_folders_that_link_to_each_other_end(folder: Path):
+    (folder / "again").symlink_to(folder)
+    (folder / "below").mkdir()
+    (folder / "below" / "up").symlink_to("..")
+    assert names(folder) == ["a.nc", "b.nc"]
+    assert [f.name for f in find_tree(str(folder), ENDINGS, "kth")] == ["a.nc", "b.nc"]
+
+
+@pytest.mark.parametrize("target", ["gone.nc", "c.nc"], ids=["to nothing", "to itself"])
+@pytest.mark.parametrize("find", [find_files, find_tree])
+def test_a_link_to_nothing_is_refused_by_name(folder: Path, target: str, find):
+    (folder / "c.nc").symlink_to(target)
+    with pytest.raises(SourceError, match="link to nothing") as refused:
+        find(str(folder), ENDINGS, "era5")
+    assert refused.value.where == str(folder / "c.nc")
+
+
+def test_a_folder_whose_name_holds_signs_of_a_glob_is_that_folder(folder: Path, tmp_path: Path):
+    signs = tmp_path / "run [1] ünï*"
+    shutil.copytree(folder, signs)
+    assert names(signs) == ["a.nc", "b.nc"]
+
+
+def test_files_of_another_archive_are_named_with_the_archive_that_reads_them(tmp_path: Path):
+    (tmp_path / "x.grib").write_bytes(b"")
+    with pytest.raises(SourceError, match="no files found") as refused:
+        find_files(str(tmp_path), ENDINGS, "weatherbench")
+    assert "--archive era5" in str(refused.value.remedy)
+
+
+_AS_NOBODY_SPECIAL = """
+import sys
+from pipelines.storage import places
+from pipelines.archives.sources.file_tree import find_tree
+from pipelines.archives.sources.files import find_files
+from pipelines.errors import PlatformError
+for action in (
+    lambda: find_files(sys.argv[1], (".nc",), "era5"),
+    lambda: find_tree(sys.argv[1], (".nc",), "kth"),
+    lambda: find_files(sys.argv[1] + "/closed", (".nc",), "era5"),
+    lambda: places.read_bytes(sys.argv[1] + "/a.nc"),
+    lambda: places.write_bytes(sys.argv[1] + "/closed/new", b""),
+):
+    try:
+        action()
+        print("nothing was refused")
+    except PlatformError as error:
+        print(error.exit_code, str(error).replace("\\n", ";"))
+"""
+
+
+def test_what_may_not_be_read_or_written_is_refused_with_its_name(folder: Path):
+    (folder / "closed").mkdir()
+    (folder / "closed").chmod(0)
+    (folder / "a.nc").chmod(0)
+    # Root may read everything, but for a process without these capabilities.
+    rights = "-dac_override,-dac_read_search"
+    dropped = ["setpriv", "--bounding-set", rights, "--inh-caps", "-all"]
+    command = [sys.executable, "-c", _AS_NOBODY_SPECIAL, str(folder)]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read everything, and setpriv is not there to change that")
+        command = [*dropped, *command]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (folder / "closed").chmod(0o755)
+    file, tree, listing, reading, writing = done.stdout.splitlines()
+    assert file.startswith("3 a source file cannot be read: permission denied")
+    assert str(folder / "a.nc") in file
+    for line in (tree, listing):
+        assert line.startswith("3 the source cannot be listed")
+        assert "chmod" in line
+    assert reading.startswith("2 reading failed: Permission denied")
+    assert writing.startswith("2 writing failed: Permission denied")
+
+
+@pytest.mark.parametrize("place", ["s3://", "s3:///store", "s3:/bucket/store", "gs:store", " "])
+def test_a_place_without_a_bucket_is_refused(place: str):
+    with pytest.raises(UsageError, match=r"names no bucket|is empty"):
+        places.filesystem(place)
+
+
+def test_a_place_below_a_file_cannot_be_written(folder: Path):
+    with pytest.raises(UsageError, match="nothing can be written here"):
+        places.write_bytes(str(folder / "a.nc" / "new"), b"")

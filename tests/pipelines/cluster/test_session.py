@@ -1,0 +1,26 @@
+"""Joining a Ray cluster that is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.cluster.session import ray_session
+from pipelines.errors import UsageError
+from tests import shared_ray
+from tests.processes import nobody_listens
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_an_address_where_no_cluster_is_says_so(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_ray.end()
+    with nobody_listens() as port:
+        address = f"{scheme}127.0.0.1:{port}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with (
+            pytest.raises(UsageError, match="no Ray cluster at RAY_ADDRESS") as refused,
+            ray_session(),
+        ):
+            pass
+    assert refused.value.where == address

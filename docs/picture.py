@@ -37,9 +37,9 @@ def picture(folder: Path) -> bytes:
     from jobs.forecasts.model_forecast import forecast_with
     from jobs.forecasts.page_cases import moment
     from jobs.forecasts.trained import load_trained
-    from pipelines.store import open_store
-    from pipelines.stream import read_batches
-    from pipelines.windows import split_starts
+    from pipelines.stores.store import open_store
+    from pipelines.stream.window_stream import read_batches
+    from pipelines.stream.windows import split_starts
 
     store, trained = open_store(str(folder / "store.zarr")), load_trained(str(folder / "run"))
     starts = split_starts(store, "test", trained.window)

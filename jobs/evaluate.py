@@ -83,7 +83,7 @@ def evaluate(
     from jobs.forecasts.trained import load_trained, selection_notes, training_history
     from jobs.forecasts.wording import summary
     from pipelines.storage import places
-    from pipelines.store import open_store
+    from pipelines.stores.store import open_store
 
     names = tuple(name.strip() for name in protocols.split(",") if name.strip())
     selection = Selection(names, parse_thresholds(thresholds), members)

@@ -81,7 +81,7 @@ def predict(
     from jobs.forecasts.seeds import refuse_seed
     from jobs.forecasts.trained import load_trained
     from pipelines.storage.places import absolute
-    from pipelines.store import open_store
+    from pipelines.stores.store import open_store
 
     refuse_seed(seed)
     products = Products(members, numbers(quantiles), numbers(exceed))

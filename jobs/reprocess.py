@@ -17,7 +17,7 @@ from jobs.command_line import print_json, progress, run
 from jobs.reprocessing.arguments import parse, request, window
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 
 def main() -> int:
@@ -51,11 +51,11 @@ def plan(arguments: argparse.Namespace) -> int:
     """Say what convert would do."""
     from jobs.reprocessing.presentation import show_plan
     from pipelines.archives.sources.cache import kept_copies
-    from pipelines.convert import plan_conversion
-    from pipelines.estimate import estimate
-    from pipelines.inspection import describe_plan
-    from pipelines.manifest import planned_store
-    from pipelines.resume import due_tasks
+    from pipelines.audit.inspection import describe_plan
+    from pipelines.conversion.convert import plan_conversion
+    from pipelines.conversion.estimate import estimate
+    from pipelines.conversion.resume import due_tasks
+    from pipelines.stream.manifest import planned_store
 
     with kept_copies():
         with progress("reading headers", "files") as report:
@@ -75,7 +75,7 @@ def plan(arguments: argparse.Namespace) -> int:
 def convert(arguments: argparse.Namespace) -> int:
     """Bring a store up to its source."""
     from jobs.reprocessing.presentation import show_report
-    from pipelines.convert import convert as run_conversion
+    from pipelines.conversion.convert import convert as run_conversion
 
     with progress("converting", "shards") as report:
         done = run_conversion(request(arguments), report, print)
@@ -89,9 +89,9 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Say what a store holds."""
     from jobs.reprocessing.figures import write_figures
     from jobs.reprocessing.presentation import show_store
-    from pipelines.inspection import inspect as describe
+    from pipelines.audit.inspection import inspect as describe
     from pipelines.storage.writable import refuse_unwritable
-    from pipelines.store import open_store
+    from pipelines.stores.store import open_store
 
     if arguments.plot:
         refuse_unwritable(arguments.plot, "plot")
@@ -111,7 +111,7 @@ def inspect(arguments: argparse.Namespace) -> int:
 def verify(arguments: argparse.Namespace) -> int:
     """Compare a store with its ledger; code 4 where something is wrong."""
     from jobs.reprocessing.presentation import show_verification
-    from pipelines.verification import verify as check
+    from pipelines.audit.verification import verify as check
 
     with progress("verifying", "objects") as report:
         found = check(arguments.store, arguments.source or None, report)
@@ -124,7 +124,7 @@ def verify(arguments: argparse.Namespace) -> int:
 def publish(arguments: argparse.Namespace) -> int:
     """Commit a store to its history."""
     from jobs.reprocessing.presentation import show_runs
-    from pipelines.snapshots import publish as commit
+    from pipelines.stores.history import publish as commit
 
     with progress("publishing", "objects") as report:
         run, new = commit(arguments.store, arguments.icechunk, report)
@@ -137,7 +137,7 @@ def publish(arguments: argparse.Namespace) -> int:
 def runs(arguments: argparse.Namespace) -> int:
     """List a store's history."""
     from jobs.reprocessing.presentation import show_runs
-    from pipelines.snapshots import runs as commits
+    from pipelines.stores.history import runs as commits
 
     found = commits(arguments.icechunk)
     print(show_runs(found))
@@ -148,7 +148,7 @@ def runs(arguments: argparse.Namespace) -> int:
 
 def _windows(store: Store, arguments: argparse.Namespace) -> dict[str, Any] | None:
     """How many windows each split has, and the list of them, where they were asked for."""
-    from pipelines.manifest import window_counts, write_manifest
+    from pipelines.stream.manifest import window_counts, write_manifest
 
     spec = window(arguments)
     if spec is None:

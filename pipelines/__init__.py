@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.windows_dataset import read_windows
+    from pipelines.stream.window_dataset import read_windows
 
 __all__ = ["read_windows"]
 
@@ -18,6 +18,6 @@ def __getattr__(name: str) -> Any:
     # Importing the package stays quick: usage errors and --help load none of Ray or Zarr.
     if name not in __all__:
         raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
-    from pipelines import windows_dataset
+    from pipelines.stream import window_dataset
 
-    return getattr(windows_dataset, name)
+    return getattr(window_dataset, name)

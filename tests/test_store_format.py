@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import cf, documents, plan
-from pipelines.conversion_options import ConversionOptions
-from pipelines.convert import ConversionRequest
-from pipelines.ledger import ShardRecord
-from pipelines.statistics import MOMENTS
+from pipelines import cf
+from pipelines.conversion import metadata, plan
+from pipelines.conversion.convert import ConversionRequest
+from pipelines.conversion.options import ConversionOptions
 from pipelines.storage import lease
-from pipelines.store import open_store
+from pipelines.stores.ledger import ShardRecord
+from pipelines.stores.statistics import MOMENTS
+from pipelines.stores.store import open_store
 from tests.pages import DOCS, page_python
 from tests.pipelines.clip_archives import write_kth
 from tests.pipelines.radar_files import five_minutes, knmi_folder
@@ -238,7 +239,7 @@ def test_the_limits_are_those_of_the_code():
         plan.MAX_CHUNK_BYTES,
         plan.MAX_SHARD_FRAMES,
         plan.MAX_SHARD_BYTES,
-        documents.GROWING_CHUNK,
+        metadata.GROWING_CHUNK,
     ]
     text = " ".join(section("lease.json").split())
     assert f"every {lease.HEARTBEAT_SECONDS:g} s" in text

@@ -141,7 +141,7 @@ def test_the_python_of_the_readme_makes_a_model_and_loads_a_trained_one(quicksta
 def test_reprocessing_as_its_page_says(walk: Walk):
     walk.places = {
         **walk.places,
-        # From and to object storage: tests/pipelines/test_convert_object_storage.py.
+        # From and to object storage: tests/pipelines/conversion/test_convert_object_storage.py.
         "s3://bucket/raw": walk.places["FOLDER"],
         "s3://bucket/t2m.zarr": str(walk.folder / "bucket.zarr"),
     }

@@ -29,7 +29,7 @@ from jobs.training.options import (
 )
 from jobs.training.plan import make_plan
 from pipelines.storage import lease
-from pipelines.stream import Batch, WindowStream
+from pipelines.stream.window_stream import Batch, WindowStream
 from tests.conftest import ROOT
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 Kind = Literal["degrees", "kilometres", "cells"]
 _DEGREES = {"degrees_north", "degrees_east", "degree_north", "degree_east"}

@@ -27,13 +27,13 @@ from jobs.forecasts.scores import (
     PERSISTENCE,
     ChannelGroup,
 )
-from pipelines.climatology import Climatology
-from pipelines.normalisation import Normalisation
-from pipelines.stream import read_batches
-from pipelines.windows import WindowSpec
+from pipelines.inputs.climatology import Climatology
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stream.window_stream import read_batches
+from pipelines.stream.windows import WindowSpec
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 ENSEMBLE = "ensemble"
 FEWEST, MOST, BLOCKS = 64, 1024, 64

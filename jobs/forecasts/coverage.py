@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 Region = tuple[int, int, int, int]
 """first row, row after the last, first column, column after the last"""

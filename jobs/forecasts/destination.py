@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from jobs.forecasts.daily_sums import are_daily_sums
 from jobs.forecasts.score_table import COLUMNS
 from pipelines.errors import PlatformError, UsageError
-from pipelines.ledger import FOLDER
 from pipelines.storage import places, writable
+from pipelines.stores.ledger import FOLDER
 
 ROOT = "zarr.json"
 SYSTEM = "system"

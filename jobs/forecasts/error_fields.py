@@ -19,7 +19,7 @@ from pipelines.storage import places
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 
 def error_dataset(

@@ -25,14 +25,14 @@ from jobs.forecasts.intervals import draw, plan_bootstrap, refuse_resamples, wit
 from jobs.forecasts.matching import refuse_leak
 from jobs.forecasts.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
 from jobs.forecasts.scores import Bootstrap, Evaluation, Example, Grid, GroupScores
-from pipelines.climatology import Climatology
 from pipelines.errors import UsageError
-from pipelines.kept_climatology import kept_climatology
-from pipelines.normalisation import Normalisation
-from pipelines.windows import WindowSpec, lead_seconds, split_starts
+from pipelines.inputs.climatology import Climatology
+from pipelines.inputs.kept_climatology import kept_climatology
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stream.windows import WindowSpec, lead_seconds, split_starts
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 LOCAL_TIME = (
     "the times of this archive are those of the clocks there: read local time where it says UTC"

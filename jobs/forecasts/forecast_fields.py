@@ -15,10 +15,10 @@ import numpy as np
 from jobs.forecasts.forecast_store import Field
 from pipelines.cf import TIME, coordinate_attributes
 from pipelines.errors import UsageError
-from pipelines.windows import WindowSpec, lead_seconds
+from pipelines.stream.windows import WindowSpec, lead_seconds
 
 if TYPE_CHECKING:
-    from pipelines.store import Store, VariableInfo
+    from pipelines.stores.store import Store, VariableInfo
 
 INIT, LEAD, VALID = "init_time", "lead_time", "valid_time"
 _LIMITS = ("valid_range", "valid_min", "valid_max", "missing_value", "_FillValue")

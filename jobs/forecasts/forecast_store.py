@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import UsageError
-from pipelines.ledger import FOLDER
-from pipelines.shard import COMPRESSION
 from pipelines.storage import places
 from pipelines.storage.writable import sweep_partial
+from pipelines.stores.ledger import FOLDER
+from pipelines.stores.shards import COMPRESSION
 
 if TYPE_CHECKING:
     import zarr

@@ -17,8 +17,8 @@ from gmg_model.metrics import StreamingMetrics
 from gmg_model.metrics.streaming import Sums
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
-    from pipelines.windows import WindowSpec
+    from pipelines.stores.store import Store
+    from pipelines.stream.windows import WindowSpec
 
 MOST_UNITS = 365
 """Units of the bootstrap of an archive of clips: runs of neighbouring ones, so that memory does not

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.cf import AVAILABLE
 from pipelines.errors import PlatformError, SourceError, UsageError
-from pipelines.windows import WindowSpec
+from pipelines.stream.windows import WindowSpec
 
 _REASONS = str(AVAILABLE["flag_meanings"]).split()
 _TIME = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d)?)?Z?)?)?)?")
@@ -56,7 +56,7 @@ def choose_inits(
     Parameters
     ----------
     times, available, cadence:
-        Of the store, see :func:`pipelines.windows.window_starts`.
+        Of the store, see :func:`pipelines.stream.windows.window_starts`.
     period:
         First and last init time, both inclusive; ``2018-03`` as the last is the whole of March.
         None: the newest init time alone, and as left out those newer ones that gaps forbid.

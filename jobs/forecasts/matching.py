@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import StoreError, UsageError, nearest
-from pipelines.recipe import Recipe
-from pipelines.static_fields import differences
+from pipelines.inputs.static_fields import differences
+from pipelines.stores.recipe import Recipe
 from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 
 def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.forecasts.init_times import input_offsets
+from pipelines.conversion.newest import newest_frames
 from pipelines.errors import SourceError, StoreError
-from pipelines.newest import newest_frames
-from pipelines.recipe import Recipe
+from pipelines.stores.recipe import Recipe
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 
 def operational_store(

@@ -18,7 +18,7 @@ from jobs.forecasts.page_tables import units_of
 from jobs.forecasts.scores import MODEL, PERSISTENCE, Evaluation, Example, GroupScores
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 MAP_LEADS = 3
 MAP_CHANNELS = 2

@@ -25,15 +25,15 @@ from jobs.forecasts.trained import weights_checksum
 from jobs.training.run import versions
 from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
-from pipelines.frame_reader import FrameReader
-from pipelines.frames_checksum import frames_checksum
 from pipelines.storage import lease, writable
-from pipelines.windows import WindowSpec, lead_seconds
+from pipelines.stores.frames_checksum import frames_checksum
+from pipelines.stores.reader import FrameReader
+from pipelines.stream.windows import WindowSpec, lead_seconds
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
-    from pipelines.normalisation import Normalisation
-    from pipelines.store import Store
+    from pipelines.inputs.normalisation import Normalisation
+    from pipelines.stores.store import Store
 
 
 _FIRST_TIME = np.datetime64("0001-01-01", "s")

@@ -14,10 +14,10 @@ from jobs.forecasts.scores import ChannelGroup
 from jobs.forecasts.wording import shown_units
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import UsageError, nearest
-from pipelines.normalisation import POOLED_DIMS, Normalisation
+from pipelines.inputs.normalisation import POOLED_DIMS, Normalisation
 
 if TYPE_CHECKING:
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 REFLECTIVITY = "dbz"
 RAIN_RATE = ("mm/h", "mm h-1", "mm hr-1")

@@ -20,7 +20,7 @@ from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint
-    from pipelines.store import Store
+    from pipelines.stores.store import Store
 
 FILM_RANK = "median"
 """The example that is animated and that motion is drawn over."""

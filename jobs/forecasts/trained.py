@@ -11,8 +11,8 @@ from gmg_model.exported import FORM, RECORD, WEIGHTS, problem_of
 from jobs.training.checkpoints import Checkpoint, load_checkpoint
 from jobs.training.run import read_history, run_of
 from pipelines.errors import StoreError
-from pipelines.recipe import Recipe
 from pipelines.storage import places
+from pipelines.stores.recipe import Recipe
 
 _FORM = {
     **FORM,

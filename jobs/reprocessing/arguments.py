@@ -12,8 +12,8 @@ from pipelines.archives import ARCHIVES, archive_options
 from pipelines.errors import nearest
 
 if TYPE_CHECKING:
-    from pipelines.convert import ConversionRequest
-    from pipelines.windows import WindowSpec
+    from pipelines.conversion.convert import ConversionRequest
+    from pipelines.stream.windows import WindowSpec
 
 _REQUIRED = ("archive", "source", "store", "icechunk")
 _POSITIVE = ("workers", "chunk_frames", "shard_frames")
@@ -167,7 +167,7 @@ def _add_windows(verb: argparse.ArgumentParser) -> None:
 
 def window(arguments: argparse.Namespace) -> WindowSpec | None:
     """The window that ``plan`` or ``inspect`` was asked for, if any."""
-    from pipelines.windows import WindowSpec
+    from pipelines.stream.windows import WindowSpec
 
     if arguments.input_frames is None:
         return None
@@ -201,10 +201,10 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
 
 def request(arguments: argparse.Namespace) -> ConversionRequest:
     """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
-    from pipelines.conversion_options import ConversionOptions
-    from pipelines.convert import ConversionRequest
-    from pipelines.regrid import CoarseGrid
-    from pipelines.static_tasks import parse_static
+    from pipelines.conversion.convert import ConversionRequest
+    from pipelines.conversion.options import ConversionOptions
+    from pipelines.conversion.regrid import CoarseGrid
+    from pipelines.conversion.static_plan import parse_static
     from pipelines.storage.retry import STORAGE_WAIT_SECONDS
     from pipelines.timeline.splits import read_splits_file
 

@@ -16,10 +16,10 @@ from jobs.drawing.axes import grid_axes
 from jobs.drawing.palettes import EVEN, MISSING, palette_of
 from jobs.drawing.style import STYLE
 from jobs.reprocessing.static_figures import draw_static
+from pipelines.audit.sample import FrameSample, sample_frames, timeline
 from pipelines.errors import StoreError
 from pipelines.storage import places
-from pipelines.store import Store
-from pipelines.store_sample import FrameSample, sample_frames, timeline
+from pipelines.stores.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

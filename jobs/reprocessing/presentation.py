@@ -10,9 +10,9 @@ import numpy as np
 from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
-    from pipelines.convert import ConversionReport
-    from pipelines.snapshots import Run
-    from pipelines.verification import Verification
+    from pipelines.audit.verification import Verification
+    from pipelines.conversion.convert import ConversionReport
+    from pipelines.stores.history import Run
 
 _SHOWN_GAPS = 8
 _SHOWN_PROBLEMS = 40

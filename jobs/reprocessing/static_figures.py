@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from jobs.drawing.axes import grid_axes
 from jobs.drawing.palettes import EVEN
-from pipelines.static_fields import read_field
-from pipelines.store import Store
+from pipelines.inputs.static_fields import read_field
+from pipelines.stores.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import StoreError
-from pipelines.normalisation import Normalisation
-from pipelines.recipe import Recipe
+from pipelines.inputs.normalisation import Normalisation
 from pipelines.storage import places
-from pipelines.windows import WindowSpec
+from pipelines.stores.recipe import Recipe
+from pipelines.stream.windows import WindowSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pipelines.static_fields import StaticFields
+    from pipelines.inputs.static_fields import StaticFields
 
 FORMAT = 1
 RECORD = "checkpoint.json"

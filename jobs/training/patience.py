@@ -15,7 +15,7 @@ from fsspec.spec import AbstractFileSystem
 from pipelines.storage.retry import Patience
 
 if TYPE_CHECKING:
-    from pipelines.stream import Batch, WindowStream
+    from pipelines.stream.window_stream import Batch, WindowStream
 
 
 def patient_epoch(

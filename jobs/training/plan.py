@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.training.options import TrainOptions
-from pipelines.augmentation import Augmentation
 from pipelines.errors import StoreError, UsageError, nearest
-from pipelines.normalisation import Normalisation
-from pipelines.normals import with_normals
-from pipelines.order import OrderConfig
-from pipelines.recipe import Recipe
-from pipelines.static_fields import StaticFields, differences, static_fields
-from pipelines.store import Store, open_store
-from pipelines.windows import WindowSpec, split_starts
+from pipelines.inputs.augmentation import Augmentation
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.inputs.normals import with_normals
+from pipelines.inputs.static_fields import StaticFields, differences, static_fields
+from pipelines.stores.recipe import Recipe
+from pipelines.stores.store import Store, open_store
+from pipelines.stream.order import OrderConfig
+from pipelines.stream.windows import WindowSpec, split_starts
 
 if TYPE_CHECKING:
     from jobs.training.checkpoints import Checkpoint

@@ -21,9 +21,9 @@ from typing import Any
 from jobs.training.checkpoints import PREFIX
 from jobs.training.options import TrainOptions
 from pipelines.errors import UsageError
-from pipelines.ledger import FOLDER as LEASE_FOLDER
 from pipelines.storage import places
 from pipelines.storage.writable import refuse_unwritable
+from pipelines.stores.ledger import FOLDER as LEASE_FOLDER
 
 RECORD = "run.json"
 HISTORY = "history"

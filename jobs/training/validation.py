@@ -14,7 +14,7 @@ from gmg_model.ensembles import window_keys
 from gmg_model.training import Optimisation
 from jobs.training.plan import TrainingPlan
 from pipelines.storage.retry import Patience
-from pipelines.stream import read_batches
+from pipelines.stream.window_stream import read_batches
 
 
 @dataclass(frozen=True)

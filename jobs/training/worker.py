@@ -38,9 +38,9 @@ from jobs.training.patience import patient_epoch
 from jobs.training.plan import TrainingPlan, check_fingerprint, make_plan
 from jobs.training.upload import Uploads
 from jobs.training.validation import Selection, losses_by_batch
-from pipelines.order import rank_lanes
 from pipelines.storage.retry import Patience
-from pipelines.stream import Batch, WindowStream
+from pipelines.stream.order import rank_lanes
+from pipelines.stream.window_stream import Batch, WindowStream
 
 FLUSH_STEPS = 10
 """Steps between two looks at the losses, so that a GPU is not waited for at every step."""

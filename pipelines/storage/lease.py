@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import BusyError, PlatformError, UsageError
-from pipelines.ledger import FOLDER
 from pipelines.storage import places
 from pipelines.storage.retry import Patience, waiting
+from pipelines.stores.ledger import FOLDER
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0

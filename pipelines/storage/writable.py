@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Iterable
 
 from pipelines.errors import UsageError
-from pipelines.ledger import FOLDER
 from pipelines.storage import places
+from pipelines.stores.ledger import FOLDER
 
 
 def check_store_folder(store: str) -> None:

@@ -71,9 +71,9 @@ class Bench:
     """A store, a checkpoint of an untrained model, and the sides that are timed."""
 
     def __init__(self, folder: Path, windows: int, batch: int, hidden: int):
-        from pipelines.normalisation import Normalisation
-        from pipelines.store import open_store
-        from pipelines.windows import WindowSpec, split_starts
+        from pipelines.inputs.normalisation import Normalisation
+        from pipelines.stores.store import open_store
+        from pipelines.stream.windows import WindowSpec, split_starts
 
         self.folder, self.batch = folder, batch
         self.store = open_store(str(folder / "store.zarr"))
@@ -91,7 +91,7 @@ class Bench:
         """As ``evaluate`` makes it."""
         from jobs.forecasts.blocks import Scorer
         from jobs.forecasts.protocols import Selection, channel_groups
-        from pipelines.climatology import climatology
+        from pipelines.inputs.climatology import climatology
 
         constants = self.checkpoint.normalisation
         groups = channel_groups(self.store, ("t2m",))
@@ -180,7 +180,7 @@ def elsewhere(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
 def make_store(folder: Path) -> None:
     """A synthetic year."""
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.convert import ConversionRequest, convert
+    from pipelines.conversion.convert import ConversionRequest, convert
 
     write_weatherbench(folder / "archive", [2014])
     uri = str(folder / "store.zarr")
@@ -219,8 +219,8 @@ def write_checkpoint(
 
 def first_forecast(folder: Path, repeats: int) -> dict[str, float]:
     """Medians of the parts: export, import, load, forecast, and a whole process from its start."""
-    from pipelines.normalisation import Normalisation
-    from pipelines.windows import WindowSpec
+    from pipelines.inputs.normalisation import Normalisation
+    from pipelines.stream.windows import WindowSpec
 
     run = folder / "default-run"
     constants = Normalisation("minmax", ("image",), (0.0,), (1.0,))
@@ -254,9 +254,9 @@ def peak_of_scoring(folder: Path, windows: int) -> None:
     """Print the peak memory of an evaluation with persistence for a model."""
     from jobs.forecasts.baselines import persistence
     from jobs.forecasts.evaluation import evaluate
-    from pipelines.normalisation import Normalisation
-    from pipelines.store import open_store
-    from pipelines.windows import WindowSpec
+    from pipelines.inputs.normalisation import Normalisation
+    from pipelines.stores.store import open_store
+    from pipelines.stream.windows import WindowSpec
 
     store = open_store(str(folder / "store.zarr"))
     evaluate(

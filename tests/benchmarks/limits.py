@@ -21,7 +21,7 @@ def each_shard(source: Path, store: Path, *, write: bool, part: int = 0, of: int
     """Read and compress every shard, or every one of a share, and write it if asked."""
     import netCDF4
 
-    from pipelines.shard import ShardEncoder
+    from pipelines.stores.shards import ShardEncoder
 
     store.mkdir(parents=True, exist_ok=True)
     number = 0
@@ -108,7 +108,7 @@ def main() -> None:
     """One process of the limit on all cores."""
     import netCDF4  # noqa: F401
 
-    from pipelines.shard import ShardEncoder
+    from pipelines.stores.shards import ShardEncoder
 
     ShardEncoder((HEIGHT, WIDTH), CHUNK, SHARD)  # imports what encoding needs
     source, part, of = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -52,11 +52,11 @@ def convert(source: Path, store: Path, gigabytes: float) -> dict[str, int]:
 
 def stream(source: Path, store: Path, gigabytes: float) -> dict[str, int]:
     """Draw as many batches from a small store as from a large one."""
-    from pipelines.normalisation import Normalisation
-    from pipelines.order import OrderConfig
-    from pipelines.store import open_store
-    from pipelines.stream import WindowStream
-    from pipelines.windows import WindowSpec, window_starts
+    from pipelines.inputs.normalisation import Normalisation
+    from pipelines.stores.store import open_store
+    from pipelines.stream.order import OrderConfig
+    from pipelines.stream.window_stream import WindowStream
+    from pipelines.stream.windows import WindowSpec, window_starts
 
     opened, spec = open_store(str(store)), WindowSpec(12, 12)
     starts = window_starts(opened.times, opened.available, opened.cadence, spec)

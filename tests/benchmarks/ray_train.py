@@ -50,7 +50,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     import jobs.training.worker as training
     from jobs.training.job import train
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.convert import ConversionRequest, convert
+    from pipelines.conversion.convert import ConversionRequest, convert
 
     figures = folder / "figures.json"
     os.environ[SETTINGS] = json.dumps([options.rounds, options.steps, str(figures)])

@@ -145,11 +145,11 @@ class Sides:
 
     def stream(self, place: str, epochs: int) -> Callable[[], Run]:
         """Draw every batch of some epochs; seconds are those of a thousand windows."""
-        from pipelines.normalisation import Normalisation
-        from pipelines.order import OrderConfig
-        from pipelines.store import open_store
-        from pipelines.stream import WindowStream
-        from pipelines.windows import WindowSpec, window_starts
+        from pipelines.inputs.normalisation import Normalisation
+        from pipelines.stores.store import open_store
+        from pipelines.stream.order import OrderConfig
+        from pipelines.stream.window_stream import WindowStream
+        from pipelines.stream.windows import WindowSpec, window_starts
 
         store, spec = open_store(place), WindowSpec(12, 12)
         starts = window_starts(store.times, store.available, store.cadence, spec)

@@ -82,7 +82,7 @@ def main() -> None:
 def made_store(folder: Path, years: int) -> str:
     """Write and convert a synthetic archive."""
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.convert import ConversionRequest, convert
+    from pipelines.conversion.convert import ConversionRequest, convert
 
     write_weatherbench(folder / "archive", range(2010, 2010 + years))
     store = str(folder / "t2m.zarr")
@@ -94,12 +94,12 @@ class Sides:
     """The loaders that are compared; each returns windows a second of one run."""
 
     def __init__(self, uri: str, epochs: int, peer_seconds: float, folder: Path):
-        from pipelines.normalisation import Normalisation
-        from pipelines.order import OrderConfig
-        from pipelines.store import open_store
-        from pipelines.stream import WindowStream
-        from pipelines.transport_ray import SlabDataConfig, SlabPlan
-        from pipelines.windows import WindowSpec, window_starts
+        from pipelines.inputs.normalisation import Normalisation
+        from pipelines.stores.store import open_store
+        from pipelines.stream.order import OrderConfig
+        from pipelines.stream.ray_transport import SlabDataConfig, SlabPlan
+        from pipelines.stream.window_stream import WindowStream
+        from pipelines.stream.windows import WindowSpec, window_starts
 
         self.store, self.epochs, self.peer_seconds = open_store(uri), epochs, peer_seconds
         self.folder = folder
@@ -202,7 +202,7 @@ class Sides:
 
     def slabs(self) -> int:
         """Slabs that the windows of a whole batch come from, at the poorest step of an epoch."""
-        from pipelines.order import slab_frames
+        from pipelines.stream.order import slab_frames
 
         order = self.direct.order(0)
         frames = slab_frames(order.config, order.layout, len(self.starts))
@@ -211,7 +211,7 @@ class Sides:
         return min(len(np.unique(step)) for step in (starts // frames).T)
 
     def _compare(self, starts: np.ndarray, frames_btchw: np.ndarray) -> None:
-        from pipelines.stream import read_batches
+        from pipelines.stream.window_stream import read_batches
 
         names = tuple(self.store.variables)
         [(_, expected)] = read_batches(self.store, names, self.spec, starts, len(starts))
@@ -284,7 +284,7 @@ class RandomWindows:
         import torch
         import zarr
 
-        from pipelines.store import open_store
+        from pipelines.stores.store import open_store
 
         if self.array is None:
             with zarr.config.set({"codec_pipeline.path": self.path}):

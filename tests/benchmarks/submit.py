@@ -67,7 +67,7 @@ def convert_archive(folder: Path) -> str:
     script = (
         "import sys; from pathlib import Path; "
         "from pipelines.archives.synthetic import write_weatherbench; "
-        "from pipelines.convert import ConversionRequest, convert; "
+        "from pipelines.conversion.convert import ConversionRequest, convert; "
         "write_weatherbench(Path(sys.argv[1]), [2014]); "
         "convert(ConversionRequest('weatherbench', sys.argv[1], sys.argv[2]))"
     )

@@ -87,12 +87,12 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
 def make_stream(folder: Path, batch: int) -> Any:
     """A stream over the train windows of two synthetic years."""
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.convert import ConversionRequest, convert
-    from pipelines.normalisation import Normalisation
-    from pipelines.order import OrderConfig
-    from pipelines.store import open_store
-    from pipelines.stream import WindowStream
-    from pipelines.windows import WindowSpec, split_starts
+    from pipelines.conversion.convert import ConversionRequest, convert
+    from pipelines.inputs.normalisation import Normalisation
+    from pipelines.stores.store import open_store
+    from pipelines.stream.order import OrderConfig
+    from pipelines.stream.window_stream import WindowStream
+    from pipelines.stream.windows import WindowSpec, split_starts
 
     write_weatherbench(folder / "archive", [2014])
     uri = str(folder / "store.zarr")

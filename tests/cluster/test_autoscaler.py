@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from jobs.training.options import TrainOptions
-from pipelines.store import open_store
+from pipelines.stores.store import open_store
 from tests.archives_made_here import write_traffic
 from tests.infra.test_ray_cluster import check
 from tests.ray_head import Head, finished, ray_head

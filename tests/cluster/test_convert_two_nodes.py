@@ -13,9 +13,9 @@ import pytest
 
 from pipelines.archives.sources.cache import kept_copies
 from pipelines.cluster.session import on_other_nodes
-from pipelines.convert import ConversionRequest, convert
-from pipelines.plan import ConversionOptions
-from pipelines.store import open_store
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
+from pipelines.stores.store import open_store
 from tests import shared_ray
 from tests.pipelines.archives.test_zips import zipped
 from tests.pipelines.small_archives import fields, hourly, write_days

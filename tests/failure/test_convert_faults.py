@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.convert import ConversionRequest, convert
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import SourceError
-from pipelines.plan import ConversionOptions
 from tests.barrier import Barrier, barrier
+from tests.pipelines.conversion.test_convert import content
 from tests.pipelines.small_archives import hourly, write_days, write_netcdf
-from tests.pipelines.test_convert import content
 from tests.training_runs import ROOT, job
 
 __all__ = ["barrier"]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.convert import ConversionRequest, convert
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import SourceError
-from pipelines.plan import ConversionOptions
 from tests.barrier import Barrier, barrier
 from tests.conftest import ROOT
 from tests.pipelines.clip_archives import write_digits
+from tests.pipelines.conversion.test_convert import content
 from tests.pipelines.small_archives import hourly, write_netcdf
-from tests.pipelines.test_convert import content
 from tests.processes import Family
 
 __all__ = ["barrier"]

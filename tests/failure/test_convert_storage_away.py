@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.convert import ConversionRequest, convert
+from pipelines.audit.verification import verify
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import BusyError, StorageError
-from pipelines.frame_reader import FrameReader
-from pipelines.normalisation import Normalisation
-from pipelines.order import OrderConfig
-from pipelines.plan import ConversionOptions
-from pipelines.store import Store, open_store
-from pipelines.stream import DirectTransport, WindowStream
-from pipelines.verification import verify
-from pipelines.windows import WindowSpec, split_starts
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stores.reader import FrameReader
+from pipelines.stores.store import Store, open_store
+from pipelines.stream.order import OrderConfig
+from pipelines.stream.window_stream import DirectTransport, WindowStream
+from pipelines.stream.windows import WindowSpec, split_starts
 from tests.failing_relay import FailingRelay
 from tests.object_storage import S3Server, bucket, in_environment, s3_server
+from tests.pipelines.conversion.test_convert_object_storage import objects
 from tests.pipelines.small_archives import write_days
-from tests.pipelines.test_convert_object_storage import objects
 
 __all__ = ["s3_server"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.object_storage import S3Server, s3_server, upload
+from tests.pipelines.conversion.test_convert_object_storage import objects
 from tests.pipelines.small_archives import write_days
-from tests.pipelines.test_convert_object_storage import objects
 from tests.training_runs import job
 
 __all__ = ["s3_server"]

@@ -16,7 +16,7 @@ from pipelines.archives.sources.files import find_files
 from pipelines.errors import BusyError, SourceError, UsageError
 from pipelines.storage import lease, places
 from pipelines.storage.writable import refuse_unwritable
-from pipelines.store import open_store
+from pipelines.stores.store import open_store
 from tests import latency_proxy
 from tests.latency_proxy import LatencyProxy
 from tests.moto_server import moto

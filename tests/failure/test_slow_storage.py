@@ -9,21 +9,21 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from pipelines.convert import ConversionRequest, convert
-from pipelines.normalisation import Normalisation
-from pipelines.order import OrderConfig
-from pipelines.plan import ConversionOptions
+from pipelines.audit.verification import verify
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
+from pipelines.inputs.normalisation import Normalisation
 from pipelines.storage import lease
-from pipelines.store import open_store
-from pipelines.stream import WindowStream
-from pipelines.verification import verify
-from pipelines.windows import WindowSpec, split_starts
+from pipelines.stores.store import open_store
+from pipelines.stream.order import OrderConfig
+from pipelines.stream.window_stream import WindowStream
+from pipelines.stream.windows import WindowSpec, split_starts
 from tests import shared_ray
 from tests.latency_proxy import LatencyProxy
 from tests.moto_server import moto
 from tests.object_storage import S3Server, bucket, in_environment, s3_server
+from tests.pipelines.conversion.test_convert_object_storage import objects
 from tests.pipelines.small_archives import write_days
-from tests.pipelines.test_convert_object_storage import objects
 
 __all__ = ["moto", "s3_server"]
 

@@ -17,13 +17,13 @@ from jobs.training.job import train
 from jobs.training.options import CheckpointOptions, TrainOptions
 from jobs.training.patience import patient_epoch
 from jobs.training.plan import make_plan
-from pipelines.batches import Load
 from pipelines.errors import PlatformError, UsageError
-from pipelines.frame_reader import FrameReader
-from pipelines.order import Pool
 from pipelines.storage import lease
 from pipelines.storage.retry import Patience, passes
-from pipelines.stream import DirectTransport, Transport, WindowStream
+from pipelines.stores.reader import FrameReader
+from pipelines.stream.batches import Load
+from pipelines.stream.order import Pool
+from pipelines.stream.window_stream import DirectTransport, Transport, WindowStream
 from tests.barrier import Barrier, barrier
 from tests.failing_relay import FailingRelay
 from tests.object_storage import S3Server, bucket, in_environment, s3_server, upload

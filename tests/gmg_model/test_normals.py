@@ -10,7 +10,7 @@ import pytest
 
 from gmg_model.errors import ConfigurationError
 from gmg_model.normals import Normals, moments
-from pipelines.climatology import Climatology, Cycle
+from pipelines.inputs.climatology import Climatology, Cycle
 
 DAYS: dict[Cycle, int] = {"day": 1, "week": 7, "year": 366}
 

@@ -27,8 +27,8 @@ from jobs.training import checkpoints
 from jobs.training.job import train
 from jobs.training.options import DataOptions, ModelOptions, TrainOptions
 from pipelines.errors import StoreError
-from pipelines.store import Store, open_store
-from pipelines.windows import split_starts
+from pipelines.stores.store import Store, open_store
+from pipelines.stream.windows import split_starts
 from tests.training_runs import job, small_options, write_untrained_run
 
 DATA = DataOptions(

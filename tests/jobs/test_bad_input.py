@@ -23,7 +23,7 @@ from jobs.export import export
 from jobs.training import checkpoints
 from jobs.training.options import TrainOptions
 from pipelines.storage import lease
-from pipelines.store import open_store
+from pipelines.stores.store import open_store
 from tests import shared_ray
 from tests.training_runs import small_options, write_config, write_untrained_run
 

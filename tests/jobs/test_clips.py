@@ -11,9 +11,9 @@ import pytest
 from jobs.training.job import train
 from jobs.training.options import DataOptions, ModelOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
-from pipelines.convert import ConversionRequest, convert
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import UsageError
-from pipelines.plan import ConversionOptions
 from tests.pipelines.clip_archives import write_digits, write_shanghai
 from tests.training_runs import job, losses, small_options, write_untrained_run
 

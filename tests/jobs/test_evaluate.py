@@ -15,7 +15,7 @@ from jobs.export import export
 from jobs.forecasts.trained import load_trained, selection_notes
 from jobs.training import checkpoints
 from pipelines.errors import UsageError
-from pipelines.store import open_store
+from pipelines.stores.store import open_store
 from tests.training_runs import ROOT, job, small_options, write_untrained_run
 
 

@@ -19,7 +19,7 @@ from jobs.export import export
 from jobs.forecasts.model_forecast import forecast_with
 from jobs.training.checkpoints import Checkpoint
 from pipelines.errors import StoreError, UsageError
-from pipelines.store import open_store
+from pipelines.stores.store import open_store
 from tests.training_runs import job, small_options, write_untrained_run
 
 # Imports of what gmg_model must do without fail; so does anything of this project beside it.

@@ -15,7 +15,7 @@ import yaml
 from jobs.training.options import ModelOptions, TrainOptions, parse
 from jobs.training.plan import TrainingPlan
 from pipelines.errors import UsageError
-from pipelines.windows import WindowSpec
+from pipelines.stream.windows import WindowSpec
 from tests.conftest import ROOT
 
 REQUIRED = ["--store", "store.zarr", "--run", "run"]

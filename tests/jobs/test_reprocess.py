@@ -12,9 +12,9 @@ import pytest
 import xarray as xr
 
 from jobs.reprocessing.presentation import show_store
-from pipelines.inspection import inspect as describe
-from pipelines.statistics import missing_moments, reduce_moments
-from pipelines.store import open_store
+from pipelines.audit.inspection import inspect as describe
+from pipelines.stores.statistics import missing_moments, reduce_moments
+from pipelines.stores.store import open_store
 from tests import training_runs
 from tests.conftest import ROOT
 from tests.pipelines.small_archives import write_days

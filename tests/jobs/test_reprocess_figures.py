@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 from jobs.reprocessing.figures import draw_histogram, draw_maps, draw_timeline, write_figures
-from pipelines.store import Store, open_store
-from pipelines.store_sample import sample_frames
+from pipelines.audit.sample import sample_frames
+from pipelines.stores.store import Store, open_store
 from tests.jobs.forecasts.stores import weather, write_store
 
 

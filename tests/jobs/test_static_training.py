@@ -27,11 +27,11 @@ from jobs.training.job import train
 from jobs.training.options import AugmentationOptions, DataOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
 from jobs.training.run_options import CheckpointOptions, ValidationOptions
-from pipelines.conversion_options import ConversionOptions
-from pipelines.convert import ConversionRequest, convert
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.options import ConversionOptions
 from pipelines.errors import StoreError, UsageError
-from pipelines.static_fields import static_fields
-from pipelines.store import open_store
+from pipelines.inputs.static_fields import static_fields
+from pipelines.stores.store import open_store
 from tests.training_runs import first_batch, losses, small_options
 
 FIELDS = ("roads", "height")

@@ -38,7 +38,7 @@ def test_the_last_checkpoint_forecasts_as_it_was_validated(finished_run: TrainOp
     import torch
 
     from gmg_model.losses import create_loss
-    from pipelines.stream import read_batches
+    from pipelines.stream.window_stream import read_batches
 
     plan = make_plan(finished_run)
     last = checkpoints.list_checkpoints(finished_run.run)[-1]

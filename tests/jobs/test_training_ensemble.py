@@ -14,7 +14,7 @@ from jobs.training.job import train
 from jobs.training.options import ModelOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
 from pipelines.errors import UsageError
-from pipelines.stream import read_batches
+from pipelines.stream.window_stream import read_batches
 from tests.training_runs import first_batch, losses, small_options
 
 SIZES = {"hidden": (8, 8), "patch_size": 2, "filter_size": 3, "attention_hidden": 4}

@@ -28,8 +28,8 @@ from jobs.training.options import (
 )
 from jobs.training.plan import make_plan
 from jobs.training.tracking import METRICS
-from pipelines.order import EpochOrder
-from pipelines.stream import WindowStream
+from pipelines.stream.order import EpochOrder
+from pipelines.stream.window_stream import WindowStream
 from tests import shared_ray
 from tests.barrier import Barrier, barrier
 from tests.training_runs import small_options, wait_until

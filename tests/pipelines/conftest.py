@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.store import Store, open_store
+from pipelines.stores.store import Store, open_store
 
 
 @pytest.fixture(scope="session")

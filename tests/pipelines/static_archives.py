@@ -9,12 +9,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pipelines.conversion_options import ConversionOptions
-from pipelines.convert import ConversionReport, ConversionRequest, convert, plan_conversion
-from pipelines.ledger import Ledger, ShardRecord
-from pipelines.resume import summarise
-from pipelines.shard_task import Destination, convert_shards, utc_now
-from pipelines.static_conversion import summary_of
+from pipelines.conversion.convert import (
+    ConversionReport,
+    ConversionRequest,
+    convert,
+    plan_conversion,
+)
+from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.resume import summarise
+from pipelines.conversion.shard_task import Destination, convert_shards, utc_now
+from pipelines.conversion.static_shards import summary_of
+from pipelines.stores.ledger import Ledger, ShardRecord
 
 LATITUDE, LONGITUDE = np.arange(-87.1875, 90, 5.625), np.arange(0, 360, 5.625)
 SHAPE = (32, 64)

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from jobs.drawing.axes import GridAxes, grid_axes, latitude, longitude
-from pipelines.store import Store, open_store
+from pipelines.stores.store import Store, open_store
 from tests.jobs.forecasts.stores import weather, write_store
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.training.checkpoints import Checkpoint
 from jobs.training.options import DataOptions
-from pipelines.store import Store
+from pipelines.stores.store import Store
 from tests.jobs.forecasts.stores import weather, write_store
 from tests.training_runs import small_options, write_untrained_run
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipelines.store import Store, open_store
+from pipelines.stores.store import Store, open_store
 
 HOURS = 24 * 30
 SPLITS = {

@@ -30,9 +30,9 @@ from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.pairs import pairs_of, read_sums
 from jobs.forecasts.published import TABLES, Published, published_scores
 from pipelines.errors import StoreError, UsageError
-from pipelines.normalisation import Normalisation
-from pipelines.store import Store
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stores.store import Store
+from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import weather, write_store
 from tests.training_runs import job
 

@@ -12,8 +12,8 @@ from gmg_model.metrics.detail import ring_power
 from jobs.forecasts.baselines import persistence
 from jobs.forecasts.coverage import largest_rectangle, observed_region
 from jobs.forecasts.evaluation import evaluate
-from pipelines.normalisation import Normalisation
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import write_store
 
 

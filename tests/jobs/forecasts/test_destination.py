@@ -17,8 +17,8 @@ from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.score_table import as_csv
 from jobs.forecasts.scores import Evaluation
 from pipelines.errors import UsageError
-from pipelines.normalisation import Normalisation
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stream.windows import WindowSpec
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from jobs.forecasts.baselines import persistence
 from jobs.forecasts.evaluation import evaluate, evenly_spaced
 from jobs.forecasts.model_forecast import forecast_with
 from jobs.forecasts.scores import Evaluation
-from pipelines.climatology import climatology
 from pipelines.errors import StoreError, UsageError
-from pipelines.normalisation import Normalisation
-from pipelines.store import Store
-from pipelines.windows import WindowSpec, split_starts
+from pipelines.inputs.climatology import climatology
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stores.store import Store
+from pipelines.stream.windows import WindowSpec, split_starts
 from tests.jobs.forecasts.stores import SPLITS, weather
 
 WINDOW = WindowSpec(4, 3)

@@ -18,9 +18,9 @@ from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.protocols import Selection
 from jobs.forecasts.scores import Evaluation
 from pipelines.errors import PlatformError, StoreError, UsageError
-from pipelines.normalisation import Normalisation
-from pipelines.store import Store
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stores.store import Store
+from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import weather, write_store
 
 WINDOW = WindowSpec(4, 3)

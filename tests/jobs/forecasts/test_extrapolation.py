@@ -9,8 +9,8 @@ import pytest
 
 from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.extrapolation import extrapolation
-from pipelines.normalisation import Normalisation
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import weather
 
 

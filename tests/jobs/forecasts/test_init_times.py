@@ -11,7 +11,7 @@ import pytest
 from jobs.forecasts.init_times import choose_inits
 from jobs.forecasts.prediction import predict
 from pipelines.errors import UsageError
-from pipelines.windows import WindowSpec
+from pipelines.stream.windows import WindowSpec
 
 HOURS = np.arange("2019-03-01T00", "2019-04-01T00", dtype="datetime64[h]").astype("datetime64[ns]")
 

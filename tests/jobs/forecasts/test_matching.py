@@ -11,9 +11,9 @@ import zarr
 from jobs.forecasts.matching import refuse_mismatch, refuse_selection
 from jobs.training.checkpoints import Checkpoint
 from pipelines.errors import StoreError
-from pipelines.normalisation import Normalisation
-from pipelines.recipe import Recipe
-from pipelines.store import Store, open_store
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stores.recipe import Recipe
+from pipelines.stores.store import Store, open_store
 from tests.jobs.forecasts.stores import weather
 
 

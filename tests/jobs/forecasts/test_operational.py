@@ -16,11 +16,11 @@ from jobs.forecasts.operational import operational_store
 from jobs.forecasts.trained import load_trained
 from jobs.training.checkpoints import Checkpoint
 from jobs.training.options import DataOptions
-from pipelines.conversion_options import ConversionOptions
-from pipelines.convert import ConversionRequest, convert
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.newest import newest_frames
+from pipelines.conversion.options import ConversionOptions
 from pipelines.errors import SourceError, StoreError, UsageError
-from pipelines.newest import newest_frames
-from pipelines.store import Store, open_store
+from pipelines.stores.store import Store, open_store
 from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.radar_files import (
     KILOMETRES,

@@ -13,8 +13,8 @@ from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.forecast_store import ForecastStore
 from jobs.forecasts.model_forecast import TrainedForecast
 from jobs.forecasts.overlap import ahead
-from pipelines.normalisation import Normalisation
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stream.windows import WindowSpec
 from tests.training_runs import small_options, write_untrained_run
 
 LONG_SECONDS = 120

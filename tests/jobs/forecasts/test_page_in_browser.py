@@ -16,8 +16,8 @@ from PIL import Image
 from jobs.forecasts.baselines import persistence
 from jobs.forecasts.evaluation import evaluate
 from jobs.forecasts.report import Provenance, render
-from pipelines.normalisation import Normalisation
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import write_store
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

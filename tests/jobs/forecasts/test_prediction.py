@@ -30,7 +30,7 @@ from jobs.forecasts.trained import load_trained
 from jobs.training.checkpoints import Checkpoint
 from jobs.training.options import DataOptions
 from pipelines.errors import StoreError, UsageError
-from pipelines.store import Store, open_store
+from pipelines.stores.store import Store, open_store
 from pipelines.timeline.clips import Clips
 from tests.jobs.forecasts.stores import HOURS, weather
 from tests.processes import Family

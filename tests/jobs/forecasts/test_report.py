@@ -24,9 +24,9 @@ from jobs.forecasts.page_tables import score_tables
 from jobs.forecasts.report import Provenance, contents, fill, render, write_report
 from jobs.forecasts.scores import Evaluation
 from jobs.forecasts.wording import column, number, summary, verdict
-from pipelines.normalisation import Normalisation
-from pipelines.store import Store
-from pipelines.windows import WindowSpec
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stores.store import Store
+from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import weather, write_store
 
 

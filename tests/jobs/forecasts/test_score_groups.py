@@ -22,9 +22,9 @@ from jobs.forecasts.protocols import Selection
 from jobs.forecasts.score_table import COLUMNS, as_csv
 from jobs.forecasts.scores import Evaluation
 from pipelines.errors import UsageError
-from pipelines.normalisation import Normalisation
-from pipelines.store import Store, open_store
-from pipelines.windows import WindowSpec, split_starts
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.stores.store import Store, open_store
+from pipelines.stream.windows import WindowSpec, split_starts
 from tests.jobs.forecasts.stores import weather, write_store
 
 WINDOW = WindowSpec(4, 3)

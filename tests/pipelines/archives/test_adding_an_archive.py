@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import archives
 from pipelines.archives.sources.files import reading
-from pipelines.convert import ConversionRequest, plan_conversion
+from pipelines.conversion.convert import ConversionRequest, plan_conversion
 from pipelines.errors import SourceError
 from tests.conftest import ROOT
 from tests.pages import DOCS, page_python

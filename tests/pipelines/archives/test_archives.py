@@ -17,8 +17,8 @@ from pipelines.archives.series.archive import index_archive
 from pipelines.archives.series.taxibj import TrafficOptions
 from pipelines.archives.sources.files import reading
 from pipelines.archives.time_axis import iso
+from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError, UsageError
-from pipelines.plan import ConversionOptions, make_plan
 from tests.pipelines.small_archives import (
     fields,
     hourly,

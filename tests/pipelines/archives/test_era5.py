@@ -13,8 +13,8 @@ from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.series.archive import Archive, index_archive
 from pipelines.archives.sources.files import reading
 from pipelines.archives.time_axis import iso
+from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError
-from pipelines.plan import ConversionOptions, make_plan
 from tests.pipelines.archives.test_zips import zipped
 from tests.pipelines.era5_files import (
     accumulated,

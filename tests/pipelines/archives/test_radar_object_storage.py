@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.convert import ConversionReport, ConversionRequest, convert
-from pipelines.plan import ConversionOptions
-from pipelines.store import open_store
+from pipelines.conversion.convert import ConversionReport, ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
+from pipelines.stores.store import open_store
 from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.radar_files import five_minutes, knmi_folder, stamp, write_meteonet
 

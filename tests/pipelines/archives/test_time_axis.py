@@ -9,9 +9,9 @@ import pytest
 
 from pipelines.archives import time_axis
 from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
-from pipelines.conversion_options import ConversionOptions
+from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.plan import make_plan
 from pipelines.errors import SourceError
-from pipelines.plan import make_plan
 
 FILE = SourceFile("/archive/a.nc", 100, "e")
 

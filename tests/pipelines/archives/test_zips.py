@@ -13,10 +13,10 @@ from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.series.archive import Archive, index_archive
 from pipelines.archives.sources.files import find_files, reading
 from pipelines.archives.sources.zips import place_of
+from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError
-from pipelines.manifest import planned_store, window_counts
-from pipelines.plan import ConversionOptions, make_plan
-from pipelines.windows import WindowSpec
+from pipelines.stream.manifest import planned_store, window_counts
+from pipelines.stream.windows import WindowSpec
 from tests.pipelines.small_archives import fields, hourly, write_days, write_netcdf, year_name
 
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.convert import ConversionRequest, convert
+from pipelines.audit.inspection import inspect
+from pipelines.audit.verification import verify
+from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import UsageError
-from pipelines.inspection import inspect
-from pipelines.normalisation import Normalisation
-from pipelines.order import OrderConfig
-from pipelines.plan import ConversionOptions
+from pipelines.inputs.normalisation import Normalisation
 from pipelines.storage import places
 from pipelines.storage.retry import is_refusal, passes
-from pipelines.store import Store, open_store
-from pipelines.stream import WindowStream
-from pipelines.verification import verify
-from pipelines.windows import WindowSpec, split_starts
+from pipelines.stores.store import Store, open_store
+from pipelines.stream.order import OrderConfig
+from pipelines.stream.window_stream import WindowStream
+from pipelines.stream.windows import WindowSpec, split_starts
 from tests.gcs_server import GoogleServer, gcs_server
 from tests.pipelines.small_archives import write_days
 

@@ -1,0 +1,103 @@
+"""Which windows a store, or a plan of one, gives: how many in each split, and where they start."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from pipelines.cf import MISSING_IN_SOURCE, OK
+from pipelines.conversion.plan import Plan
+from pipelines.errors import UsageError
+from pipelines.storage import places
+from pipelines.stores.store import Store
+from pipelines.stream.windows import Counting, WindowSpec, split_starts
+
+_ENDINGS = (".csv", ".json")
+
+
+def planned_store(plan: Plan, uri: str) -> Store:
+    """A plan as the store that it would make, but for values: frames that the source has are ok."""
+    flags = np.full(len(plan.times), OK, np.uint8)
+    for held in plan.held.values():
+        flags[~held] = MISSING_IN_SOURCE
+    step = plan.index.cadence_seconds if plan.index.clips is None else plan.index.clips.step
+    return Store(
+        uri=uri,
+        attributes={"splits": plan.splits_record(), "splits_embargo": plan.splits.embargo},
+        times=plan.times.astype("datetime64[s]").astype("datetime64[ns]"),
+        available=flags,
+        cadence=np.timedelta64(step, "s"),
+        variables={},
+        coordinates={},
+        clips=plan.index.clips,
+    )
+
+
+def window_counts(store: Store, spec: WindowSpec, counting: Counting = "every") -> dict[str, int]:
+    """Windows of each split; 0 where none fits."""
+    return {split: len(starts) for split, starts in _starts(store, spec, counting).items()}
+
+
+def write_manifest(
+    store: Store, spec: WindowSpec, target: str, counting: Counting = "every"
+) -> dict[str, int]:
+    """List every window of every split in a CSV or JSON file; returns how many there are of each.
+
+    A line has the split, the first frame (an index along the store's frames), and what the first
+    frame, the last input frame and the last frame are: their times, or clips and frames.
+
+    Raises
+    ------
+    UsageError
+        ``target`` ends in neither ``.csv`` nor ``.json``.
+    """
+    ending = target[target.rfind(".") :].lower()
+    if ending not in _ENDINGS:
+        raise UsageError(
+            f"a manifest is a file ending in {' or '.join(_ENDINGS)}",
+            where=target,
+            remedy=f"name it for example {target}.csv",
+        )
+    starts = _starts(store, spec, counting)
+    rows = [
+        {
+            "split": split,
+            "start": int(start),
+            "first": store.label(int(start)),
+            "last_input": store.label(int(start) + (spec.input_frames - 1) * spec.stride),
+            "last": store.label(int(start) + spec.span - 1),
+        }
+        for split, found in starts.items()
+        for start in found
+    ]
+    places.write_bytes(target, _as_csv(rows) if ending == ".csv" else _as_json(store, spec, rows))
+    return {split: len(found) for split, found in starts.items()}
+
+
+def _starts(store: Store, spec: WindowSpec, counting: Counting) -> dict[str, np.ndarray]:
+    starts = {}
+    for split in store.splits:
+        try:
+            starts[split] = split_starts(store, split, spec, counting)
+        except UsageError:
+            starts[split] = np.empty(0, np.int64)
+    return starts
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    names: list[str] = ["split", "start", "first", "last_input", "last"]
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _as_json(store: Store, spec: WindowSpec, rows: list[dict[str, Any]]) -> bytes:
+    window = {name: getattr(spec, name) for name in ("input_frames", "horizon", "stride")}
+    record = {"store": store.uri, "statistics_fingerprint": store.fingerprint, "window": window}
+    return json.dumps(record | {"windows": rows}, indent=1).encode()

@@ -1,0 +1,108 @@
+"""The windows of a store as an ordinary Ray dataset, for pipelines of one's own.
+
+Each row is a window, so that overlapping frames are in memory as often as windows hold them.
+Training streams slabs and cuts windows at the consumer instead (:mod:`pipelines.stream.window_stream`); this is
+for maps over windows: features, scores, exports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.errors import UsageError
+from pipelines.stores.store import Store, open_store
+from pipelines.stream.window_stream import read_batches
+from pipelines.stream.windows import WindowSpec, split_starts
+
+if TYPE_CHECKING:
+    import ray.data
+
+    from pipelines.inputs.normalisation import Normalisation
+
+BLOCK_BYTES = 32 * 2**20
+
+
+def read_windows(
+    store: Store | str,
+    variables: Sequence[str] | None = None,
+    *,
+    input_frames: int = 12,
+    horizon: int = 12,
+    stride: int = 1,
+    split: str = "train",
+    normalisation: Normalisation | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> ray.data.Dataset:
+    """The windows of a split, in order of time where the dataset preserves order.
+
+    Parameters
+    ----------
+    store:
+        A store or its URI.
+    variables:
+        In channel order; None: all of the store.
+    input_frames, horizon, stride:
+        As in `WindowSpec`.
+    normalisation:
+        Of the values, as a model is given them. None: physical units, NaN kept.
+    block_bytes:
+        Bytes of windows that one task makes, about.
+
+    Returns
+    -------
+    Dataset
+        Rows ``frames`` (T, C, H, W) float32, ``time`` of the first frame (datetime64[ns]) and
+        ``start``, its index in the store. Where Ray is not running, Ray Data starts it.
+
+    Raises
+    ------
+    StoreError
+        The store is incomplete.
+    UsageError
+        It lacks a variable or the split, or no window fits.
+
+    Examples
+    --------
+    >>> windows = read_windows("s3://bucket/t2m.zarr", split="test")  # doctest: +SKIP
+    >>> windows.map_batches(my_features).write_parquet("s3://bucket/f")  # doctest: +SKIP
+    """
+    import ray.data
+
+    if block_bytes < 1:
+        raise UsageError(f"block_bytes must be at least 1, not {block_bytes}")
+    opened = open_store(store) if isinstance(store, str) else store
+    names = tuple(variables or opened.variables)
+    spec = WindowSpec(input_frames, horizon, stride)
+    starts = split_starts(opened, split, spec)
+    channels = sum(len(opened.variable(name).channel_labels) for name in names)
+    window_bytes = 4 * spec.frames * channels * int(np.prod(opened.spatial_shape))
+    tasks = min(max(-(-len(starts) * window_bytes // block_bytes), 1), len(starts))
+    parts = np.array_split(starts, tasks)
+    dataset = ray.data.range(tasks, override_num_blocks=tasks)
+    cut = _Cut(opened, names, spec, tuple(parts), normalisation)
+    return dataset.map_batches(cut, batch_size=1, batch_format="numpy", zero_copy_batch=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """Number of a part -> its windows."""
+
+    store: Store
+    variables: tuple[str, ...]
+    spec: WindowSpec
+    parts: tuple[np.ndarray, ...]
+    normalisation: Normalisation | None
+
+    def __call__(self, row: Any) -> dict[str, np.ndarray]:
+        starts = self.parts[int(row["id"][0])]
+        [(_, frames_btchw)] = read_batches(
+            self.store, self.variables, self.spec, starts, len(starts)
+        )
+        if self.normalisation is not None:
+            times = self.store.times[self.spec.frames_of(starts)]
+            self.normalisation.inputs(frames_btchw, times, out=frames_btchw)
+        return {"frames": frames_btchw, "time": self.store.times[starts], "start": starts}

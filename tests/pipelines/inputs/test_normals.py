@@ -1,0 +1,205 @@
+"""Anomalies: the climatology of the train period off what models see, and on what they forecast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipelines.errors import UsageError
+from pipelines.inputs import normals
+from pipelines.inputs.climatology import climatology
+from pipelines.inputs.kept_climatology import kept_climatology
+from pipelines.inputs.normalisation import Normalisation
+from pipelines.inputs.normals import with_normals
+from pipelines.stores.store import Store
+from pipelines.stream.order import OrderConfig
+from pipelines.stream.window_dataset import read_windows
+from pipelines.stream.window_stream import WindowStream, read_batches
+from pipelines.stream.windows import WindowSpec, split_starts
+
+FRAMES, HEIGHT, WIDTH = 240, 4, 6
+TRAIN = ("2015-01-01", "2015-01-07T23")
+SPEC = WindowSpec(3, 2, stride=2)
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    """A course of the day that differs from pixel to pixel, weather, and one missing pixel."""
+    random = np.random.default_rng(5)
+    hour = 2 * np.pi * np.arange(FRAMES)[:, None, None] / 24 + random.random((HEIGHT, WIDTH))
+    fields = 280 + 9 * np.sin(hour) + random.normal(0, 1, (FRAMES, HEIGHT, WIDTH))
+    fields[200, 1, 2] = np.nan
+    return fields.astype("f4")
+
+
+@pytest.fixture(scope="module")
+def store(
+    tmp_path_factory: pytest.TempPathFactory, write_store: Callable[..., Store], values: np.ndarray
+) -> Store:
+    return write_store(
+        tmp_path_factory.mktemp("normals") / "store",
+        {"t2m": values},
+        splits={"train": TRAIN, "test": ("2015-01-08", "2015-01-10T23")},
+    )
+
+
+@pytest.fixture(scope="module")
+def constants(store: Store) -> Normalisation:
+    return Normalisation.from_store(store, ("t2m",), "standardise")
+
+
+@pytest.fixture(scope="module")
+def anomalies(store: Store, constants: Normalisation) -> Normalisation:
+    return with_normals(constants, store, ("t2m",))
+
+
+def usual_by_xarray(store: Store) -> np.ndarray:
+    """(FRAMES, H, W): the train period's mean of each frame's hour."""
+    t2m = store.dataset()["t2m"].astype("f8").load()
+    mean = t2m.sel(time=slice(*TRAIN)).groupby("time.hour").mean("time")
+    return mean.sel(hour=t2m["time.hour"]).transpose("time", ...).values
+
+
+def test_a_model_is_given_what_departs_from_the_mean_of_the_hour(
+    store: Store, values: np.ndarray, anomalies: Normalisation
+):
+    given = anomalies.inputs(values[:, None], store.times)
+    train = store.dataset()["t2m"].sel(time=slice(*TRAIN)).values
+    expected = (values - usual_by_xarray(store)) / train.std(dtype="f8")
+    known = ~np.isnan(values)
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(given[:, 0][known], expected[known], atol=5e-6)
+    # Most of what the constants alone leave is the course of the day.
+    assert given[known[:, None]].std() < 0.3
+
+
+def test_what_a_model_says_of_no_departure_is_the_climatology(
+    store: Store, anomalies: Normalisation
+):
+    valid = store.times[190:194].reshape(2, 1, 2)  # samples, members, lead times
+    nothing = np.zeros((2, 3, 2, 1, HEIGHT, WIDTH), np.float32)
+    forecast = anomalies.outputs(nothing, valid)
+    assert forecast.shape == nothing.shape
+    expected = usual_by_xarray(store)[190:194].reshape(2, 1, 2, 1, HEIGHT, WIDTH)
+    np.testing.assert_allclose(forecast, np.repeat(expected, 3, axis=1), rtol=1e-6)
+
+
+def test_outputs_give_back_what_inputs_were_and_the_usual_where_a_pixel_was_missing(
+    store: Store, values: np.ndarray, anomalies: Normalisation
+):
+    back = anomalies.outputs(anomalies.inputs(values[:, None], store.times), store.times)[:, 0]
+    known = ~np.isnan(values)
+    np.testing.assert_allclose(back[known], values[known], rtol=1e-6)
+    np.testing.assert_allclose(back[200, 1, 2], usual_by_xarray(store)[200, 1, 2], rtol=1e-6)
+
+
+def test_without_normals_times_are_not_read(values: np.ndarray, constants: Normalisation):
+    times = np.full(FRAMES, np.datetime64("NaT"))
+    given = constants.inputs(values[:, None], times)
+    np.testing.assert_array_equal(given, np.nan_to_num(constants.apply(values[:, None])))
+    np.testing.assert_array_equal(constants.outputs(given, times), constants.invert(given))
+    np.testing.assert_array_equal(constants.filled(values[:, None]), constants.invert(given))
+
+
+def test_streamed_batches_are_the_windows_less_the_normals_of_their_frames(
+    store: Store, anomalies: Normalisation
+):
+    starts = split_starts(store, "test", SPEC)
+    order = OrderConfig(global_batch=5, seed=1, slab_frames=16, pool_bytes=4000)
+    stream = WindowStream(store, ("t2m",), SPEC, starts, order, anomalies, range(5))
+    physical = {
+        int(start): frames_tchw
+        for batch, frames in read_batches(store, ("t2m",), SPEC, starts, 8)
+        for start, frames_tchw in zip(batch, frames, strict=True)
+    }
+    seen = 0
+    for batch in stream.epoch(0):
+        for start, frames_tchw in zip(batch.starts.tolist(), batch.frames_btchw, strict=True):
+            times = store.times[start + 2 * np.arange(5)]
+            np.testing.assert_array_equal(frames_tchw, anomalies.inputs(physical[start], times))
+            seen += 1
+    assert seen == len(starts) > 20
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_windows_as_rows_are_anomalies_too(store: Store, anomalies: Normalisation):
+    size = {"input_frames": 3, "horizon": 2, "stride": 2, "split": "test"}
+    plain = {row["start"]: row for row in read_windows(store, **size).iter_rows()}
+    rows = list(read_windows(store, **size, normalisation=anomalies).iter_rows())
+    assert len(rows) == len(plain) > 20
+    for row in rows:
+        times = store.times[row["start"] + 2 * np.arange(5)]
+        expected = anomalies.inputs(plain[row["start"]]["frames"], times)
+        np.testing.assert_array_equal(row["frames"], expected)
+
+
+def test_a_record_and_a_table_make_the_same_normalisation(
+    store: Store, values: np.ndarray, anomalies: Normalisation
+):
+    assert anomalies.normals is not None
+    record = json.loads(json.dumps(anomalies.to_json()))
+    known = record["normals"]
+    assert (known["cycle"], known["slot_seconds"]) == ("day", 3600)
+    assert known["definition"].startswith("mean by hour of day, of 168 train frames")
+    assert known["xxh3_128"] == anomalies.normals.checksum
+    again = Normalisation.from_json(record, anomalies.normals.table)
+    times = store.times
+    np.testing.assert_array_equal(
+        again.inputs(values[:, None], times), anomalies.inputs(values[:, None], times)
+    )
+    other = anomalies.normals.table.copy()
+    other[3, 0, 1, 1] += 1e-6
+    changed = Normalisation.from_json(record, other)
+    assert changed.to_json()["normals"]["xxh3_128"] != known["xxh3_128"]
+
+
+def test_the_fingerprint_of_plain_constants_has_no_normals(constants: Normalisation):
+    assert set(constants.to_json()) == {"kind", "labels", "offset", "scale"}
+
+
+def test_a_pixel_without_a_train_value_has_no_normal(
+    tmp_path: Path, write_store: Callable[..., Store], values: np.ndarray
+):
+    cut = values.copy()
+    cut[:168, 0, 0] = np.nan
+    store = write_store(tmp_path / "s", {"t2m": cut}, splits={"train": TRAIN})
+    constants = Normalisation.from_store(store, ("t2m",), "standardise")
+    given = with_normals(constants, store, ("t2m",)).inputs(cut[:, None], store.times)
+    np.testing.assert_array_equal(given[168:, 0, 0, 0], constants.apply(cut[168:, :1, :1])[:, 0, 0])
+
+
+def test_a_table_that_is_too_large_to_keep_is_refused_before_it_is_made(store: Store):
+    # 24 hours of 4 x 6 float32.
+    with pytest.raises(UsageError, match="the climatology of t2m takes 0 MiB") as refused:
+        climatology(store, ("t2m",), most_bytes=24 * 4 * 6 * 4 - 1)
+    assert "--regrid" in str(refused.value)
+    assert climatology(store, ("t2m",), most_bytes=24 * 4 * 6 * 4).table.nbytes == 24 * 4 * 6 * 4
+
+
+def test_a_table_that_an_evaluation_kept_is_refused_as_well(
+    store: Store, constants: Normalisation, monkeypatch: pytest.MonkeyPatch
+):
+    kept_climatology(store, ("t2m",))
+    monkeypatch.setattr(normals, "MOST_BYTES", 24 * 4 * 6 * 4 - 1)
+    with pytest.raises(UsageError, match="can be kept with a model"):
+        with_normals(constants, store, ("t2m",))
+
+
+def test_many_variables_keep_their_channels(
+    tmp_path: Path, write_store: Callable[..., Store], values: np.ndarray
+):
+    levels = np.stack([values + 10, values - 10], axis=1)
+    store = write_store(tmp_path / "s", {"t2m": values, "z": levels}, extra_dims={"z": ("level",)})
+    names = ("z", "t2m")
+    anomalies = with_normals(Normalisation.from_store(store, names, "minmax"), store, names)
+    frames = np.concatenate([levels, values[:, None]], axis=1)
+    usual = xr.DataArray(frames, dims=("time", "c", "y", "x"), coords={"time": store.times})
+    by_hour = usual.groupby("time.hour").mean("time")
+    expected = by_hour.sel(hour=usual["time.hour"]).transpose("time", ...).values
+    found = anomalies.outputs(np.zeros_like(frames), store.times)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -58,8 +58,8 @@ class ExportedForecaster:
     def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
         import torch
 
+        from gmg_model.models.static_inputs import parameters_of, saved_fields
         from gmg_model.registry import create_model
-        from gmg_model.static import parameters_of, saved_fields
 
         self.record = record
         normalisation = record["normalisation"]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmg_model import gmg, motionrnn, srvp
 from gmg_model.errors import ConfigurationError, nearest
+from gmg_model.models import gmg, motionrnn, srvp
 
 PREFIXES = ("model.", "module.")
 
@@ -43,7 +43,7 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     name:
         One of `list_models`.
     overrides:
-        Fields of the model's configuration, for GMG those of `gmg_model.gmg.GMGConfig`.
+        Fields of the model's configuration, for GMG those of `gmg_model.models.gmg.GMGConfig`.
 
     Raises
     ------

@@ -8,7 +8,7 @@ The same command resumes a run that was stopped. The way through the code: the o
 (jobs/training/options.py, jobs/configs/weatherbench.yaml) become a plan of windows
 (jobs/training/plan.py); Ray Train starts the workers (jobs/training/job.py), each of which steps
 through its share of every global batch (jobs/training/worker.py) with the model of
-gmg_model/gmg.py.
+gmg_model/models/gmg.py.
 """
 
 from jobs.command_line import run

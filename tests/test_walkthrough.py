@@ -28,7 +28,7 @@ import xarray as xr
 from PIL import Image
 
 from gmg_model import create_model, list_models, load_exported, registry
-from gmg_model.training import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation, OptimisationConfig
 from jobs.training import job as training
 from jobs.training.checkpoints import load_checkpoint
 from pipelines.archives.radar.formats import bom_rf3

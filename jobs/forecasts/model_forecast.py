@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gmg_model.ensembles import EnsembleForecaster
 from gmg_model.errors import ConfigurationError
+from gmg_model.models.ensembles import EnsembleForecaster
 from jobs.forecasts.baselines import Forecast, MemberForecast
 from jobs.forecasts.seeds import refuse_seed
 from pipelines.errors import UsageError
@@ -47,7 +47,7 @@ def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
     Parameters
     ----------
     model:
-        With ``noise`` where more than one member is asked for, see ``gmg_model.ensembles``.
+        With ``noise`` where more than one member is asked for, see ``gmg_model.models.ensembles``.
     members, seed:
         Forecasts of each sample, and the seed of their noise, see `refuse_seed`.
 

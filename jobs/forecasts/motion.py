@@ -1,4 +1,4 @@
-"""The motion that a trained model sees in a window, for the page (``gmg_model.motion_trend``)."""
+"""The motion that a trained model sees in a window, for the page (``gmg_model.models.motion_trend``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gmg_model.motion_trend import has_motion, motion_trend
+from gmg_model.models.motion_trend import has_motion, motion_trend
 
 if TYPE_CHECKING:
     from torch import nn

@@ -146,7 +146,7 @@ class Checkpoint:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The weights to forecast with, checked against their checksum."""
-        from gmg_model.static import parameters_of
+        from gmg_model.models.static_inputs import parameters_of
 
         return parameters_of(self.saved_tensors())
 
@@ -182,7 +182,7 @@ class Checkpoint:
         """
         from gmg_model import create_model
         from gmg_model.errors import ConfigurationError
-        from gmg_model.static import parameters_of, saved_fields
+        from gmg_model.models.static_inputs import parameters_of, saved_fields
 
         choice = self.record["model"]
         overrides = {
@@ -233,8 +233,8 @@ def data_tensors(normalisation: Normalisation, fields: StaticFields | None) -> d
     """What a model needs of its data beside its weights: normals and static fields, if any."""
     import torch
 
+    from gmg_model.models.static_inputs import PREFIX
     from gmg_model.normals import TABLE
-    from gmg_model.static import PREFIX
 
     found = {}
     if normalisation.normals is not None:

@@ -122,9 +122,9 @@ def _check_model(plan: TrainingPlan) -> int:
 
     from gmg_model import create_model
     from gmg_model.errors import ConfigurationError
-    from gmg_model.rollout import RecurrentForecaster
-    from gmg_model.sampling import ScheduledSampling
-    from gmg_model.training import Optimisation, OptimisationConfig
+    from gmg_model.models.rollout import RecurrentForecaster
+    from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+    from gmg_model.training.sampling import ScheduledSampling
 
     try:
         config = OptimisationConfig(**plan.optimisation)

@@ -113,7 +113,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """One optimisation: see ``gmg_model.training``."""
+    """One optimisation: see ``gmg_model.training.optimisation``."""
 
     epochs: int = 100
     """passes over the train windows"""

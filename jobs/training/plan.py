@@ -53,7 +53,7 @@ class TrainingPlan:
 
     @property
     def optimisation(self) -> dict[str, Any]:
-        """Arguments of ``gmg_model.training.OptimisationConfig``."""
+        """Arguments of ``gmg_model.training.optimisation.OptimisationConfig``."""
         training = self.options.training
         return {
             "total_steps": self.total_steps,
@@ -72,7 +72,7 @@ class TrainingPlan:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Arguments of ``gmg_model.sampling.ScheduledSampling``."""
+        """Arguments of ``gmg_model.training.sampling.ScheduledSampling``."""
         training = self.options.training
         return {
             "kind": training.sampling,

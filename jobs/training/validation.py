@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from gmg_model.ensembles import window_keys
-from gmg_model.training import Optimisation
+from gmg_model.models.ensembles import window_keys
+from gmg_model.training.optimisation import Optimisation
 from jobs.training.plan import TrainingPlan
 from pipelines.storage.retry import Patience
 from pipelines.stream.window_stream import read_batches

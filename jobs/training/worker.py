@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gmg_model import create_model
-from gmg_model.ensembles import window_keys
-from gmg_model.rollout import RecurrentForecaster
-from gmg_model.sampling import ScheduledSampling, forced_frames, observed_frames
-from gmg_model.training import Optimisation, OptimisationConfig, learning_rate
+from gmg_model.models.ensembles import window_keys
+from gmg_model.models.rollout import RecurrentForecaster
+from gmg_model.training.optimisation import Optimisation, OptimisationConfig, learning_rate
+from gmg_model.training.sampling import ScheduledSampling, forced_frames, observed_frames
 from jobs.training import checkpoints, run
 from jobs.training.board import final_failure
 from jobs.training.gradients import distributed

@@ -151,7 +151,7 @@ def train_step(model: Any, frames_btchw: Any, input_frames: int, dtype: Any = No
     """Forward and backward of the loss, in ``dtype`` under autocast."""
     import torch
 
-    from gmg_model.losses import create_loss
+    from gmg_model.training.losses import create_loss
 
     kind = frames_btchw.device.type
     model.zero_grad(set_to_none=True)

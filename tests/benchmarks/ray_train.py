@@ -147,7 +147,7 @@ def bare_step(worker: Any, frames_btchw: Any) -> Any:
     from torch.nn.parallel import DistributedDataParallel
 
     from gmg_model import create_model
-    from gmg_model.losses import create_loss
+    from gmg_model.training.losses import create_loss
 
     model = create_model(worker.options.model.name, **worker.plan.model_overrides)
     forward = DistributedDataParallel(model, gradient_as_bucket_view=True)

@@ -36,7 +36,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     import torch
 
     from gmg_model import create_model
-    from gmg_model.training import Optimisation, OptimisationConfig
+    from gmg_model.training.optimisation import Optimisation, OptimisationConfig
 
     torch.set_num_threads(options.threads)
     stream = make_stream(folder, options.batch)

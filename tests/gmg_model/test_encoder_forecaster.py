@@ -16,8 +16,8 @@ import gmg_model
 from gmg_model.errors import ConfigurationError
 from gmg_model.layers.causal_lstm import CausalLSTM, GradientHighway
 from gmg_model.layers.conv_gru import ConvGRU
-from gmg_model.losses import create_loss
-from gmg_model.training import Optimisation, OptimisationConfig
+from gmg_model.training.losses import create_loss
+from gmg_model.training.optimisation import Optimisation, OptimisationConfig
 
 NAMES = (
     "srvp",

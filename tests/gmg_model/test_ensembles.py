@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import gmg_model
-from gmg_model.ensembles import draw_noise
 from gmg_model.errors import ConfigurationError
+from gmg_model.models.ensembles import draw_noise
 
 Make = Callable[..., Any]
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gmg_model.losses import create_loss
+from gmg_model.training.losses import create_loss
 
 NAMES = (
     "gmg-l",

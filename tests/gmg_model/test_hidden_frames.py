@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.sampling import observed_frames
+from gmg_model.training.sampling import observed_frames
 
 BACKBONES = ("predrnn", "convlstm", "mim", "e3dlstm")
 PLAIN = (*BACKBONES, *(f"motionrnn-{name}" for name in BACKBONES))

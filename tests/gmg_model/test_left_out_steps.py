@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gmg_model import create_model
-from gmg_model.training import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation, OptimisationConfig
 
 
 def test_weights_moments_and_average_stay_as_they_were() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.losses import HKO7_THRESHOLDS, create_loss, list_losses
-from gmg_model.patches import patchify
+from gmg_model.layers.patches import patchify
+from gmg_model.training.losses import HKO7_THRESHOLDS, create_loss, list_losses
 
 
 def pair() -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from gmg_model import create_model
-from gmg_model.ensembles import member_keys, window_keys
 from gmg_model.errors import ConfigurationError
-from gmg_model.member_losses import create_member_loss
 from gmg_model.metrics import create_metrics
-from gmg_model.training import Optimisation, OptimisationConfig
+from gmg_model.models.ensembles import member_keys, window_keys
+from gmg_model.training.member_losses import create_member_loss
+from gmg_model.training.optimisation import Optimisation, OptimisationConfig
 
 SMALL = {"in_shape": (1, 8, 8), "patch_size": 2, "hidden": (8, 8)}
 

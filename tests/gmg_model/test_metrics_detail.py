@@ -11,10 +11,10 @@ import torch
 from scipy.linalg import sqrtm
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.losses import create_loss
 from gmg_model.metrics import create_metrics, score
 from gmg_model.metrics.detail import ring_power
 from gmg_model.metrics.perceptual import frechet_distance
+from gmg_model.training.losses import create_loss
 
 
 def wave(height: int, width: int, cycles: int, along: int) -> np.ndarray:

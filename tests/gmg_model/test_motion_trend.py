@@ -10,7 +10,7 @@ import torch
 
 from gmg_model.errors import ConfigurationError
 from gmg_model.layers.warp import sample_taps
-from gmg_model.motion_trend import has_motion, motion_trend
+from gmg_model.models.motion_trend import has_motion, motion_trend
 
 Make = Callable[..., Any]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.training import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation, OptimisationConfig
 
 Make = Callable[..., Any]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.patches import GridPadding, patchify, unpatchify
+from gmg_model.layers.patches import GridPadding, patchify, unpatchify
 
 
 def test_patch_channels_are_ordered_by_row_then_column_then_channel() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.sampling import (
+from gmg_model.training.sampling import (
     FORWARD_KINDS,
     REVERSE_KINDS,
     ScheduledSampling,

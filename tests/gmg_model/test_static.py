@@ -12,7 +12,7 @@ from torch import Tensor
 
 import gmg_model
 from gmg_model.errors import ConfigurationError
-from gmg_model.training import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation, OptimisationConfig
 
 Make = Callable[..., Any]
 WINDOW = {"input_frames": 3, "horizon": 2}

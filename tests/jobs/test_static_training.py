@@ -123,8 +123,8 @@ def test_the_first_loss_is_that_of_windows_and_fields_that_were_moved_together(
     options: TrainOptions,
 ) -> None:
     from gmg_model import create_model
-    from gmg_model.losses import create_loss
-    from gmg_model.sampling import forced_frames
+    from gmg_model.training.losses import create_loss
+    from gmg_model.training.sampling import forced_frames
 
     plan = make_plan(options)
     assert plan.static is not None

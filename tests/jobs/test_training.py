@@ -37,7 +37,7 @@ def test_a_run_leaves_one_loss_a_step_and_learns(finished_run: TrainOptions) -> 
 def test_the_last_checkpoint_forecasts_as_it_was_validated(finished_run: TrainOptions) -> None:
     import torch
 
-    from gmg_model.losses import create_loss
+    from gmg_model.training.losses import create_loss
     from pipelines.stream.window_stream import read_batches
 
     plan = make_plan(finished_run)
@@ -180,8 +180,8 @@ def _first_loss(options: TrainOptions, hide: bool) -> float:
     import torch
 
     from gmg_model import create_model
-    from gmg_model.losses import create_loss
-    from gmg_model.sampling import forced_frames, observed_frames
+    from gmg_model.training.losses import create_loss
+    from gmg_model.training.sampling import forced_frames, observed_frames
 
     plan, batch = make_plan(options), first_batch(options)
     torch.manual_seed(3)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gmg_model import create_model
-from gmg_model.ensembles import member_keys, window_keys
-from gmg_model.member_losses import create_member_loss
+from gmg_model.models.ensembles import member_keys, window_keys
+from gmg_model.training.member_losses import create_member_loss
 from jobs.training import checkpoints
 from jobs.training.job import train
 from jobs.training.options import ModelOptions, TrainingOptions, TrainOptions

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gmg_model.errors import ConfigurationError
 from gmg_model.layers.motion import MotionFilter
 from gmg_model.layers.warp import TAPS
-from gmg_model.stack import CellStack
+from gmg_model.models.stack import CellStack
 
 
 class MotionTrend(NamedTuple):

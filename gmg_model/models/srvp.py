@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmg_model.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.causal_lstm import CausalLSTM, GradientHighway
 from gmg_model.layers.cell import Cell
 from gmg_model.layers.conv_gru import ConvGRU
 from gmg_model.layers.recollection import ReinforcedFeatureAttention, StandardAttention
 from gmg_model.layers.self_correlation import NORMALISE, TemporalSelfCorrelation
-from gmg_model.motionrnn import cell_maker
-from gmg_model.options import OFFICIAL, configure
+from gmg_model.models.configuration import OFFICIAL, configure
+from gmg_model.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from gmg_model.models.motionrnn import cell_maker
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.cell import Cell, Reading, Start
 from gmg_model.layers.convolution import convolve, upsample_twice
 from gmg_model.layers.motion import MotionFilter
+from gmg_model.layers.patches import GridPadding
 from gmg_model.layers.warp import TAPS
 from gmg_model.layers.window import as_channels, convolve_each, over_window
-from gmg_model.patches import GridPadding
-from gmg_model.rollout import RecurrentForecaster
+from gmg_model.models.rollout import RecurrentForecaster
 
 INITIAL_STATES = ("zeros", "xavier")
 RECURRENT = ("post", "pre")

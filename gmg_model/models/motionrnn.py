@@ -17,8 +17,8 @@ from gmg_model.layers.cell import Cell
 from gmg_model.layers.conv_lstm import ConvLSTM
 from gmg_model.layers.motion import OFFSETS, MotionFilter
 from gmg_model.layers.st_lstm import SpatioTemporalLSTM
-from gmg_model.options import OFFICIAL, configure
-from gmg_model.stack import RECURRENT, CellStack, StackConfig
+from gmg_model.models.configuration import OFFICIAL, configure
+from gmg_model.models.stack import RECURRENT, CellStack, StackConfig
 
 BACKBONES = ("predrnn", "convlstm", "mim", "e3dlstm")
 

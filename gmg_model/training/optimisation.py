@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmg_model.ensembles import member_keys
 from gmg_model.errors import ConfigurationError
-from gmg_model.losses import create_loss
-from gmg_model.member_losses import create_member_loss, list_member_losses
+from gmg_model.models.ensembles import member_keys
+from gmg_model.training.losses import create_loss
+from gmg_model.training.member_losses import create_member_loss, list_member_losses
 
 _OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -49,7 +49,7 @@ class OptimisationConfig:
     gradient_clip: float = 1.0
     """largest norm of the whole gradient; 0: off"""
     loss: str = "l1+l2"
-    """name for gmg_model.losses.create_loss, or with members for create_member_loss"""
+    """name for gmg_model.training.losses.create_loss, or with members for create_member_loss"""
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     """its options"""
     members: int = 1

@@ -69,7 +69,7 @@ def _refuse_unknown(
         if option == "reverse_scheduled_sampling":
             raise ConfigurationError(
                 f"reverse_scheduled_sampling is no option of {name}: reverse scheduled sampling is "
-                "a schedule of gmg_model.sampling, for models that can go without frames of the "
+                "a schedule of gmg_model.training.sampling, for models that can go without frames of the "
                 "input part, as predrnn can and gmg-* cannot"
             )
         if option in fixed:

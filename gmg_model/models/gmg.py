@@ -36,8 +36,8 @@ from gmg_model.layers.global_focus import (
 )
 from gmg_model.layers.motion import DECAYS, OFFSETS, GrowthAndDecay, MotionFilter
 from gmg_model.layers.st_lstm import LSTMKernels, LSTMState, SpatioTemporalLSTM
-from gmg_model.options import OFFICIAL, configure
-from gmg_model.stack import CellStack, StackConfig
+from gmg_model.models.configuration import OFFICIAL, configure
+from gmg_model.models.stack import CellStack, StackConfig
 
 GLOBAL_FOCUS = ("full", "simplified", "none")
 FOCUS = ("full", "pooled")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gmg_model.errors import ConfigurationError, nearest
-from gmg_model.losses import Loss, in_float32
+from gmg_model.training.losses import Loss, in_float32
 
 
 def crps(pred_bmtchw: Tensor, true_btchw: Tensor, *, fairness: float = 1.0) -> Tensor:

@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from gmg_model.errors import ConfigurationError, require_one_of
 from gmg_model.layers.cell import Cell, Reading, Start
 from gmg_model.layers.convolution import GridConvolution, at_least_float32
-from gmg_model.rollout import RecurrentForecaster
-from gmg_model.stack import StackConfig, check_grid, first_states
+from gmg_model.models.rollout import RecurrentForecaster
+from gmg_model.models.stack import StackConfig, check_grid, first_states
 
 OUTPUTS = ("linear", "sigmoid")
 

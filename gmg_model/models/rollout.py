@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gmg_model.ensembles import EnsembleForecaster
 from gmg_model.errors import ConfigurationError
 from gmg_model.layers.cell import Reading
-from gmg_model.patches import GridPadding, patchify, unpatchify
-from gmg_model.static import StaticInputs, beside_frames
+from gmg_model.layers.patches import GridPadding, patchify, unpatchify
+from gmg_model.models.ensembles import EnsembleForecaster
+from gmg_model.models.static_inputs import StaticInputs, beside_frames
 
 RECOMPILE_LIMIT = 64
 """Graphs of the time step in one process before compiling it anew is an error."""
@@ -49,7 +49,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     noise:
         Channels of noise that a step reads beside its patch frame.
     static_channels:
-        Static fields that it reads there as well, see `gmg_model.static`.
+        Static fields that it reads there as well, see `gmg_model.models.static_inputs`.
     checkpoint_steps:
         Whether training recomputes each time step in the backward pass in place of keeping its
         activations: about a third more time, memory of one step in place of all.

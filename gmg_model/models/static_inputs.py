@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.patches import GridPadding, patchify
+from gmg_model.layers.patches import GridPadding, patchify
 
 PREFIX = "static/"
 """In front of a static field's name where a file of weights holds it beside the parameters."""

@@ -34,9 +34,9 @@ def picture(folder: Path) -> bytes:
     from jobs.drawing import maps
     from jobs.drawing.axes import grid_axes
     from jobs.drawing.palettes import ERROR, palette_of
-    from jobs.forecasts.model_forecast import forecast_with
-    from jobs.forecasts.page_cases import moment
-    from jobs.forecasts.trained import load_trained
+    from jobs.forecasts.forecasters.model_forecast import forecast_with
+    from jobs.forecasts.forecasters.trained import load_trained
+    from jobs.forecasts.reports.cases import moment
     from pipelines.stores.store import open_store
     from pipelines.stream.window_stream import read_batches
     from pipelines.stream.windows import split_starts

@@ -5,10 +5,11 @@
 
 Reads what ``jobs/evaluate.py`` wrote, and refuses scores of other windows, stores or conventions.
 Differences are those of pairs, with intervals from the days that both were scored on. Published
-scores (jobs/forecasts/published.yaml) stand in a block of their own where they are of the same data
-set, with ours beside only where the conventions are the same. The way through the code: what may be
-compared (jobs/forecasts/comparison.py), the pairs (pairs.py there), the table and the CSV
-(comparison_table.py), the page (comparison_page.py), the published scores (published.py).
+scores (jobs/forecasts/comparison/published.yaml) stand in a block of their own where they are of
+the same data set, with ours beside only where the conventions are the same. The way through the
+code: what may be compared (evaluations.py in jobs/forecasts/comparison), the pairs (pairs.py
+there), the table and the CSV (table.py), the published scores (published.py); the page is
+jobs/forecasts/reports/comparison_page.py.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def compare(
     seed: int = 0,
 ) -> None:
     """Print the table, write the page and the CSV."""
-    from jobs.forecasts.comparison import read_evaluations, refuse_incomparable
-    from jobs.forecasts.comparison_table import as_csv, published_lines, table
-    from jobs.forecasts.pairs import read_sums
-    from jobs.forecasts.published import published_scores
+    from jobs.forecasts.comparison.evaluations import read_evaluations, refuse_incomparable
+    from jobs.forecasts.comparison.pairs import read_sums
+    from jobs.forecasts.comparison.published import published_scores
+    from jobs.forecasts.comparison.table import as_csv, published_lines, table
     from pipelines.storage import places
     from pipelines.storage.writable import is_folder, refuse_unwritable
 
@@ -51,7 +52,7 @@ def compare(
             refuse_unwritable(places.absolute(uri).rpartition("/")[0] or "/", option)
     lines = [*table(scored, protocol, sums), *published_lines(beside, scored)]
     if report:
-        from jobs.forecasts.comparison_page import comparison_page
+        from jobs.forecasts.reports.comparison_page import comparison_page
 
         places.write_bytes(report, comparison_page(scored, protocol, sums, beside).encode())
         lines += ["", f"page: {report}"]

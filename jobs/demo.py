@@ -85,7 +85,7 @@ def kill_a_worker(training: subprocess.Popen[bytes], run_uri: str) -> None:
     """``kill -9`` one training worker once the run's first checkpoint is there."""
     import psutil
 
-    from jobs.training.checkpoints import list_checkpoints
+    from jobs.training.run.checkpoints import list_checkpoints
 
     if list_checkpoints(run_uri):
         return  # a run that is resumed, or done, has shown it already

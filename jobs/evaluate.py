@@ -7,10 +7,10 @@ Writes into the folder REPORT one HTML page that loads nothing (report.html), al
 (scores.json) and as a table (scores.csv), maps of errors by lead time (fields.zarr), and the sums
 by day that a comparison resamples (sums.npz); or, where REPORT ends in .html, the page there and
 the others beside it. In this process, or on a pool of Ray actors. The way through the code: the
-refusals (jobs/forecasts/matching.py), which windows and scores (evaluation.py and protocols.py
-there), the pass over the windows (blocks.py, actors.py), the sums by day, month and hour
-(grouping.py), the intervals (intervals.py), the scores (gmg_model/metrics), the page
-(jobs/forecasts/report.py).
+checks (jobs/forecasts/forecasters/compatibility.py), then in jobs/forecasts/scoring the windows and
+scores (evaluate.py, protocols.py), the pass over the windows (blocks.py, ray_pool.py), the sums by
+day, month and hour (sums.py), the intervals (bootstrap.py); the scores (gmg_model/metrics) and the
+page (jobs/forecasts/reports/evaluation_page.py).
 """
 
 from __future__ import annotations
@@ -66,22 +66,26 @@ def evaluate(
             one, which colour-blind eyes and black-and-white prints tell apart.
         json: print one JSON object on standard output instead of the summary.
     """
-    from jobs.forecasts.actors import Pool
-    from jobs.forecasts.destination import destinations, refuse_unwritable
-    from jobs.forecasts.error_fields import (
+    from jobs.forecasts.forecasters.compatibility import (
+        refuse_leak,
+        refuse_mismatch,
+        refuse_selection,
+    )
+    from jobs.forecasts.forecasters.model_forecast import TrainedForecast
+    from jobs.forecasts.forecasters.trained import load_trained, selection_notes, training_history
+    from jobs.forecasts.reports.error_maps import (
         error_dataset,
         remove_error_fields,
         write_error_fields,
     )
-    from jobs.forecasts.evaluation import evaluate as score_windows
-    from jobs.forecasts.matching import refuse_leak, refuse_mismatch, refuse_selection
-    from jobs.forecasts.model_forecast import TrainedForecast
-    from jobs.forecasts.motion import example_motion
-    from jobs.forecasts.protocols import Selection, parse_thresholds
-    from jobs.forecasts.report import FILM_RANK, Provenance, write_report
-    from jobs.forecasts.score_table import as_csv
-    from jobs.forecasts.trained import load_trained, selection_notes, training_history
-    from jobs.forecasts.wording import summary
+    from jobs.forecasts.reports.evaluation_page import FILM_RANK, Provenance, write_report
+    from jobs.forecasts.reports.motion import example_motion
+    from jobs.forecasts.reports.outputs import destinations, refuse_unwritable
+    from jobs.forecasts.reports.score_table import as_csv
+    from jobs.forecasts.scoring.evaluate import evaluate as score_windows
+    from jobs.forecasts.scoring.protocols import Selection, parse_thresholds
+    from jobs.forecasts.scoring.ray_pool import Pool
+    from jobs.forecasts.scoring.text import summary
     from pipelines.storage import places
     from pipelines.stores.store import open_store
 

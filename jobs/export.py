@@ -9,7 +9,7 @@ The folder holds weights.safetensors and model.json; gmg_model alone reads it:
     forecast = forecaster(frames, horizon=12)   # (T, C, H, W) in physical units, in and out
 
 A run gives its best checkpoint by validation loss (the latest where none was validated), the
-folder of a checkpoint gives that one. The way through the code: jobs/training/checkpoints.py,
+folder of a checkpoint gives that one. The way through the code: jobs/training/run/checkpoints.py,
 gmg_model/exported.py.
 """
 
@@ -28,7 +28,7 @@ def export(run: str, to: str, json: bool = False) -> None:
     """
     import os
 
-    from jobs.training.checkpoints import load_checkpoint
+    from jobs.training.run.checkpoints import load_checkpoint
     from pipelines.errors import UsageError
     from pipelines.storage import places
 

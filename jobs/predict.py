@@ -8,9 +8,9 @@
 Writes a CF store in Zarr format 3, (init_time, lead_time, [member], ..., y, x) in physical units,
 forecast by forecast: the same command again goes on where one was killed. An init time whose input
 touches a missing frame has no forecast, and is listed. One process, on a GPU where there is one; it
-needs no Ray. The way through the code: frames of a folder (jobs/forecasts/operational.py), the init
-times (init_times.py there), the batches (prediction.py), the store (forecast_fields.py and
-forecast_store.py).
+needs no Ray. The way through the code, in jobs/forecasts/prediction: frames of a folder
+(operational.py), the init times (init_times.py), the batches (predict.py), the store (products.py
+and forecast_store.py).
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def predict(
         )
     if not (forecasts or netcdf):
         raise UsageError("nowhere to write", remedy="give --forecasts, --netcdf, or both")
-    from jobs.forecasts.forecast_fields import Products, numbers
-    from jobs.forecasts.netcdf import refuse_file, write_netcdf
-    from jobs.forecasts.operational import operational_store
-    from jobs.forecasts.prediction import predict as make_forecasts
-    from jobs.forecasts.prediction import summary
+    from jobs.forecasts.forecasters.trained import load_trained
+    from jobs.forecasts.prediction.netcdf import refuse_file, write_netcdf
+    from jobs.forecasts.prediction.operational import operational_store
+    from jobs.forecasts.prediction.predict import predict as make_forecasts
+    from jobs.forecasts.prediction.predict import summary
+    from jobs.forecasts.prediction.products import Products, numbers
     from jobs.forecasts.seeds import refuse_seed
-    from jobs.forecasts.trained import load_trained
     from pipelines.storage.places import absolute
     from pipelines.stores.store import open_store
 

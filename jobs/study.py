@@ -7,8 +7,8 @@ Converts the archive, trains every system of the study for the same steps, score
 period, and writes FOLDER/study.md with the tables and FOLDER/study.json with every number. Each
 step is a command that is printed; what is done already is not done again, so the same command
 resumes after a stop, and more seeds or epochs only add to it. Studies are YAML files in
-jobs/studies. The way through the code: jobs/studies/plan.py, jobs/steps.py and
-jobs/studies/results.py.
+jobs/studies. The way through the code: jobs/studies/definition.py, jobs/steps.py and
+jobs/studies/tables.py.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def study(
     import yaml
 
     from jobs.command_line import finite
-    from jobs.studies.plan import flags, folder_name, load
-    from jobs.studies.results import is_scored, read, tables, to_json
+    from jobs.studies.definition import flags, folder_name, load
+    from jobs.studies.tables import is_scored, read, tables, to_json
 
     plan = load(study)
     names, place = plan.chosen(systems), Path(folder)

@@ -20,7 +20,7 @@ def main() -> None:
     """Parse, train, say how it ended."""
     options = parse(default="cikm2017.yaml", description=__doc__)
 
-    from jobs.training.job import train
+    from jobs.training.driver.job import train
 
     print(train(options).summary())
 

@@ -22,7 +22,7 @@ def main() -> None:
     """Parse, train, say how it ended."""
     options = parse(default="moving_mnist.yaml", description=__doc__)
 
-    from jobs.training.job import train
+    from jobs.training.driver.job import train
 
     print(train(options).summary())
 

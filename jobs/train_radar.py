@@ -48,7 +48,7 @@ def main() -> None:
     options = dataclasses.replace(options, store=options.store or f"{place}.zarr")
     convert(options, radar)
 
-    from jobs.training.job import train
+    from jobs.training.driver.job import train
 
     print(train(options).summary())
 

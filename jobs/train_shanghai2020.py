@@ -19,7 +19,7 @@ def main() -> None:
     """Parse, train, say how it ended."""
     options = parse(default="shanghai2020.yaml", description=__doc__)
 
-    from jobs.training.job import train
+    from jobs.training.driver.job import train
 
     print(train(options).summary())
 

@@ -16,7 +16,7 @@ def main() -> None:
     """Parse, train, say how it ended."""
     options = parse(default="taxibj.yaml", description=__doc__)
 
-    from jobs.training.job import train
+    from jobs.training.driver.job import train
 
     print(train(options).summary())
 

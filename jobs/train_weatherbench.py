@@ -6,8 +6,8 @@
 
 The same command resumes a run that was stopped. The way through the code: the options
 (jobs/training/options.py, jobs/configs/weatherbench.yaml) become a plan of windows
-(jobs/training/plan.py); Ray Train starts the workers (jobs/training/job.py), each of which steps
-through its share of every global batch (jobs/training/worker.py) with the model of
+(jobs/training/plan.py); Ray Train starts the workers (jobs/training/driver/job.py), each of which
+steps through its share of every global batch (jobs/training/worker/loop.py) with the model of
 gmg_model/models/gmg.py.
 """
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Parse, train, say how it ended."""
     options = parse(default="weatherbench.yaml", description=__doc__)
 
-    from jobs.training.job import train
+    from jobs.training.driver.job import train
 
     print(train(options).summary())
 

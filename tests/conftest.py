@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipelines.optional_libraries import load_pyproj_before_eccodes
-from tests import shared_ray
+from tests.support.processes import shared_ray
 
 if TYPE_CHECKING:
     from jobs.training.options import TrainOptions
@@ -40,7 +40,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> None:
-    """A small Ray, which other modules use as well; see :mod:`tests.shared_ray`."""
+    """A small Ray, which other modules use as well; see `tests/support/processes/shared_ray.py`."""
     shared_ray.use()
 
 
@@ -59,8 +59,8 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(scope="session")
 def traffic_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small complete store: 480 hourly frames of in- and outflow on 16 x 8 cells."""
-    from tests.archives_made_here import write_traffic
-    from tests.training_runs import job
+    from tests.support.archives.archives_made_here import write_traffic
+    from tests.support.processes.training_runs import job
 
     def make(folder: Path) -> None:
         shared_ray.be_there()
@@ -79,8 +79,8 @@ def finished_run(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -
 
     Its folder is every test's, and other processes may read it: copy it before doing anything.
     """
-    from jobs.training.job import train
-    from tests.training_runs import small_options
+    from jobs.training.driver.job import train
+    from tests.support.processes.training_runs import small_options
 
     def make(folder: Path) -> None:
         shared_ray.be_there()

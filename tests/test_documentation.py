@@ -86,7 +86,7 @@ class TakingParser(parser_class()):  # pyright: ignore
         raise Taken
 
 
-TRAINING = ("jobs.training.job", "train", taken)
+TRAINING = ("jobs.training.driver.job", "train", taken)
 STAND_INS = {
     "reprocess": [
         ("jobs.reprocess", "plan", planned),

@@ -16,8 +16,8 @@ import pytest
 
 from gmg_model.metrics import create_metrics
 from tests.conftest import ROOT
-from tests.page_walk import Walk
-from tests.pages import BLOCK, DOCS, page_python
+from tests.support.pages.page_walk import Walk
+from tests.support.pages.pages import BLOCK, DOCS, page_python
 
 ALL_PAGES = sorted((*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("infra/**/*.md")))
 RUN_BY = {

@@ -19,11 +19,11 @@ from pipelines.storage import lease
 from pipelines.stores.ledger import ShardRecord
 from pipelines.stores.statistics import MOMENTS
 from pipelines.stores.store import open_store
-from tests.pages import DOCS, page_python
-from tests.pipelines.clip_archives import write_kth
-from tests.pipelines.radar_files import five_minutes, knmi_folder
-from tests.pipelines.small_archives import fields, hourly, write_netcdf, write_traffic
-from tests.pipelines.static_archives import converted
+from tests.support.archives.clip_archives import write_kth
+from tests.support.archives.radar_files import five_minutes, knmi_folder
+from tests.support.archives.small_archives import fields, hourly, write_netcdf, write_traffic
+from tests.support.archives.static_archives import converted
+from tests.support.pages.pages import DOCS, page_python
 
 PAGE = DOCS / "store-format.md"
 SIZES = {"chunk_frames": 4, "shard_frames": 8}

@@ -1,12 +1,12 @@
 """The pages' commands and Python, run in their order as they stand there.
 
-Each page is walked in a folder of its own: what the page calls FOLDER is a small archive made
-here, trainings are those of the page with a model of four channels and a few windows, and every
-other option is the page's. Commands run in this process, as ``tests.training_runs.job`` does; the
-start of a process is what tests/jobs/test_scripts.py is about. Every command of every page is run
-here, or stands in tests/page_walk.py with the test that runs it or the reason why none can. The
-Python of a page is run where its commands were; tests/test_page_python.py sees that all of it is.
-"""
+Each page is walked in a folder of its own: what the page calls FOLDER is a small archive made here,
+trainings are those of the page with a model of four channels and a few windows, and every other
+option is the page's. Commands run in this process, as ``tests.support.processes.training_runs.job``
+does; the start of a process is what tests/jobs/test_scripts.py is about. Every command of every
+page is run here, or stands in tests/support/pages/page_walk.py with the test that runs it or the
+reason why none can. The Python of a page is run where its commands were; tests/test_page_python.py
+sees that all of it is."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from PIL import Image
 
 from gmg_model import create_model, list_models, load_exported, registry
 from gmg_model.training.optimisation import Optimisation, OptimisationConfig
-from jobs.training import job as training
-from jobs.training.checkpoints import load_checkpoint
+from jobs.training.driver import job as training
+from jobs.training.run.checkpoints import load_checkpoint
 from pipelines.archives.radar.formats import bom_rf3
 from pipelines.timeline.splits import read_splits_file
 from tests.conftest import ROOT
-from tests.page_walk import NOT_HERE, SHELL, Walk, tiny
-from tests.pages import BLOCK, DOCS, PAGES, page_commands, page_python
-from tests.pipelines.clip_archives import write_kth
-from tests.pipelines.radar_files import five_minutes, knmi_folder
-from tests.pipelines.small_archives import hourly, write_netcdf
-from tests.pipelines.static_archives import constants
-from tests.training_runs import small_options, write_untrained_run
+from tests.support.archives.clip_archives import write_kth
+from tests.support.archives.radar_files import five_minutes, knmi_folder
+from tests.support.archives.small_archives import hourly, write_netcdf
+from tests.support.archives.static_archives import constants
+from tests.support.pages.page_walk import NOT_HERE, SHELL, Walk, tiny
+from tests.support.pages.pages import BLOCK, DOCS, PAGES, page_commands, page_python
+from tests.support.processes.training_runs import small_options, write_untrained_run
 
 NOT_WALKED = {
     "cluster.md": "on clusters and buckets that are not here: the job API, the autoscaler and two "

@@ -69,8 +69,8 @@ def _refuse_unknown(
         if option == "reverse_scheduled_sampling":
             raise ConfigurationError(
                 f"reverse_scheduled_sampling is no option of {name}: reverse scheduled sampling is "
-                "a schedule of gmg_model.training.sampling, for models that can go without frames of the "
-                "input part, as predrnn can and gmg-* cannot"
+                "a schedule of gmg_model.training.sampling, for models that can go without frames "
+                "of the input part, as predrnn can and gmg-* cannot"
             )
         if option in fixed:
             raise ConfigurationError(

@@ -20,7 +20,7 @@ from pipelines.stream.order import OrderConfig
 from pipelines.stream.windows import WindowSpec, split_starts
 
 if TYPE_CHECKING:
-    from jobs.training.checkpoints import Checkpoint
+    from jobs.training.run.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Everything of a store but its shards: coordinates, flags and metadata, as objects in memory.
 
-They are composed here, all at once, and written by :mod:`pipelines.conversion.convert` when every shard
-stands: arrays first, the root with its consolidated metadata last.
+They are composed here, all at once, and written by :mod:`pipelines.conversion.convert` when every
+shard stands: arrays first, the root with its consolidated metadata last.
 """
 
 from __future__ import annotations

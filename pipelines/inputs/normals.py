@@ -35,7 +35,8 @@ def with_normals(constants: Normalisation, store: Store, variables: Sequence[str
     Raises
     ------
     UsageError, StoreError
-        As :func:`pipelines.inputs.climatology.climatology`; the climatology has more than ``MOST_BYTES``.
+        As :func:`pipelines.inputs.climatology.climatology`; or the climatology has more than
+        ``MOST_BYTES``.
 
     Examples
     --------

@@ -54,7 +54,7 @@ class VariableInfo:
 
 @dataclass(frozen=True)
 class StaticInfo:
-    """One static field of a store: an array without time, see :mod:`pipelines.inputs.static_fields`."""
+    """One static field of a store: an array without a time axis."""
 
     name: str
     dims: tuple[str, ...]

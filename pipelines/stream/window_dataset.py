@@ -1,8 +1,8 @@
 """The windows of a store as an ordinary Ray dataset, for pipelines of one's own.
 
 Each row is a window, so that overlapping frames are in memory as often as windows hold them.
-Training streams slabs and cuts windows at the consumer instead (:mod:`pipelines.stream.window_stream`); this is
-for maps over windows: features, scores, exports.
+Training streams slabs and cuts windows at the consumer instead
+(:mod:`pipelines.stream.window_stream`); this is for maps over windows: features, scores, exports.
 """
 
 from __future__ import annotations

@@ -90,9 +90,9 @@ class WindowStream:
     augmentation:
         What is done to the windows, by draws that ``order.seed``, epoch, step and lane fix.
     static_fields:
-        Names of static fields of the store (:func:`pipelines.inputs.static_fields.static_fields`), or
-        those that were read: each batch has them as ``static``, normalised as the frames are, not
-        repeated, but for an augmentation, which moves them with each window.
+        Names of static fields of the store (:func:`pipelines.inputs.static_fields.static_fields`),
+        or those that were read: each batch has them as ``static``, normalised as the frames are,
+        not repeated, but for an augmentation, which moves them with each window.
 
     Memory is ``nbytes``: at most 5/4 pool of ``order.pool_bytes`` a lane and
     ``prefetch_batches + 2`` batches, whatever the size of the store.

@@ -89,8 +89,8 @@ class Bench:
 
     def scorer(self, forecast: Any) -> Any:
         """As ``evaluate`` makes it."""
-        from jobs.forecasts.blocks import Scorer
-        from jobs.forecasts.protocols import Selection, channel_groups
+        from jobs.forecasts.scoring.blocks import Scorer
+        from jobs.forecasts.scoring.protocols import Selection, channel_groups
         from pipelines.inputs.climatology import climatology
 
         constants = self.checkpoint.normalisation
@@ -111,7 +111,7 @@ class Bench:
 
     def model_alone(self) -> Callable[[], float]:
         """Seconds for the windows' forecasts, on frames that are in memory and normalised."""
-        from jobs.forecasts.model_forecast import TrainedForecast
+        from jobs.forecasts.forecasters.model_forecast import TrainedForecast
 
         forecast = TrainedForecast(self.checkpoint)
         frames = np.random.default_rng(0).normal(size=(self.batch, 12, 1, 32, 64))
@@ -128,8 +128,8 @@ class Bench:
 
     def scored(self, forecast: Any, starts: np.ndarray) -> Callable[[], float]:
         """Seconds of the pass over the windows."""
-        from jobs.forecasts.blocks import blocks_of
-        from jobs.forecasts.grouping import WindowGroups
+        from jobs.forecasts.scoring.blocks import blocks_of
+        from jobs.forecasts.scoring.sums import WindowGroups
 
         scorer = self.scorer(forecast)
         groups = WindowGroups.of(self.store, self.window, starts)
@@ -156,7 +156,7 @@ class Bench:
 
     def predict(self) -> float:
         """Seconds to write as many forecasts to a new store."""
-        from jobs.forecasts.prediction import predict
+        from jobs.forecasts.prediction.predict import predict
 
         self._made += 1
         inits = self.store.times[self.starts + 11].astype("datetime64[s]")
@@ -194,7 +194,7 @@ def write_checkpoint(
     import torch
 
     from gmg_model import create_model
-    from jobs.training import checkpoints
+    from jobs.training.run import checkpoints
 
     torch.manual_seed(0)
     model = create_model("gmg-s", **overrides)
@@ -252,8 +252,8 @@ def own(arguments: list[str]) -> str:
 
 def peak_of_scoring(folder: Path, windows: int) -> None:
     """Print the peak memory of an evaluation with persistence for a model."""
-    from jobs.forecasts.baselines import persistence
-    from jobs.forecasts.evaluation import evaluate
+    from jobs.forecasts.forecasters.baselines import persistence
+    from jobs.forecasts.scoring.evaluate import evaluate
     from pipelines.inputs.normalisation import Normalisation
     from pipelines.stores.store import open_store
     from pipelines.stream.windows import WindowSpec
@@ -310,8 +310,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     """Every part in turn."""
     import torch
 
-    from jobs.forecasts.baselines import persistence
-    from jobs.forecasts.model_forecast import TrainedForecast
+    from jobs.forecasts.forecasters.baselines import persistence
+    from jobs.forecasts.forecasters.model_forecast import TrainedForecast
 
     torch.set_num_threads(options.threads)
     make_store(folder)

@@ -47,8 +47,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     import ray
     from ray_processes import start_ray
 
-    import jobs.training.worker as training
-    from jobs.training.job import train
+    import jobs.training.worker.loop as training
+    from jobs.training.driver.job import train
     from pipelines.archives.synthetic import write_weatherbench
     from pipelines.conversion.convert import ConversionRequest, convert
 
@@ -87,9 +87,9 @@ def take_stretches(settings: dict[str, Any]) -> None:
     """Entry of a worker: the job's own, whose epoch is made of stretches."""
     import torch.distributed as dist
 
-    import jobs.training.worker as training
-    from jobs.training.patience import patient_epoch
-    from jobs.training.worker import Worker
+    import jobs.training.worker.loop as training
+    from jobs.training.worker.loop import Worker
+    from jobs.training.worker.retrying import patient_epoch
 
     rounds, steps, file = json.loads(os.environ[SETTINGS])
 

@@ -154,7 +154,7 @@ def process(rank: int, folder: str, hidden: int, rounds: int) -> None:
     import torch.distributed as dist
 
     from gmg_model import create_model
-    from jobs.training.gradients import distributed
+    from jobs.training.worker.gradients import distributed
 
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"

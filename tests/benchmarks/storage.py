@@ -36,8 +36,8 @@ from ray_processes import process_seconds, processor_seconds, start_ray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.latency_proxy import DelayingProcess, delaying
-from tests.object_storage import S3Server, serve_s3
+from tests.support.servers.latency_proxy import DelayingProcess, delaying
+from tests.support.servers.object_storage import S3Server, serve_s3
 
 BATCH = 64
 LOCAL, REMOTE, UPLOAD = "conversion to the local disk", "conversion to S3", "limit: s3fs alone"

@@ -26,8 +26,8 @@ from figures import Requirement, add_json_option, print_requirements, print_tabl
 # The head of the tests: own ports, a token, nothing left behind.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.ray_head import Head, ray_head
-from tests.training_runs import wait_until
+from tests.support.processes.ray_head import Head, ray_head
+from tests.support.processes.training_runs import wait_until
 
 GOAL = 25.0
 """seconds from submit to the first step"""

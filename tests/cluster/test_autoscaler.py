@@ -17,10 +17,10 @@ import yaml
 
 from jobs.training.options import TrainOptions
 from pipelines.stores.store import open_store
-from tests.archives_made_here import write_traffic
 from tests.infra.test_ray_cluster import check
-from tests.ray_head import Head, finished, ray_head
-from tests.training_runs import (
+from tests.support.archives.archives_made_here import write_traffic
+from tests.support.processes.ray_head import Head, finished, ray_head
+from tests.support.processes.training_runs import (
     ROOT,
     losses,
     small_options,

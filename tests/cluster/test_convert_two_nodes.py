@@ -16,9 +16,9 @@ from pipelines.cluster.session import on_other_nodes
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
 from pipelines.stores.store import open_store
-from tests import shared_ray
 from tests.pipelines.archives.test_zips import zipped
-from tests.pipelines.small_archives import fields, hourly, write_days
+from tests.support.archives.small_archives import fields, hourly, write_days
+from tests.support.processes import shared_ray
 
 pytestmark = pytest.mark.cluster
 

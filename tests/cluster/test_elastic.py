@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.training import checkpoints, run
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import CheckpointOptions, TrainOptions
+from jobs.training.run import checkpoints, run_folder
 from jobs.training.run_options import ElasticOptions
 from pipelines.errors import UsageError
-from tests import shared_ray
-from tests.gated_training import Gate, Gates
-from tests.training_runs import has_checkpoint, losses, wait_until
+from tests.support.processes import shared_ray
+from tests.support.processes.gated_training import Gate, Gates
+from tests.support.processes.training_runs import has_checkpoint, losses, wait_until
 
 pytestmark = pytest.mark.cluster
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 1024**2}
@@ -101,7 +101,7 @@ def play(
     options: TrainOptions, gates: Gates, script: Callable[[], None], patch: pytest.MonkeyPatch
 ) -> str:
     """Train through the gates while the script runs; returns what was said."""
-    patch.setattr("jobs.training.worker.train_worker", gates.entry())
+    patch.setattr("jobs.training.worker.loop.train_worker", gates.entry())
     errors: list[BaseException] = []
 
     def training() -> None:
@@ -124,7 +124,7 @@ def play(
 
 def column(run_uri: str, field: str) -> list[Any]:
     """One field of every step's record."""
-    return [record[field] for record in run.read_history(run_uri)]
+    return [record[field] for record in run_folder.read_history(run_uri)]
 
 
 @pytest.mark.usefixtures("nodes")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training import checkpoints
+from jobs.training.run import checkpoints
 from jobs.training.run_options import CheckpointOptions
-from tests.ray_head import Head, finished, ray_head
-from tests.training_runs import (
+from tests.support.processes.ray_head import Head, finished, ray_head
+from tests.support.processes.training_runs import (
     ROOT,
     has_checkpoint,
     losses,

@@ -14,10 +14,10 @@ import pytest
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import SourceError
-from tests.barrier import Barrier, barrier
 from tests.pipelines.conversion.test_convert import content
-from tests.pipelines.small_archives import hourly, write_days, write_netcdf
-from tests.training_runs import ROOT, job
+from tests.support.archives.small_archives import hourly, write_days, write_netcdf
+from tests.support.processes.barrier import Barrier, barrier
+from tests.support.processes.training_runs import ROOT, job
 
 __all__ = ["barrier"]
 

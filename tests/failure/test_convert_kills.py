@@ -13,12 +13,12 @@ import pytest
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import SourceError
-from tests.barrier import Barrier, barrier
 from tests.conftest import ROOT
-from tests.pipelines.clip_archives import write_digits
 from tests.pipelines.conversion.test_convert import content
-from tests.pipelines.small_archives import hourly, write_netcdf
-from tests.processes import Family
+from tests.support.archives.clip_archives import write_digits
+from tests.support.archives.small_archives import hourly, write_netcdf
+from tests.support.processes.barrier import Barrier, barrier
+from tests.support.processes.processes import Family
 
 __all__ = ["barrier"]
 

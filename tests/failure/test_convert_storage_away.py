@@ -18,10 +18,10 @@ from pipelines.stores.store import Store, open_store
 from pipelines.stream.order import OrderConfig
 from pipelines.stream.window_stream import DirectTransport, WindowStream
 from pipelines.stream.windows import WindowSpec, split_starts
-from tests.failing_relay import FailingRelay
-from tests.object_storage import S3Server, bucket, in_environment, s3_server
 from tests.pipelines.conversion.test_convert_object_storage import objects
-from tests.pipelines.small_archives import write_days
+from tests.support.archives.small_archives import write_days
+from tests.support.servers.failing_relay import FailingRelay
+from tests.support.servers.object_storage import S3Server, bucket, in_environment, s3_server
 
 __all__ = ["s3_server"]
 

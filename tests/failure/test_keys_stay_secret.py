@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.conversion.test_convert_object_storage import objects
-from tests.pipelines.small_archives import write_days
-from tests.training_runs import job
+from tests.support.archives.small_archives import write_days
+from tests.support.processes.training_runs import job
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

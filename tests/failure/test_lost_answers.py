@@ -13,8 +13,8 @@ import pytest
 from pipelines.errors import StorageError
 from pipelines.storage import places, s3
 from pipelines.storage.retry import Patience, waiting
-from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, in_environment, s3_server
+from tests.support.servers.latency_proxy import LatencyProxy
+from tests.support.servers.object_storage import S3Server, in_environment, s3_server
 
 __all__ = ["s3_server"]
 

@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from jobs.training import checkpoints, run
 from jobs.training.board import Board, Progress
-from jobs.training.ending import causes, ending_on_sigterm, used_up
-from jobs.training.failures import Failures
-from jobs.training.job import train
-from jobs.training.notices import Notices
+from jobs.training.driver.ending import causes, ending_on_sigterm, used_up
+from jobs.training.driver.failures import Failures
+from jobs.training.driver.job import train
 from jobs.training.options import CheckpointOptions, TrainingOptions, TrainOptions
+from jobs.training.run import checkpoints, run_folder
 from jobs.training.run_options import ElasticOptions
+from jobs.training.worker.notices import Notices
 from pipelines.errors import PlatformError
-from tests.processes import Family
-from tests.training_runs import (
+from tests.support.processes.processes import Family
+from tests.support.processes.training_runs import (
     ROOT,
     has_checkpoint,
     losses,
@@ -108,9 +108,9 @@ def failing_at(step: int, run_uri: str) -> Callable[[dict[str, Any]], None]:
         import time
         from pathlib import Path
 
-        from jobs.training import worker
+        from jobs.training.worker import loop
 
-        train_step = worker.Worker.train_step
+        train_step = loop.Worker.train_step
 
         def failing(self: Any, batch: Any) -> None:
             if (self.step, self.rank) == (step, 1):
@@ -119,8 +119,8 @@ def failing_at(step: int, run_uri: str) -> Callable[[dict[str, Any]], None]:
                 raise RuntimeError("the device has fallen off the bus")
             train_step(self, batch)
 
-        worker.Worker.train_step = failing
-        worker.train_worker(settings)
+        loop.Worker.train_step = failing
+        loop.train_worker(settings)
 
     return entry
 
@@ -138,7 +138,7 @@ def failed(stopped: Stopped, ray_cluster: None, tmp_path_factory: pytest.TempPat
     options = going_on(stopped, str(tmp_path_factory.mktemp("failed") / "run"), 2)
     with pytest.MonkeyPatch.context() as patch:
         entry = failing_at(stopped.last.step + 1, options.run)
-        patch.setattr("jobs.training.worker.train_worker", entry)
+        patch.setattr("jobs.training.worker.loop.train_worker", entry)
         patch.setattr(sys, "argv", ["jobs/train_weatherbench.py", "--run", "my run"])
         with pytest.raises(PlatformError) as ended:
             train(options)
@@ -162,7 +162,9 @@ def test_one_worker_goes_on_with_the_batches_and_the_loss_that_two_would_have(
 ) -> None:
     alone = going_on(stopped, str(tmp_path / "alone"), 1)
     train(alone)
-    of_one, of_two = (run.read_history(uri)[stopped.last.step] for uri in (alone.run, failed.run))
+    of_one, of_two = (
+        run_folder.read_history(uri)[stopped.last.step] for uri in (alone.run, failed.run)
+    )
     assert (of_one["workers"], of_two["workers"]) == (1, 2)
     assert of_one["windows"] == of_two["windows"]
     assert of_one["loss"] == pytest.approx(of_two["loss"], rel=1e-5)

@@ -17,10 +17,10 @@ from pipelines.errors import BusyError, SourceError, UsageError
 from pipelines.storage import lease, places
 from pipelines.storage.writable import refuse_unwritable
 from pipelines.stores.store import open_store
-from tests import latency_proxy
-from tests.latency_proxy import LatencyProxy
-from tests.moto_server import moto
-from tests.object_storage import S3Server, in_environment, s3_server
+from tests.support.servers import latency_proxy
+from tests.support.servers.latency_proxy import LatencyProxy
+from tests.support.servers.moto_server import moto
+from tests.support.servers.object_storage import S3Server, in_environment, s3_server
 
 __all__ = ["moto", "s3_server"]
 

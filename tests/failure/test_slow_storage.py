@@ -18,12 +18,12 @@ from pipelines.stores.store import open_store
 from pipelines.stream.order import OrderConfig
 from pipelines.stream.window_stream import WindowStream
 from pipelines.stream.windows import WindowSpec, split_starts
-from tests import shared_ray
-from tests.latency_proxy import LatencyProxy
-from tests.moto_server import moto
-from tests.object_storage import S3Server, bucket, in_environment, s3_server
 from tests.pipelines.conversion.test_convert_object_storage import objects
-from tests.pipelines.small_archives import write_days
+from tests.support.archives.small_archives import write_days
+from tests.support.processes import shared_ray
+from tests.support.servers.latency_proxy import LatencyProxy
+from tests.support.servers.moto_server import moto
+from tests.support.servers.object_storage import S3Server, bucket, in_environment, s3_server
 
 __all__ = ["moto", "s3_server"]
 

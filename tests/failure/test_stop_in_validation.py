@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from jobs.training import checkpoints, run
-from jobs.training.ending import StoppedError
-from jobs.training.job import train
+from jobs.training.driver.ending import StoppedError
+from jobs.training.driver.job import train
 from jobs.training.options import TrainOptions
+from jobs.training.run import checkpoints, run_folder
 from jobs.training.run_options import ElasticOptions
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -32,10 +32,10 @@ def asked_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]]
 
         import ray
 
-        from jobs.training import notices, worker
+        from jobs.training.worker import loop, notices
 
         notices.LOOK_SECONDS = 0.0
-        board, losses_by_batch = settings["board"], worker.losses_by_batch
+        board, losses_by_batch = settings["board"], loop.losses_by_batch
         hear = notices.Notices.flags
         validations: list[int] = []
 
@@ -59,9 +59,9 @@ def asked_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]]
                 return heard
             return hear(self)
 
-        worker.losses_by_batch = noted
+        loop.losses_by_batch = noted
         notices.Notices.flags = flags
-        worker.train_worker(settings)
+        loop.train_worker(settings)
 
     return entry
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_and_an_end_come_between_two_batches_and_the_outcome_is_the
     )
     with monkeypatch.context() as patch:
         entry = asked_in_validations(tmp_path, os.getpid())
-        patch.setattr("jobs.training.worker.train_worker", entry)
+        patch.setattr("jobs.training.worker.loop.train_worker", entry)
         with pytest.raises(StoppedError, match=r"after a last checkpoint \(step 48\)"):
             train(options)
     # 20 windows are 10 a worker, in batches of 4: all leave the second validation after its first.
@@ -95,7 +95,8 @@ def test_a_checkpoint_and_an_end_come_between_two_batches_and_the_outcome_is_the
 
     def result(run_uri: str) -> list[Any]:
         fields = ("step", "loss", "gradient_norm", "windows", "validation_loss")
-        steps = [[record.get(field) for field in fields] for record in run.read_history(run_uri)]
+        records = run_folder.read_history(run_uri)
+        steps = [[record.get(field) for field in fields] for record in records]
         whole = [item for item in checkpoints.list_checkpoints(run_uri) if not item.validating]
         return [
             steps,

@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.training import checkpoints
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import TrainOptions
+from jobs.training.run import checkpoints
 from pipelines.errors import BusyError, StoreError
-from tests.barrier import Barrier, barrier
-from tests.processes import Family
-from tests.training_runs import ROOT, losses, write_config
+from tests.support.processes.barrier import Barrier, barrier
+from tests.support.processes.processes import Family
+from tests.support.processes.training_runs import ROOT, losses, write_config
 
 __all__ = ["barrier"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.training import checkpoints
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import CheckpointOptions, TrainOptions
-from jobs.training.patience import patient_epoch
 from jobs.training.plan import make_plan
+from jobs.training.run import checkpoints
+from jobs.training.worker.retrying import patient_epoch
 from pipelines.errors import PlatformError, UsageError
 from pipelines.storage import lease
 from pipelines.storage.retry import Patience, passes
@@ -24,10 +24,16 @@ from pipelines.stores.reader import FrameReader
 from pipelines.stream.batches import Load
 from pipelines.stream.order import Pool
 from pipelines.stream.window_stream import DirectTransport, Transport, WindowStream
-from tests.barrier import Barrier, barrier
-from tests.failing_relay import FailingRelay
-from tests.object_storage import S3Server, bucket, in_environment, s3_server, upload
-from tests.training_runs import losses, small_options
+from tests.support.processes.barrier import Barrier, barrier
+from tests.support.processes.training_runs import losses, small_options
+from tests.support.servers.failing_relay import FailingRelay
+from tests.support.servers.object_storage import (
+    S3Server,
+    bucket,
+    in_environment,
+    s3_server,
+    upload,
+)
 
 __all__ = ["barrier", "s3_server"]
 

@@ -16,8 +16,8 @@ from pipelines.errors import PlatformError
 from pipelines.storage import lease, places
 from pipelines.storage.writable import refuse_unwritable
 from tests.conftest import ROOT
-from tests.moto_server import moto
-from tests.object_storage import S3Server, client_environment, in_environment
+from tests.support.servers.moto_server import moto
+from tests.support.servers.object_storage import S3Server, client_environment, in_environment
 
 __all__ = ["moto"]
 

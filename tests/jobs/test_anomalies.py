@@ -20,16 +20,16 @@ from safetensors.numpy import load_file, save_file
 from gmg_model import load_exported
 from gmg_model.errors import ConfigurationError
 from jobs.export import export
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.model_forecast import TrainedForecast
-from jobs.forecasts.trained import load_trained
-from jobs.training import checkpoints
-from jobs.training.job import train
+from jobs.forecasts.forecasters.model_forecast import TrainedForecast
+from jobs.forecasts.forecasters.trained import load_trained
+from jobs.forecasts.scoring.evaluate import evaluate
+from jobs.training.driver.job import train
 from jobs.training.options import DataOptions, ModelOptions, TrainOptions
+from jobs.training.run import checkpoints
 from pipelines.errors import StoreError
 from pipelines.stores.store import Store, open_store
 from pipelines.stream.windows import split_starts
-from tests.training_runs import job, small_options, write_untrained_run
+from tests.support.processes.training_runs import job, small_options, write_untrained_run
 
 DATA = DataOptions(
     input_frames=3, horizon=3, every=3, normalise="minmax", anomalies=True, pool_mib=1

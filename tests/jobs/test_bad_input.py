@@ -20,12 +20,12 @@ import pytest
 from jobs import evaluate, train_weatherbench
 from jobs.command_line import run as run_job
 from jobs.export import export
-from jobs.training import checkpoints
 from jobs.training.options import TrainOptions
+from jobs.training.run import checkpoints
 from pipelines.storage import lease
 from pipelines.stores.store import open_store
-from tests import shared_ray
-from tests.training_runs import small_options, write_config, write_untrained_run
+from tests.support.processes import shared_ray
+from tests.support.processes.training_runs import small_options, write_config, write_untrained_run
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import DataOptions, ModelOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import UsageError
-from tests.pipelines.clip_archives import write_digits, write_shanghai
-from tests.training_runs import job, losses, small_options, write_untrained_run
+from tests.support.archives.clip_archives import write_digits, write_shanghai
+from tests.support.processes.training_runs import job, losses, small_options, write_untrained_run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.training.cluster import UNLIMITED, Cluster
+from jobs.training.driver.cluster import UNLIMITED, Cluster
 from jobs.training.options import TrainOptions
 from pipelines.errors import UsageError
 

@@ -12,11 +12,11 @@ import pytest
 
 from jobs import evaluate
 from jobs.export import export
-from jobs.forecasts.trained import load_trained, selection_notes
-from jobs.training import checkpoints
+from jobs.forecasts.forecasters.trained import load_trained, selection_notes
+from jobs.training.run import checkpoints
 from pipelines.errors import UsageError
 from pipelines.stores.store import open_store
-from tests.training_runs import ROOT, job, small_options, write_untrained_run
+from tests.support.processes.training_runs import ROOT, job, small_options, write_untrained_run
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from gmg_model import load_exported
 from gmg_model.errors import ConfigurationError
 from gmg_model.exported import WEIGHTS
 from jobs.export import export
-from jobs.forecasts.model_forecast import forecast_with
-from jobs.training.checkpoints import Checkpoint
+from jobs.forecasts.forecasters.model_forecast import forecast_with
+from jobs.training.run.checkpoints import Checkpoint
 from pipelines.errors import StoreError, UsageError
 from pipelines.stores.store import open_store
-from tests.training_runs import job, small_options, write_untrained_run
+from tests.support.processes.training_runs import job, small_options, write_untrained_run
 
 # Imports of what gmg_model must do without fail; so does anything of this project beside it.
 USE_IT_ALONE = """

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
-from jobs.training.gradients import Compression, distributed
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import TrainingOptions, TrainOptions
+from jobs.training.worker.gradients import Compression, distributed
 from pipelines.errors import UsageError
-from tests.training_runs import losses, small_options
+from tests.support.processes.training_runs import losses, small_options
 
 
 def average(rank: int, compression: Compression, place: str) -> None:

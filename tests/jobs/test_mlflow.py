@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from jobs.training import run
-from jobs.training.events import TAGS
-from jobs.training.job import train
-from jobs.training.mlflow_server import MLflowRun, ServerError, check_server
+from jobs.training.driver.job import train
 from jobs.training.options import TrackingOptions, TrainingOptions, TrainOptions
+from jobs.training.run import run_folder
+from jobs.training.run.mlflow import MLflowRun, ServerError, check_server
+from jobs.training.run.tensorboard import TAGS
 from pipelines.errors import UsageError
-from tests.processes import nobody_listens
-from tests.training_runs import small_options, wait_until
+from tests.support.processes.processes import nobody_listens
+from tests.support.processes.training_runs import small_options, wait_until
 
 PLACE = "s3://bucket/runs/first"
 
@@ -140,7 +140,7 @@ def test_a_training_shows_its_losses_and_validations_and_ends_as_finished(
     assert shown["info"]["status"] == "FINISHED"
     parameters = {item["key"]: item["value"] for item in shown["data"]["params"]}
     assert parameters["training.learning_rate"] == "0.003"
-    history = run.read_history(options.run)
+    history = run_folder.read_history(options.run)
     assert len(history) > 20
     for field in ("loss", "validation_loss"):
         expected = [(item["step"], item[field]) for item in history if field in item]

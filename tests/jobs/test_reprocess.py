@@ -15,9 +15,9 @@ from jobs.reprocessing.presentation import show_store
 from pipelines.audit.inspection import inspect as describe
 from pipelines.stores.statistics import missing_moments, reduce_moments
 from pipelines.stores.store import open_store
-from tests import training_runs
 from tests.conftest import ROOT
-from tests.pipelines.small_archives import write_days
+from tests.support.archives.small_archives import write_days
+from tests.support.processes import training_runs
 
 
 def job(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -10,9 +10,9 @@ import pytest
 
 from jobs.reprocessing.arguments import parse
 from jobs.reprocessing.presentation import show_plan
-from tests import training_runs
 from tests.jobs.forecasts.stores import weather, write_store
-from tests.pipelines.small_archives import write_days
+from tests.support.archives.small_archives import write_days
+from tests.support.processes import training_runs
 
 
 def job(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training import events, run
 from jobs.training.options import (
     CheckpointOptions,
     DataOptions,
@@ -17,6 +16,7 @@ from jobs.training.options import (
     TrainOptions,
     ValidationOptions,
 )
+from jobs.training.run import run_folder, tensorboard
 from pipelines.errors import UsageError
 
 
@@ -28,8 +28,8 @@ def options(tmp_path: Path) -> TrainOptions:
 def test_the_first_start_writes_the_resolved_options_versions_and_fingerprint(
     options: TrainOptions,
 ) -> None:
-    assert run.check_same(options, "f" * 64) is False
-    run.write_record(options, "f" * 64)
+    assert run_folder.check_same(options, "f" * 64) is False
+    run_folder.write_record(options, "f" * 64)
     record = json.loads((Path(options.run) / "run.json").read_text())
     assert TrainOptions.from_dict(record["options"]) == options
     assert record["statistics_fingerprint"] == "f" * 64
@@ -37,9 +37,9 @@ def test_the_first_start_writes_the_resolved_options_versions_and_fingerprint(
 
 
 def test_the_same_options_resume_and_leave_the_record_untouched(options: TrainOptions) -> None:
-    run.write_record(options, "f")
+    run_folder.write_record(options, "f")
     before = (Path(options.run) / "run.json").read_bytes()
-    assert run.check_same(options, "f") is True
+    assert run_folder.check_same(options, "f") is True
     assert (Path(options.run) / "run.json").read_bytes() == before
 
 
@@ -58,8 +58,8 @@ def test_the_same_options_resume_and_leave_the_record_untouched(options: TrainOp
 def test_workers_epochs_and_intervals_may_differ(
     options: TrainOptions, change: dict[str, object]
 ) -> None:
-    run.write_record(options, "f")
-    assert run.check_same(dataclasses.replace(options, **change), "f") is True
+    run_folder.write_record(options, "f")
+    assert run_folder.check_same(dataclasses.replace(options, **change), "f") is True
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_workers_epochs_and_intervals_may_differ(
 def test_any_other_difference_is_refused_with_a_diff(
     options: TrainOptions, change: dict[str, object], line: str
 ) -> None:
-    run.write_record(options, "f")
+    run_folder.write_record(options, "f")
     before = (Path(options.run) / "run.json").read_bytes()
     with pytest.raises(UsageError, match="begun with another configuration") as refused:
-        run.check_same(dataclasses.replace(options, **change), "f")
+        run_folder.check_same(dataclasses.replace(options, **change), "f")
     assert line in str(refused.value)
     assert (Path(options.run) / "run.json").read_bytes() == before
 
 
 def test_a_store_with_other_statistics_is_refused(options: TrainOptions) -> None:
-    run.write_record(options, "a" * 64)
+    run_folder.write_record(options, "a" * 64)
     with pytest.raises(UsageError, match="statistics of the store: aaaaaaaaaaaa -> bbbbbbbbbbbb"):
-        run.check_same(options, "b" * 64)
+        run_folder.check_same(options, "b" * 64)
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(
@@ -98,30 +98,30 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match=r"thesis\.tex"):
-        run.check_place(options.run)
+        run_folder.check_place(options.run)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
 def test_a_stretch_of_history_that_is_written_again_counts_once(tmp_path: Path) -> None:
     uri = str(tmp_path)
     steps = [{"step": step, "loss": 1.0 / (step + 1)} for step in range(6)]
-    run.write_history(uri, steps[:2])
-    run.write_history(uri, steps[2:6])
-    run.write_history(uri, steps[2:4])  # resumed from step 2, then checkpointed earlier
-    assert [record["step"] for record in run.read_history(uri)] == [0, 1, 2, 3]
-    run.write_history(uri, steps[4:])
-    assert run.read_history(uri) == steps
+    run_folder.write_history(uri, steps[:2])
+    run_folder.write_history(uri, steps[2:6])
+    run_folder.write_history(uri, steps[2:4])  # resumed from step 2, then checkpointed earlier
+    assert [record["step"] for record in run_folder.read_history(uri)] == [0, 1, 2, 3]
+    run_folder.write_history(uri, steps[4:])
+    assert run_folder.read_history(uri) == steps
 
 
 def test_stretches_from_a_step_on_are_forgotten_and_those_before_it_stay(tmp_path: Path) -> None:
     uri = str(tmp_path)
     steps = [{"step": step, "loss": 1.0, "time": 1.8e9} for step in range(9)]
     for first in (0, 3, 6):
-        run.write_history(uri, steps[first : first + 3])
-        events.write(uri, steps[first : first + 3])
-    run.forget_after(uri, 6)
-    assert run.read_history(uri) == steps[:6]
-    kept = sorted(path.name for path in (tmp_path / run.EVENTS).iterdir())
-    assert kept == [events.file_name(0), events.file_name(3)]
-    run.forget_after(uri, 0)
-    assert run.read_history(uri) == []
+        run_folder.write_history(uri, steps[first : first + 3])
+        tensorboard.write(uri, steps[first : first + 3])
+    run_folder.forget_after(uri, 6)
+    assert run_folder.read_history(uri) == steps[:6]
+    kept = sorted(path.name for path in (tmp_path / run_folder.EVENTS).iterdir())
+    assert kept == [tensorboard.file_name(0), tensorboard.file_name(3)]
+    run_folder.forget_after(uri, 0)
+    assert run_folder.read_history(uri) == []

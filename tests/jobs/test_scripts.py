@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training_runs import ROOT
+from tests.support.processes.training_runs import ROOT
 
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py") if "__main__" in path.read_text())
 

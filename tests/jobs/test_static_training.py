@@ -18,21 +18,21 @@ import xarray as xr
 
 from gmg_model import load_exported
 from jobs.export import export
-from jobs.forecasts.matching import refuse_mismatch
-from jobs.forecasts.model_forecast import forecast_with
-from jobs.forecasts.prediction import predict
-from jobs.forecasts.trained import load_trained
-from jobs.training import checkpoints
-from jobs.training.job import train
+from jobs.forecasts.forecasters.compatibility import refuse_mismatch
+from jobs.forecasts.forecasters.model_forecast import forecast_with
+from jobs.forecasts.forecasters.trained import load_trained
+from jobs.forecasts.prediction.predict import predict
+from jobs.training.driver.job import train
 from jobs.training.options import AugmentationOptions, DataOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
+from jobs.training.run import checkpoints
 from jobs.training.run_options import CheckpointOptions, ValidationOptions
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.options import ConversionOptions
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.static_fields import static_fields
 from pipelines.stores.store import open_store
-from tests.training_runs import first_batch, losses, small_options
+from tests.support.processes.training_runs import first_batch, losses, small_options
 
 FIELDS = ("roads", "height")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Family
+from tests.support.processes.processes import Family
 
 JOB = """
 import signal, sys, time

@@ -11,14 +11,14 @@ import torch
 import yaml
 
 from gmg_model import create_model
-from jobs.studies.plan import known, load
-from jobs.studies.results import is_scored
+from jobs.studies.definition import known, load
+from jobs.studies.tables import is_scored
 from jobs.training.options import parse
-from jobs.training.run import read_history
+from jobs.training.run.run_folder import read_history
 from pipelines.errors import UsageError
-from tests import shared_ray
-from tests.archives_made_here import write_traffic
-from tests.training_runs import job
+from tests.support.archives.archives_made_here import write_traffic
+from tests.support.processes import shared_ray
+from tests.support.processes.training_runs import job
 
 DEFAULTS = {
     "train_weatherbench.py": "weatherbench.yaml",

@@ -12,9 +12,9 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 
-from tests import shared_ray
-from tests.pipelines.radar_files import five_minutes, write_knmi
-from tests.training_runs import job, script
+from tests.support.archives.radar_files import five_minutes, write_knmi
+from tests.support.processes import shared_ray
+from tests.support.processes.training_runs import job, script
 
 SIZE = 32
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.training import checkpoints, run
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import (
     DataOptions,
     ModelOptions,
@@ -21,8 +20,9 @@ from jobs.training.options import (
     ValidationOptions,
 )
 from jobs.training.plan import make_plan
+from jobs.training.run import checkpoints, run_folder
 from pipelines.errors import PlatformError
-from tests.training_runs import first_batch, losses, small_options
+from tests.support.processes.training_runs import first_batch, losses, small_options
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -168,7 +168,8 @@ def test_hidden_input_frames_and_weighted_errors_do_not_depend_on_a_stop_or_on_t
             shutil.rmtree(checkpoint.uri)
     assert [item.step for item in checkpoints.list_checkpoints(alone.run)] == [6]
     train(alone)
-    assert [record["workers"] for record in run.read_history(alone.run)] == [2] * 6 + [1] * 10
+    records = run_folder.read_history(alone.run)
+    assert [record["workers"] for record in records] == [2] * 6 + [1] * 10
     np.testing.assert_allclose(losses(alone.run), expected, rtol=1e-9)
     by_hand = [_first_loss(whole, hide) for hide in (True, False)]
     assert expected[0] == pytest.approx(by_hand[0], rel=1e-9)

@@ -9,13 +9,13 @@ import torch
 from gmg_model import create_model
 from gmg_model.models.ensembles import member_keys, window_keys
 from gmg_model.training.member_losses import create_member_loss
-from jobs.training import checkpoints
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import ModelOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
+from jobs.training.run import checkpoints
 from pipelines.errors import UsageError
 from pipelines.stream.window_stream import read_batches
-from tests.training_runs import first_batch, losses, small_options
+from tests.support.processes.training_runs import first_batch, losses, small_options
 
 SIZES = {"hidden": (8, 8), "patch_size": 2, "filter_size": 3, "attention_hidden": 4}
 

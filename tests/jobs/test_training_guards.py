@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.training import checkpoints, events, run
-from jobs.training.job import train
+from jobs.training.driver.job import train
 from jobs.training.options import (
     CheckpointOptions,
     TrainingOptions,
@@ -27,12 +26,13 @@ from jobs.training.options import (
     ValidationOptions,
 )
 from jobs.training.plan import make_plan
-from jobs.training.tracking import METRICS
+from jobs.training.run import checkpoints, run_folder, tensorboard
+from jobs.training.worker.tracking import METRICS
 from pipelines.stream.order import EpochOrder
 from pipelines.stream.window_stream import WindowStream
-from tests import shared_ray
-from tests.barrier import Barrier, barrier
-from tests.training_runs import small_options, wait_until
+from tests.support.processes import shared_ray
+from tests.support.processes.barrier import Barrier, barrier
+from tests.support.processes.training_runs import small_options, wait_until
 
 __all__ = ["barrier"]
 
@@ -132,7 +132,7 @@ def curves(run_uri: str) -> dict[str, dict[int, float]]:
     """What TensorBoard shows of a run: curve -> step -> value; no step may come twice."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    for path in sorted((Path(run_uri) / run.EVENTS).iterdir()):
+    for path in sorted((Path(run_uri) / run_folder.EVENTS).iterdir()):
         reader = accumulator.EventAccumulator(str(path))
         reader.Reload()
         for tag in reader.Tags()["scalars"]:
@@ -161,7 +161,7 @@ def test_steps_with_a_bad_frame_are_left_out_counted_and_their_windows_named(
         for step, start in enumerate(order.lane(lane)):
             if start <= BAD_FRAME < start + plan.window.span:
                 hit[step].add(int(start))
-    records = run.read_history(guarded.options.run)
+    records = run_folder.read_history(guarded.options.run)
     left_out = {record["step"] for record in records if record.get("skipped")}
     assert left_out == set(hit)
     assert 0 < len(left_out) < len(records)
@@ -194,7 +194,8 @@ def test_a_run_stopped_between_goes_on_with_the_same_losses_validations_and_coun
 
     def outcome(run_uri: str) -> str:
         fields = ("step", "loss", "gradient_norm", "learning_rate", "validation_loss", "skipped")
-        steps = [[record.get(field) for field in fields] for record in run.read_history(run_uri)]
+        records = run_folder.read_history(run_uri)
+        steps = [[record.get(field) for field in fields] for record in records]
         found = checkpoints.list_checkpoints(run_uri)
         states = [(item.step, item.selection, item.record["skipped"]) for item in found]
         return json.dumps([steps, states])  # as text, in which NaN is itself
@@ -212,10 +213,10 @@ def test_tensorboard_shows_every_step_once_as_the_history_has_it(guarded: Told) 
 
 
 def compare_curves(run_uri: str) -> None:
-    records = run.read_history(run_uri)
+    records = run_folder.read_history(run_uri)
     shown = curves(run_uri)
-    assert set(shown) == set(events.TAGS.values())
-    for field, tag in events.TAGS.items():
+    assert set(shown) == set(tensorboard.TAGS.values())
+    for field, tag in tensorboard.TAGS.items():
         expected = {
             record["step"]: record[field]
             for record in records

@@ -9,10 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from jobs.training import checkpoints
 from jobs.training.options import TrainOptions
-from tests.object_storage import S3Server, s3_server, upload
-from tests.training_runs import job, losses, write_config
+from jobs.training.run import checkpoints
+from tests.support.processes.training_runs import job, losses, write_config
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

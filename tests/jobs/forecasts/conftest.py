@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.training.checkpoints import Checkpoint
 from jobs.training.options import DataOptions
+from jobs.training.run.checkpoints import Checkpoint
 from pipelines.stores.store import Store
 from tests.jobs.forecasts.stores import weather, write_store
-from tests.training_runs import small_options, write_untrained_run
+from tests.support.processes.training_runs import small_options, write_untrained_run
 
 
 @pytest.fixture

@@ -17,24 +17,20 @@ import pytest
 import yaml
 
 from jobs.command_line import finite
-from jobs.forecasts.baselines import persistence
-from jobs.forecasts.comparison import (
-    Scored,
-    read_evaluations,
-    refuse_incomparable,
-)
-from jobs.forecasts.comparison_page import comparison_page
-from jobs.forecasts.comparison_table import as_csv, published_lines, table
-from jobs.forecasts.destination import destinations
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.pairs import pairs_of, read_sums
-from jobs.forecasts.published import TABLES, Published, published_scores
+from jobs.forecasts.comparison.evaluations import Scored, read_evaluations, refuse_incomparable
+from jobs.forecasts.comparison.pairs import pairs_of, read_sums
+from jobs.forecasts.comparison.published import TABLES, Published, published_scores
+from jobs.forecasts.comparison.table import as_csv, published_lines, table
+from jobs.forecasts.forecasters.baselines import persistence
+from jobs.forecasts.reports.comparison_page import comparison_page
+from jobs.forecasts.reports.outputs import destinations
+from jobs.forecasts.scoring.evaluate import evaluate
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
 from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import weather, write_store
-from tests.training_runs import job
+from tests.support.processes.training_runs import job
 
 
 def damped(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from jobs.command_line import finite
-from jobs.forecasts.baselines import persistence
-from jobs.forecasts.destination import destinations, refuse_unwritable
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.score_table import as_csv
-from jobs.forecasts.scores import Evaluation
+from jobs.forecasts.forecasters.baselines import persistence
+from jobs.forecasts.reports.outputs import destinations, refuse_unwritable
+from jobs.forecasts.reports.score_table import as_csv
+from jobs.forecasts.scoring.evaluate import evaluate
+from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.errors import UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from gmg_model.metrics import score
-from jobs.forecasts.baselines import persistence
-from jobs.forecasts.evaluation import evaluate, evenly_spaced
-from jobs.forecasts.model_forecast import forecast_with
-from jobs.forecasts.scores import Evaluation
+from jobs.forecasts.forecasters.baselines import persistence
+from jobs.forecasts.forecasters.model_forecast import forecast_with
+from jobs.forecasts.scoring.evaluate import evaluate, evenly_spaced
+from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.climatology import climatology
 from pipelines.inputs.normalisation import Normalisation

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from jobs.command_line import finite
-from jobs.forecasts.actors import Pool, share
-from jobs.forecasts.baselines import MemberForecast, persistence
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.protocols import Selection
-from jobs.forecasts.scores import Evaluation
+from jobs.forecasts.forecasters.baselines import MemberForecast, persistence
+from jobs.forecasts.scoring.evaluate import evaluate
+from jobs.forecasts.scoring.protocols import Selection
+from jobs.forecasts.scoring.ray_pool import Pool, share
+from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.errors import PlatformError, StoreError, UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store

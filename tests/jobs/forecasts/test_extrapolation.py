@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.extrapolation import extrapolation
+from jobs.forecasts.forecasters.extrapolation import extrapolation
+from jobs.forecasts.scoring.evaluate import evaluate
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import weather

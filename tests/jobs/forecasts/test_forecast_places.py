@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.forecasts.netcdf import refuse_file, write_netcdf
-from jobs.forecasts.prediction import predict
+from jobs.forecasts.prediction.netcdf import refuse_file, write_netcdf
+from jobs.forecasts.prediction.predict import predict
 from pipelines.errors import UsageError
 
 

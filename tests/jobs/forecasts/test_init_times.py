@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.forecasts.init_times import choose_inits
-from jobs.forecasts.prediction import predict
+from jobs.forecasts.prediction.init_times import choose_inits
+from jobs.forecasts.prediction.predict import predict
 from pipelines.errors import UsageError
 from pipelines.stream.windows import WindowSpec
 

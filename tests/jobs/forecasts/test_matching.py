@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from jobs.forecasts.matching import refuse_mismatch, refuse_selection
-from jobs.training.checkpoints import Checkpoint
+from jobs.forecasts.forecasters.compatibility import refuse_mismatch, refuse_selection
+from jobs.training.run.checkpoints import Checkpoint
 from pipelines.errors import StoreError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.recipe import Recipe

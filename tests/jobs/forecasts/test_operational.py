@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jobs.forecasts.operational import operational_store
-from jobs.forecasts.trained import load_trained
-from jobs.training.checkpoints import Checkpoint
+from jobs.forecasts.forecasters.trained import load_trained
+from jobs.forecasts.prediction.operational import operational_store
 from jobs.training.options import DataOptions
+from jobs.training.run.checkpoints import Checkpoint
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.newest import newest_frames
 from pipelines.conversion.options import ConversionOptions
 from pipelines.errors import SourceError, StoreError, UsageError
 from pipelines.stores.store import Store, open_store
-from tests.object_storage import S3Server, s3_server, upload
-from tests.pipelines.radar_files import (
+from tests.support.archives.radar_files import (
     KILOMETRES,
     five_minutes,
     knmi_folder,
@@ -30,8 +29,9 @@ from tests.pipelines.radar_files import (
     stamp,
     write_knmi,
 )
-from tests.pipelines.small_archives import hourly, write_netcdf
-from tests.training_runs import job, small_options, write_untrained_run
+from tests.support.archives.small_archives import hourly, write_netcdf
+from tests.support.processes.training_runs import job, small_options, write_untrained_run
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.forecasts.baselines import persistence
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.report import Provenance, render
+from jobs.forecasts.forecasters.baselines import persistence
+from jobs.forecasts.reports.evaluation_page import Provenance, render
+from jobs.forecasts.scoring.evaluate import evaluate
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.stores import write_store

@@ -21,20 +21,26 @@ import zarr
 
 import gmg_model
 from gmg_model.exported import write_exported
-from jobs.forecasts import forecast_store
-from jobs.forecasts.forecast_fields import Products
-from jobs.forecasts.model_forecast import forecast_with
-from jobs.forecasts.netcdf import refuse_file
-from jobs.forecasts.prediction import Prediction, predict
-from jobs.forecasts.trained import load_trained
-from jobs.training.checkpoints import Checkpoint
+from jobs.forecasts.forecasters.model_forecast import forecast_with
+from jobs.forecasts.forecasters.trained import load_trained
+from jobs.forecasts.prediction import forecast_store
+from jobs.forecasts.prediction.netcdf import refuse_file
+from jobs.forecasts.prediction.predict import Prediction, predict
+from jobs.forecasts.prediction.products import Products
 from jobs.training.options import DataOptions
+from jobs.training.run.checkpoints import Checkpoint
 from pipelines.errors import StoreError, UsageError
 from pipelines.stores.store import Store, open_store
 from pipelines.timeline.clips import Clips
 from tests.jobs.forecasts.stores import HOURS, weather
-from tests.processes import Family
-from tests.training_runs import ROOT, job, small_options, wait_until, write_untrained_run
+from tests.support.processes.processes import Family
+from tests.support.processes.training_runs import (
+    ROOT,
+    job,
+    small_options,
+    wait_until,
+    write_untrained_run,
+)
 
 PERIOD = ("2019-01-23T05:00", "2019-01-23T14:00")
 

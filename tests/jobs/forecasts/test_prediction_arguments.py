@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jobs import predict as command
-from jobs.forecasts.forecast_fields import numbers
-from jobs.forecasts.model_forecast import TrainedForecast
+from jobs.forecasts.forecasters.model_forecast import TrainedForecast
+from jobs.forecasts.prediction.products import numbers
 from pipelines.errors import UsageError
 
 

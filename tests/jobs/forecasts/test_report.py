@@ -15,15 +15,21 @@ import fsspec
 import numpy as np
 import pytest
 
-from jobs.forecasts.baselines import persistence
-from jobs.forecasts.destination import destinations
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.motion import Motion
-from jobs.forecasts.page_cases import case, moment, quantities
-from jobs.forecasts.page_tables import score_tables
-from jobs.forecasts.report import Provenance, contents, fill, render, write_report
-from jobs.forecasts.scores import Evaluation
-from jobs.forecasts.wording import column, number, summary, verdict
+from jobs.forecasts.forecasters.baselines import persistence
+from jobs.forecasts.reports.cases import case, moment, quantities
+from jobs.forecasts.reports.evaluation_page import (
+    Provenance,
+    contents,
+    fill,
+    render,
+    write_report,
+)
+from jobs.forecasts.reports.motion import Motion
+from jobs.forecasts.reports.outputs import destinations
+from jobs.forecasts.reports.tables import score_tables
+from jobs.forecasts.scoring.evaluate import evaluate
+from jobs.forecasts.scoring.scores import Evaluation
+from jobs.forecasts.scoring.text import column, number, summary, verdict
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
 from pipelines.stream.windows import WindowSpec

@@ -12,15 +12,15 @@ import pytest
 import xarray as xr
 
 from gmg_model.metrics import create_metrics, score
-from jobs.forecasts.baselines import MemberForecast, persistence
-from jobs.forecasts.destination import refuse_unwritable
-from jobs.forecasts.error_fields import error_dataset, write_error_fields
-from jobs.forecasts.evaluation import evaluate
-from jobs.forecasts.grouping import GroupedSums, WindowGroups
-from jobs.forecasts.intervals import draw, interval, plan_bootstrap, resampled
-from jobs.forecasts.protocols import Selection
-from jobs.forecasts.score_table import COLUMNS, as_csv
-from jobs.forecasts.scores import Evaluation
+from jobs.forecasts.forecasters.baselines import MemberForecast, persistence
+from jobs.forecasts.reports.error_maps import error_dataset, write_error_fields
+from jobs.forecasts.reports.outputs import refuse_unwritable
+from jobs.forecasts.reports.score_table import COLUMNS, as_csv
+from jobs.forecasts.scoring.bootstrap import draw, interval, plan_bootstrap, resampled
+from jobs.forecasts.scoring.evaluate import evaluate
+from jobs.forecasts.scoring.protocols import Selection
+from jobs.forecasts.scoring.scores import Evaluation
+from jobs.forecasts.scoring.sums import GroupedSums, WindowGroups
 from pipelines.errors import UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store, open_store
@@ -332,7 +332,7 @@ def test_missing_pixels_are_counted_and_told(tmp_path):
 
 
 def test_a_grid_too_large_for_maps_is_scored_without_them_and_says_so(store, monkeypatch):
-    monkeypatch.setattr("jobs.forecasts.evaluation.MOST_BYTES", 1000)
+    monkeypatch.setattr("jobs.forecasts.scoring.evaluate.MOST_BYTES", 1000)
     evaluation = run(store, max_windows=3)
     assert evaluation.fields is None
     assert any(note.startswith("no maps of errors") for note in evaluation.notes)

@@ -14,7 +14,7 @@ from pipelines.archives.sources.files import reading
 from pipelines.conversion.convert import ConversionRequest, plan_conversion
 from pipelines.errors import SourceError
 from tests.conftest import ROOT
-from tests.pages import DOCS, page_python
+from tests.support.pages.pages import DOCS, page_python
 
 PAGE = DOCS / "adding-an-archive.md"
 

@@ -19,7 +19,7 @@ from pipelines.archives.sources.files import reading
 from pipelines.archives.time_axis import iso
 from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError, UsageError
-from tests.pipelines.small_archives import (
+from tests.support.archives.small_archives import (
     fields,
     hourly,
     write_days,

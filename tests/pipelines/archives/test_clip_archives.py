@@ -17,7 +17,7 @@ from pipelines.archives.options import resolve
 from pipelines.archives.sources.files import reading
 from pipelines.errors import SourceError, UsageError
 from pipelines.timeline.clips import Clips
-from tests.pipelines.clip_archives import (
+from tests.support.archives.clip_archives import (
     write_cikm_images,
     write_cikm_text,
     write_digits,

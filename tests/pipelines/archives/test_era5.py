@@ -16,7 +16,7 @@ from pipelines.archives.time_axis import iso
 from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError
 from tests.pipelines.archives.test_zips import zipped
-from tests.pipelines.era5_files import (
+from tests.support.archives.era5_files import (
     accumulated,
     instantaneous,
     values,
@@ -24,7 +24,7 @@ from tests.pipelines.era5_files import (
     write_with_expver_dimension,
     write_with_expver_labels,
 )
-from tests.pipelines.small_archives import hourly
+from tests.support.archives.small_archives import hourly
 
 
 def index(source: Path) -> ArchiveIndex:

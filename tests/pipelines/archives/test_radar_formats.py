@@ -20,8 +20,8 @@ from pipelines.archives.radar.formats.known import Frames, Quantity, RadarFormat
 from pipelines.archives.radar.object_dates import read_dates
 from pipelines.errors import SourceError, UsageError
 from pipelines.optional_libraries import load_pyproj
-from tests.pipelines import radar_files
-from tests.pipelines.radar_files import KNMI_PROJECTION, five_minutes, pixels
+from tests.support.archives import radar_files
+from tests.support.archives.radar_files import KNMI_PROJECTION, five_minutes, pixels
 
 Image.MAX_IMAGE_PIXELS = None
 TIME = np.datetime64("2021-06-07T08:05:00")

@@ -11,7 +11,7 @@ from pipelines.archives.radar import ARCHIVE
 from pipelines.archives.radar.formats import knmi_hdf5
 from pipelines.archives.time_axis import iso
 from pipelines.errors import SourceError, UnreadableError, UsageError
-from tests.pipelines.radar_files import (
+from tests.support.archives.radar_files import (
     five_minutes,
     knmi_folder,
     pixels,

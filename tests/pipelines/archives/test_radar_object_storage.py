@@ -10,8 +10,8 @@ import pytest
 from pipelines.conversion.convert import ConversionReport, ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
 from pipelines.stores.store import open_store
-from tests.object_storage import S3Server, s3_server, upload
-from tests.pipelines.radar_files import five_minutes, knmi_folder, stamp, write_meteonet
+from tests.support.archives.radar_files import five_minutes, knmi_folder, stamp, write_meteonet
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

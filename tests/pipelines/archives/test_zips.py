@@ -17,7 +17,13 @@ from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError
 from pipelines.stream.manifest import planned_store, window_counts
 from pipelines.stream.windows import WindowSpec
-from tests.pipelines.small_archives import fields, hourly, write_days, write_netcdf, year_name
+from tests.support.archives.small_archives import (
+    fields,
+    hourly,
+    write_days,
+    write_netcdf,
+    year_name,
+)
 
 
 def zipped(folder: Path, target: Path, below: str = "") -> Path:

@@ -10,8 +10,8 @@ import pytest
 from pipelines.cluster.nodes import wait_for_one, words
 from pipelines.cluster.session import cluster_status, is_autoscaled, start_here
 from pipelines.errors import PlatformError, UsageError
-from tests import shared_ray
-from tests.training_runs import wait_until
+from tests.support.processes import shared_ray
+from tests.support.processes.training_runs import wait_until
 
 CPU: dict[str, float] = {"CPU": 1}
 GPU: dict[str, float] = {"CPU": 1, "GPU": 1}

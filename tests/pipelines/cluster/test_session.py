@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.cluster.session import ray_session
 from pipelines.errors import UsageError
-from tests import shared_ray
-from tests.processes import nobody_listens
+from tests.support.processes import shared_ray
+from tests.support.processes.processes import nobody_listens
 
 
 @pytest.mark.parametrize("scheme", ["", "http://"])

@@ -19,7 +19,8 @@ from pipelines.stores.store import Store, open_store
 from pipelines.stream.order import OrderConfig
 from pipelines.stream.window_stream import WindowStream, read_batches
 from pipelines.stream.windows import WindowSpec, lead_seconds, split_starts
-from tests.pipelines.clip_archives import (
+from tests.pipelines.conversion.test_convert import content
+from tests.support.archives.clip_archives import (
     write_cikm_images,
     write_cikm_text,
     write_digits,
@@ -27,7 +28,6 @@ from tests.pipelines.clip_archives import (
     write_openstl,
     write_shanghai,
 )
-from tests.pipelines.conversion.test_convert import content
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -17,7 +17,7 @@ from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import BusyError, PlatformError, SourceError, StoreError, UsageError
 from pipelines.storage.lease import hold
 from pipelines.stores.store import open_store
-from tests.pipelines.small_archives import (
+from tests.support.archives.small_archives import (
     fields,
     hourly,
     write_days,

@@ -22,11 +22,11 @@ from pipelines.storage.places import write_bytes
 from pipelines.stores.store import open_store
 from pipelines.stream.window_stream import read_batches
 from pipelines.stream.windows import WindowSpec, split_starts
-from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, s3_server, upload
-from tests.pipelines import static_archives
-from tests.pipelines.clip_archives import write_kth
-from tests.pipelines.small_archives import fields, hourly, write_days
+from tests.support.archives import static_archives
+from tests.support.archives.clip_archives import write_kth
+from tests.support.archives.small_archives import fields, hourly, write_days
+from tests.support.servers.latency_proxy import LatencyProxy
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

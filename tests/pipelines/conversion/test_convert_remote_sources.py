@@ -15,10 +15,10 @@ from pipelines.archives.sources.cache import kept_copies
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
 from pipelines.stores.store import open_store
-from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, s3_server, upload
 from tests.pipelines.archives.test_zips import zipped
-from tests.pipelines.small_archives import fields, hourly, write_days
+from tests.support.archives.small_archives import fields, hourly, write_days
+from tests.support.servers.latency_proxy import LatencyProxy
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

@@ -23,9 +23,9 @@ from pipelines.inputs.climatology import climatology
 from pipelines.inputs.kept_climatology import kept_climatology
 from pipelines.stores.store import open_store
 from tests.pipelines.archives.test_zips import zipped
-from tests.pipelines.era5_files import values as era5_values
-from tests.pipelines.era5_files import write_with_expver_labels
-from tests.pipelines.small_archives import hourly, write_netcdf
+from tests.support.archives.era5_files import values as era5_values
+from tests.support.archives.era5_files import write_with_expver_labels
+from tests.support.archives.small_archives import hourly, write_netcdf
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

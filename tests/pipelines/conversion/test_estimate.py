@@ -10,7 +10,7 @@ import pytest
 from pipelines.conversion.convert import ConversionRequest, plan_conversion
 from pipelines.conversion.estimate import Estimate, estimate
 from pipelines.conversion.plan import ConversionOptions, Plan
-from tests.pipelines.small_archives import hourly, write_days, write_netcdf
+from tests.support.archives.small_archives import hourly, write_days, write_netcdf
 
 SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
 

@@ -23,8 +23,14 @@ from pipelines.stream.order import OrderConfig
 from pipelines.stream.window_stream import WindowStream
 from pipelines.stream.windows import WindowSpec, split_starts, window_starts
 from tests.pipelines.conversion.test_convert import content, run
-from tests.pipelines.radar_files import five_minutes, knmi_folder, pixels, stamp, write_knmi
-from tests.training_runs import job
+from tests.support.archives.radar_files import (
+    five_minutes,
+    knmi_folder,
+    pixels,
+    stamp,
+    write_knmi,
+)
+from tests.support.processes.training_runs import job
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

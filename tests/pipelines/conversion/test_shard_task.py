@@ -22,7 +22,7 @@ from pipelines.conversion.shard_task import Destination, convert_shards
 from pipelines.errors import BusyError
 from pipelines.storage import lease, places
 from pipelines.stores.ledger import ShardRecord
-from tests.pipelines.small_archives import write_days
+from tests.support.archives.small_archives import write_days
 
 LIMIT = 120.0
 

@@ -13,7 +13,7 @@ from pipelines.inputs import kept_climatology as kept
 from pipelines.inputs.climatology import Climatology, climatology
 from pipelines.storage import places
 from pipelines.stores.store import Store, open_store
-from tests.object_storage import S3Server, s3_server, upload
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

@@ -29,8 +29,8 @@ from pipelines.stream.order import OrderConfig
 from pipelines.stream.torch_dataset import WindowDataset
 from pipelines.stream.window_stream import WindowStream
 from pipelines.stream.windows import WindowSpec
-from tests.pipelines import era5_files, static_archives
-from tests.pipelines.static_archives import constants, converted, request
+from tests.support.archives import era5_files, static_archives
+from tests.support.archives.static_archives import constants, converted, request
 
 FIELDS = (("lsm", None), ("orography", None), ("slt", 0.0))
 

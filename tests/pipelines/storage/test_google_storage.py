@@ -23,8 +23,8 @@ from pipelines.stores.store import Store, open_store
 from pipelines.stream.order import OrderConfig
 from pipelines.stream.window_stream import WindowStream
 from pipelines.stream.windows import WindowSpec, split_starts
-from tests.gcs_server import GoogleServer, gcs_server
-from tests.pipelines.small_archives import write_days
+from tests.support.archives.small_archives import write_days
+from tests.support.servers.gcs_server import GoogleServer, gcs_server
 
 __all__ = ["gcs_server"]
 

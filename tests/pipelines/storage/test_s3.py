@@ -11,8 +11,8 @@ from aiohttp import ClientSession, ClientTimeout, web
 
 from pipelines.storage import places, s3
 from pipelines.storage.s3 import Body
-from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, in_environment, s3_server
+from tests.support.servers.latency_proxy import LatencyProxy
+from tests.support.servers.object_storage import S3Server, in_environment, s3_server
 
 __all__ = ["s3_server"]
 

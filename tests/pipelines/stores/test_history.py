@@ -19,9 +19,9 @@ from pipelines.stores import history
 from pipelines.stores.history import publish, runs
 from pipelines.stores.store import open_store
 from tests.conftest import ROOT
-from tests.moto_server import moto
-from tests.object_storage import S3Server
-from tests.pipelines.small_archives import fields, hourly, write_days
+from tests.support.archives.small_archives import fields, hourly, write_days
+from tests.support.servers.moto_server import moto
+from tests.support.servers.object_storage import S3Server
 
 __all__ = ["moto"]
 

@@ -10,7 +10,7 @@ import pytest
 from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.errors import StoreError
 from pipelines.stores.store import open_store
-from tests.pipelines.small_archives import write_days
+from tests.support.archives.small_archives import write_days
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from pipelines.stores.store import Store, open_store
 from pipelines.stream.order import OrderConfig
 from pipelines.stream.window_stream import WindowStream, read_batches
 from pipelines.stream.windows import WindowSpec, split_starts
-from tests.latency_proxy import LatencyProxy
-from tests.object_storage import S3Server, s3_server, upload
+from tests.support.servers.latency_proxy import LatencyProxy
+from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 

@@ -1,0 +1,113 @@
+"""A trained model from either of its forms: a run with checkpoints, or an exported folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+from gmg_model.exported import FORM, RECORD, WEIGHTS, problem_of
+from jobs.training.run.checkpoints import Checkpoint, load_checkpoint
+from jobs.training.run.run_folder import read_history, run_of
+from pipelines.errors import StoreError
+from pipelines.storage import places
+from pipelines.stores.recipe import Recipe
+
+_FORM = {
+    **FORM,
+    "variables": list,
+    "step": int,
+    "trained_on": {"statistics_fingerprint": str},
+}
+"""what is read of ``model.json`` here, beside what ``gmg_model`` reads"""
+
+
+class Exported(Checkpoint):
+    """What ``jobs/export.py`` wrote, seen as the checkpoint that it came from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the statistics of the store that it was trained on."""
+        return self.record["trained_on"]["statistics_fingerprint"]
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How its frames were made out of an archive; None where an earlier version wrote it."""
+        known = self.record.get("recipe")
+        return Recipe(**known) if known else None
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The resolved options of the run; nothing in a folder that does not say."""
+        return self.record.get("options", {})
+
+    def weights_file(self) -> bytes:
+        """The file of safetensors with the weights, checked against its checksum."""
+        try:
+            data = places.read_bytes(places.join(self.uri, WEIGHTS))
+        except FileNotFoundError:
+            raise StoreError(
+                f"'{WEIGHTS}' is missing", where=self.uri, remedy="export the model again"
+            ) from None
+        if hashlib.sha256(data).hexdigest() != self.record["weights"]["sha256"]:
+            raise StoreError(
+                f"'{WEIGHTS}' is damaged: its checksum is not the one recorded",
+                where=self.uri,
+                remedy="export the model again",
+            )
+        return data
+
+
+def load_trained(uri: str) -> Checkpoint:
+    """A run's best checkpoint, one checkpoint, or an exported folder.
+
+    Raises
+    ------
+    StoreError
+        None of them is there, or the exported folder cannot be read.
+    """
+    try:
+        record = json.loads(places.read_bytes(places.join(uri, RECORD)))
+    except (FileNotFoundError, NotADirectoryError):
+        return load_checkpoint(uri)
+    except ValueError:
+        raise StoreError(
+            f"'{RECORD}' is damaged", where=uri, remedy="export the model again"
+        ) from None
+    if problem := problem_of(record, _FORM):
+        raise StoreError(
+            f"no exported model here: {problem}", where=uri, remedy="export the model again"
+        )
+    return Exported(places.absolute(uri), record)
+
+
+def selection_notes(trained: Checkpoint, split: str) -> list[str]:
+    """What makes scores of a split flatter the model that its windows may have chosen.
+
+    A checkpoint of a run that validated nothing was chosen by nothing; a folder that an earlier
+    version exported does not say.
+    """
+    if split == "validation" and not math.isnan(trained.validation_loss):
+        return [
+            "the validation split has chosen this checkpoint among those of its run: its scores "
+            "flatter the model, those of --split test do not"
+        ]
+    if not isinstance(trained, Exported) or "validation_period" in trained.record:
+        return []
+    return [
+        "the exported model does not say which period chose its checkpoint: scores of that period "
+        "would flatter it; export it again, or check that the periods differ"
+    ]
+
+
+def training_history(trained: Checkpoint) -> list[dict[str, Any]]:
+    """Every step's record of its run; none of an exported folder."""
+    return [] if isinstance(trained, Exported) else read_history(run_of(trained.uri))
+
+
+def weights_checksum(trained: Checkpoint) -> str:
+    """What tells its weights from any other's, with the name of the checksum."""
+    if isinstance(trained, Exported):
+        return f"sha256:{trained.record['weights']['sha256']}"
+    return f"xxh3_128:{trained.record['files'][WEIGHTS]['xxh3_128']}"

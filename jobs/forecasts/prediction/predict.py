@@ -1,0 +1,356 @@
+"""Batch inference: forecasts of a period of a store, or of its newest frames, as a CF store.
+
+A single process with batches, on a GPU where there is one; no Ray. A batch is always made of the
+same init times and computed whole, so that a run that was killed and is run again gives the bytes
+of one that was not. Legend: B init times of a batch, M members, T frames, C channels, H W grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.command_line import say as say_aside
+from jobs.forecasts.forecasters.compatibility import refuse_mismatch, refuse_other_frames
+from jobs.forecasts.forecasters.model_forecast import TrainedForecast
+from jobs.forecasts.forecasters.trained import weights_checksum
+from jobs.forecasts.prediction.forecast_store import ForecastStore
+from jobs.forecasts.prediction.init_times import Inits, choose_inits, input_offsets
+from jobs.forecasts.prediction.products import Products, forecast_fields
+from jobs.forecasts.prefetch import ahead
+from jobs.training.run.run_folder import versions
+from pipelines.cf import CONVENTIONS
+from pipelines.errors import UsageError
+from pipelines.storage import lease, writable
+from pipelines.stores.frames_checksum import frames_checksum
+from pipelines.stores.reader import FrameReader
+from pipelines.stream.windows import WindowSpec, lead_seconds
+
+if TYPE_CHECKING:
+    from jobs.training.run.checkpoints import Checkpoint
+    from pipelines.inputs.normalisation import Normalisation
+    from pipelines.stores.store import Store
+
+
+_FIRST_TIME = np.datetime64("0001-01-01", "s")
+"""numbers of init times, which are none below 0, are counted from here"""
+SHOWN = 10
+"""init times without a forecast that a summary names"""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run made."""
+
+    forecasts: str
+    """URI of the store"""
+    made: int
+    """forecasts computed by this run"""
+    kept: int
+    """forecasts that were there already"""
+    inits: tuple[str, ...]
+    """init times in the store"""
+    left_out: tuple[tuple[str, str], ...]
+    """(init time, why it has no forecast)"""
+
+
+def predict(
+    trained: Checkpoint,
+    store: Store,
+    forecasts: str,
+    *,
+    period: tuple[str, str] | None,
+    every: int = 1,
+    horizon: int | None = None,
+    products: Products | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    single: bool = False,
+    origin: str | None = None,
+    say: Callable[[str], None] = say_aside,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Prediction:
+    """Forecast from every init time of ``period``, or from the newest frames where it is None.
+
+    Parameters
+    ----------
+    trained:
+        The model, see :func:`jobs.forecasts.forecasters.trained.load_trained`.
+    forecasts:
+        URI of the store to write.
+    every:
+        Frames of ``store`` from one init time to the next.
+    horizon:
+        Frames to forecast; None: as many as the model was trained for.
+    seed:
+        Of the members' noise, and of random first states where the model has them.
+    batch_size:
+        Init times in one forward pass. Not part of what makes forecasts other ones, but results of
+        two sizes may differ by rounding.
+    single:
+        Refuse more than one init time.
+    origin:
+        Of the frames, where ``store`` holds them for this forecast alone and has no statistics of a
+        train period, see :func:`jobs.forecasts.prediction.operational.operational_store`.
+    say, report:
+        Called with lines for people, and with (forecasts done, forecasts in all).
+
+    Raises
+    ------
+    StoreError
+        The checkpoint was not trained on this store.
+    UsageError
+        Nothing can be forecast, the model cannot do what is asked, or other forecasts are there.
+    """
+    if origin is None:
+        refuse_mismatch(trained, store)
+    else:
+        refuse_other_frames(trained, store)
+    origin = origin or store.uri
+    products = products or Products()
+    if batch_size < 1 or (horizon is not None and horizon < 1):
+        raise UsageError("batch_size and horizon must be at least 1")
+    if store.clips is not None:
+        raise UsageError(
+            "clips have no init time to forecast from",
+            where=origin,
+            remedy="export the model and give it the frames: python jobs/export.py --help",
+        )
+    window = replace(trained.window, horizon=horizon or trained.window.horizon)
+    inits = choose_inits(
+        store.times, store.available, store.cadence, window, period=period, every=every
+    )
+    if single and len(inits.frames) > 1:
+        raise UsageError(
+            f"{len(inits.frames)} forecasts, and one file holds one",
+            remedy="give --latest, or one init time as --first and --last",
+        )
+    if inits.beyond:
+        say(inits.beyond)
+    if window.horizon > trained.window.horizon:
+        say(
+            f"forecasting {window.horizon} frames with a model that was trained for "
+            f"{trained.window.horizon}: nothing was learnt of the later ones"
+        )
+    missing = _most_missing(store, window, inits)
+    if missing:
+        say(
+            f"up to {missing:.1%} of the pixels of a forecast's input are missing: the model is "
+            "given what it was given there in training, the mean or minimum of the train period "
+            "(with --data.anomalies what is usual at the time); those that no frame of the input "
+            "has are missing in the forecast"
+        )
+    writable.refuse_unwritable(forecasts, "forecasts")
+    fields = forecast_fields(store, trained.variables, window, inits.frames, products)
+    target = ForecastStore(
+        forecasts,
+        _identity(trained, store, origin, window, inits, products, seed),
+        fields,
+        _attributes(trained, store, origin, inits, products, seed),
+    )
+    maker = _Maker(trained, store, window, products, seed)
+    with lease.hold(forecasts, say, "forecasts"):
+        target.begin()
+        there = target.sound()
+        made = len(inits.frames) - len(there)
+        _make(maker, target, inits.frames, there, batch_size, report)
+        if made or not target.complete:
+            target.finish()
+    return Prediction(
+        forecasts=forecasts,
+        made=made,
+        kept=len(inits.frames) - made,
+        inits=tuple(store.label(frame) for frame in inits.frames),
+        left_out=inits.left_out,
+    )
+
+
+def summary(made: Prediction) -> list[str]:
+    """What was made and what was left out, in lines for people."""
+    lines = [f"left out {init}: {reason}" for init, reason in made.left_out[:SHOWN]]
+    if len(made.left_out) > SHOWN:
+        lines.append(f"left out {len(made.left_out)} in all; --json lists them")
+    first, last, count = made.inits[0], made.inits[-1], len(made.inits)
+    several = f"init times {first} to {last}, {count} forecasts"
+    lines.append(several if count > 1 else f"init time {first}, 1 forecast")
+    lines.append(f"{made.made} made, {made.kept} were there")
+    return lines
+
+
+def _most_missing(store: Store, window: WindowSpec, inits: Inits) -> float:
+    """The largest share of missing pixels in the input of one forecast."""
+    by_frame = np.asarray(store.dataset()["missing_fraction"]).reshape(-1)
+    seen = np.asarray(inits.frames)[:, None] + input_offsets(window)
+    return float(by_frame[seen].mean(axis=1).max())
+
+
+def _make(
+    maker: _Maker,
+    target: ForecastStore,
+    frames: Sequence[int],
+    there: Collection[int],
+    batch_size: int,
+    report: Callable[[int, int], None],
+) -> None:
+    """Write the forecasts that are not there; during each pass of the model the next batch is read
+    and the one before is written."""
+    total = len(frames)
+    batches = [range(head, min(head + batch_size, total)) for head in range(0, total, batch_size)]
+    wanted = [batch for batch in batches if any(index not in there for index in batch)]
+
+    def read() -> Iterator[tuple[range, list[int], Inputs]]:
+        for batch in wanted:
+            own = [frames[index] for index in batch]
+            yield batch, own, maker.inputs(own)
+
+    def write(batch: range, own: list[int], outputs: np.ndarray) -> None:
+        for index, arrays in zip(batch, maker.arrays(outputs, own), strict=True):
+            if index not in there:
+                target.write(index, arrays)
+        report(batch.stop, total)
+
+    with ThreadPoolExecutor(1, "writes") as beside:
+        writing = None
+        for batch, own, inputs in ahead(read()):
+            outputs = maker.forecasts(inputs, own)
+            if writing:
+                writing.result()
+            writing = beside.submit(write, batch, own, outputs)
+        if writing:
+            writing.result()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a batch of forecasts is made from."""
+
+    given_btchw: np.ndarray
+    """to the model, as in training"""
+    unseen_bchw: np.ndarray
+    """True where no input frame has a value, as beyond the reach of radars: none is forecast"""
+
+    @classmethod
+    def of(
+        cls, seen_btchw: np.ndarray, times_bt: np.ndarray, normalisation: Normalisation
+    ) -> Inputs:
+        """From frames in physical units, NaN where missing, and their times."""
+        unseen = np.asarray(np.isnan(seen_btchw).all(axis=1))
+        return cls(normalisation.inputs(seen_btchw, times_bt), unseen)
+
+
+class _Maker:
+    """Frames of a store in, forecasts in physical units out."""
+
+    def __init__(
+        self, trained: Checkpoint, store: Store, window: WindowSpec, products: Products, seed: int
+    ):
+        self._reader = FrameReader(store, trained.variables)
+        self._store, self._window, self._products = store, window, products
+        self._normalisation, self._variables = trained.normalisation, trained.variables
+        self._forecast = TrainedForecast(trained, products.members, seed)
+        self._forecast.load()
+        self._leads = np.array(lead_seconds(store, window), "timedelta64[s]")
+
+    def inputs(self, frames: Sequence[int]) -> Inputs:
+        """What is forecast from; each frame is read once where the windows overlap."""
+        times = self._store.times[np.asarray(frames)[:, None] + input_offsets(self._window)]
+        return Inputs.of(self._seen(frames), times, self._normalisation)
+
+    def _seen(self, frames: Sequence[int]) -> np.ndarray:
+        """(B, T, C, H, W) in physical units, NaN where missing."""
+        offsets = input_offsets(self._window)
+        span = int(offsets[-1] - offsets[0]) + 1
+        first, last = frames[0] + int(offsets[0]), frames[-1] + 1
+        if last - first <= len(frames) * span:
+            run = self._read(first, last)
+            return np.stack([run[frame - first + offsets] for frame in frames])
+        runs = (self._read(frame + 1 - span, frame + 1) for frame in frames)
+        return np.stack([run[:: self._window.stride] for run in runs])
+
+    def forecasts(self, inputs: Inputs, frames: Sequence[int]) -> np.ndarray:
+        """(B, M, T, C, H, W) as the model makes them, NaN where nothing was seen.
+
+        The noise of members is told by the init time.
+        """
+        times = self._store.times[list(frames)].astype("datetime64[s]")
+        numbers = (times - _FIRST_TIME).astype(np.int64).tolist()
+        made = self._forecast.members(inputs.given_btchw, self._window.horizon, numbers)
+        made[np.broadcast_to(inputs.unseen_bchw[:, None, None], made.shape)] = np.nan
+        return made
+
+    def arrays(
+        self, outputs_bmtchw: np.ndarray, frames: Sequence[int]
+    ) -> list[dict[str, np.ndarray]]:
+        """The arrays of each forecast, in physical units."""
+        valid_times = self._store.times[list(frames)][:, None, None] + self._leads
+        physical = self._normalisation.outputs(outputs_bmtchw, valid_times)
+        return [self._arrays(one) for one in physical]
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        run_tchw = np.empty((last - first, *self._reader.frame_shape), np.float32)
+        self._reader.read(first, last, run_tchw)
+        return run_tchw
+
+    def _arrays(self, forecast_mtchw: np.ndarray) -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = {}
+        begin = 0
+        for name in self._variables:
+            info = self._store.variables[name]
+            end = begin + len(info.channel_labels)
+            own = forecast_mtchw[:, :, begin:end]
+            shaped = own.reshape(*own.shape[:2], *info.extra_shape, *own.shape[-2:])
+            arrays |= self._products.of(name, shaped)
+            begin = end
+        return arrays
+
+
+def _identity(
+    trained: Checkpoint,
+    store: Store,
+    origin: str,
+    window: WindowSpec,
+    inits: Inits,
+    products: Products,
+    seed: int,
+) -> dict[str, Any]:
+    """What the values depend on: forecasts of another one are others."""
+    seen = np.unique(np.asarray(inits.frames)[:, None] + input_offsets(window))
+    return {
+        "weights": weights_checksum(trained),
+        "statistics_fingerprint": trained.fingerprint,
+        "store": origin,
+        "frames": frames_checksum(store, trained.variables, seen),
+        "horizon": window.horizon,
+        "members": products.members,
+        "seed": seed,
+        "quantiles": products.quantiles,
+        "at_or_above": products.exceed,
+        "init_times": [store.label(frame) for frame in inits.frames],
+        "left_out": inits.left_out,
+    }
+
+
+def _attributes(
+    trained: Checkpoint, store: Store, origin: str, inits: Inits, products: Products, seed: int
+) -> dict[str, Any]:
+    return {
+        "Conventions": CONVENTIONS,
+        "title": f"Forecasts of {store.title}",
+        "source": f"{trained.record['model']['name']}, trained for {trained.step} steps",
+        "synthetic": store.synthetic,
+        "checkpoint": trained.uri,
+        "checkpoint_step": trained.step,
+        "checkpoint_weights": weights_checksum(trained),
+        "store": origin,
+        "statistics_fingerprint": trained.fingerprint,
+        "input_frames": trained.window.input_frames,
+        "trained_horizon": trained.window.horizon,
+        "frame_stride": trained.window.stride,
+        **({} if products.members is None else {"noise_seed": seed}),
+        "left_out": [f"{init}: {reason}" for init, reason in inits.left_out],
+        "versions": versions(),
+    }

@@ -1,0 +1,292 @@
+"""Windows to look at on the page: maps of truth, forecast and error, an animation, the motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jobs.drawing import maps
+from jobs.drawing.animation import film
+from jobs.drawing.axes import GridAxes, grid_axes
+from jobs.drawing.palettes import Colours, Palette, palette_of
+from jobs.drawing.style import data_uri
+from jobs.forecasts.reports.motion import Motion
+from jobs.forecasts.reports.tables import units_of
+from jobs.forecasts.scoring import text
+from jobs.forecasts.scoring.scores import MODEL, PERSISTENCE, Evaluation, Example, GroupScores
+
+if TYPE_CHECKING:
+    from pipelines.stores.store import Store
+
+MAP_LEADS = 3
+MAP_CHANNELS = 2
+FILM_INPUTS = 6
+LONGEST_NAME = 34
+"""letters above a map; the variable's own name stands for a longer one"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page."""
+
+    title: str
+    address: str
+    alt: str
+    still: str = ""
+    """what stands for it where nothing is to move"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side."""
+
+    caption: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One window."""
+
+    rank: str
+    given: str
+    """the last frame that the model was given"""
+    first: str
+    last: str
+    rmse: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is drawn of one channel, and how."""
+
+    channel: int
+    name: str
+    label: str
+    """of colour bars"""
+    units: str
+    axes: GridAxes
+    palette: Palette
+
+    def style(self, values: np.ndarray) -> maps.MapStyle:
+        """The look of maps with colours for these values."""
+        return maps.MapStyle(self.axes, self.palette, *maps.limits(values), self.label)
+
+
+def quantities(evaluation: Evaluation, store: Store, colours: Colours) -> list[Quantity]:
+    """The first channels of the model, in the units and on the grid of the store."""
+    found = []
+    for item in evaluation.scores:
+        group = item.group
+        attributes = store.array(group.variable).attrs
+        palette = palette_of(
+            group.units, str(attributes.get("standard_name", "")), group.long_name, colours
+        )
+        axes = grid_axes(store, group.variable)
+        for number, index in enumerate(range(group.channels.start, group.channels.stop)):
+            name = _name(item) + (
+                f", {_labels(store, group.variable)[number]}" if _several(item) else ""
+            )
+            units = units_of(item)
+            label = f"{name} ({units})" if units else name
+            found.append(Quantity(index, name, label, units, axes, palette))
+    return found
+
+
+def case(evaluation: Evaluation, example: Example, drawn: list[Quantity]) -> Case:
+    """Maps of one window at some lead times; truth, forecasts and persistence on one scale."""
+    chosen = text.several(len(evaluation.lead_seconds), MAP_LEADS)
+    leads = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
+    rows = []
+    for quantity in drawn[:MAP_CHANNELS]:
+        truth, forecast = (
+            fields[:, quantity.channel] for fields in (example.truth_tchw, example.forecast_tchw)
+        )
+        # The truth's extremes: a forecast that runs away is drawn saturated, not the truth flat.
+        style = quantity.style(truth[chosen])
+        error = forecast - truth
+        largest = float(np.nanmax(np.abs(error[chosen]), initial=0.0)) or 1.0
+        for lead in chosen:
+            caption = f"{quantity.name}, {leads[lead]}, valid {moment(example.labels[lead])}"
+            pictures = [
+                _field("Truth", truth[lead], style, caption, quantity),
+                _field("Forecast", forecast[lead], style, caption, quantity),
+                _error(error[lead], quantity, largest, caption),
+            ]
+            beside = example.baselines.get(PERSISTENCE)
+            if beside is not None:
+                field = beside[lead, quantity.channel]
+                pictures.append(_field("Persistence", field, style, caption, quantity))
+            if example.spread_tchw is not None:
+                pictures.append(_spread(example, quantity, chosen, lead, caption))
+            rows.append(Row(caption, tuple(pictures)))
+    return Case(
+        example.rank,
+        moment(example.seen_labels[-1]),
+        moment(example.labels[0]),
+        moment(example.labels[-1]),
+        text.number(example.rmse),
+        tuple(rows),
+    )
+
+
+def animation(evaluation: Evaluation, example: Example, quantity: Quantity) -> Picture:
+    """The last input frames and then the truth beside the forecast."""
+    leads = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
+    seen = example.seen_tchw[-FILM_INPUTS:, quantity.channel]
+    truth, forecast = (
+        fields[:, quantity.channel] for fields in (example.truth_tchw, example.forecast_tchw)
+    )
+    known = example.seen_labels[-len(seen) :]
+    captions = [(f"Input\n{moment(label)}", "Input (both)\n") for label in known]
+    captions += [
+        (f"Truth\n{moment(label)}", f"Forecast\n{lead}")
+        for label, lead in zip(example.labels, leads, strict=True)
+    ]
+    made = film(
+        np.concatenate([seen, truth]),
+        np.concatenate([seen, forecast]),
+        captions,
+        quantity.style(truth),
+        still=len(seen) + (len(leads) - 1) // 2,
+    )
+    alt = (
+        f"{quantity.name}: {made.frames} frames, first what the model was given, then the truth on "
+        f"the left and the forecast on the right, {leads[0]} to {leads[-1]}."
+    )
+    return Picture(
+        f"{quantity.name}, the {example.rank} forecast of those scored",
+        data_uri(made.gif, "image/gif"),
+        alt,
+        data_uri(made.still),
+    )
+
+
+def motion_row(evaluation: Evaluation, example: Example, quantity: Quantity, motion: Motion) -> Row:
+    """The forecast of a window with the motion that the model sees, at some lead times."""
+    chosen = text.several(len(evaluation.lead_seconds), MAP_LEADS)
+    leads = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
+    forecast = example.forecast_tchw[:, quantity.channel]
+    style = quantity.style(example.truth_tchw[chosen][:, quantity.channel])
+    pictures = []
+    for lead in chosen:
+        arrows = maps.Arrows(
+            motion.rows, motion.columns, motion.down_thw[lead], motion.right_thw[lead]
+        )
+        speed = np.hypot(motion.down_thw[lead], motion.right_thw[lead])
+        alt = (
+            f"Forecast of {quantity.name} with {speed.size} arrows of motion, {leads[lead]}: "
+            f"{text.number(float(speed.mean()))} cells a frame in the mean, "
+            f"{text.number(float(speed.max()))} at most."
+        )
+        made = maps.field_map(forecast[lead], style, arrows, "cells a frame")
+        pictures.append(Picture(leads[lead], data_uri(made), alt))
+    caption = f"{quantity.name}, the {example.rank} forecast of those scored"
+    return Row(caption, tuple(pictures))
+
+
+def error_fields(evaluation: Evaluation, drawn: list[Quantity]) -> list[Row]:
+    """Where errors are large: RMSE of model and persistence and the model's bias, last lead."""
+    fields = evaluation.fields
+    if fields is None:
+        return []
+    lead = len(evaluation.lead_seconds) - 1
+    label = text.lead_labels(evaluation.lead_seconds, evaluation.timed)[lead]
+    rows = []
+    for quantity in drawn[:MAP_CHANNELS]:
+        place = {name: index for index, name in enumerate(fields.systems)}
+        names = [name for name in (MODEL, PERSISTENCE) if name in place]
+        rmse = {name: fields.rmse_stchw[place[name], lead, quantity.channel] for name in names}
+        bias = fields.bias_stchw[place[MODEL], lead, quantity.channel]
+        high = float(np.nanmax(np.stack(list(rmse.values())), initial=0.0)) or 1.0
+        caption = f"{quantity.name}, {label}"
+        look = maps.error_size(quantity.axes, high, _bar("RMSE", quantity))
+        pictures = [
+            Picture(
+                f"RMSE of {name}",
+                data_uri(maps.field_map(values, look)),
+                f"RMSE of {name}, {caption}: {_span(values, quantity)}.",
+            )
+            for name, values in rmse.items()
+        ]
+        largest = float(np.nanmax(np.abs(bias), initial=0.0)) or 1.0
+        made = maps.error_map(bias, quantity.axes, largest, _bar("bias", quantity))
+        alt = f"Bias of the model, {caption}: {_span(bias, quantity)}."
+        rows.append(Row(caption, (*pictures, Picture("Bias of the model", data_uri(made), alt))))
+    return rows
+
+
+def moment(label: str) -> str:
+    """A time for people; what is none, as the name of a clip, as it stands.
+
+    >>> moment("2019-03-01T06:00:00"), moment("clip 3, frame 4")
+    ('2019-03-01 06:00 UTC', 'clip 3, frame 4')
+    """
+    try:
+        return str(np.datetime64(label, "m")).replace("T", " ") + " UTC"
+    except ValueError:
+        return label
+
+
+def _field(
+    title: str, values_hw: np.ndarray, style: maps.MapStyle, caption: str, quantity: Quantity
+) -> Picture:
+    alt = f"{title}, {caption}: {_span(values_hw, quantity)}."
+    return Picture(title, data_uri(maps.field_map(values_hw, style)), alt)
+
+
+def _error(values_hw: np.ndarray, quantity: Quantity, largest: float, caption: str) -> Picture:
+    made = maps.error_map(values_hw, quantity.axes, largest, _bar("forecast - truth", quantity))
+    alt = f"Error, {caption}: {_span(values_hw, quantity)}."
+    return Picture("Error", data_uri(made), alt)
+
+
+def _spread(
+    example: Example, quantity: Quantity, chosen: list[int], lead: int, caption: str
+) -> Picture:
+    assert example.spread_tchw is not None
+    spread = example.spread_tchw[:, quantity.channel]
+    high = float(np.nanmax(spread[chosen], initial=0.0)) or 1.0
+    look = maps.error_size(quantity.axes, high, _bar("spread", quantity))
+    alt = f"Spread of the members, {caption}: {_span(spread[lead], quantity)}."
+    return Picture("Spread of the members", data_uri(maps.field_map(spread[lead], look)), alt)
+
+
+def _bar(what: str, quantity: Quantity) -> str:
+    return f"{what} ({quantity.units})" if quantity.units else what
+
+
+def _span(values_hw: np.ndarray, quantity: Quantity) -> str:
+    """What a picture shows, for those who do not see it."""
+    held = values_hw[np.isfinite(values_hw)]
+    if not held.size:
+        return "all missing"
+    low, mean, high = (text.number(float(f(held))) for f in (np.min, np.mean, np.max))
+    return f"{low} to {high} {quantity.units}".rstrip() + f", mean {mean}"
+
+
+def _several(item: GroupScores) -> bool:
+    return item.group.channels.stop - item.group.channels.start > 1
+
+
+def _labels(store: Store, variable: str) -> list[str]:
+    """Names of the channels of a variable.
+
+    An archive's own labels ("flow[inflow]") name more than their place.
+    """
+    labels = store.variables[variable].channel_labels
+    return [label.removeprefix(variable).strip("[]") or label for label in labels]
+
+
+def _name(item: GroupScores) -> str:
+    """The name for people, with the level where it is one of several."""
+    group = item.group
+    level = group.label.removeprefix(group.variable)
+    # What stands in brackets is where the data are from, and does not fit above a map.
+    short = group.long_name.partition(" (")[0]
+    return (short if len(short) <= LONGEST_NAME else group.variable) + (
+        f" {level}" if level else ""
+    )

@@ -1,0 +1,145 @@
+"""Maps of errors as a CF store: ``<variable>_bias`` and ``<variable>_rmse`` by system and lead.
+
+Legend: S systems, T lead times, C channels, H W grid.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.forecasts.prediction.products import grid_fields
+from jobs.forecasts.reports.outputs import COUNTED, ROOT, SYSTEM, refuse_overwriting
+from jobs.forecasts.scoring.scores import Evaluation
+from pipelines.cf import CONVENTIONS
+from pipelines.storage import places
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from pipelines.stores.store import Store
+
+
+def error_dataset(
+    evaluation: Evaluation, store: Store, variables: tuple[str, ...]
+) -> xr.Dataset | None:
+    """The maps as xarray has them; None where none were kept.
+
+    Parameters
+    ----------
+    variables:
+        In the order of the model's channels.
+    """
+    import xarray as xr
+
+    fields = evaluation.fields
+    if fields is None:
+        return None
+    arrays: dict[str, Any] = {}
+    begin = 0
+    for name in variables:
+        info = store.variables[name]
+        end = begin + len(info.channel_labels)
+        grid = info.dims[info.dims.index("time") + 1 :]
+        known = dict(store.array(name).attrs)
+        described = {"units": info.units or "1"}
+        if "grid_mapping" in known:
+            described["grid_mapping"] = str(known["grid_mapping"])
+        for kind, values, says in (
+            ("bias", fields.bias_stchw, "mean of forecast minus truth"),
+            ("rmse", fields.rmse_stchw, "root mean square error"),
+        ):
+            own = values[:, :, begin:end]
+            arrays[f"{name}_{kind}"] = (
+                (SYSTEM, "lead_time", *grid),
+                own.reshape(*own.shape[:2], *info.extra_shape, *own.shape[-2:]),
+                {"long_name": f"{says} of {info.long_name or name}", **described},
+            )
+        counts = fields.count_tchw[:, begin:end]
+        arrays[f"{name}_count"] = (
+            ("lead_time", *grid),
+            counts.reshape(len(counts), *info.extra_shape, *counts.shape[-2:]),
+            {"long_name": "windows whose truth was observed", "units": "1"},
+        )
+        begin = end
+    return xr.Dataset(
+        arrays,
+        coords={
+            SYSTEM: (SYSTEM, list(fields.systems), {"long_name": "forecasting system"}),
+            "lead_time": _lead_time(evaluation),
+            **{
+                key: (field.dims, field.values, dict(field.attributes))
+                for key, field in grid_fields(store).items()
+            },
+        },
+        attrs={
+            "Conventions": CONVENTIONS,
+            "title": f"Errors of forecasts of {store.title}",
+            "synthetic": int(store.synthetic),
+            "store": store.uri,
+            "split": evaluation.split,
+            "period": " to ".join(evaluation.period),
+            COUNTED: evaluation.windows_scored,
+        },
+    )
+
+
+def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
+    """Write the maps to ``uri`` in Zarr format 3, the root last; maps that stood there go first.
+
+    Raises
+    ------
+    UsageError
+        Something else stands there.
+    """
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+    from zarr.storage import MemoryStore
+
+    memory = MemoryStore()
+    with warnings.catch_warnings():
+        # Zarr calls strings and consolidated metadata no standard of version 3 yet.
+        warnings.simplefilter("ignore")
+        dataset.to_zarr(memory, zarr_format=3, consolidated=True)
+
+    async def collect() -> dict[str, bytes]:
+        found = {}
+        for name in sorted([name async for name in memory.list()]):
+            buffer = await memory.get(name, default_buffer_prototype())
+            if buffer is not None:
+                found[name] = buffer.to_bytes()
+        return found
+
+    objects = sync(collect())
+    root = objects.pop(ROOT)
+    remove_error_fields(uri)
+    for name in sorted(objects, key=lambda name: (name.partition("/")[0] != SYSTEM, name)):
+        places.write_bytes(places.join(uri, name), objects[name], durable=False)
+    places.write_bytes(places.join(uri, ROOT), root)
+
+
+def remove_error_fields(uri: str) -> None:
+    """Remove the maps of an evaluation before, if there are any.
+
+    Raises
+    ------
+    UsageError
+        Something else stands there.
+    """
+    refuse_overwriting(uri)
+    if places.exists(uri):
+        fs, path = places.filesystem(uri)
+        fs.rm(path, recursive=True)
+
+
+def _lead_time(evaluation: Evaluation) -> tuple[str, np.ndarray, dict[str, str]]:
+    leads = np.array(evaluation.lead_seconds, np.int64)
+    if not evaluation.timed:
+        return "lead_time", leads, {"long_name": "frames after the last input frame", "units": "1"}
+    described = {
+        "standard_name": "forecast_period",
+        "long_name": "time since the last frame that the forecast was given",
+    }
+    return "lead_time", leads.astype("timedelta64[s]").astype("timedelta64[ns]"), described

@@ -1,0 +1,188 @@
+"""The report of an evaluation: one HTML page that loads nothing, and the same scores as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.command_line import finite
+from jobs.drawing.curves import training_curve
+from jobs.drawing.palettes import Colours
+from jobs.forecasts.reports import cases, charts, tables
+from jobs.forecasts.reports.motion import Motion
+from jobs.forecasts.reports.outputs import destinations
+from jobs.forecasts.reports.template import fill_page
+from jobs.forecasts.scoring import text
+from jobs.forecasts.scoring.scores import MODEL, Evaluation, GroupScores
+from pipelines.storage import places
+from pipelines.timeline.clips import split_text
+
+if TYPE_CHECKING:
+    from jobs.training.run.checkpoints import Checkpoint
+    from pipelines.stores.store import Store
+
+FILM_RANK = "median"
+"""The example that is animated and that motion is drawn over."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the page says beside the scores: which model, trained where, and how."""
+
+    store_uri: str
+    title: str
+    archive: str
+    synthetic: bool
+    checkpoint_uri: str
+    model: str
+    step: int
+    epoch: int | None
+    """None where an exported folder does not say"""
+    options: dict[str, Any]
+    train_period: tuple[str, str]
+    fingerprint: str
+    normals: str | None = None
+    """of a model of anomalies, the climatology that they depart from"""
+    history: tuple[tuple[int, float], ...] = ()
+    """(step, training loss) of the run that the checkpoint belongs to"""
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, store: Store, history: Sequence[dict[str, Any]]
+    ) -> Provenance:
+        """From a checkpoint, the store that it is scored on and its run's history."""
+        return cls(
+            store_uri=store.uri,
+            title=store.title,
+            archive=str(store.attributes.get("archive", "")),
+            synthetic=store.synthetic,
+            checkpoint_uri=checkpoint.uri,
+            model=checkpoint.record["model"]["name"],
+            step=checkpoint.step,
+            epoch=checkpoint.record.get("epoch"),
+            options=checkpoint.configuration,
+            train_period=split_text(store.statistics["period"]),
+            fingerprint=store.fingerprint,
+            normals=checkpoint.record["normalisation"].get("normals", {}).get("definition"),
+            history=tuple((record["step"], record["loss"]) for record in history),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the history."""
+        return {key: value for key, value in vars(self).items() if key != "history"}
+
+
+def write_report(
+    report: str,
+    evaluation: Evaluation,
+    provenance: Provenance,
+    store: Store,
+    protocol: str,
+    motion: Motion | None = None,
+    colours: Colours = "usual",
+) -> tuple[str, str]:
+    """Write the page and the JSON; returns their URIs."""
+    page, record, *_ = destinations(report)
+    result = finite({**provenance.to_json(), **evaluation.to_json()})
+    html = render(evaluation, provenance, store, protocol, motion, colours)
+    places.write_bytes(record, json.dumps(result, indent=1, ensure_ascii=False).encode())
+    places.write_bytes(page, html.encode())
+    return page, record
+
+
+def render(
+    evaluation: Evaluation,
+    provenance: Provenance,
+    store: Store,
+    protocol: str,
+    motion: Motion | None = None,
+    colours: Colours = "usual",
+) -> str:
+    """The page as HTML; parameters as of ``contents``."""
+    return fill(contents(evaluation, provenance, store, protocol, motion, colours))
+
+
+def contents(
+    evaluation: Evaluation,
+    provenance: Provenance,
+    store: Store,
+    protocol: str,
+    motion: Motion | None = None,
+    colours: Colours = "usual",
+) -> dict[str, Any]:
+    """What the page shows, by the names that its template has.
+
+    Parameters
+    ----------
+    protocol:
+        Its table comes first.
+    motion:
+        Of one of the examples; None where the model has no motion modules.
+    colours:
+        Of radar fields, see ``jobs.drawing.palettes``.
+    """
+    drawn = cases.quantities(evaluation, store, colours)
+    examples = {example.rank: example for example in evaluation.examples}
+    filmed = examples.get(FILM_RANK)
+    moving = examples.get(motion.rank) if motion else None
+    bootstrap = evaluation.bootstrap
+    return {
+        "p": provenance,
+        "e": evaluation,
+        "windows": text.windows(evaluation),
+        "leads": text.lead_labels(evaluation.lead_seconds, evaluation.timed),
+        "groups": [
+            {"id": f"scores-{place}", **_group(evaluation, item, protocol, store)}
+            for place, item in enumerate(evaluation.scores, start=1)
+        ],
+        "cases": [cases.case(evaluation, example, drawn) for example in examples.values()],
+        "fields": cases.error_fields(evaluation, drawn),
+        "film": cases.animation(evaluation, filmed, drawn[0]) if filmed else None,
+        "motion": (
+            cases.motion_row(evaluation, moving, drawn[0], motion) if moving and motion else None
+        ),
+        "palettes": list(dict.fromkeys(quantity.palette for quantity in drawn)),
+        "training": _training(provenance),
+        "resampling": (text.resampling(bootstrap) if bootstrap and bootstrap.none is None else ""),
+    }
+
+
+def fill(shown: dict[str, Any]) -> str:
+    """The page as HTML from its contents."""
+    options = json.dumps(shown["p"].options, indent=1)
+    return fill_page("report.html", {**shown, "options": options, "time": cases.moment})
+
+
+def _group(
+    evaluation: Evaluation, item: GroupScores, protocol: str, store: Store
+) -> dict[str, Any]:
+    skills = {
+        reference: {
+            "value": text.skill_number(item.skill(reference)["overall"]),
+            "interval": text.skill_interval(item, reference),
+        }
+        for reference in item.baselines
+    }
+    intervals = item.intervals.get("strict", {}).get(MODEL, {}).get("overall", {})
+    return {
+        "label": item.group.label,
+        "name": item.group.long_name,
+        "units": tables.units_of(item),
+        "verdict": text.verdict(item),
+        "model_rmse": text.number(item.strict(MODEL, "rmse")),
+        "rmse_interval": text.interval(*intervals.get("rmse", (float("nan"),) * 2)),
+        "skills": skills,
+        "tables": tables.score_tables(evaluation, item, protocol),
+        "by_lead": tables.by_lead(evaluation, item),
+        "slices": tables.slices(item),
+        "charts": charts.all_charts(evaluation, item),
+    }
+
+
+def _training(provenance: Provenance) -> str | None:
+    if len(provenance.history) < 2:
+        return None
+    steps, losses = zip(*provenance.history, strict=True)
+    return training_curve(steps, losses, provenance.step)

@@ -1,0 +1,166 @@
+"""Where a report goes, and whether it can go there, asked before the forecasts are made."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from jobs.forecasts.reports.score_table import COLUMNS
+from jobs.forecasts.scoring.daily_sums import are_daily_sums
+from pipelines.errors import PlatformError, UsageError
+from pipelines.storage import places, writable
+from pipelines.stores.ledger import FOLDER
+
+ROOT = "zarr.json"
+SYSTEM = "system"
+"""A coordinate that maps of errors have, and are begun with."""
+COUNTED = "windows_scored"
+"""An attribute that the root of maps of errors has."""
+_OTHERS = {
+    ROOT: ("a Zarr store", "zarr_format"),
+    "run.json": ("a run", "statistics_fingerprint"),
+    "checkpoint.json": ("a checkpoint", "files"),
+    "model.json": ("an exported folder", "weights"),
+}
+"""Records of folders that no report is written into: what they are, and a key that tells."""
+
+
+class Destinations(NamedTuple):
+    """URIs of what an evaluation writes."""
+
+    page: str
+    """HTML that loads nothing"""
+    scores: str
+    """JSON of all scores"""
+    table: str
+    """CSV of all scores, a row each"""
+    fields: str
+    """Zarr of maps of errors"""
+    sums: str
+    """npz of the sums by day that scores are made of"""
+
+
+def destinations(report: str) -> Destinations:
+    """Where a report's files go: into a folder, or beside a page that is named.
+
+    >>> destinations("s3://bucket/scores/day1.html").scores
+    's3://bucket/scores/day1.json'
+    >>> destinations("s3://bucket/scores").fields
+    's3://bucket/scores/fields.zarr'
+    """
+    report = report.rstrip("/")
+    if report.endswith(".html"):
+        stem = report.removesuffix(".html")
+        beside = (f"{stem}{ending}" for ending in (".json", ".csv", ".zarr", ".npz"))
+        return Destinations(report, *beside)
+    names = ("report.html", "scores.json", "scores.csv", "fields.zarr", "sums.npz")
+    return Destinations(*(places.join(report, name) for name in names))
+
+
+def refuse_unwritable(report: str) -> None:
+    """Refuse a place that a report cannot be written to; leaves nothing behind.
+
+    Raises
+    ------
+    UsageError
+        The place is empty or inside a store, a run or an exported folder; a file stands where a
+        folder is needed, or a folder or somebody else's file where one of the report's goes; the
+        storage refuses; or see ``refuse_overwriting``.
+    """
+    if not report.strip():
+        raise UsageError(
+            "--report is empty", remedy="give a folder, or a page whose name ends in .html"
+        )
+    written = destinations(report)
+    folder = places.absolute(written.page).rpartition("/")[0] or "/"
+    writable.refuse_unwritable(folder, "report")
+    _refuse_inside(folder)
+    for file in (written.page, written.scores, written.table, written.sums):
+        if writable.is_folder(file):
+            raise UsageError(
+                "a file of a report goes here, and a folder stands here",
+                where=file,
+                remedy="give a --report of another name",
+            )
+    _refuse_foreign(written)
+    refuse_overwriting(written.fields)
+
+
+def _refuse_inside(folder: str) -> None:
+    """Refuse a folder that is, or lies in, one that belongs to something else."""
+    above = folder.rstrip("/")
+    while not above.endswith(":/"):  # of a bucket
+        for name, (what, key) in _OTHERS.items():
+            if key in _json(places.join(above, name)):
+                raise UsageError(
+                    f"a report is not written into {what}",
+                    where=f"{above or '/'}, which holds {name}",
+                    remedy="give a --report outside of it",
+                )
+        if not above:
+            return
+        above = above.rpartition("/")[0]
+
+
+def _refuse_foreign(written: Destinations) -> None:
+    """Refuse files of the report's names that no evaluation wrote."""
+    scored, header = {"schema", "variables"} <= _json(written.scores).keys(), ",".join(COLUMNS)
+    ours = {
+        written.scores: scored,
+        written.table: _content(written.table, len(header)) == header.encode(),
+        # Damaged ones have no sign of their own.
+        written.sums: are_daily_sums(_content(written.sums), damaged=scored),
+    }
+    for file, known in ours.items():
+        if not known and places.exists(file):
+            raise UsageError(
+                "a file of a report goes here, and something else is here that it would replace",
+                where=file,
+                remedy="give a --report of another name, or move what is here away",
+            )
+
+
+def _json(file: str) -> dict[str, Any]:
+    """What a file of JSON holds; nothing where there is none, or none that may be looked at."""
+    try:
+        record = json.loads(_content(file))
+    except (PlatformError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _content(file: str, most: int | None = None) -> bytes:
+    """Of a file, or of its beginning; nothing where there is none."""
+    try:
+        return places.read_bytes(file) if most is None else places.read_range(file, 0, most)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
+
+
+def refuse_overwriting(fields: str) -> None:
+    """Refuse to put maps of errors, which replace those of before, over anything else.
+
+    Raises
+    ------
+    UsageError
+        Something else stands there: beside a page ``t2m.html`` maps go to ``t2m.zarr``, which may
+        well be the store.
+    """
+    held = places.names(fields)
+    if held and not _are_maps(fields, held):
+        raise UsageError(
+            "maps of errors go here, and something else is here that they would replace",
+            where=fields,
+            remedy="give a --report of another name",
+        )
+
+
+def _are_maps(fields: str, held: list[str]) -> bool:
+    try:
+        root = json.loads(places.read_bytes(places.join(fields, ROOT)))
+    except FileNotFoundError:
+        # What an evaluation left that was killed while it wrote them.
+        return SYSTEM in held and FOLDER not in held
+    except (NotADirectoryError, ValueError):
+        return False
+    return isinstance(root, dict) and COUNTED in root.get("attributes", {})

@@ -1,0 +1,195 @@
+"""How numbers and times are put to people: lead times, scores, a summary of few lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from jobs.forecasts.scoring.scores import MODEL, Bootstrap, Evaluation, GroupScores
+
+HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
+"""The score that a protocol's summary prints; others have the summary of ``strict``."""
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def shown_units(units: str) -> str:
+    """CF writes "1" for what has no unit; people write nothing."""
+    return "" if units == "1" else units
+
+
+def lead_unit(lead_seconds: Sequence[int], timed: bool = True) -> tuple[str, int]:
+    """The unit to give lead times in, and its seconds; frames where they have no time.
+
+    >>> lead_unit([3600, 7200]), lead_unit([360, 720]), lead_unit([86400, 4 * 86400])
+    (('h', 3600), ('min', 60), ('days', 86400))
+    """
+    if not timed:
+        return "frames", 1
+    if all(lead % DAY == 0 for lead in lead_seconds) and max(lead_seconds) > 2 * DAY:
+        return "days", DAY
+    if all(lead % HOUR == 0 for lead in lead_seconds) or max(lead_seconds) > 6 * HOUR:
+        return "h", HOUR
+    return "min", MINUTE
+
+
+def lead_labels(lead_seconds: Sequence[int], timed: bool = True) -> list[str]:
+    """One label a lead time.
+
+    >>> lead_labels([1800, 3600]), lead_labels([1, 2], timed=False)
+    (['+30 min', '+60 min'], ['+1 frame', '+2 frames'])
+    """
+    unit, seconds = lead_unit(lead_seconds, timed)
+    if not timed:
+        return [f"+{lead} frame{'s' if lead > 1 else ''}" for lead in lead_seconds]
+    return [f"+{lead / seconds:g} {unit}" for lead in lead_seconds]
+
+
+def several(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``range(count)``, evenly spaced from the first to the last.
+
+    >>> several(12, 4), several(2, 4), several(1, 3)
+    ([0, 4, 7, 11], [0, 1], [0])
+    """
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A score in ``digits`` significant digits.
+
+    >>> number(0.012345), number(-1234.5), number(float("nan")), number(0.0)
+    ('0.0123', '-1234', 'none', '0')
+    """
+    if math.isnan(value):
+        return "none"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:.{max(0, places)}f}" if -4 < places < 12 else f"{value:.{digits - 1}e}"
+
+
+def skill_number(value: float) -> str:
+    """A skill score in three decimals.
+
+    >>> skill_number(0.45678), skill_number(-4e-8), skill_number(float("nan"))
+    ('0.457', '0.000', 'none')
+    """
+    return "none" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
+
+
+def interval(low: float, high: float) -> str:
+    """The ends of an interval; nothing where it is unknown.
+
+    >>> interval(0.1234, 0.5678), interval(float("nan"), 1.0)
+    ('0.123 to 0.568', '')
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{number(low)} to {number(high)}"
+
+
+def resampling(bootstrap: Bootstrap) -> str:
+    """How intervals were made."""
+    return (
+        f"{round(100 * bootstrap.level)} % intervals from {bootstrap.resamples:,} resamples of "
+        f"{bootstrap.units:,} units, each a {bootstrap.unit}"
+    )
+
+
+def column(values: Sequence[float], beside: float | None = None) -> list[str]:
+    """Scores of one kind with the same decimals: four digits for the largest of them.
+
+    ``beside`` is a score that they are to be read beside, which rules where it is larger.
+
+    >>> column([12.3456, 0.5, float("nan")]), column([-0.00012], beside=3.1)
+    (['12.35', '0.50', 'none'], ['0.000'])
+    """
+    sizes = [abs(value) for value in (*values, beside or 0.0) if math.isfinite(value) and value]
+    decimals = max(0, 3 - math.floor(math.log10(max(sizes)))) if sizes else 0
+    if decimals > 6:
+        return [number(value, 4) for value in values]
+    # A zero has no sign.
+    return [
+        f"{round(value, decimals) + 0.0:.{decimals}f}" if math.isfinite(value) else number(value)
+        for value in values
+    ]
+
+
+def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
+    """Error of the model and of both baselines, overall and at several leads, a line each.
+
+    Variables that are scored apart have their lines one after another.
+    """
+    protocol = protocol if protocol in HEADLINES else "strict"
+    labels = lead_labels(evaluation.lead_seconds, evaluation.timed)
+    chosen = several(len(labels), 4)
+    lines = [f"{evaluation.split}: {windows(evaluation)}, {' to '.join(evaluation.period)}"]
+    for item in evaluation.scores:
+        units = headline_units(evaluation, item, protocol)
+        header = "".join(f"{labels[lead]:>11}" for lead in chosen)
+        score = "RMSE" if units in ("", "1") else f"RMSE in {units}"
+        lines.append(f"{item.group.label}, {score}{'':<4}{'overall':>11}{header}")
+        width = len(lines[-1]) - 11 * (1 + len(chosen))
+        for forecast in item.forecasts:
+            result = item.protocols[protocol][forecast]
+            name = HEADLINES[protocol]
+            values = [result["overall"][name], *(result["per_lead"][name][i] for i in chosen)]
+            lines.append(
+                f"{'  ' + forecast:<{width}}" + "".join(f"{number(v):>11}" for v in values)
+            )
+        lines.append(f"  {verdict(item)}")
+    if evaluation.extrapolation:
+        lines.append(f"extrapolation: {evaluation.extrapolation}")
+    lines.append(f"climatology: {evaluation.climatology}")
+    return lines
+
+
+def headline_units(evaluation: Evaluation, item: GroupScores, protocol: str) -> str:
+    """The units of the headline score."""
+    if protocol != "openstl":
+        return item.group.units
+    image = "psnr_frame_mean_clipped" in item.protocols[protocol][MODEL]["overall"]
+    return "train ranges" if image else item.group.units
+
+
+def windows(evaluation: Evaluation) -> str:
+    """How many windows were scored, of how many."""
+    scored, available = evaluation.windows_scored, evaluation.windows_available
+    if scored == available:
+        return f"all {available:,} windows"
+    return f"{scored:,} of {available:,} windows, evenly spaced"
+
+
+def skill_interval(item: GroupScores, reference: str) -> str:
+    """The interval of the model's skill over all lead times; nothing where it is unknown."""
+    found = item.skill_intervals.get(reference)
+    if found is None:
+        return ""
+    low, high = found["overall"]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{skill_number(low)} to {skill_number(high)}"
+
+
+def verdict(item: GroupScores) -> str:
+    """Whether the model beats its baselines, in words and in skill.
+
+    Skill is 1 - MSE / MSE(reference) over all lead times. Where its interval holds 0, the model
+    cannot be told from the reference.
+    """
+    parts = []
+    for reference in item.baselines:
+        skill = item.skill(reference)["overall"]
+        words = "as good as" if math.isnan(skill) or round(skill, 3) == 0 else "WORSE than"
+        words = "better than" if round(skill, 3) > 0 else words
+        interval = skill_interval(item, reference)
+        if interval:
+            low, high = item.skill_intervals[reference]["overall"]
+            words = "not distinguishable from" if low <= 0 <= high else words
+            interval = f", 95 % interval {interval}"
+        parts.append(f"{words} {reference} (skill {skill_number(skill)}{interval})")
+    return " and ".join(parts)

@@ -1,0 +1,150 @@
+"""From the first worker to the run's folder, behind the training: history, curves, checkpoint.
+
+Everything that a stretch of steps leaves is written in one order by one thread: the history and the
+event file first, the checkpoint after them and its record last. So whatever is killed, a checkpoint
+that is there has its history, and a half-written one is none. A storage that is away is waited for
+while training goes on; only where several checkpoints wait does training wait as well, so that the
+local disk does not fill.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+from torch import Tensor
+
+from jobs.training.board import final_failure
+from jobs.training.options import TrainOptions
+from jobs.training.run import checkpoints, run_folder, tensorboard
+from jobs.training.run.mlflow import MLflowRun, ServerError
+from pipelines.storage import lease, places
+from pipelines.storage.retry import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_WAITING = 4
+"""checkpoints on the local disk that wait for the storage; a further one holds training up"""
+
+
+class Uploads:
+    """Writes what the first worker hands over; one for each worker process.
+
+    Parameters
+    ----------
+    token:
+        Of the driver's lease of the run: where another process holds it, nothing is written.
+    board:
+        Told of errors that end the run, and of waiting.
+    """
+
+    def __init__(self, options: TrainOptions, token: str, board: Any, patience: Patience):
+        self._options, self._token, self._board = options, token, board
+        self._patience = patience
+        self._room = threading.Semaphore(MOST_WAITING)
+        self._events = options.tracking.tensorboard and tensorboard.is_available()
+        self._server: MLflowRun | None = None
+        self._unsent: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        """how long the last checkpoint took from its hand-over to its record"""
+
+    def send(
+        self,
+        steps: list[dict[str, Any]],
+        record: dict[str, Any],
+        weights: Mapping[str, Tensor],
+        training: Mapping[str, Tensor],
+        metrics: dict[str, Any],
+        answers: int = 0,
+    ) -> None:
+        """Copy the state to the local disk and report it to Ray Train, which uploads it.
+
+        Parameters
+        ----------
+        steps:
+            Records of the steps since the last checkpoint.
+        record, weights, training:
+            Of the checkpoint, see :func:`jobs.training.run.checkpoints.write`.
+        metrics:
+            What Ray keeps checkpoints by.
+        answers:
+            Number of the latest wish on the board that this checkpoint fulfils.
+        """
+        began = time.monotonic()
+        self._room.acquire()
+        folder = Path(tempfile.mkdtemp(prefix="checkpoint_"))
+        checkpoints.write(folder, record, weights, training)
+
+        def upload(local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+            uploaded = self._upload(Path(local.path), name, steps)
+            self.seconds = time.monotonic() - began
+            self._board.saved.remote(record["step"], answers)
+            if not record["validating"]:  # the server is told a step once, with its validation
+                self._follow(steps, finished=record["finished"])
+            self._room.release()
+            return uploaded
+
+        ray.train.report(
+            metrics,
+            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
+            checkpoint_dir_name=checkpoints.directory_name(record["step"], record["validating"]),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=upload,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def answer(self, step: int, answers: int) -> None:
+        """Tell that what was asked is there: the checkpoint of this step was written before."""
+        if answers:  # heard by the first worker alone
+            self._board.saved.remote(step, answers)
+
+    def _upload(self, folder: Path, name: str, steps: list[dict[str, Any]]) -> ray.train.Checkpoint:
+        place = self._options.run
+
+        def write() -> None:
+            lease.check_held(place, self._token, "run")
+            run_folder.write_history(place, steps)
+            if self._events:
+                tensorboard.write(place, steps)
+            checkpoints.publish(folder, places.join(place, name))
+
+        try:
+            self._patience(f"writing {name}", write)
+        except Exception as error:
+            # Ray takes an error of this thread for one of the training and starts the group again.
+            failure = final_failure(error)
+            if failure:
+                ray.get(self._board.fail.remote(failure))
+            raise
+        storage: Any = ray.train.get_context().get_storage()
+        path = f"{storage.experiment_fs_path}/{name}"
+        return ray.train.Checkpoint(path, storage.storage_filesystem)
+
+    def _follow(self, steps: list[dict[str, Any]], finished: bool) -> None:
+        """Tell the MLflow server, where there is one; its faults are said and nothing more."""
+        tracking = self._options.tracking
+        if not tracking.mlflow_uri:
+            return
+        self._unsent += steps
+        try:
+            if self._server is None:
+                server = MLflowRun(
+                    tracking.mlflow_uri, tracking.mlflow_experiment, self._options.run
+                )
+                server.open(run_folder.flat(self._options.as_dict()))
+                self._server = server
+                # An earlier process may have ended before it told the server.
+                self._unsent = run_folder.read_history(self._options.run)
+            self._server.log(self._unsent)
+            self._unsent = []
+            if finished:
+                self._server.finish()
+        except ServerError as error:
+            line = f"MLflow: {error}; what it misses is sent with the next checkpoint"
+            self._board.say.remote(line)

@@ -1,0 +1,136 @@
+"""Pages as someone follows them: commands and Python in order, in a folder, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.forecasts.reports import evaluation_page
+from jobs.training.driver import job as training
+from jobs.training.options import TrainOptions
+from tests.support.pages.pages import page_commands, page_python
+from tests.support.processes.training_runs import job, write_untrained_run
+
+SHELL = ("printf",)
+"""other commands that are run as they stand"""
+
+ELSEWHERE = {
+    "train_radar.py": "tests/jobs/test_train_radar.py: from composites to the page",
+    "study.py": "tests/jobs/test_study.py: a study from archive to tables",
+}
+"""jobs made of the others, and the tests that run them whole"""
+NOT_HERE = {
+    "aws": "a cloud",
+    "docker": "builds an image from the network: tests/infra/test_dockerfile.py reads the file",
+    "gcloud": "a cloud",
+    "kubectl": "a Kubernetes: tests/infra/test_kuberay.py checks what it would be given",
+    "make": "sets up an environment, or runs what has tests of its own (jobs/demo.py, the tests)",
+    "source": "of a shell",
+    "export": "of a shell",
+    "pip": "installs from the network",
+    "ray": "wants a cluster with the job API: tests/cluster/test_job_submit.py starts one, and "
+    "tests/cluster/test_elastic.py drains a node",
+    "tensorboard": "a server for a browser: the event files are read in tests/jobs",
+    "bash": "the checks of a landing, of which these tests are a part",
+}
+"""first word of a command -> why it is not run here"""
+
+
+def tiny(options: TrainOptions, every: int = 200) -> TrainOptions:
+    """A page's training with a model of four channels on a few windows, a step or two long."""
+    replace = dataclasses.replace
+    return replace(
+        options,
+        use_gpu="false",
+        model=replace(options.model, hidden=(4, 4), filter_size=3, attention_hidden=4),
+        data=replace(options.data, every=every),
+        training=replace(options.training, epochs=1, global_batch=2),
+        validation=replace(options.validation, windows=2),
+    )
+
+
+class Untrained:
+    """Stands for a training that is not what its page is about: a run with first weights."""
+
+    def __init__(self, options: TrainOptions):
+        run = Path(options.run).absolute()
+        if not run.exists():
+            write_untrained_run(dataclasses.replace(tiny(options, every=1), run=str(run)))
+
+    def summary(self) -> str:
+        return "a run with first weights"
+
+
+@dataclasses.dataclass
+class Walk:
+    """One page's commands, with what stands for its places."""
+
+    folder: Path
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """word of a page -> place here"""
+    runs: Mapping[str, Callable[[Path], None]] = dataclasses.field(default_factory=dict)
+    """place that a page takes for given -> what makes it, when a command first asks for it"""
+    train: Callable[[TrainOptions], Any] = Untrained
+    draws: bool = False
+    """whether evaluations draw their page, which takes as long as all else"""
+    walked: list[str] = dataclasses.field(default_factory=list)
+    said: str = ""
+
+    def page(self, page: Path, skip: Sequence[str] = ()) -> None:
+        """Run the commands of a page in their order; each has to end with 0."""
+        for command in page_commands(page):
+            words = shlex.split(command)
+            if words[0] in NOT_HERE or Path(words[1]).name in ELSEWHERE or command in skip:
+                continue
+            self.command(command)
+        assert self.walked, page.name
+
+    def command(self, command: str) -> None:
+        """Run one command."""
+        words = [self._here(word) for word in shlex.split(command)]
+        for place, make in self.runs.items():
+            if place in words and not (self.folder / place).exists():
+                make(self.folder)
+        self.walked.append(command)
+        if words[0] in SHELL:
+            subprocess.run(command, shell=True, check=True, cwd=self.folder)
+            return
+        assert words[0] == "python", command
+        assert words[1].startswith("jobs/"), command
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setattr(training, "train", self.train)
+            if not self.draws:
+                patch.setattr(evaluation_page, "render", lambda *_, **__: "not drawn")
+            done = job(words[1].removeprefix("jobs/"), *words[2:])
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        self.said += done.stdout
+
+    def python(self, page: Path, **given: Any) -> dict[str, Any]:
+        """Run all the Python of a page as one module, where its commands were run.
+
+        ``given`` are the names that the page takes for the reader's own; returns all names.
+        """
+        assert page_python(page), page.name
+        names = {"__name__": page.stem, **given}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            for code in page_python(page):
+                above = page.read_text().partition(code)[0].count("\n")
+                for place, here in self.places.items():
+                    code = code.replace(f'"{place}"', f'"{here}"')
+                # Blank lines above it, so that an error is said to be on its line of the page.
+                exec(compile("\n" * above + code, str(page), "exec"), names)
+        return names
+
+    def _here(self, word: str) -> str:
+        for place, here in self.places.items():
+            if place.endswith("/") and word.startswith(place):
+                return here + word[len(place) :]
+        return self.places.get(word, word)

@@ -1,0 +1,98 @@
+"""A training whose steps wait at gates: what a test does happens at a step, not at a time.
+
+The entry that replaces ``train_worker`` is pickled by value, with everything that it needs in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tests.support.processes.training_runs import wait_until
+
+
+class Gate(NamedTuple):
+    """Where the workers wait, before a step is trained."""
+
+    step: int
+    workers: int
+    """only in groups of so many"""
+    opens: Literal["opened", "preempted", "wished", "never"]
+    """when :meth:`Gates.open` is called; when the first worker is told that a node goes; when the
+    first worker hears a wish, or that the second checkpoint before a node's end is due; or never:
+    until the group is ended"""
+
+
+class Gates:
+    """The gates of a run, and what passed them."""
+
+    def __init__(self, folder: Path, *gates: Gate):
+        self._folder, self._gates = folder, gates
+        folder.mkdir()
+
+    def entry(self) -> Callable[[dict[str, Any]], None]:
+        """In place of ``jobs.training.worker.loop.train_worker``."""
+        # Plain tuples: nothing of this module has to be found where workers run.
+        folder = str(self._folder)
+        gates = [(gate.step, gate.workers, gate.opens) for gate in self._gates]
+
+        def gated(settings: dict[str, Any]) -> None:
+            import time
+            from pathlib import Path
+
+            from ray.train.v2._internal.execution.context import get_train_context
+
+            from jobs.training.worker import loop, notices
+
+            notices.ASK_SECONDS = notices.LOOK_SECONDS = 0.0
+            notices.last_call = lambda deadline, now, upload_seconds: now
+            train_step = loop.Worker.train_step
+
+            def gated_step(self: Any, batch: Any) -> None:
+                for step, workers, opens in gates:
+                    if (step, workers) == (self.step, self.world):
+                        if self.rank == 0:
+                            Path(folder, f"reached_{step}_{workers}").touch()
+                        wait(self, step, opens)
+                if self.rank == 0:
+                    with Path(folder, "trained").open("a") as log:
+                        log.write(f"{self.step} {self.world}\n")
+                train_step(self, batch)
+
+            def wait(self: Any, step: int, opens: str) -> None:
+                told = get_train_context().preemption_context
+                while not (
+                    (opens == "opened" and Path(folder, f"open_{step}").exists())
+                    or (opens == "preempted" and (self.rank or told.preemption_info))
+                    or (opens == "wished" and self.rank)
+                ):
+                    if opens == "wished":
+                        flags = self.notices.flags()
+                        if flags[1]:  # heard: it travels with the step that follows
+                            self.notices.flags = once(flags, self.notices.flags)
+                            return
+                    time.sleep(0.02)
+
+            def once(flags: Any, others: Any) -> Any:
+                rest = [flags]
+                return lambda: rest.pop() if rest else others()
+
+            loop.Worker.train_step = gated_step
+            loop.train_worker(settings)
+
+        return gated
+
+    def wait_for(self, step: int, workers: int) -> None:
+        """Until a group of so many workers waits at this gate, or has passed it."""
+        reached = self._folder / f"reached_{step}_{workers}"
+        wait_until(reached.exists, f"step {step} on {workers} workers", 300)
+
+    def open(self, step: int) -> None:
+        """Let workers pass the gate at this step, now and later."""
+        (self._folder / f"open_{step}").touch()
+
+    def trained(self) -> list[tuple[int, int]]:
+        """Every step that was trained and on how many workers, in order; a repeated one again."""
+        lines = (self._folder / "trained").read_text().splitlines()
+        return [(int(step), int(workers)) for step, workers in map(str.split, lines)]

@@ -1,6 +1,6 @@
 """Models of anomalies: scored, forecast with, exported.
 
-tests/jobs/test_static_training.py trains one.
+tests/jobs/training/test_static_training.py trains one.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.command_line import parser_class, run
+from jobs.command_line import main_guard, parser_class
 
 DPI = 110
 
@@ -97,4 +97,4 @@ def _stacked(*rows: Any) -> bytes:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

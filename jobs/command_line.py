@@ -27,7 +27,7 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
+def main_guard(main: Callable[[], int | None]) -> NoReturn:
     """Run a job's ``main`` and end the process with the documented exit code.
 
     0 done, 1 anything else, 2 wrong usage or configuration, 3 source data missing or unreadable,

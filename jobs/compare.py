@@ -14,7 +14,7 @@ jobs/forecasts/reports/comparison_page.py.
 
 from __future__ import annotations
 
-from jobs.command_line import parser_class, run
+from jobs.command_line import main_guard, parser_class
 from pipelines.errors import UsageError
 
 
@@ -28,12 +28,12 @@ def compare(
     seed: int = 0,
 ) -> None:
     """Print the table, write the page and the CSV."""
-    from jobs.forecasts.comparison.evaluations import read_evaluations, refuse_incomparable
+    from jobs.forecasts.comparison.evaluations import check_comparable, read_evaluations
     from jobs.forecasts.comparison.pairs import read_sums
     from jobs.forecasts.comparison.published import published_scores
     from jobs.forecasts.comparison.table import as_csv, published_lines, table
     from pipelines.storage import places
-    from pipelines.storage.writable import is_folder, refuse_unwritable
+    from pipelines.storage.writable import check_writable, is_folder
 
     names = {"report": "comparison.html", "csv": "scores.csv"}
     for option, uri in (("report", report), ("csv", csv)):
@@ -44,12 +44,12 @@ def compare(
                 remedy=f"give it a name, such as {names[option]}",
             )
     scored = read_evaluations(evaluations)
-    refuse_incomparable(scored, protocol)
+    check_comparable(scored, protocol)
     beside = published_scores(published, scored)
     sums = read_sums(scored, resamples, seed)
     for option, uri in (("report", report), ("csv", csv)):
         if uri:
-            refuse_unwritable(places.absolute(uri).rpartition("/")[0] or "/", option)
+            check_writable(places.absolute(uri).rpartition("/")[0] or "/", option)
     lines = [*table(scored, protocol, sums), *published_lines(beside, scored)]
     if report:
         from jobs.forecasts.reports.comparison_page import comparison_page
@@ -93,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from jobs.command_line import parser_class, progress, run
+from jobs.command_line import main_guard, parser_class, progress
 from jobs.steps import job, step
 
 YEARS = (2014, 2015, 2016, 2017)
@@ -106,4 +106,4 @@ def kill_a_worker(training: subprocess.Popen[bytes], run_uri: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from jobs.command_line import parser_class, print_json, progress, run
+from jobs.command_line import main_guard, parser_class, print_json, progress
 from pipelines.errors import UsageError
 
 
@@ -67,9 +67,9 @@ def evaluate(
         json: print one JSON object on standard output instead of the summary.
     """
     from jobs.forecasts.forecasters.compatibility import (
-        refuse_leak,
-        refuse_mismatch,
-        refuse_selection,
+        check_match,
+        check_no_leak,
+        check_selection,
     )
     from jobs.forecasts.forecasters.model_forecast import TrainedForecast
     from jobs.forecasts.forecasters.trained import load_trained, selection_notes, training_history
@@ -80,7 +80,7 @@ def evaluate(
     )
     from jobs.forecasts.reports.evaluation_page import FILM_RANK, Provenance, write_report
     from jobs.forecasts.reports.motion import example_motion
-    from jobs.forecasts.reports.outputs import destinations, refuse_unwritable
+    from jobs.forecasts.reports.outputs import check_writable, destinations
     from jobs.forecasts.reports.score_table import as_csv
     from jobs.forecasts.scoring.evaluate import evaluate as score_windows
     from jobs.forecasts.scoring.protocols import Selection, parse_thresholds
@@ -94,10 +94,10 @@ def evaluate(
     if workers < 0:
         raise UsageError(f"workers must be 0 or more, not {workers}")
     opened, trained = open_store(store), load_trained(checkpoint)
-    refuse_mismatch(trained, opened)
-    refuse_leak(opened, split)
-    refuse_selection(trained, opened, split)
-    refuse_unwritable(report)
+    check_match(trained, opened)
+    check_no_leak(opened, split)
+    check_selection(trained, opened, split)
+    check_writable(report)
     window = trained.window if horizon is None else replace(trained.window, horizon=horizon)
     notes = selection_notes(trained, split)
     if window.horizon > trained.window.horizon:
@@ -140,7 +140,7 @@ def evaluate(
     found: dict[str, Any] = {"report": written.page, "scores": written.scores}
     found |= {"table": written.table, "fields": written.fields if maps is not None else None}
     if json:
-        print_json({**found, **evaluation.to_json()})
+        print_json({**found, **evaluation.as_dict()})
         return
     lines = [f"note: {note}" for note in evaluation.notes]
     lines += [f"{name}: {place}" for name, place in found.items() if place]
@@ -159,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

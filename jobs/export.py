@@ -15,7 +15,7 @@ gmg_model/exported.py.
 
 from __future__ import annotations
 
-from jobs.command_line import parser_class, print_json, run
+from jobs.command_line import main_guard, parser_class, print_json
 
 
 def export(run: str, to: str, json: bool = False) -> None:
@@ -94,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

@@ -19,7 +19,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from jobs.command_line import parser_class, print_json, progress, run, say
+from jobs.command_line import main_guard, parser_class, print_json, progress, say
 from pipelines.errors import UsageError
 
 
@@ -74,19 +74,19 @@ def predict(
     if not (forecasts or netcdf):
         raise UsageError("nowhere to write", remedy="give --forecasts, --netcdf, or both")
     from jobs.forecasts.forecasters.trained import load_trained
-    from jobs.forecasts.prediction.netcdf import refuse_file, write_netcdf
+    from jobs.forecasts.prediction.netcdf import check_file, write_netcdf
     from jobs.forecasts.prediction.operational import operational_store
     from jobs.forecasts.prediction.predict import predict as make_forecasts
     from jobs.forecasts.prediction.predict import summary
     from jobs.forecasts.prediction.products import Products, numbers
-    from jobs.forecasts.seeds import refuse_seed
+    from jobs.forecasts.seeds import check_seed
     from pipelines.storage.places import absolute
     from pipelines.stores.store import open_store
 
-    refuse_seed(seed)
+    check_seed(seed)
     products = Products(members, numbers(quantiles), numbers(exceed))
     if netcdf:
-        refuse_file(netcdf)
+        check_file(netcdf)
     trained = load_trained(checkpoint)
     period = (first, last) if first and last else None
     with ExitStack() as ending:
@@ -122,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

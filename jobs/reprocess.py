@@ -13,7 +13,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from jobs.command_line import print_json, progress, run
+from jobs.command_line import main_guard, print_json, progress
 from jobs.reprocessing.arguments import parse, request, window
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run one verb and say what came of it."""
     arguments = parse()
-    _refuse_no_places(arguments)
+    _check_places(arguments)
     verbs = {
         "plan": plan,
         "convert": convert,
@@ -35,8 +35,8 @@ def main() -> int:
     return verbs[arguments.verb](arguments)
 
 
-def _refuse_no_places(arguments: argparse.Namespace) -> None:
-    from pipelines.storage.places import refuse_no_place
+def _check_places(arguments: argparse.Namespace) -> None:
+    from pipelines.storage.places import check_uri
 
     for option in ("source", "store", "icechunk", "manifest", "plot"):
         place = getattr(arguments, option, None)
@@ -44,7 +44,7 @@ def _refuse_no_places(arguments: argparse.Namespace) -> None:
             option == "source" and arguments.verb != "verify"
         )
         if place or (required and place is not None):
-            refuse_no_place(place)
+            check_uri(place)
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -64,7 +64,7 @@ def plan(arguments: argparse.Namespace) -> int:
         with progress("estimating", "chunks") as report:
             cost = estimate(planned, due, report)
     description = describe_plan(planned, arguments.store)
-    description["estimate"] = cost.to_json() if cost else None
+    description["estimate"] = cost.as_dict() if cost else None
     description["windows"] = _windows(planned_store(planned, arguments.store), arguments)
     print(show_plan(description))
     if arguments.json:
@@ -90,11 +90,11 @@ def inspect(arguments: argparse.Namespace) -> int:
     from jobs.reprocessing.figures import write_figures
     from jobs.reprocessing.presentation import show_store
     from pipelines.audit.inspection import inspect as describe
-    from pipelines.storage.writable import refuse_unwritable
+    from pipelines.storage.writable import check_writable
     from pipelines.stores.store import open_store
 
     if arguments.plot:
-        refuse_unwritable(arguments.plot, "plot")
+        check_writable(arguments.plot, "plot")
     description = describe(arguments.store)
     store = open_store(arguments.store)
     description["windows"] = _windows(store, arguments)
@@ -117,7 +117,7 @@ def verify(arguments: argparse.Namespace) -> int:
         found = check(arguments.store, arguments.source or None, report)
     print(show_verification(found))
     if arguments.json:
-        print_json(found.to_json())
+        print_json(found.as_dict())
     return 0 if found.ok else 4
 
 
@@ -130,19 +130,19 @@ def publish(arguments: argparse.Namespace) -> int:
         run, new = commit(arguments.store, arguments.icechunk, report)
     print(show_runs([run]) if new else f"nothing to do: {run.snapshot} is the store as it is")
     if arguments.json:
-        print_json(run.to_json() | {"new": new})
+        print_json(run.as_dict() | {"new": new})
     return 0
 
 
 def runs(arguments: argparse.Namespace) -> int:
     """List a store's history."""
     from jobs.reprocessing.presentation import show_runs
-    from pipelines.stores.history import runs as commits
+    from pipelines.stores.history import commits
 
     found = commits(arguments.icechunk)
     print(show_runs(found))
     if arguments.json:
-        print_json({"runs": [run.to_json() for run in found]})
+        print_json({"runs": [run.as_dict() for run in found]})
     return 0
 
 
@@ -161,4 +161,4 @@ def _windows(store: Store, arguments: argparse.Namespace) -> dict[str, Any] | No
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

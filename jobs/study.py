@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.command_line import parser_class, run
+from jobs.command_line import main_guard, parser_class
 from jobs.steps import job, step
 
 
@@ -46,7 +46,7 @@ def study(
 
     from jobs.command_line import finite
     from jobs.studies.definition import flags, folder_name, load
-    from jobs.studies.tables import is_scored, read, tables, to_json
+    from jobs.studies.tables import as_dict, is_scored, read, tables
 
     plan = load(study)
     names, place = plan.chosen(systems), Path(folder)
@@ -81,7 +81,7 @@ def study(
                 )
             trained.append(read(system, seed, run_uri, report))
             (place / "study.md").write_text("\n".join(tables(plan, trained)) + "\n")
-            (place / "study.json").write_text(json.dumps(finite(to_json(plan, trained)), indent=1))
+            (place / "study.json").write_text(json.dumps(finite(as_dict(plan, trained)), indent=1))
 
     step("tables")
     print((place / "study.md").read_text())
@@ -96,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

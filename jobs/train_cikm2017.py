@@ -12,7 +12,7 @@ The defaults are jobs/configs/cikm2017.yaml; the way through the code stands in
 jobs/train_weatherbench.py.
 """
 
-from jobs.command_line import run
+from jobs.command_line import main_guard
 from jobs.training.options import parse
 
 
@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

@@ -14,7 +14,7 @@ The defaults are jobs/configs/moving_mnist.yaml; the way through the code stands
 jobs/train_weatherbench.py.
 """
 
-from jobs.command_line import run
+from jobs.command_line import main_guard
 from jobs.training.options import parse
 
 
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from jobs.command_line import progress, run
+from jobs.command_line import main_guard, progress
 from jobs.training.options import TrainOptions, parse_beside
 
 
@@ -85,4 +85,4 @@ def convert(options: TrainOptions, radar: RadarOptions) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

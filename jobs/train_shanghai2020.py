@@ -11,7 +11,7 @@ The defaults are jobs/configs/shanghai2020.yaml; the way through the code stands
 jobs/train_weatherbench.py.
 """
 
-from jobs.command_line import run
+from jobs.command_line import main_guard
 from jobs.training.options import parse
 
 
@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

@@ -8,7 +8,7 @@ The defaults are jobs/configs/taxibj.yaml; the way through the code stands in
 jobs/train_weatherbench.py.
 """
 
-from jobs.command_line import run
+from jobs.command_line import main_guard
 from jobs.training.options import parse
 
 
@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

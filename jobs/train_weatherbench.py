@@ -11,7 +11,7 @@ steps through its share of every global batch (jobs/training/worker/loop.py) wit
 gmg_model/models/gmg.py.
 """
 
-from jobs.command_line import run
+from jobs.command_line import main_guard
 from jobs.training.options import parse
 
 
@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main_guard(main)

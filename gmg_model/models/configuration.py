@@ -46,7 +46,7 @@ def configure(
     ConfigurationError
         If an option is unknown, fixed by the name, or contradicts ``compat="official"``.
     """
-    _refuse_unknown(name, config, overrides, fixed=tuple(variant))
+    _check_known(name, config, overrides, fixed=tuple(variant))
     # A null in a configuration file means the default.
     options = {key: value for key, value in overrides.items() if value is not None}
     if options.get("compat") == "official":
@@ -61,7 +61,7 @@ def configure(
     return config(**options, **variant)
 
 
-def _refuse_unknown(
+def _check_known(
     name: str, config: type, overrides: Mapping[str, Any], fixed: tuple[str, ...] = ()
 ) -> None:
     known = [field.name for field in dataclasses.fields(config) if field.name not in fixed]

@@ -8,7 +8,7 @@ SEEDS = 2**31
 """seeds are below it: whatever is added to one, PyTorch and NumPy take the sum"""
 
 
-def refuse_seed(seed: int) -> None:
+def check_seed(seed: int) -> None:
     """UsageError for a seed that the generators of random numbers do not take."""
     if not 0 <= seed < SEEDS:
         raise UsageError(f"no seed {seed}", remedy=f"give a --seed of 0 to {SEEDS - 1}")

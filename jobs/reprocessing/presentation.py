@@ -12,7 +12,7 @@ from pipelines.timeline.clips import split_text
 if TYPE_CHECKING:
     from pipelines.audit.verification import Verification
     from pipelines.conversion.convert import ConversionReport
-    from pipelines.stores.history import Run
+    from pipelines.stores.history import Commit
 
 _SHOWN_GAPS = 8
 _SHOWN_PROBLEMS = 40
@@ -138,7 +138,7 @@ def _statistics_line(s: dict[str, Any]) -> str:
     )
 
 
-def show_runs(runs: Sequence[Run]) -> str:
+def show_runs(runs: Sequence[Commit]) -> str:
     """The commits of a history, as they come."""
     rows = [
         (

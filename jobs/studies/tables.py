@@ -11,9 +11,9 @@ from typing import Any
 
 from jobs.forecasts.comparison.evaluations import (
     MODEL,
-    Scored,
+    KeptEvaluation,
+    check_comparable,
     read_evaluations,
-    refuse_incomparable,
 )
 from jobs.forecasts.scoring.text import lead_labels, number, several, shown_units
 from jobs.studies.definition import Study
@@ -31,7 +31,7 @@ class Trained:
 
     system: str
     seed: int
-    scored: Scored
+    scored: KeptEvaluation
     parameters: int
     steps: int
     device: str
@@ -94,7 +94,7 @@ def tables(study: Study, trained: Sequence[Trained]) -> list[str]:
     UsageError
         The systems were not scored on the same windows.
     """
-    refuse_incomparable([entry.scored for entry in trained], study.scores[0][0])
+    check_comparable([entry.scored for entry in trained], study.scores[0][0])
     lines = [f"# {study.title}", "", *_headline(trained)]
     for variable, described in trained[0].scored.record["variables"].items():
         for protocol, score in study.scores:
@@ -103,7 +103,7 @@ def tables(study: Study, trained: Sequence[Trained]) -> list[str]:
     return lines
 
 
-def to_json(study: Study, trained: Sequence[Trained]) -> dict[str, Any]:
+def as_dict(study: Study, trained: Sequence[Trained]) -> dict[str, Any]:
     """Every number of the tables, each seed by itself."""
     return {
         "study": study.name,
@@ -171,7 +171,12 @@ def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str)
 
 
 def _values(
-    scored: Scored, variable: str, protocol: str, score: str, forecast: str, shown: Sequence[int]
+    scored: KeptEvaluation,
+    variable: str,
+    protocol: str,
+    score: str,
+    forecast: str,
+    shown: Sequence[int],
 ) -> list[float]:
     scores = scored.scores(variable, protocol, forecast)
     per_lead = scores["per_lead"][score]

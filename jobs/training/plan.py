@@ -136,7 +136,7 @@ class TrainingPlan:
             sizes["static_channels"] = len(self.static.names)
         return sizes | self.options.model.overrides()
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What a checkpoint's record says of the options, the model and the store."""
         store = self.store
         return {
@@ -145,8 +145,8 @@ class TrainingPlan:
             "variables": list(self.variables),
             "grid": list(store.spatial_shape),
             "window": dataclasses.asdict(self.window),
-            "normalisation": self.normalisation.to_json(),
-            **({} if self.static is None else {"static": self.static.to_json()}),
+            "normalisation": self.normalisation.as_dict(),
+            **({} if self.static is None else {"static": self.static.as_dict()}),
             "statistics_fingerprint": store.fingerprint,
             "validation_period": store.attributes["splits"].get("validation"),
             "store": {
@@ -154,7 +154,7 @@ class TrainingPlan:
                 "title": store.title,
                 "train_period": store.attributes["splits"]["train"],
                 "cadence_seconds": int(store.cadence / np.timedelta64(1, "s")),
-                "recipe": Recipe.of(store, self.variables).to_json(),
+                "recipe": Recipe.of(store, self.variables).as_dict(),
             },
         }
 
@@ -251,7 +251,7 @@ def check_frames(plan: TrainingPlan, checkpoint: Checkpoint) -> None:
         other += checkpoint.recipe.differences(Recipe.of(plan.store, plan.variables))
     if "static" in checkpoint.record:
         other += differences(checkpoint.record["static"], plan.store)
-    here = plan.normalisation.to_json()
+    here = plan.normalisation.as_dict()
     if checkpoint.record["normalisation"].get("normals") != here.get("normals"):
         other.append("the climatology of the train period has other values")
     if other:

@@ -36,7 +36,7 @@ class SourceFile:
         """What tells the file from others of its archive, wherever the archive lies."""
         return self.inside or self.uri.rsplit("/", 1)[-1]
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """A plain dictionary."""
         inside = {"inside": self.inside} if self.inside else {}
         return {"uri": self.uri, "size": self.size, "etag": self.etag, **inside}

@@ -44,7 +44,7 @@ class Anomaly:
     detail: str
 
 
-def find_anomalies(
+def find_suspicious_frames(
     variable: str, moments: Moments, frames: int, label: Callable[[int], str] = str
 ) -> list[Anomaly]:
     """What looks wrong in the moments of a whole time axis of so many frames.

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.archives import load_archive
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.series.static_variables import find_static
-from pipelines.audit.suspicious_frames import Anomaly, find_anomalies
+from pipelines.audit.suspicious_frames import Anomaly, find_suspicious_frames
 from pipelines.conversion.resume import object_sizes
 from pipelines.conversion.shard_task import checksum
 from pipelines.errors import StoreError
@@ -55,7 +55,7 @@ class Verification:
         """Nothing is wrong."""
         return not self.problems and not self.source_problems
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self) | {"ok": self.ok}
 
@@ -110,7 +110,7 @@ def verify(
             place = f"{FOLDER}/{name}/{shard:06d}.json"
             problems.append(Problem("unrecorded", place, frames_of(name, shard)))
         if table is not None and len(recorded) == shards:
-            anomalies += find_anomalies(name, table, summary["frames"], frame_label)
+            anomalies += find_suspicious_frames(name, table, summary["frames"], frame_label)
     for name, _ in summary["configuration"].get("static_fields", ()):
         label = f"static field {name}"
         for record in ledger.read(name, range(1)):

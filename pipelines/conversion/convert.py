@@ -31,15 +31,15 @@ from pipelines.conversion.shard_job import converted_on_ray
 from pipelines.conversion.shard_task import Destination, utc_now
 from pipelines.conversion.static_plan import static_tasks
 from pipelines.conversion.static_shards import (
-    bring_up,
     index_archive,
     remembered_source,
     summary_of,
+    write_static_fields,
 )
 from pipelines.storage import places
 from pipelines.storage.lease import Lease, hold
-from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Patience, waiting
-from pipelines.storage.writable import check_store_folder, refuse_other_objects, sweep_partial
+from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Retry, retrying
+from pipelines.storage.writable import check_no_other_objects, check_store_folder, sweep_partial
 from pipelines.stores.ledger import Ledger, ShardRecord
 from pipelines.stores.moments import moments_tables
 from pipelines.stores.statistics import COUNT
@@ -119,7 +119,7 @@ def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b
         before = Ledger(request.store).read_plan()
         plan = _plan(request, before, progress)
     if before is None and not places.is_local(request.store):
-        refuse_other_objects(request.store, places.names(request.store), _arrays(plan))
+        check_no_other_objects(request.store, places.names(request.store), _arrays(plan))
     return plan
 
 
@@ -131,7 +131,7 @@ def _plan(
     archive = load_archive(request.archive)
     options = remember_options(summary, request.archive, request.options, request.store)
     if isinstance(archive, RadarArchive):
-        archive.refuse_regrid(options.regrid)
+        archive.check_regrid(options.regrid)
     static_source = remembered_source(summary, request.static_source)
     index = index_archive(archive, request.source, static_source, options, progress)
     plan = make_plan(index, options, archive.protocol_splits(all_times(index.variables)))
@@ -192,7 +192,9 @@ def _convert(
             due = [task for task in plan.tasks if (task.layout.name, task.shard) not in records]
         summary = summarise(plan, request.source, lease.owner, utc_now())
         summary |= summary_of(plan, remembered_source(before, request.static_source))
-        fields, fields_written = bring_up(plan, request.store, lease.owner, request.repair)
+        fields, fields_written = write_static_fields(
+            plan, request.store, lease.owner, request.repair
+        )
         started = converted = time.monotonic()
         if due:
             objects = (before or {}).get("objects", {})
@@ -201,7 +203,7 @@ def _convert(
                 used = {"--store": request.store, "--source": request.source}
                 check_reachable(used, request.shared_paths)
                 converting = summary | {"objects": objects, "state": "converting"}
-                sure = ending.enter_context(_aside(lease, ledger, converting))
+                sure = ending.enter_context(write_plan_in_background(lease, ledger, converting))
                 progress(0, len(due))
                 destination = Destination(
                     places.absolute(request.store),
@@ -266,24 +268,24 @@ def _begin(
 ) -> tuple[Lease, dict[str, Any] | None, Plan]:
     """The lease, what an earlier run wrote of its plan, and the plan that continues it."""
     ledger = Ledger(request.store)
-    patience = waiting(Patience(request.storage_wait, say))
+    retry = retrying(Retry(request.storage_wait, say))
     if not places.is_local(request.store):
         # There a lease is sure after a while only, which is time to plan in.
         # It is the first that is written there: a place that does not take it is refused at once.
-        with waiting(Patience(0.0)), ThreadPoolExecutor(1) as aside:
+        with retrying(Retry(0.0)), ThreadPoolExecutor(1) as aside:
             entries = aside.submit(copy_context().run, places.names, request.store)
             lease = ending.enter_context(hold(request.store, say, confirmed=False))
             found = entries.result()
-        ending.enter_context(patience)
+        ending.enter_context(retry)
         before = ledger.read_plan()
-        with waiting(Patience(0.0)):
+        with retrying(Retry(0.0)):
             plan = _plan(request, before)
         if before is None:
-            refuse_other_objects(request.store, found, _arrays(plan))
+            check_no_other_objects(request.store, found, _arrays(plan))
         return lease, before, plan
     before = ledger.read_plan()
     plan = _plan(request, before)
-    ending.enter_context(patience)
+    ending.enter_context(retry)
     lease = ending.enter_context(hold(request.store, say))
     if before != (latest := ledger.read_plan()):
         # Another converter was here while this one read headers: plan on what it left.
@@ -296,7 +298,9 @@ def _arrays(plan: Plan) -> set[str]:
 
 
 @contextmanager
-def _aside(lease: Lease, ledger: Ledger, summary: dict[str, Any]) -> Iterator[Future[None]]:
+def write_plan_in_background(
+    lease: Lease, ledger: Ledger, summary: dict[str, Any]
+) -> Iterator[Future[None]]:
     """Write the plan as soon as the lease is sure; workers wait for that on their own."""
 
     def write() -> None:

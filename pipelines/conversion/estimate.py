@@ -50,7 +50,7 @@ class Estimate:
     seconds: float
     """on all of them at once, without starting Ray and without the network"""
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self)
 

@@ -57,13 +57,13 @@ def complete(
         ledger.read_plan,
         lease.check,
     ]
-    composed, summary_before, _ = places.at_once(store, composing)
+    composed, summary_before, _ = places.in_parallel(store, composing)
     objects: dict[str, bytes] = composed
     uris = {name: places.join(store, *name.split("/")) for name in objects}
     old: dict[str, bytes | None] = dict.fromkeys(objects)
     if not new:
         asking = [partial(_read_or_none, uri) for uri in uris.values()]
-        old = dict(zip(uris, places.at_once(store, asking), strict=True))
+        old = dict(zip(uris, places.in_parallel(store, asking), strict=True))
     changed = [name for name, content in objects.items() if old[name] != content]
     sums = {name: checksum(content) for name, content in objects.items()}
     finished = summary | {"objects": sums, "state": "complete"}
@@ -72,7 +72,7 @@ def complete(
     ]
     if _differs(summary_before, finished):
         writing.append(partial(ledger.write_plan, finished))
-    places.at_once(store, writing)
+    places.in_parallel(store, writing)
     if ROOT not in changed:
         return bool(changed), False
     places.write_bytes(uris[ROOT], objects[ROOT])

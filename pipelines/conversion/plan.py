@@ -139,10 +139,10 @@ class Segment:
         """Some of its frames, counted from its own first."""
         return Segment.of(self.file, self.offset[first:end], self.positions[first:end])
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """A plain dictionary; indices as runs."""
         return {
-            "file": self.file.to_json(),
+            "file": self.file.as_dict(),
             "offset": self.offset_runs.tolist(),
             "positions": self.position_runs.tolist(),
         }
@@ -346,7 +346,7 @@ def _key(
     segments: tuple[Segment, ...],
     options: Mapping[str, Any],
 ) -> str:
-    sources = [segment.to_json() for segment in segments]
+    sources = [segment.as_dict() for segment in segments]
     for source, segment in zip(sources, segments, strict=True):
         # Where the archive lies is no part of its content: it may be mounted elsewhere tomorrow.
         source["file"]["uri"] = segment.file.name

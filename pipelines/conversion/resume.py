@@ -103,7 +103,7 @@ def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
         "times_sha256": _digest(plan, len(plan.times)),
         "grid_sha256": _grid(plan),
         "missing": {name: as_runs(np.flatnonzero(~held)) for name, held in plan.held.items()},
-        "sources": [file.to_json() for file in plan.index.files],
+        "sources": [file.as_dict() for file in plan.index.files],
         "owner": owner,
         "updated_at": now,
     }

@@ -27,7 +27,7 @@ from pipelines.conversion.plan import CONVERTER_VERSION, Segment, ShardTask
 from pipelines.errors import SourceError, UnreadableError
 from pipelines.storage import places
 from pipelines.storage.lease import Permit
-from pipelines.storage.retry import Patience, waiting
+from pipelines.storage.retry import Retry, retrying
 from pipelines.stores.ledger import Ledger, ShardRecord
 from pipelines.stores.shards import ShardEncoder
 from pipelines.stores.statistics import frame_moments
@@ -110,7 +110,7 @@ def _uploaded(
 
 def _permitted(destination: Destination) -> None:
     if destination.permit is not None:
-        with waiting(Patience(destination.storage_wait, _log.warning)):
+        with retrying(Retry(destination.storage_wait, _log.warning)):
             destination.permit.confirm()
 
 
@@ -176,14 +176,14 @@ def _make(
     moments = []
     unreadable: list[dict[str, Any]] = []
     with (
-        waiting(Patience(destination.storage_wait, _log.warning)),
+        retrying(Retry(destination.storage_wait, _log.warning)),
         destination.cache.active(),
     ):
         for frames in _frames(task, sources, unreadable):
             moments.append(frame_moments(frames))
             encoder.add(frames)
     data = encoder.finish()
-    read = {segment.file.uri: segment.file.to_json() for segment in task.segments}
+    read = {segment.file.uri: segment.file.as_dict() for segment in task.segments}
     record = ShardRecord(
         variable=layout.name,
         shard=task.shard,
@@ -206,7 +206,7 @@ def _make(
 def _publish(record: ShardRecord, data: list[bytes], destination: Destination) -> ShardRecord:
     """Write the shard, then its record."""
     place = places.join(destination.store, *record.object_name.split("/"))
-    with waiting(Patience(destination.storage_wait, _log.warning)):
+    with retrying(Retry(destination.storage_wait, _log.warning)):
         # A shard that a power cut takes away has not the recorded size, and the next run writes
         # it again: waiting for the disk here would cost as much as all the rest.
         places.write_bytes(place, data, durable=False)

@@ -178,7 +178,7 @@ def _key(
         "static": field.name,
         "shape": shape,
         # Where the file lies is no part of its content.
-        "source": field.file.to_json() | {"uri": field.file.name},
+        "source": field.file.as_dict() | {"uri": field.file.name},
         "average": None if average is None else average.digest(),
         "fill": fill,
     }

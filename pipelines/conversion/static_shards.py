@@ -112,7 +112,7 @@ def standing(tasks: Sequence[StaticTask], store: str) -> Records:
     return records
 
 
-def bring_up(plan: Plan, store: str, owner: str, repair: bool) -> tuple[Records, int]:
+def write_static_fields(plan: Plan, store: str, owner: str, repair: bool) -> tuple[Records, int]:
     """Write the fields that are due; records of all, and how many were written.
 
     Parameters
@@ -165,7 +165,7 @@ def write_field(task: StaticTask, store: str, owner: str) -> ShardRecord:
         object_name=task.object_name,
         bytes=len(data),
         checksum=checksum(data),
-        sources=(task.variable.file.to_json(),),
+        sources=(task.variable.file.as_dict(),),
         moments=frame_moments(values[None]),
         converter_version=CONVERTER_VERSION,
         owner=owner,
@@ -200,7 +200,7 @@ def summary_of(plan: Plan, static_source: str | None) -> dict[str, Any]:
     if not plan.static:
         return {}
     own = {file.uri for file in plan.index.files}
-    files = {task.variable.file.uri: task.variable.file.to_json() for task in plan.static}
+    files = {task.variable.file.uri: task.variable.file.as_dict() for task in plan.static}
     others = [file for uri, file in files.items() if uri not in own]
     source = places.absolute(static_source) if static_source and others else None
     return {"static": {"source": source, "files": others}}

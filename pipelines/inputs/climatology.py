@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipelines.errors import PlatformError, StoreError, UsageError
-from pipelines.stores.lost_shards import refuse_lost, where
+from pipelines.stores.lost_shards import check_not_lost, describe_frames
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,7 +47,7 @@ class Climatology:
     definition: str
     """One sentence: what it is, how smoothed, from which period."""
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All but the table, as JSON."""
         known = ("cycle", "slot_seconds", "definition")
         return {name: getattr(self, name) for name in known}
@@ -127,7 +127,7 @@ def climatology(
             frames,
             cycle,
             slot,
-            partial(refuse_lost, store, name),
+            partial(check_not_lost, store, name),
         )
         for name in variables
     ]
@@ -231,7 +231,7 @@ def _blocks(store: Store, name: str, array: xr.DataArray) -> Iterator[tuple[int,
         except Exception as error:  # each codec has errors of its own
             raise StoreError(
                 f"cannot read '{name}': {type(error).__name__}: {error}",
-                where=where(store, name, first, first + length),
+                where=describe_frames(store, name, first, first + length),
                 remedy=store.convert_command("--repair"),
             ) from error
         yield first, values

@@ -82,7 +82,7 @@ def _shards(store: Store, name: str) -> list[tuple[str, int, str]]:
 
 
 def _to_bytes(made: Climatology, source: str) -> bytes:
-    about = {**made.to_json(), "source": source}
+    about = {**made.as_dict(), "source": source}
     content = io.BytesIO()
     np.savez(content, table=made.table, about=np.array(json.dumps(about)))
     return content.getvalue()

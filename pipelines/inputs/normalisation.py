@@ -102,7 +102,7 @@ class Normalisation:
             np.asarray(self.scale, np.float32).reshape(shape),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All but the table of the normals, as JSON and checkpoints can hold it."""
         record = {
             "kind": self.kind,
@@ -112,11 +112,11 @@ class Normalisation:
         }
         if self.normals is None:
             return record
-        return record | {"normals": self.normals.to_json() | {"xxh3_128": self.normals.checksum}}
+        return record | {"normals": self.normals.as_dict() | {"xxh3_128": self.normals.checksum}}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any], table: np.ndarray | None = None) -> Normalisation:
-        """The inverse of :meth:`to_json`, given the table of the normals where it had any."""
+    def from_dict(cls, record: Mapping[str, Any], table: np.ndarray | None = None) -> Normalisation:
+        """The inverse of :meth:`as_dict`, given the table of the normals where it had any."""
         known = record.get("normals", {})
         normals = None
         if table is not None:

@@ -47,9 +47,9 @@ class StaticFields:
         """(S,) as the store calls them."""
         return self.normalisation.labels
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What a checkpoint says of them; their values are beside its weights."""
-        return {**self.normalisation.to_json(), "fingerprints": list(self.fingerprints)}
+        return {**self.normalisation.as_dict(), "fingerprints": list(self.fingerprints)}
 
 
 def static_fields(store: Store, names: Sequence[str], kind: Kind = "standardise") -> StaticFields:
@@ -141,7 +141,7 @@ def differences(trained: Mapping[str, Any], store: Store) -> list[str]:
     Parameters
     ----------
     trained:
-        :meth:`StaticFields.to_json` at the time of training.
+        :meth:`StaticFields.as_dict` at the time of training.
     """
     names = trained["labels"]
     lacking = [

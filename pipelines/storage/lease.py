@@ -22,7 +22,7 @@ from typing import Literal
 
 from pipelines.errors import BusyError, PlatformError, UsageError
 from pipelines.storage import places
-from pipelines.storage.retry import Patience, waiting
+from pipelines.storage.retry import Retry, retrying
 from pipelines.stores.ledger import FOLDER
 
 HEARTBEAT_SECONDS = 5.0
@@ -119,7 +119,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         _released.add(self.record.token)
-        with suppress(OSError, PlatformError), waiting(Patience(0.0)):
+        with suppress(OSError, PlatformError), retrying(Retry(0.0)):
             held = _read(self.uri)
             if held is not None and held.token == self.record.token:
                 places.delete(_place(self.uri))

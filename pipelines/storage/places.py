@@ -24,7 +24,7 @@ from fsspec.config import conf as fsspec_settings
 from fsspec.spec import AbstractFileSystem
 
 from pipelines.errors import PlatformError, StorageError, UsageError
-from pipelines.storage.retry import is_refusal, is_storage_fault, patiently
+from pipelines.storage.retry import call_with_retry, is_refusal, is_storage_fault
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
             where=f"{parts.scheme}://***@{parts.hostname}{parts.path}",
             remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment instead",
         )
-    refuse_no_place(uri)
+    check_uri(uri)
     if is_local(uri):
         return fsspec.filesystem("file"), local_path(uri)
     if parts.scheme in ("gs", "gcs"):
@@ -84,10 +84,10 @@ def driver_options(uri: str) -> dict[str, Any]:
     return {"config_kwargs": {"http_session_cls": BoundedSession, **own}}
 
 
-def refuse_no_place(uri: str) -> None:
+def check_uri(uri: str) -> None:
     """UsageError where ``uri`` is empty, or an object storage without ``//`` and a bucket.
 
-    >>> refuse_no_place("s3:/bucket/store")
+    >>> check_uri("s3:/bucket/store")
     Traceback (most recent call last):
     ...
     pipelines.errors.UsageError: 's3:/bucket/store' names no bucket
@@ -133,7 +133,7 @@ def join(uri: str, *parts: str) -> str:
 def ask(uri: str, what: str, action: Callable[[], T]) -> T:
     """What ``action`` returns, which asks the storage that holds ``uri`` for something.
 
-    A remote storage that fails is asked again as :func:`pipelines.storage.retry.waiting` allows;
+    A remote storage that fails is asked again as :func:`pipelines.storage.retry.retrying` allows;
     then its error names the place and what to check. An absent object stays one.
 
     Raises
@@ -144,7 +144,7 @@ def ask(uri: str, what: str, action: Callable[[], T]) -> T:
         It cannot be reached, or fails.
     """
     try:
-        return action() if is_local(uri) else patiently(f"{what} {uri}", action)
+        return action() if is_local(uri) else call_with_retry(f"{what} {uri}", action)
     except (PlatformError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise
     except Exception as error:
@@ -267,7 +267,7 @@ def _write_here(path: str, data: bytes | Sequence[bytes], durable: bool) -> None
             os.unlink(partial)
 
 
-def at_once(uri: str, actions: Sequence[Callable[[], T]]) -> list[T]:
+def in_parallel(uri: str, actions: Sequence[Callable[[], T]]) -> list[T]:
     """What the actions return, in their order; they wait for a remote ``uri`` all together.
 
     The first error is raised when all have ended. On a local disk they run one after the other.

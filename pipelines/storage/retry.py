@@ -62,7 +62,7 @@ def passes(error: BaseException) -> bool:
 
 
 @dataclass(frozen=True)
-class Patience:
+class Retry:
     """How long a fault of the storage is waited out."""
 
     seconds: float
@@ -108,24 +108,24 @@ class Patience:
             self.say(line)
 
 
-_active: ContextVar[Patience | None] = ContextVar("patience", default=None)
+_active: ContextVar[Retry | None] = ContextVar("retry", default=None)
 
 
 @contextmanager
-def waiting(patience: Patience) -> Iterator[None]:
-    """Accesses of this thread that ask :func:`patiently` have this patience inside the block.
+def retrying(retry: Retry) -> Iterator[None]:
+    """Accesses of this thread that ask :func:`call_with_retry` have this retry inside the block.
 
     Without such a block a fault ends the access at once: a place that never answered is more often
     misspelt than away.
     """
-    before = _active.set(patience)
+    before = _active.set(retry)
     try:
         yield
     finally:
         _active.reset(before)
 
 
-def patiently(what: str, action: Callable[[], T]) -> T:
+def call_with_retry(what: str, action: Callable[[], T]) -> T:
     """What ``action`` returns, called again as the patience of the block allows."""
-    patience = _active.get()
-    return action() if patience is None else patience(what, action)
+    retry = _active.get()
+    return action() if retry is None else retry(what, action)

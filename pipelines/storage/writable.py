@@ -15,20 +15,20 @@ def check_store_folder(store: str) -> None:
     """UsageError where a local folder cannot hold a store, and for places that only give.
 
     An object storage is not asked: the lease, which comes first, says whether it takes anything,
-    and :func:`refuse_other_objects` sees what is there.
+    and :func:`check_no_other_objects` sees what is there.
     """
     if not places.is_local(store):
         if reason := _gives_only(store):
             raise _unwritable(store, "store", reason)
         return
-    refuse_unwritable(store, "store")
+    check_writable(store, "store")
     path = places.local_path(store)
     entries = set(os.listdir(path)) if os.path.isdir(path) else set()
     if entries and not entries & {"zarr.json", FOLDER}:
         raise _other(store)
 
 
-def refuse_other_objects(store: str, entries: Iterable[str], own: Iterable[str]) -> None:
+def check_no_other_objects(store: str, entries: Iterable[str], own: Iterable[str]) -> None:
     """UsageError where a prefix of an object storage holds something else than a store.
 
     Parameters
@@ -51,7 +51,7 @@ def _other(store: str) -> UsageError:
     )
 
 
-def refuse_unwritable(folder: str, what: str) -> None:
+def check_writable(folder: str, what: str) -> None:
     """Refuse a folder that nothing can be written to; leaves nothing behind.
 
     Parameters

@@ -19,7 +19,7 @@ from pipelines.conversion.shard_task import checksum
 from pipelines.errors import StorageError, StoreError, UsageError
 from pipelines.storage import places
 from pipelines.storage.lease import hold
-from pipelines.storage.writable import refuse_unwritable
+from pipelines.storage.writable import check_writable
 from pipelines.stores.ledger import Ledger
 from pipelines.stores.store import Store, open_store
 
@@ -36,7 +36,7 @@ _METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class Commit:
     """One commit."""
 
     snapshot: str
@@ -52,14 +52,14 @@ class Run:
     """objects that were written or removed since the commit before"""
     statistics_fingerprint: str
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self)
 
 
 def publish(
     store: str, repository: str, progress: Progress = lambda done, total: None
-) -> tuple[Run, bool]:
+) -> tuple[Commit, bool]:
     """Commit the store as it is; the commit, and False where the last one is the same already.
 
     Raises
@@ -99,7 +99,7 @@ def publish(
     return _run(next(_commits(repo))), True
 
 
-def runs(repository: str) -> list[Run]:
+def commits(repository: str) -> list[Commit]:
     """The commits, newest first; StoreError where there is no repository."""
     return [_run(commit) for commit in _commits(_repository(repository, create=False))]
 
@@ -179,9 +179,9 @@ def _commits(repo: icechunk.Repository) -> Iterator[icechunk.SnapshotInfo]:
             yield commit
 
 
-def _run(commit: icechunk.SnapshotInfo) -> Run:
+def _run(commit: icechunk.SnapshotInfo) -> Commit:
     held: Mapping[str, Any] = commit.metadata
-    return Run(
+    return Commit(
         snapshot=commit.id,
         committed_at=commit.written_at.isoformat("T", "seconds"),
         run=held["run"],
@@ -204,7 +204,7 @@ def _repository(uri: str, *, create: bool) -> icechunk.Repository:
             remedy="pip install 'gmg-platform[icechunk]'",
         ) from None
     if create:
-        refuse_unwritable(uri, "icechunk")
+        check_writable(uri, "icechunk")
     # On a local disk it warns of several publications at a time: the store's lease allows one.
     icechunk.set_logs_filter("error")
     # A local place would be made by looking into it.

@@ -20,7 +20,7 @@ _NAMED = 3
 """shards that an error names"""
 
 
-def refuse_lost(store: Store, name: str, frames: np.ndarray, values: np.ndarray) -> None:
+def check_not_lost(store: Store, name: str, frames: np.ndarray, values: np.ndarray) -> None:
     """StoreError where a variable has no value in one of ``frames`` that the store calls available.
 
     An available frame has a value of every variable that has one anywhere.
@@ -44,12 +44,12 @@ def refuse_lost(store: Store, name: str, frames: np.ndarray, values: np.ndarray)
     if lost:
         raise StoreError(
             f"{len(lost)} frames that the store calls available hold no value",
-            where=where(store, name, int(frames[lost[0]]), int(frames[lost[-1]]) + 1),
+            where=describe_frames(store, name, int(frames[lost[0]]), int(frames[lost[-1]]) + 1),
             remedy=store.convert_command("--repair"),
         )
 
 
-def where(store: Store, name: str, first: int, last: int) -> str:
+def describe_frames(store: Store, name: str, first: int, last: int) -> str:
     """Frames [first, last) of a variable in words, with the objects that hold them."""
     info = store.variables[name]
     shards = range(first // info.shard_frames, (last - 1) // info.shard_frames + 1)

@@ -13,8 +13,8 @@ import numpy as np
 
 from pipelines.errors import PlatformError, StoreError, UsageError
 from pipelines.storage import places
-from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Patience
-from pipelines.stores.lost_shards import refuse_lost, where
+from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Retry
+from pipelines.stores.lost_shards import check_not_lost, describe_frames
 from pipelines.stores.remote_shards import RemoteShards, remote_shards
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class FrameReader:
         """Bytes of a frame of all channels in float32."""
         self.remote = not places.is_local(store.uri)
         """Whether reads wait for an object storage rather than for a disk."""
-        self._patience = Patience(storage_wait if self.remote else 0.0, _log.warning)
+        self._retry = Retry(storage_wait if self.remote else 0.0, _log.warning)
 
     def read(self, first: int, last: int, out_tchw: np.ndarray) -> None:
         """Read frames [first, last) into ``out_tchw``, (last - first, C, H, W) float32.
@@ -100,16 +100,16 @@ class FrameReader:
             part = out_tchw[:, channel : channel + channels]
             read = partial(_read_into, array, remote, first, last, part, self._clip_frames)
             try:
-                self._patience(f"reading '{name}' of {self.store.uri}", read)
+                self._retry(f"reading '{name}' of {self.store.uri}", read)
             except PlatformError:
                 raise
             except Exception as error:
                 raise StoreError(
                     f"cannot read '{name}': {type(error).__name__}: {error}",
-                    where=where(self.store, name, first, last),
+                    where=describe_frames(self.store, name, first, last),
                     remedy=self.store.convert_command("--repair"),
                 ) from error
-            refuse_lost(self.store, name, np.arange(first, last), part)
+            check_not_lost(self.store, name, np.arange(first, last), part)
             channel += channels
         if self.normalisation is not None:
             self._normalise(out_tchw, self.normalisation, self.store.times[first:last])

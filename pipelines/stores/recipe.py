@@ -43,7 +43,7 @@ class Recipe:
             projection=store.projection,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self)
 

@@ -125,8 +125,8 @@ def reduce_moments(begin: Pass, channels: int = 0) -> dict[str, Any]:
             take(whole, block.reshape(-1, len(MOMENTS)))
             for channel, summary in enumerate(single):
                 take(summary, block[:, channel])
-    described = {"channels": [summary.to_json() for summary in single]} if channels else {}
-    return whole.to_json() | described
+    described = {"channels": [summary.as_dict() for summary in single]} if channels else {}
+    return whole.as_dict() | described
 
 
 class _Summary:
@@ -165,7 +165,7 @@ class _Summary:
             count = held[:, COUNT]
             self._between.add(count * (held[:, SUM] / count - mean) ** 2)
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """See :func:`reduce_moments`."""
         summary: dict[str, Any] = {"count": self._count, "nan_count": self._nans}
         if self._count == 0:

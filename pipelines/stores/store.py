@@ -208,7 +208,7 @@ def open_store(uri: str) -> Store:
         if len(array["shape"]) == 1
     }
     available = np.asarray(group["available"]).reshape(-1)
-    _refuse_lost(uri, one_dimensional | {"available": available})
+    _check_not_lost(uri, one_dimensional | {"available": available})
     coordinates = {k: v for k, v in one_dimensional.items() if k not in _NOT_VARIABLES}
     variables = {
         name: _variable(name, array, coordinates)
@@ -236,7 +236,7 @@ def open_store(uri: str) -> Store:
     )
 
 
-def _refuse_lost(uri: str, arrays: Mapping[str, np.ndarray]) -> None:
+def _check_not_lost(uri: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse a store that has lost an object of its times, coordinates or flags.
 
     Zarr reads such an object as one value throughout: every latitude 0, every frame of 1970.

@@ -86,7 +86,7 @@ class Arena:
         return self.frames_nchw.nbytes + sum(buffer.nbytes for buffer in self.ring)
 
 
-class Assembly:
+class Gatherer:
     """The batches of one epoch for some lanes, made ahead of the consumer.
 
     Parameters

@@ -17,7 +17,7 @@ from pipelines.errors import UsageError
 from pipelines.inputs.static_fields import StaticFields
 from pipelines.inputs.static_fields import static_fields as read_static_fields
 from pipelines.stores.reader import FrameReader
-from pipelines.stream.batches import Arena, Assembly, Batch, Finish, Load
+from pipelines.stream.batches import Arena, Batch, Finish, Gatherer, Load
 from pipelines.stream.order import (
     EpochOrder,
     FrameLayout,
@@ -150,7 +150,7 @@ class WindowStream:
             # The consumer holds the batch that it works on and the one before.
             buffers=prefetch_batches + 2,
         )
-        self._assembly: Assembly | None = None
+        self._assembly: Gatherer | None = None
         self._waited = 0.0
 
     @property
@@ -184,7 +184,7 @@ class WindowStream:
         """
         order = self.order(epoch)
         self.close()
-        assembly = self._assembly = Assembly(
+        assembly = self._assembly = Gatherer(
             order,
             self.lanes,
             first_step,

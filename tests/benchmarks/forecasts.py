@@ -210,7 +210,7 @@ def write_checkpoint(
         "variables": list(constants.labels),
         "grid": overrides["in_shape"][1:],
         "window": asdict(window),
-        "normalisation": constants.to_json(),
+        "normalisation": constants.as_dict(),
         "statistics_fingerprint": fingerprint,
     }
     checkpoints.write(place, record, model.state_dict(), {})

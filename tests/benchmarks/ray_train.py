@@ -89,7 +89,7 @@ def take_stretches(settings: dict[str, Any]) -> None:
 
     import jobs.training.worker.loop as training
     from jobs.training.worker.loop import Worker
-    from jobs.training.worker.retrying import patient_epoch
+    from jobs.training.worker.retrying import epoch_with_retry
 
     rounds, steps, file = json.loads(os.environ[SETTINGS])
 
@@ -97,7 +97,7 @@ def take_stretches(settings: dict[str, Any]) -> None:
         """Takes the three kinds in turn, then ends."""
 
         def train_epoch(self) -> None:
-            batches = patient_epoch(self.stream, self.epoch, 0, self.patience)
+            batches = epoch_with_retry(self.stream, self.epoch, 0, self.patience)
             first = next(batches)
             self.train_step(first)
             resident = bare_step(self, first.frames_btchw.copy())

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import StorageError
 from pipelines.storage import places, s3
-from pipelines.storage.retry import Patience, waiting
+from pipelines.storage.retry import Retry, retrying
 from tests.support.servers.latency_proxy import LatencyProxy
 from tests.support.servers.object_storage import S3Server, in_environment, s3_server
 
@@ -72,7 +72,7 @@ def test_a_server_that_stands_still_is_waited_out_and_an_upload_is_sent_again(
     try:
         with pytest.raises(StorageError, match="no answer within"):
             places.write_bytes(f"{folder}/lost", body)
-        with waiting(Patience(600.0, said.append)):
+        with retrying(Retry(600.0, said.append)):
             places.write_bytes(f"{folder}/large", body)
     finally:
         stopped.set()

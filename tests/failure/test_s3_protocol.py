@@ -15,7 +15,7 @@ import pytest
 from pipelines.archives.sources.files import find_files
 from pipelines.errors import BusyError, SourceError, UsageError
 from pipelines.storage import lease, places
-from pipelines.storage.writable import refuse_unwritable
+from pipelines.storage.writable import check_writable
 from pipelines.stores.store import open_store
 from tests.support.servers import latency_proxy
 from tests.support.servers.latency_proxy import LatencyProxy
@@ -54,7 +54,7 @@ def test_a_wrong_key_is_refused_by_every_entrance_with_what_to_check(bucket: str
     places.write_bytes(f"{bucket}/archive/a.nc", b"content")
     wrong = uuid.uuid4().hex
     entrances = (
-        (UsageError, lambda: refuse_unwritable(f"{bucket}/run", "run")),
+        (UsageError, lambda: check_writable(f"{bucket}/run", "run")),
         (UsageError, lambda: lease.acquire(f"{bucket}/store", print)),
         (UsageError, lambda: open_store(f"{bucket}/store")),
         (UsageError, lambda: places.read_bytes(f"{bucket}/archive/a.nc")),

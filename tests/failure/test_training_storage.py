@@ -16,10 +16,10 @@ from jobs.training.driver.job import train
 from jobs.training.options import CheckpointOptions, TrainOptions
 from jobs.training.plan import make_plan
 from jobs.training.run import checkpoints
-from jobs.training.worker.retrying import patient_epoch
+from jobs.training.worker.retrying import epoch_with_retry
 from pipelines.errors import PlatformError, UsageError
 from pipelines.storage import lease
-from pipelines.storage.retry import Patience, passes
+from pipelines.storage.retry import Retry, passes
 from pipelines.stores.reader import FrameReader
 from pipelines.stream.batches import Load
 from pipelines.stream.order import Pool
@@ -44,7 +44,7 @@ def storage(
 ) -> Iterator[FailingRelay]:
     """A relay in front of a server; Ray's workers know it and the barrier from their environment.
 
-    The driver's own patience would only make tests longer.
+    The driver's own retry would only make tests longer.
     """
     relay = FailingRelay(s3_server.port)
     with in_environment({"AWS_ENDPOINT_URL": relay.endpoint, "AWS_MAX_ATTEMPTS": "1"}):
@@ -123,7 +123,7 @@ def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) 
     expected = [batch.frames_btchw.copy() for batch in stream().epoch(1, 5)]
     said: list[str] = []
     transport = Flaky(FrameReader(plan.store, plan.variables, plan.normalisation))
-    batches = patient_epoch(stream(transport), 1, 5, Patience(60, said.append))
+    batches = epoch_with_retry(stream(transport), 1, 5, Retry(60, said.append))
     read = [batch.frames_btchw.copy() for batch in batches]
     assert transport.loads > 10
     assert "reading the store: by peer; trying again" in said[0]
@@ -143,7 +143,7 @@ def test_what_may_pass_is_tried_again_and_a_refusal_is_not() -> None:
         return "written"
 
     said: list[str] = []
-    assert Patience(30, said.append)("writing", fails_twice) == "written"
+    assert Retry(30, said.append)("writing", fails_twice) == "written"
     assert len(tries) == 3
     assert [line.split(":")[0] for line in said] == ["writing", "writing"]
     assert "by peer; trying again for up to 30 s" in said[0]
@@ -157,7 +157,7 @@ def test_a_storage_that_stays_away_ends_the_waiting_with_its_fault(tmp_path: Pat
         raise TimeoutError("no answer")
 
     with pytest.raises(TimeoutError, match="no answer"):
-        Patience(0.6)("writing", fail)
+        Retry(0.6)("writing", fail)
 
 
 def test_a_run_whose_lease_another_process_took_stops_and_writes_no_more(

@@ -14,7 +14,7 @@ import pytest
 from pipelines.archives.sources.files import find_files
 from pipelines.errors import PlatformError
 from pipelines.storage import lease, places
-from pipelines.storage.writable import refuse_unwritable
+from pipelines.storage.writable import check_writable
 from tests.conftest import ROOT
 from tests.support.servers.moto_server import moto
 from tests.support.servers.object_storage import S3Server, client_environment, in_environment
@@ -78,7 +78,7 @@ def without(action: str) -> dict[str, Any]:
 
 def everything(bucket: str) -> None:
     """What conversions, trainings and forecasts do with a bucket."""
-    refuse_unwritable(f"{bucket}/run", "run")
+    check_writable(f"{bucket}/run", "run")
     content = np.random.default_rng(0).bytes(2**16)
     places.write_bytes(f"{bucket}/store/c/0", content)
     places.write_bytes(f"{bucket}/store/c/1", [content] * 1024)  # 64 MiB: in parts

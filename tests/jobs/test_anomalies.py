@@ -129,7 +129,7 @@ def scores(store: Store, trained: checkpoints.Checkpoint) -> dict[str, Any]:
         max_windows=20,
         resamples=0,
     )
-    return found.to_json()["variables"]["flow"]["protocols"]["strict"]
+    return found.as_dict()["variables"]["flow"]["protocols"]["strict"]
 
 
 def test_scores_are_those_of_the_forecasts_and_baselines_know_nothing_of_anomalies(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from jobs import evaluate, train_weatherbench
-from jobs.command_line import run as run_job
+from jobs.command_line import main_guard
 from jobs.export import export
 from jobs.training.options import TrainOptions
 from jobs.training.run import checkpoints
@@ -63,7 +63,7 @@ def refused(
         # The Ray of the tests before tells of workers that died until it has ended.
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            run_job(main)
+            main_guard(main)
         assert (contents(Path(traffic_store)), contents(tmp_path)) == before
         written = capsys.readouterr()
         assert written.out == ""

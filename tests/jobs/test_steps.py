@@ -31,7 +31,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from jobs import steps
-from jobs.command_line import run
+from jobs.command_line import main_guard
 
 steps.JOBS = Path(sys.argv[1])
 
@@ -39,7 +39,7 @@ def main():
     steps.job("long.py")
     steps.job("next.py")
 
-run(main)
+main_guard(main)
 """
 
 

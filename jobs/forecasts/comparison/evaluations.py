@@ -27,7 +27,7 @@ _OF_VARIABLES = ("long_name", "units", "train_range", "protocols", "intervals", 
 
 
 @dataclass(frozen=True)
-class Scored:
+class KeptEvaluation:
     """One file that ``jobs/evaluate.py`` wrote."""
 
     uri: str
@@ -61,12 +61,12 @@ class System:
     """A forecast of a comparison: a model, or a baseline as the first evaluation has it."""
 
     label: str
-    entry: Scored
+    entry: KeptEvaluation
     forecast: str
     """of the evaluation"""
 
 
-def systems_of(evaluations: Sequence[Scored], variable: str, protocol: str) -> list[System]:
+def systems_of(evaluations: Sequence[KeptEvaluation], variable: str, protocol: str) -> list[System]:
     """The models, then the baselines: whatever was scored under a protocol."""
     models = [System(entry.label, entry, MODEL) for entry in evaluations]
     first = evaluations[0]
@@ -79,7 +79,7 @@ def systems_of(evaluations: Sequence[Scored], variable: str, protocol: str) -> l
     ]
 
 
-def read_evaluations(uris: Sequence[str]) -> list[Scored]:
+def read_evaluations(uris: Sequence[str]) -> list[KeptEvaluation]:
     """Read evaluations, from their JSON or from the folders that hold it as scores.json.
 
     Raises
@@ -100,12 +100,12 @@ def read_evaluations(uris: Sequence[str]) -> list[Scored]:
     found = [(file, _read(file)) for file in files]
     labels = [_label(record) for _, record in found]
     return [
-        Scored(place, label if labels.count(label) == 1 else f"{label} ({place})", record)
+        KeptEvaluation(place, label if labels.count(label) == 1 else f"{label} ({place})", record)
         for (place, record), label in zip(found, labels, strict=True)
     ]
 
 
-def refuse_incomparable(evaluations: Sequence[Scored], protocol: str) -> None:
+def check_comparable(evaluations: Sequence[KeptEvaluation], protocol: str) -> None:
     """Refuse scores of different windows, stores or conventions.
 
     Raises
@@ -221,7 +221,9 @@ def _close(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=_TOLERANCE)
 
 
-def _refusal(first: Scored, other: Scored, what: str, ours: Any, theirs: Any) -> UsageError:
+def _refusal(
+    first: KeptEvaluation, other: KeptEvaluation, what: str, ours: Any, theirs: Any
+) -> UsageError:
     return UsageError(
         f"these scores are not comparable, they differ in {what}: {ours} and {theirs}",
         where=f"{first.uri} and {other.uri}",

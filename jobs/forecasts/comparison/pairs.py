@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from jobs.forecasts.comparison.evaluations import Scored, System, systems_of
+from jobs.forecasts.comparison.evaluations import KeptEvaluation, System, systems_of
 from jobs.forecasts.scoring.bootstrap import (
     Samples,
+    check_resamples,
     differences_of,
     draw,
     plan_bootstrap,
-    refuse_resamples,
     resampled,
 )
 from jobs.forecasts.scoring.daily_sums import DailySums, read_daily_sums
 from jobs.forecasts.scoring.scores import BASELINES, Bootstrap
-from jobs.forecasts.seeds import refuse_seed
+from jobs.forecasts.seeds import check_seed
 from pipelines.errors import UsageError
 
 _Both = tuple[Samples, Samples]
@@ -53,7 +53,7 @@ class Sums:
     """of the evaluations; nothing where one has none"""
 
 
-def read_sums(evaluations: Sequence[Scored], resamples: int, seed: int) -> Sums:
+def read_sums(evaluations: Sequence[KeptEvaluation], resamples: int, seed: int) -> Sums:
     """Read the sums beside the evaluations, of each only those that its scores were made of.
 
     Raises
@@ -62,8 +62,8 @@ def read_sums(evaluations: Sequence[Scored], resamples: int, seed: int) -> Sums:
         Two evaluations have windows of other days, ``resamples`` are too few, or there is no such
         seed.
     """
-    refuse_resamples(resamples)
-    refuse_seed(seed)
+    check_resamples(resamples)
+    check_seed(seed)
     found = {
         entry.uri: read_daily_sums(entry.sums_uri, entry.record.get("sums_sha256"))
         for entry in evaluations
@@ -85,7 +85,7 @@ def read_sums(evaluations: Sequence[Scored], resamples: int, seed: int) -> Sums:
 
 
 def pairs_of(
-    evaluations: Sequence[Scored], sums: Sums, variable: str, protocol: str
+    evaluations: Sequence[KeptEvaluation], sums: Sums, variable: str, protocol: str
 ) -> tuple[Pair, ...]:
     """Every model less every other, and every model less every baseline, of one variable."""
     systems = systems_of(evaluations, variable, protocol)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from jobs.forecasts.comparison.evaluations import MODEL, Scored
+from jobs.forecasts.comparison.evaluations import MODEL, KeptEvaluation
 from pipelines.errors import UsageError
 
 TABLES = Path(__file__).with_name("published.yaml")
@@ -35,7 +35,7 @@ class Published:
     """why some or none of ours stand beside them"""
 
 
-def published_scores(name: str, evaluations: Sequence[Scored]) -> Published | str:
+def published_scores(name: str, evaluations: Sequence[KeptEvaluation]) -> Published | str:
     """The published scores of one data set, or why none are shown.
 
     Parameters
@@ -84,7 +84,7 @@ def published_scores(name: str, evaluations: Sequence[Scored]) -> Published | st
     )
 
 
-def _ours(scored: Scored, entry: dict[str, Any]) -> tuple[str, ...]:
+def _ours(scored: KeptEvaluation, entry: dict[str, Any]) -> tuple[str, ...]:
     (variable,) = scored.record["variables"]
     overall = scored.scores(variable, entry["protocol"], MODEL)["overall"]
     values = []

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jobs.forecasts.comparison.evaluations import Scored, System, systems_of
+from jobs.forecasts.comparison.evaluations import KeptEvaluation, System, systems_of
 from jobs.forecasts.comparison.pairs import Pair, Sums, pairs_of, verdict
 from jobs.forecasts.comparison.published import Published
 from jobs.forecasts.reports.tables import column_of
@@ -52,7 +52,7 @@ _LABELS = {
 """scores that the table shows where there are any, by their names; the CSV holds all"""
 
 
-def headline(evaluations: Sequence[Scored], protocol: str) -> str:
+def headline(evaluations: Sequence[KeptEvaluation], protocol: str) -> str:
     """What was scored, in a line."""
     first = evaluations[0].record
     labels = lead_labels(evaluations[0].leads, first["lead_seconds"] is not None)
@@ -63,7 +63,7 @@ def headline(evaluations: Sequence[Scored], protocol: str) -> str:
     )
 
 
-def table(evaluations: Sequence[Scored], protocol: str, sums: Sums) -> list[str]:
+def table(evaluations: Sequence[KeptEvaluation], protocol: str, sums: Sums) -> list[str]:
     """Overall scores, a row for each model and then for each baseline, and how models differ."""
     lines = [headline(evaluations, protocol)]
     for variable, described in evaluations[0].record["variables"].items():
@@ -92,7 +92,7 @@ def shown(overall: dict[str, dict[str, Any]]) -> list[str]:
     return [name for name in _LABELS if name in common] or events[:6] or common[:6]
 
 
-def published_lines(published: Published | str, evaluations: Sequence[Scored]) -> list[str]:
+def published_lines(published: Published | str, evaluations: Sequence[KeptEvaluation]) -> list[str]:
     """The published scores, and those of ours that have the same convention."""
     if isinstance(published, str):
         return ["", published] if published else []
@@ -110,7 +110,7 @@ def published_lines(published: Published | str, evaluations: Sequence[Scored]) -
     return lines
 
 
-def as_csv(evaluations: Sequence[Scored], sums: Sums) -> str:
+def as_csv(evaluations: Sequence[KeptEvaluation], sums: Sums) -> str:
     """Every score and every difference of every protocol, overall and by lead time."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -127,7 +127,7 @@ def as_csv(evaluations: Sequence[Scored], sums: Sums) -> str:
     return text.getvalue()
 
 
-def _score_rows(entry: Scored) -> Iterator[tuple[Any, ...]]:
+def _score_rows(entry: KeptEvaluation) -> Iterator[tuple[Any, ...]]:
     for variable, described in entry.record["variables"].items():
         for protocol, forecasts in described["protocols"].items():
             for forecast, result in forecasts.items():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.stores.store import Store
 
 
-def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
+def check_match(checkpoint: Checkpoint, store: Store) -> None:
     """Refuse a store that is not the one that the checkpoint was trained on.
 
     Raises
@@ -25,14 +25,14 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
     StoreError
         Variables, channels, grid, static fields or statistics differ; the error names both sides.
     """
-    refuse_other_frames(checkpoint, store)
+    check_same_frames(checkpoint, store)
     # Statistics know nothing of places: a field upside down has the same.
     recipe = checkpoint.recipe
     if recipe and (other := recipe.differences(Recipe.of(store, checkpoint.variables))):
         raise _mismatch(
             checkpoint, store, "the checkpoint was trained on other frames", "; ".join(other)
         )
-    refuse_other_static(checkpoint, store)
+    check_same_static(checkpoint, store)
     if checkpoint.fingerprint != store.fingerprint:
         raise _mismatch(
             checkpoint,
@@ -43,7 +43,7 @@ def refuse_mismatch(checkpoint: Checkpoint, store: Store) -> None:
         )
 
 
-def refuse_other_frames(checkpoint: Checkpoint, store: Store) -> None:
+def check_same_frames(checkpoint: Checkpoint, store: Store) -> None:
     """Refuse a store whose frames are not such as the checkpoint forecasts.
 
     Raises
@@ -80,7 +80,7 @@ def refuse_other_frames(checkpoint: Checkpoint, store: Store) -> None:
         )
 
 
-def refuse_other_static(checkpoint: Checkpoint, store: Store) -> None:
+def check_same_static(checkpoint: Checkpoint, store: Store) -> None:
     """Refuse a store that lacks a static field which the model reads, or has another there.
 
     Raises
@@ -100,7 +100,7 @@ def refuse_other_static(checkpoint: Checkpoint, store: Store) -> None:
         )
 
 
-def refuse_selection(checkpoint: Checkpoint, store: Store, split: str) -> None:
+def check_selection(checkpoint: Checkpoint, store: Store, split: str) -> None:
     """Refuse a split, other than validation itself, whose windows chose the checkpoint.
 
     Raises
@@ -120,7 +120,7 @@ def refuse_selection(checkpoint: Checkpoint, store: Store, split: str) -> None:
     )
 
 
-def refuse_leak(store: Store, split: str) -> None:
+def check_no_leak(store: Store, split: str) -> None:
     """Refuse a split that the statistics, and so the model's normalisation, have seen.
 
     Raises

@@ -12,7 +12,7 @@ from torch import nn
 from gmg_model.errors import ConfigurationError
 from gmg_model.models.ensembles import EnsembleForecaster
 from jobs.forecasts.forecasters.baselines import Forecast, MemberForecast
-from jobs.forecasts.seeds import refuse_seed
+from jobs.forecasts.seeds import check_seed
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
     model:
         With ``noise`` where more than one member is asked for, see ``gmg_model.models.ensembles``.
     members, seed:
-        Forecasts of each sample, and the seed of their noise, see `refuse_seed`.
+        Forecasts of each sample, and the seed of their noise, see `check_seed`.
 
     Raises
     ------
@@ -91,11 +91,11 @@ class TrainedForecast(MemberForecast):
     Raises
     ------
     UsageError
-        There is no such seed, see `refuse_seed`.
+        There is no such seed, see `check_seed`.
     """
 
     def __init__(self, trained: Checkpoint, members: int | None = None, seed: int = 0):
-        refuse_seed(seed)
+        check_seed(seed)
         self._trained, self._count, self._seed = trained, members, seed
         self._forecast: Ensemble | None = None
 

@@ -11,7 +11,7 @@ from pipelines.errors import UsageError
 from pipelines.storage import places
 
 
-def refuse_file(file: str) -> None:
+def check_file(file: str) -> None:
     """UsageError where no NetCDF file can be written at ``file``, asked before the forecast."""
     path = places.local_path(file) if places.is_local(file) else None
     if path is None or not os.path.isdir(os.path.dirname(path)):

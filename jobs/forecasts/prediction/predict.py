@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.command_line import say as say_aside
-from jobs.forecasts.forecasters.compatibility import refuse_mismatch, refuse_other_frames
+from jobs.forecasts.forecasters.compatibility import check_match, check_same_frames
 from jobs.forecasts.forecasters.model_forecast import TrainedForecast
 from jobs.forecasts.forecasters.trained import weights_checksum
 from jobs.forecasts.prediction.forecast_store import ForecastStore
@@ -107,9 +107,9 @@ def predict(
         Nothing can be forecast, the model cannot do what is asked, or other forecasts are there.
     """
     if origin is None:
-        refuse_mismatch(trained, store)
+        check_match(trained, store)
     else:
-        refuse_other_frames(trained, store)
+        check_same_frames(trained, store)
     origin = origin or store.uri
     products = products or Products()
     if batch_size < 1 or (horizon is not None and horizon < 1):
@@ -144,7 +144,7 @@ def predict(
             "(with --data.anomalies what is usual at the time); those that no frame of the input "
             "has are missing in the forecast"
         )
-    writable.refuse_unwritable(forecasts, "forecasts")
+    writable.check_writable(forecasts, "forecasts")
     fields = forecast_fields(store, trained.variables, window, inits.frames, products)
     target = ForecastStore(
         forecasts,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.forecasts.comparison.evaluations import Scored, System, systems_of
+from jobs.forecasts.comparison.evaluations import KeptEvaluation, System, systems_of
 from jobs.forecasts.comparison.pairs import Pair, Sums, pairs_of, verdict
 from jobs.forecasts.comparison.published import Published
 from jobs.forecasts.comparison.table import shown
@@ -20,7 +20,7 @@ from jobs.forecasts.scoring.scores import ChannelGroup, Evaluation, Grid, GroupS
 
 
 def comparison_page(
-    evaluations: Sequence[Scored], protocol: str, sums: Sums, published: Published | str
+    evaluations: Sequence[KeptEvaluation], protocol: str, sums: Sums, published: Published | str
 ) -> str:
     """The page as HTML.
 
@@ -57,7 +57,7 @@ def comparison_page(
 
 
 def _group(
-    evaluations: Sequence[Scored],
+    evaluations: Sequence[KeptEvaluation],
     evaluation: Evaluation,
     variable: str,
     protocol: str,
@@ -150,7 +150,7 @@ def _differences(
     )
 
 
-def _evaluation(evaluations: Sequence[Scored]) -> Evaluation:
+def _evaluation(evaluations: Sequence[KeptEvaluation]) -> Evaluation:
     """What the evaluations share, as one of them."""
     record = evaluations[0].record
     timed = record["lead_seconds"] is not None
@@ -171,7 +171,7 @@ def _evaluation(evaluations: Sequence[Scored]) -> Evaluation:
     )
 
 
-def _merged(evaluations: Sequence[Scored], variable: str) -> GroupScores:
+def _merged(evaluations: Sequence[KeptEvaluation], variable: str) -> GroupScores:
     """The scores of all models, and of the first one's baselines, by their labels.
 
     Intervals by lead time stay out: bands of models that were scored on the same days overlap where

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.forecasts.prediction.products import grid_fields
-from jobs.forecasts.reports.outputs import COUNTED, ROOT, SYSTEM, refuse_overwriting
+from jobs.forecasts.reports.outputs import COUNTED, ROOT, SYSTEM, check_overwriting
 from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.cf import CONVENTIONS
 from pipelines.storage import places
@@ -128,7 +128,7 @@ def remove_error_fields(uri: str) -> None:
     UsageError
         Something else stands there.
     """
-    refuse_overwriting(uri)
+    check_overwriting(uri)
     if places.exists(uri):
         fs, path = places.filesystem(uri)
         fs.rm(path, recursive=True)

@@ -69,7 +69,7 @@ class Provenance:
             history=tuple((record["step"], record["loss"]) for record in history),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Everything but the history."""
         return {key: value for key, value in vars(self).items() if key != "history"}
 
@@ -85,7 +85,7 @@ def write_report(
 ) -> tuple[str, str]:
     """Write the page and the JSON; returns their URIs."""
     page, record, *_ = destinations(report)
-    result = finite({**provenance.to_json(), **evaluation.to_json()})
+    result = finite({**provenance.as_dict(), **evaluation.as_dict()})
     html = render(evaluation, provenance, store, protocol, motion, colours)
     places.write_bytes(record, json.dumps(result, indent=1, ensure_ascii=False).encode())
     places.write_bytes(page, html.encode())

@@ -57,7 +57,7 @@ def destinations(report: str) -> Destinations:
     return Destinations(*(places.join(report, name) for name in names))
 
 
-def refuse_unwritable(report: str) -> None:
+def check_writable(report: str) -> None:
     """Refuse a place that a report cannot be written to; leaves nothing behind.
 
     Raises
@@ -65,7 +65,7 @@ def refuse_unwritable(report: str) -> None:
     UsageError
         The place is empty or inside a store, a run or an exported folder; a file stands where a
         folder is needed, or a folder or somebody else's file where one of the report's goes; the
-        storage refuses; or see ``refuse_overwriting``.
+        storage refuses; or see ``check_overwriting``.
     """
     if not report.strip():
         raise UsageError(
@@ -73,8 +73,8 @@ def refuse_unwritable(report: str) -> None:
         )
     written = destinations(report)
     folder = places.absolute(written.page).rpartition("/")[0] or "/"
-    writable.refuse_unwritable(folder, "report")
-    _refuse_inside(folder)
+    writable.check_writable(folder, "report")
+    _check_outside(folder)
     for file in (written.page, written.scores, written.table, written.sums):
         if writable.is_folder(file):
             raise UsageError(
@@ -82,11 +82,11 @@ def refuse_unwritable(report: str) -> None:
                 where=file,
                 remedy="give a --report of another name",
             )
-    _refuse_foreign(written)
-    refuse_overwriting(written.fields)
+    _check_not_foreign(written)
+    check_overwriting(written.fields)
 
 
-def _refuse_inside(folder: str) -> None:
+def _check_outside(folder: str) -> None:
     """Refuse a folder that is, or lies in, one that belongs to something else."""
     above = folder.rstrip("/")
     while not above.endswith(":/"):  # of a bucket
@@ -102,7 +102,7 @@ def _refuse_inside(folder: str) -> None:
         above = above.rpartition("/")[0]
 
 
-def _refuse_foreign(written: Destinations) -> None:
+def _check_not_foreign(written: Destinations) -> None:
     """Refuse files of the report's names that no evaluation wrote."""
     scored, header = {"schema", "variables"} <= _json(written.scores).keys(), ",".join(COLUMNS)
     ours = {
@@ -137,7 +137,7 @@ def _content(file: str, most: int | None = None) -> bytes:
         return b""
 
 
-def refuse_overwriting(fields: str) -> None:
+def check_overwriting(fields: str) -> None:
     """Refuse to put maps of errors, which replace those of before, over anything else.
 
     Raises

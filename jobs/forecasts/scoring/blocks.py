@@ -113,7 +113,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """One batch: what was seen, what came, and what was forecast; all (B, T, C, H, W), physical."""
 
     starts: np.ndarray
@@ -185,7 +185,7 @@ class Scorer:
             if scoring and (scored := scoring.result()):
                 yield scored
 
-    def forecasts(self, start: int) -> Scored:
+    def forecasts(self, start: int) -> ScoredBatch:
         """Forecasts of all systems for one window."""
         ((_, _, seen),) = self._read(np.asarray([start]), [slice(0, 1)])
         return self._beside(seen, self._members(seen))
@@ -212,7 +212,7 @@ class Scorer:
         self._add(found, self._beside(seen, members), rows)
         return found if last else None
 
-    def _beside(self, batch: Seen, outputs_bmtchw: np.ndarray) -> Scored:
+    def _beside(self, batch: Seen, outputs_bmtchw: np.ndarray) -> ScoredBatch:
         """The model's forecasts and those of the baselines, in physical units."""
         n, horizon = self.window.input_frames, self.window.horizon
         valid_times = self.valid_times(batch.starts)
@@ -224,7 +224,7 @@ class Scorer:
             fields[EXTRAPOLATION] = extrapolation(seen, horizon)
         if self.climatology is not None:
             fields[CLIMATOLOGY] = self.normalisation.filled(self.climatology.at(valid_times))
-        return Scored(batch.starts, batch.frames[:, :n], batch.frames[:, n:], members, fields)
+        return ScoredBatch(batch.starts, batch.frames[:, :n], batch.frames[:, n:], members, fields)
 
     def valid_times(self, starts: np.ndarray) -> np.ndarray:
         """(B, T) datetime64 of the frames that are forecast."""
@@ -269,7 +269,7 @@ class Scorer:
         size = group.channels.stop - group.channels.start
         return info.channel_labels if size > 1 else (group.label,)
 
-    def _add(self, found: BlockScores, batch: Scored, rows: WindowGroups) -> None:
+    def _add(self, found: BlockScores, batch: ScoredBatch, rows: WindowGroups) -> None:
         found.inputs.add(batch.seen)
         found.truth.add(batch.truth)
         for group, protocols, channels in zip(self.groups, found.sums, found.channels, strict=True):

@@ -30,7 +30,7 @@ Samples = dict[str, np.ndarray]
 """score -> (R,) over all lead times, or (T, R)"""
 
 
-def refuse_resamples(resamples: int) -> None:
+def check_resamples(resamples: int) -> None:
     """UsageError where intervals are asked for, of fewer resamples than they need."""
     if resamples < 0 or 0 < resamples < FEWEST_RESAMPLES:
         raise UsageError(

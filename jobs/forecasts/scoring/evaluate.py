@@ -15,13 +15,13 @@ import numpy as np
 
 from jobs.drawing.axes import grid_axes
 from jobs.forecasts.forecasters.baselines import Forecast
-from jobs.forecasts.forecasters.compatibility import refuse_leak
+from jobs.forecasts.forecasters.compatibility import check_no_leak
 from jobs.forecasts.forecasters.extrapolation import DEFINITION, MIN_FRAMES, unavailable
 from jobs.forecasts.scoring.blocks import BlockScores, Scorer, blocks_of
 from jobs.forecasts.scoring.bootstrap import (
+    check_resamples,
     draw,
     plan_bootstrap,
-    refuse_resamples,
     with_intervals,
 )
 from jobs.forecasts.scoring.daily_sums import DailySums
@@ -90,8 +90,8 @@ def evaluate(
     """
     if batch_size < 1 or (max_windows is not None and max_windows < 1):
         raise UsageError("batch_size and max_windows must be at least 1")
-    refuse_resamples(resamples)
-    refuse_leak(store, split)
+    check_resamples(resamples)
+    check_no_leak(store, split)
     selection = selection or Selection()
     available = split_starts(store, split, window)
     starts = evenly_spaced(available, max_windows)

@@ -195,7 +195,7 @@ class Evaluation:
     grid: Grid | None = None
     """what the frames are"""
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Everything but the maps."""
         return {
             "schema": SCHEMA,

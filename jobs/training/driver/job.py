@@ -131,7 +131,7 @@ def _check_model(plan: TrainingPlan) -> int:
         sampling = ScheduledSampling(**plan.sampling)
         with torch.device("meta"):
             model = create_model(plan.options.model.name, **plan.model_overrides)
-        _refuse_bounded(plan.options, getattr(getattr(model, "config", None), "output", "linear"))
+        _check_bounded(plan.options, getattr(getattr(model, "config", None), "output", "linear"))
         Optimisation(model, config)
         if plan.options.training.compile:
             cast(RecurrentForecaster, model).compile_steps()
@@ -146,7 +146,7 @@ def _check_model(plan: TrainingPlan) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _refuse_bounded(options: TrainOptions, output: str) -> None:
+def _check_bounded(options: TrainOptions, output: str) -> None:
     """Refuse a loss or a model of values in [0, 1] for frames that are not."""
     from gmg_model.errors import ConfigurationError
 
@@ -286,7 +286,7 @@ def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
             raise stopped(options, progress)
 
 
-def _storage(run_uri: str, patience: float) -> tuple[dict[str, Any], str]:
+def _storage(run_uri: str, wait_seconds: float) -> tuple[dict[str, Any], str]:
     """Ray's storage settings for a run's URI, and the run's name in it."""
     fs, path = places.filesystem(run_uri)
     parent, _, name = path.rpartition("/")
@@ -294,8 +294,8 @@ def _storage(run_uri: str, patience: float) -> tuple[dict[str, Any], str]:
         return {"storage_path": parent}, name
     import pyarrow.fs
 
-    from jobs.training.worker.retrying import PatientFiles
+    from jobs.training.worker.retrying import RetryingFiles
 
     # pyarrow's own S3 driver ignores AWS_ENDPOINT_URL; fsspec's serves every S3-compatible server.
-    handler = pyarrow.fs.PyFileSystem(PatientFiles(fs, patience))
+    handler = pyarrow.fs.PyFileSystem(RetryingFiles(fs, wait_seconds))
     return {"storage_path": parent, "storage_filesystem": handler}, name

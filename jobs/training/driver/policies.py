@@ -64,7 +64,7 @@ class Trainer(TorchTrainer):
         return super()._initialize_and_run_controller(**arguments)
 
 
-class _Telling(ScalingPolicy):
+class ReportingPolicy(ScalingPolicy):
     """What both policies have: they wait with words, and not for ever."""
 
     def __init__(self, scaling_config: ScalingConfig, board: Any, options: TrainOptions):
@@ -123,7 +123,7 @@ class _Telling(ScalingPolicy):
         )
 
 
-class Fixed(_Telling, FixedScalingPolicy):
+class Fixed(ReportingPolicy, FixedScalingPolicy):
     """Always the same number of workers."""
 
     def make_decision_for_running_worker_group(
@@ -136,7 +136,7 @@ class Fixed(_Telling, FixedScalingPolicy):
         )
 
 
-class Elastic(_Telling, ElasticScalingPolicy):
+class Elastic(ReportingPolicy, ElasticScalingPolicy):
     """As many workers as there is room for; a new number is taken after a checkpoint."""
 
     def __init__(self, scaling_config: ScalingConfig, board: Any, options: TrainOptions):

@@ -107,14 +107,14 @@ class Checkpoint:
 
         known = self.record["normalisation"]
         if "normals" not in known:
-            return Normalisation.from_json(known)
+            return Normalisation.from_dict(known)
         try:
             table = Normals.saved(known["normals"], self.saved_tensors()).table
         except ConfigurationError as error:
             raise StoreError(
                 str(error), where=self.uri, remedy="name another checkpoint, or export again"
             ) from None
-        return Normalisation.from_json(known, table)
+        return Normalisation.from_dict(known, table)
 
     @property
     def fingerprint(self) -> str:

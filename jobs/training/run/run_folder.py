@@ -22,7 +22,7 @@ from jobs.training.options import TrainOptions
 from jobs.training.run.checkpoints import PREFIX
 from pipelines.errors import UsageError
 from pipelines.storage import places
-from pipelines.storage.writable import refuse_unwritable
+from pipelines.storage.writable import check_writable
 from pipelines.stores.ledger import FOLDER as LEASE_FOLDER
 
 RECORD = "run.json"
@@ -54,7 +54,7 @@ def check_place(run: str) -> None:
     UsageError
         It cannot be written, or it holds something else.
     """
-    refuse_unwritable(run, "run")
+    check_writable(run, "run")
     foreign = [] if is_run(run) else [name for name in places.names(run) if name != LEASE_FOLDER]
     if foreign:
         raise UsageError(

@@ -35,10 +35,10 @@ from jobs.training.run import checkpoints, run_folder
 from jobs.training.worker.gradients import distributed
 from jobs.training.worker.journal import Journal, windows_checksum
 from jobs.training.worker.notices import Notices
-from jobs.training.worker.retrying import patient_epoch
+from jobs.training.worker.retrying import epoch_with_retry
 from jobs.training.worker.upload import Uploads
 from jobs.training.worker.validation import Selection, losses_by_batch
-from pipelines.storage.retry import Patience
+from pipelines.storage.retry import Retry
 from pipelines.stream.order import rank_lanes
 from pipelines.stream.window_stream import Batch, WindowStream
 
@@ -68,15 +68,15 @@ def train_worker(settings: dict[str, Any]) -> None:
 def _train(options: TrainOptions, settings: dict[str, Any], board: Any) -> None:
     torch.set_num_threads(options.cpus_per_worker)
     rank = ray.train.get_context().get_world_rank()
-    patience = Patience(
+    retry = Retry(
         options.checkpoints.storage_wait,
         say=lambda line: board.say.remote(f"worker {rank}: {line}"),
     )
     ray.get(board.join.remote(rank, ray.util.get_node_ip_address()))
-    plan = patience("opening the store", lambda: make_plan(options))
+    plan = retry("opening the store", lambda: make_plan(options))
     check_fingerprint(plan, settings["fingerprint"])
-    uploads = Uploads(options, settings["lease"], board, patience)
-    worker = Worker(plan, board, patience, uploads)
+    uploads = Uploads(options, settings["lease"], board, retry)
+    worker = Worker(plan, board, retry, uploads)
     worker.resume()
     worker.say_where_it_begins()
     if worker.validating:
@@ -88,9 +88,9 @@ def _train(options: TrainOptions, settings: dict[str, Any], board: Any) -> None:
 class Worker:
     """The state of one worker: model, optimiser, stream, and how far the training is."""
 
-    def __init__(self, plan: TrainingPlan, board: Any, patience: Patience, uploads: Uploads):
+    def __init__(self, plan: TrainingPlan, board: Any, retry: Retry, uploads: Uploads):
         self.plan, self.options, self.board = plan, plan.options, board
-        self.patience, self.uploads = patience, uploads
+        self.retry, self.uploads = retry, uploads
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = get_device()
@@ -151,7 +151,7 @@ class Worker:
         first = self.step - self.epoch * self.plan.steps_per_epoch
         checkpoints_every = self.options.checkpoints.every_steps
         validations_every = self.options.validation.every_steps
-        for batch in patient_epoch(self.stream, self.epoch, first, self.patience):
+        for batch in epoch_with_retry(self.stream, self.epoch, first, self.retry):
             self.train_step(batch)
             if batch.step + 1 == self.plan.steps_per_epoch:
                 continue
@@ -286,7 +286,7 @@ class Worker:
             self.rank,
             self.world,
             lambda values: torch.from_numpy(values).to(self.device, self.dtype),
-            self.patience,
+            self.retry,
         )
         total: Any = 0.0
         for part in losses:
@@ -354,16 +354,16 @@ class Worker:
             "finished": self.finished and not self.validating,
             "validating": self.validating,
             "validation_loss": validation_loss,
-            "selection": self.selection.to_json(),
+            "selection": self.selection.as_dict(),
             "skipped": self.journal.skipped,
             "device": self.device.type,
-            **self.plan.to_json(),
+            **self.plan.as_dict(),
             "versions": run_folder.versions(),
         }
 
     def resume(self) -> None:
         """Take up the latest complete checkpoint of the run, the same one on every worker."""
-        uris = [self.patience("looking for checkpoints", self._latest)]
+        uris = [self.retry("looking for checkpoints", self._latest)]
         if self.world > 1:
             dist.broadcast_object_list(uris, src=0, device=self.device)
         uri = uris[0]
@@ -374,7 +374,7 @@ class Worker:
             checkpoint = checkpoints.load_checkpoint(uri)
             return checkpoint, checkpoint.tensors, checkpoint.training_tensors
 
-        checkpoint, weights, training = self.patience("reading the checkpoint", load)
+        checkpoint, weights, training = self.retry("reading the checkpoint", load)
         raw = {
             name.removeprefix("model/"): value
             for name, value in training.items()
@@ -388,7 +388,7 @@ class Worker:
         self.journal.start(checkpoint.record.get("skipped", {}))
         self.validating = checkpoint.validating
         if self.validating and self.rank == 0:
-            last = self.patience("reading", lambda: run_folder.last_stretch(self.options.run))
+            last = self.retry("reading", lambda: run_folder.last_stretch(self.options.run))
             self.journal.restore(last)
 
     def _latest(self) -> str | None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.fs
 from fsspec.spec import AbstractFileSystem
 
-from pipelines.storage.retry import Patience
+from pipelines.storage.retry import Retry
 
 if TYPE_CHECKING:
     from pipelines.stream.window_stream import Batch, WindowStream
 
 
-def patient_epoch(
-    stream: WindowStream, epoch: int, first_step: int, patience: Patience
+def epoch_with_retry(
+    stream: WindowStream, epoch: int, first_step: int, retry: Retry
 ) -> Iterator[Batch]:
     """The batches of ``stream.epoch(epoch, first_step)``, whatever storage faults pass meanwhile.
 
@@ -39,67 +39,67 @@ def patient_epoch(
             raise
 
     while step < stream.steps_per_epoch:
-        batch = patience("reading the store", draw)
+        batch = retry("reading the store", draw)
         if batch is None:
             return
         yield batch
         step = batch.step + 1
 
 
-class PatientFiles(pyarrow.fs.FSSpecHandler):
-    """The file system that Ray Train keeps its own record of a run in, with patience.
+class RetryingFiles(pyarrow.fs.FSSpecHandler):
+    """The file system that Ray Train keeps its own record of a run in, with retries.
 
     Ray's controller ends the whole run where one of these small writes fails.
     """
 
     def __init__(self, fs: AbstractFileSystem, seconds: float):
         super().__init__(fs)
-        self.patience = Patience(seconds)
+        self.retry = Retry(seconds)
 
     def __reduce__(self):
-        return PatientFiles, (self.fs, self.patience.seconds)
+        return RetryingFiles, (self.fs, self.retry.seconds)
 
     def get_file_info(self, paths: Any) -> Any:
-        return self.patience("looking", lambda: super(PatientFiles, self).get_file_info(paths))
+        return self.retry("looking", lambda: super(RetryingFiles, self).get_file_info(paths))
 
     def get_file_info_selector(self, selector: Any) -> Any:
         def look() -> Any:
-            return super(PatientFiles, self).get_file_info_selector(selector)
+            return super(RetryingFiles, self).get_file_info_selector(selector)
 
-        return self.patience("listing", look)
+        return self.retry("listing", look)
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        self.patience("writing", lambda: super(PatientFiles, self).create_dir(path, recursive))
+        self.retry("writing", lambda: super(RetryingFiles, self).create_dir(path, recursive))
 
     def delete_dir(self, path: str) -> None:
         # After a fault half of the folder may be gone already: then nothing is left to do.
         def delete() -> None:
             if self.fs.exists(path):
-                super(PatientFiles, self).delete_dir(path)
+                super(RetryingFiles, self).delete_dir(path)
 
-        self.patience("deleting", delete)
+        self.retry("deleting", delete)
 
     def open_input_stream(self, path: str) -> Any:
-        return self.patience("reading", lambda: super(PatientFiles, self).open_input_stream(path))
+        return self.retry("reading", lambda: super(RetryingFiles, self).open_input_stream(path))
 
     def open_input_file(self, path: str) -> Any:
-        return self.patience("reading", lambda: super(PatientFiles, self).open_input_file(path))
+        return self.retry("reading", lambda: super(RetryingFiles, self).open_input_file(path))
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
         from pyarrow import PythonFile
 
-        return PythonFile(_WholeFile(self.fs, path, self.patience), mode="w")
+        return PythonFile(_WholeFile(self.fs, path, self.retry), mode="w")
 
 
 class _WholeFile(io.BytesIO):
     """A file that is written whole when it is closed, so that the write can be done again."""
 
-    def __init__(self, fs: AbstractFileSystem, path: str, patience: Patience):
+    def __init__(self, fs: AbstractFileSystem, path: str, retry: Retry):
         super().__init__()
-        self._fs, self._path, self._patience = fs, path, patience
+        self._fs, self._path, self._retry = fs, path, retry
 
     def close(self) -> None:
         if not self.closed:
             data = self.getvalue()
             super().close()
-            self._patience("writing", lambda: self._fs.pipe_file(self._path, data))
+            self._retry("writing", lambda: self._fs.pipe_file(self._path, data))

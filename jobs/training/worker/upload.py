@@ -24,7 +24,7 @@ from jobs.training.options import TrainOptions
 from jobs.training.run import checkpoints, run_folder, tensorboard
 from jobs.training.run.mlflow import MLflowRun, ServerError
 from pipelines.storage import lease, places
-from pipelines.storage.retry import Patience
+from pipelines.storage.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,9 +44,9 @@ class Uploads:
         Told of errors that end the run, and of waiting.
     """
 
-    def __init__(self, options: TrainOptions, token: str, board: Any, patience: Patience):
+    def __init__(self, options: TrainOptions, token: str, board: Any, retry: Retry):
         self._options, self._token, self._board = options, token, board
-        self._patience = patience
+        self._retry = retry
         self._room = threading.Semaphore(MOST_WAITING)
         self._events = options.tracking.tensorboard and tensorboard.is_available()
         self._server: MLflowRun | None = None
@@ -115,7 +115,7 @@ class Uploads:
             checkpoints.publish(folder, places.join(place, name))
 
         try:
-            self._patience(f"writing {name}", write)
+            self._retry(f"writing {name}", write)
         except Exception as error:
             # Ray takes an error of this thread for one of the training and starts the group again.
             failure = final_failure(error)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gmg_model.models.ensembles import window_keys
 from gmg_model.training.optimisation import Optimisation
 from jobs.training.plan import TrainingPlan
-from pipelines.storage.retry import Patience
+from pipelines.storage.retry import Retry
 from pipelines.stream.window_stream import read_batches
 
 
@@ -42,7 +42,7 @@ class Selection:
         """Whether training ends by ``patience`` validations without a better one; 0: never."""
         return 0 < patience <= self.since
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """For a checkpoint's record."""
         return asdict(self)
 
@@ -54,7 +54,7 @@ def losses_by_batch(
     rank: int,
     world: int,
     to_device: Callable[[np.ndarray], Tensor],
-    patience: Patience,
+    retry: Retry,
 ) -> Iterator[Tensor]:
     """Sums of the losses of this worker's share of the validation windows, float64 scalars.
 
@@ -67,7 +67,7 @@ def losses_by_batch(
     batch = max(1, plan.options.training.global_batch // world)
     most = -(-len(plan.validation_starts) // world)
     noisy = plan.options.training.members > 1
-    batches = _patient_batches(plan, mine, batch, patience)
+    batches = _patient_batches(plan, mine, batch, retry)
     for _ in range(0, most, batch):
         total = to_device(np.zeros((), np.float64)).double()
         starts, physical_btchw = next(batches, (mine[:0], None))
@@ -86,7 +86,7 @@ def losses_by_batch(
 
 
 def _patient_batches(
-    plan: TrainingPlan, starts: np.ndarray, size: int, patience: Patience
+    plan: TrainingPlan, starts: np.ndarray, size: int, retry: Retry
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Windows in batches, whatever storage faults pass meanwhile."""
     batches: Iterator[tuple[np.ndarray, np.ndarray]] | None = None
@@ -104,6 +104,6 @@ def _patient_batches(
             raise
 
     while done < len(starts):
-        drawn = patience("validating", draw)
+        drawn = retry("validating", draw)
         done += len(drawn[0])
         yield drawn

@@ -49,7 +49,7 @@ class RadarArchive:
         asked = {name: value for name, value in given.items() if name != FOUND}
         return resolve(self.name, self.options, asked)
 
-    def refuse_regrid(self, regrid: str | None) -> None:
+    def check_regrid(self, regrid: str | None) -> None:
         """UsageError: an average of decibels is none of what the radar measured."""
         if regrid is not None:
             raise UsageError(
@@ -71,7 +71,7 @@ class RadarArchive:
 
     def opener(self, options: Mapping[str, Any]) -> Opener:
         """The decoder for an index's options."""
-        found = RadarReading.from_json(options)
+        found = RadarReading.from_dict(options)
         return lambda path, file: decoder(path, file, found)
 
     def protocol_splits(self, times: np.ndarray) -> Splits | None:

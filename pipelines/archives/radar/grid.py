@@ -117,12 +117,12 @@ class RadarGrid:
         attributes = dict(crs.to_cf())
         return attributes | {"spatial_ref": attributes["crs_wkt"], "proj4": self.projection}
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RadarGrid:
-        """The inverse of :meth:`to_json`, with or without a way through JSON."""
+    def from_dict(cls, data: Mapping[str, Any]) -> RadarGrid:
+        """The inverse of :meth:`as_dict`, with or without a way through JSON."""
         pairs = {name: tuple(data[name]) for name in ("shape", "y", "x")}
         return cls(data["projection"], **pairs, degrees=data["degrees"])

@@ -39,22 +39,22 @@ class RadarReading:
     times_in_names: bool
     """a frame whose metadata disagree with its file's name cannot be used"""
 
-    def to_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The options, and under ``found`` what they do not say."""
         found = {
-            "grid": self.grid.to_json(),
+            "grid": self.grid.as_dict(),
             "quantities": [asdict(quantity) for quantity in self.quantities],
             "times_in_names": self.times_in_names,
         }
         return asdict(self.options) | {FOUND: found}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RadarReading:
-        """The inverse of :meth:`to_json`, with or without a way through JSON."""
+    def from_dict(cls, data: Mapping[str, Any]) -> RadarReading:
+        """The inverse of :meth:`as_dict`, with or without a way through JSON."""
         found = data[FOUND]
         return cls(
             RadarOptions(**{name: value for name, value in data.items() if name != FOUND}),
-            RadarGrid.from_json(found["grid"]),
+            RadarGrid.from_dict(found["grid"]),
             tuple(Quantity(**quantity) for quantity in found["quantities"]),
             found["times_in_names"],
         )
@@ -115,7 +115,7 @@ def index(
         periods=spans,
         notes=tuple(notes),
         grid_mapping=target.grid_mapping(),
-        options=reading_of.to_json(),
+        options=reading_of.as_dict(),
     )
 
 

@@ -45,7 +45,7 @@ def find_tree(source: str, suffixes: tuple[str, ...], archive: str) -> tuple[Sou
         for name, entry in found.items()
         if name.lower().endswith(suffixes) and not name.rsplit("/", 1)[-1].startswith(".")
     }
-    listing.refuse_unusable(list(found.values()))
+    listing.check_usable(list(found.values()))
     files = [
         SourceFile(
             f"{scheme}{name}", int(entry["size"]), places.etag(entry), name.removeprefix(root)

@@ -13,7 +13,7 @@ from pipelines.archives.sources import listing, zips
 from pipelines.archives.sources.cache import local_copy
 from pipelines.errors import SourceError
 from pipelines.storage import places
-from pipelines.storage.retry import is_storage_fault, patiently
+from pipelines.storage.retry import call_with_retry, is_storage_fault
 
 _FILES = ("file", "broken")
 """types of what counts as a file of the archive; a link to nothing is refused by name"""
@@ -55,7 +55,7 @@ def find_files(
     if not found:
         here = _others_here(fs, path)
         raise SourceError("no files found", where=source, remedy=remedy + here)
-    listing.refuse_unusable(found)
+    listing.check_usable(found)
     scheme = "" if places.is_local(source) else source.split("://", 1)[0] + "://"
     files = [
         SourceFile(f"{scheme}{entry['name']}", int(entry["size"]), places.etag(entry))
@@ -137,10 +137,10 @@ def reading(file: SourceFile) -> Iterator[str]:
         yield places.local_path(file.uri)
         check_unchanged(file)
         return
-    patiently(f"looking at {file.uri}", lambda: check_unchanged(file))
+    call_with_retry(f"looking at {file.uri}", lambda: check_unchanged(file))
 
     def fetch(path: str) -> None:
-        patiently(f"fetching {file.uri}", lambda: _fetch(file, path))
+        call_with_retry(f"fetching {file.uri}", lambda: _fetch(file, path))
 
     with local_copy(file, _last_part(file.uri), fetch) as path:
         yield path

@@ -62,7 +62,7 @@ def resolved(entry: Entry) -> Entry:
     return entry | {"type": kind}
 
 
-def refuse_unusable(files: Sequence[Entry]) -> None:
+def check_usable(files: Sequence[Entry]) -> None:
     """SourceError for a link to nothing and for a local file that this user may not read."""
     for entry in files:
         path = entry["name"]

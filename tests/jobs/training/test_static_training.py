@@ -18,7 +18,7 @@ import xarray as xr
 
 from gmg_model import load_exported
 from jobs.export import export
-from jobs.forecasts.forecasters.compatibility import refuse_mismatch
+from jobs.forecasts.forecasters.compatibility import check_match
 from jobs.forecasts.forecasters.model_forecast import forecast_with
 from jobs.forecasts.forecasters.trained import load_trained
 from jobs.forecasts.prediction.predict import predict
@@ -154,7 +154,7 @@ def test_a_checkpoint_has_the_fields_and_says_what_they_are(
 ) -> None:
     fields = static_fields(open_store(store), FIELDS, "minmax")
     assert trained.static_names == FIELDS
-    assert trained.record["static"] == json.loads(json.dumps(fields.to_json()))
+    assert trained.record["static"] == json.loads(json.dumps(fields.as_dict()))
     assert not [name for name in trained.tensors if "static" in name]
     frames, times, _ = seen_in(store, 5, 90)
     given = trained.normalisation.inputs(frames, times)
@@ -201,9 +201,9 @@ def test_prediction_uses_the_fields_from_a_run_or_from_an_export(
 def test_a_store_without_the_fields_or_with_others_is_refused(
     options: TrainOptions, trained: checkpoints.Checkpoint, traffic_store: str, tmp_path: Path
 ) -> None:
-    refuse_mismatch(trained, open_store(options.store))
+    check_match(trained, open_store(options.store))
     with pytest.raises(StoreError) as refused:
-        refuse_mismatch(trained, open_store(traffic_store))
+        check_match(trained, open_store(traffic_store))
     assert "the store has no static field roads, height" in str(refused.value)
     assert "--static_fields roads height" in str(refused.value)
     folder = tmp_path / "other"
@@ -211,7 +211,7 @@ def test_a_store_without_the_fields_or_with_others_is_refused(
     other = str(folder / Path(options.store).name)
     add_fields(other, seed=1)
     with pytest.raises(StoreError, match="'roads' of the store has other values"):
-        refuse_mismatch(trained, open_store(other))
+        check_match(trained, open_store(other))
 
 
 def test_a_run_whose_fields_changed_cannot_go_on(options: TrainOptions, tmp_path: Path) -> None:

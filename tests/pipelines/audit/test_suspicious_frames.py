@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.audit.suspicious_frames import find_anomalies
+from pipelines.audit.suspicious_frames import find_suspicious_frames
 from pipelines.stores.moments import MomentsTable
 from pipelines.stores.statistics import frame_moments
 
@@ -18,7 +18,7 @@ def fields(frames: int = 400, seed: int = 0) -> np.ndarray:
 
 
 def told(values: np.ndarray) -> list[tuple[str, str, str, int]]:
-    found = find_anomalies("t2m", table(values), len(values))
+    found = find_suspicious_frames("t2m", table(values), len(values))
     return [(a.kind, a.first, a.last, a.frames) for a in found]
 
 
@@ -88,7 +88,7 @@ def test_an_infinite_value_hides_nothing_else():
 def test_channels_are_looked_at_one_by_one_and_frames_get_their_names():
     values = np.stack([fields(), fields(seed=1) - 200], axis=1)
     values[30, 1] += 200
-    found = find_anomalies("t", table(values), len(values), lambda frame: f"hour {frame}")
+    found = find_suspicious_frames("t", table(values), len(values), lambda frame: f"hour {frame}")
     assert [(a.channel, a.first, a.kind) for a in found] == [(1, "hour 30", "unlikely mean")]
     assert "standard deviations from 80" in found[0].detail
 

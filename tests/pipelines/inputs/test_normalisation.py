@@ -90,7 +90,7 @@ def test_a_constant_field_normalises_to_zero(tmp_path: Path, write_store: Callab
 
 def test_json_keeps_every_digit():
     normalisation = Normalisation("minmax", ("a",), (1.0 / 3.0,), (2.0 / 7.0,))
-    assert Normalisation.from_json(json.loads(json.dumps(normalisation.to_json()))) == normalisation
+    assert Normalisation.from_dict(json.loads(json.dumps(normalisation.as_dict()))) == normalisation
 
 
 def test_unknown_names_are_refused_with_the_nearest(

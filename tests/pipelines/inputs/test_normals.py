@@ -142,24 +142,24 @@ def test_a_record_and_a_table_make_the_same_normalisation(
     store: Store, values: np.ndarray, anomalies: Normalisation
 ):
     assert anomalies.normals is not None
-    record = json.loads(json.dumps(anomalies.to_json()))
+    record = json.loads(json.dumps(anomalies.as_dict()))
     known = record["normals"]
     assert (known["cycle"], known["slot_seconds"]) == ("day", 3600)
     assert known["definition"].startswith("mean by hour of day, of 168 train frames")
     assert known["xxh3_128"] == anomalies.normals.checksum
-    again = Normalisation.from_json(record, anomalies.normals.table)
+    again = Normalisation.from_dict(record, anomalies.normals.table)
     times = store.times
     np.testing.assert_array_equal(
         again.inputs(values[:, None], times), anomalies.inputs(values[:, None], times)
     )
     other = anomalies.normals.table.copy()
     other[3, 0, 1, 1] += 1e-6
-    changed = Normalisation.from_json(record, other)
-    assert changed.to_json()["normals"]["xxh3_128"] != known["xxh3_128"]
+    changed = Normalisation.from_dict(record, other)
+    assert changed.as_dict()["normals"]["xxh3_128"] != known["xxh3_128"]
 
 
 def test_the_fingerprint_of_plain_constants_has_no_normals(constants: Normalisation):
-    assert set(constants.to_json()) == {"kind", "labels", "offset", "scale"}
+    assert set(constants.as_dict()) == {"kind", "labels", "offset", "scale"}
 
 
 def test_a_pixel_without_a_train_value_has_no_normal(

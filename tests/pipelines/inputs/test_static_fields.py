@@ -95,9 +95,9 @@ def test_a_store_without_static_fields_says_nothing_of_them(archive: Path) -> No
 
 
 def test_all_at_once_or_added_later_gives_equal_bytes(archive: Path, folder: Path) -> None:
-    at_once = replace(request(archive, *FIELDS), store=str(folder / "at_once.zarr"))
-    converted(at_once)
-    assert objects(folder / "at_once.zarr") == objects(folder / "store.zarr")
+    in_parallel = replace(request(archive, *FIELDS), store=str(folder / "in_parallel.zarr"))
+    converted(in_parallel)
+    assert objects(folder / "in_parallel.zarr") == objects(folder / "store.zarr")
 
 
 def test_statistics_are_of_the_field_and_inspect_and_plan_show_it(folder: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_changed_source_is_noticed_and_converted_anew(folder: Path) -> None:
     constants(seed=9).to_netcdf(folder / "constants/constants_5.625deg.nc")
     found = verify(str(folder / "store.zarr"), str(folder / "2m_temperature"))
     assert [problem.kind for problem in found.source_problems] == ["changed"]
-    trained = static_fields(open_store(str(folder / "store.zarr")), ("lsm", "orography")).to_json()
+    trained = static_fields(open_store(str(folder / "store.zarr")), ("lsm", "orography")).as_dict()
     done = convert(request(folder))
     assert (done.static_fields_written, done.shards_written, done.changed) == (3, 0, True)
     store = open_store(str(folder / "store.zarr"))
@@ -313,7 +313,7 @@ def test_fields_are_read_normalised_in_the_order_asked_for(folder: Path) -> None
     )
     scaled = static_fields(store, ("orography",), "minmax").values_shw
     assert (scaled.min(), scaled.max()) == pytest.approx((0, 1))
-    assert differences(fields.to_json(), store) == []
+    assert differences(fields.as_dict(), store) == []
 
 
 def test_the_coordinates_give_fields_that_close_around_the_globe(folder: Path) -> None:
@@ -328,7 +328,7 @@ def test_the_coordinates_give_fields_that_close_around_the_globe(folder: Path) -
         strict=True,
     ):
         np.testing.assert_allclose(values, wanted.T, atol=1e-6)
-    assert differences(fields.to_json(), store) == []
+    assert differences(fields.as_dict(), store) == []
 
 
 def test_a_field_that_is_not_there_names_the_command_that_adds_it(archive: Path) -> None:

@@ -7,18 +7,18 @@ import threading
 import pytest
 
 from pipelines.storage import places
-from pipelines.storage.retry import Patience, patiently, waiting
+from pipelines.storage.retry import Retry, call_with_retry, retrying
 
 STORE = "s3://bucket/store"
 
 
 def test_requests_to_a_remote_storage_wait_together():
     together = threading.Barrier(4)
-    assert places.at_once(STORE, [lambda: together.wait(20) >= 0] * 4) == [True] * 4
+    assert places.in_parallel(STORE, [lambda: together.wait(20) >= 0] * 4) == [True] * 4
 
 
 def test_answers_come_in_the_order_of_the_requests():
-    assert places.at_once(STORE, [lambda n=n: n for n in range(30)]) == list(range(30))
+    assert places.in_parallel(STORE, [lambda n=n: n for n in range(30)]) == list(range(30))
 
 
 def test_the_patience_of_the_block_holds_in_its_threads():
@@ -29,8 +29,10 @@ def test_the_patience_of_the_block_holds_in_its_threads():
             raise faults.pop()
         return "done"
 
-    with waiting(Patience(20.0)):
-        answers = places.at_once(STORE, [lambda: patiently("asking", request), lambda: "other"])
+    with retrying(Retry(20.0)):
+        answers = places.in_parallel(
+            STORE, [lambda: call_with_retry("asking", request), lambda: "other"]
+        )
     assert answers == ["done", "other"]
 
 
@@ -41,11 +43,11 @@ def test_an_error_is_raised_when_the_others_have_ended():
         raise PermissionError("refused")
 
     with pytest.raises(PermissionError, match="refused"):
-        places.at_once(STORE, [fails, ended.set])
+        places.in_parallel(STORE, [fails, ended.set])
     assert ended.is_set()
 
 
 def test_on_a_local_disk_one_follows_the_other():
     threads: list[int] = []
-    places.at_once("/store", [lambda: threads.append(threading.get_ident())] * 3)
+    places.in_parallel("/store", [lambda: threads.append(threading.get_ident())] * 3)
     assert set(threads) == {threading.get_ident()}

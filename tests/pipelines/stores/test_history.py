@@ -16,7 +16,7 @@ from pipelines.conversion.convert import ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
 from pipelines.errors import StoreError, UsageError
 from pipelines.stores import history
-from pipelines.stores.history import publish, runs
+from pipelines.stores.history import commits, publish
 from pipelines.stores.store import open_store
 from tests.conftest import ROOT
 from tests.support.archives.small_archives import fields, hourly, write_days
@@ -82,10 +82,10 @@ def test_each_run_is_one_commit_and_the_runs_before_it_stay_readable(
     )
     command = [sys.executable, "-c", script, store, history]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    assert runs(history) == [filled, first]
+    assert commits(history) == [filled, first]
 
     grown, _ = publish(store, history)
-    assert runs(history) == [grown, filled, first]
+    assert commits(history) == [grown, filled, first]
     assert 0 < grown.changed < grown.objects
     values = fields(hourly("2010-01-01", 96))
     np.testing.assert_array_equal(read(history, grown.snapshot), values)
@@ -100,12 +100,12 @@ def test_each_run_is_one_commit_and_the_runs_before_it_stay_readable(
 def test_a_history_may_lie_on_object_storage(two_days: Path, moto: S3Server):
     history = f"{moto.bucket()}/history"
     run, _ = publish(str(two_days / "s"), history)
-    assert runs(history) == [run]
+    assert commits(history) == [run]
 
 
 def test_a_history_that_is_not_there_ends_with_the_command_that_makes_one(tmp_path: Path):
     with pytest.raises(StoreError, match="no Icechunk repository") as refused:
-        runs(str(tmp_path / "nowhere"))
+        commits(str(tmp_path / "nowhere"))
     assert "publish" in str(refused.value.remedy)
     assert not (tmp_path / "nowhere").exists()
 
@@ -135,5 +135,5 @@ def test_an_unfinished_store_is_not_published(tmp_path: Path):
 def test_without_the_library_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "icechunk", None)
     with pytest.raises(UsageError, match="need icechunk") as refused:
-        history.runs(str(tmp_path))
+        history.commits(str(tmp_path))
     assert "[icechunk]" in str(refused.value.remedy)

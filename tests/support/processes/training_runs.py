@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.command_line import run as run_job
+from jobs.command_line import main_guard
 from jobs.training.options import (
     CheckpointOptions,
     DataOptions,
@@ -71,7 +71,7 @@ def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
     ):
         patch.setattr(sys, "argv", [f"jobs/{name}", *words])
         try:
-            run_job(main)
+            main_guard(main)
         except SystemExit as ended:
             code = ended.code
     return subprocess.CompletedProcess([name, *words], code or 0, out.getvalue(), err.getvalue())
@@ -157,7 +157,7 @@ def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
         "finished": False,
         "validation_loss": None,
         "device": "cpu",
-        **plan.to_json(),
+        **plan.as_dict(),
     }
     with lease.hold(options.run, what="run"):
         run_folder.write_record(options, plan.store.fingerprint)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from jobs.command_line import finite
-from jobs.forecasts.comparison.evaluations import Scored, read_evaluations, refuse_incomparable
+from jobs.forecasts.comparison.evaluations import KeptEvaluation, check_comparable, read_evaluations
 from jobs.forecasts.comparison.pairs import pairs_of, read_sums
 from jobs.forecasts.comparison.published import TABLES, Published, published_scores
 from jobs.forecasts.comparison.table import as_csv, published_lines, table
@@ -65,7 +65,7 @@ def write(
     }
     (folder / name).mkdir()
     places = destinations(str(folder / name))
-    record = {**provenance, **evaluation.to_json(), **changes}
+    record = {**provenance, **evaluation.as_dict(), **changes}
     Path(places.scores).write_text(json.dumps(finite(record)))
     assert evaluation.sums is not None
     evaluation.sums.write(places.sums)
@@ -80,12 +80,12 @@ def pair(make_store, tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(store=store, files=files, scored=scored, sums=read_sums(scored, 0, 0))
 
 
-def overall(scored: Scored, forecast: str, name: str) -> float:
+def overall(scored: KeptEvaluation, forecast: str, name: str) -> float:
     return scored.scores("t2m", "strict", forecast)["overall"][name]
 
 
 def test_models_and_baselines_stand_in_one_table(pair):
-    refuse_incomparable(pair.scored, "strict")
+    check_comparable(pair.scored, "strict")
     lines = table(pair.scored, "strict", pair.sums)
     rows = {
         line.split("  ")[0]: line.split()
@@ -130,7 +130,7 @@ def test_scores_of_other_windows_are_refused_naming_the_difference(
 ):
     other = write(tmp_path, pair.store, "other", **options)
     with pytest.raises(UsageError, match=differs) as refused:
-        refuse_incomparable(read_evaluations([pair.files[0], other]), "strict")
+        check_comparable(read_evaluations([pair.files[0], other]), "strict")
     assert other in str(refused.value)
     assert pair.files[0] in str(refused.value)
 
@@ -140,7 +140,7 @@ def test_other_frames_behind_equal_counts_are_found_by_their_persistence(pair):
     record["variables"]["t2m"]["protocols"]["strict"]["persistence"]["overall"]["rmse"] *= 1.01
     Path(pair.files[1]).write_text(json.dumps(record))
     with pytest.raises(UsageError, match="persistence of t2m has another RMSE"):
-        refuse_incomparable(read_evaluations(pair.files), "strict")
+        check_comparable(read_evaluations(pair.files), "strict")
 
 
 @pytest.mark.parametrize("form", ["{folder}", "{folder}/", "{folder}/scores.json"])
@@ -183,7 +183,7 @@ def test_scores_that_lack_something_are_refused_naming_it(pair):
     assert ("lead_seconds",) not in needless
     file.write_text(json.dumps(functools.reduce(without, needless, record)))
     scored = read_evaluations(pair.files)
-    refuse_incomparable(scored, "strict")
+    check_comparable(scored, "strict")
     assert table(scored, "strict", pair.sums)
     assert as_csv(scored, pair.sums)
     assert comparison_page(scored, "strict", pair.sums, published_scores("", scored))
@@ -207,12 +207,12 @@ def test_scores_of_another_schema_are_refused(pair, schema):
 def test_openstl_scores_on_two_scales_are_refused(pair, tmp_path):
     other = write(tmp_path, pair.store, "minmax", kind="minmax")
     both = read_evaluations([pair.files[0], other])
-    refuse_incomparable(both, "strict")
+    check_comparable(both, "strict")
     with pytest.raises(UsageError, match="the scale of protocol openstl"):
-        refuse_incomparable(both, "openstl")
+        check_comparable(both, "openstl")
 
 
-def published_as(folder: Path, store: Store, name: str, **changes: Any) -> list[Scored]:
+def published_as(folder: Path, store: Store, name: str, **changes: Any) -> list[KeptEvaluation]:
     """An evaluation that says of itself what ``changes`` say, 12 frames of 12 x 16."""
     window = WindowSpec(12, 12)
     changes = {"archive": "weatherbench", "grid": None, "synthetic": False} | changes
@@ -242,7 +242,7 @@ def test_published_scores_stand_apart_and_ours_only_in_the_same_setting(pair, tm
             ({"openstl_scale": "another"}, "not trained with normalise standardise"),
         ]
     ):
-        records = [Scored(s.uri, s.label, {**s.record, **change}) for s in scored]
+        records = [KeptEvaluation(s.uri, s.label, {**s.record, **change}) for s in scored]
         apart = published_scores("weatherbench", records)
         assert isinstance(apart, Published), place
         assert apart.ours == {}
@@ -264,7 +264,7 @@ def test_published_scores_of_another_data_set_are_not_shown(pair, tmp_path):
         published_scores("kth", scored)
     assert published_scores("none", scored) == ""
     record = {**scored[0].record, "archive": "era5"}
-    assert published_scores("", [Scored("", "", record)]) == ""
+    assert published_scores("", [KeptEvaluation("", "", record)]) == ""
 
 
 def test_a_table_of_unknown_conventions_is_shown_alone(pair, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from jobs.forecasts.forecasters.compatibility import refuse_mismatch, refuse_selection
+from jobs.forecasts.forecasters.compatibility import check_match, check_selection
 from jobs.training.run.checkpoints import Checkpoint
 from pipelines.errors import StoreError
 from pipelines.inputs.normalisation import Normalisation
@@ -22,7 +22,7 @@ def trained_on(store: Store, **changes: Any) -> Checkpoint:
     normalisation = Normalisation.from_store(store, variables, "standardise")
     record = {
         "variables": list(variables),
-        "normalisation": normalisation.to_json(),
+        "normalisation": normalisation.as_dict(),
         "statistics_fingerprint": store.fingerprint,
         "grid": list(store.spatial_shape),
     }
@@ -31,13 +31,13 @@ def trained_on(store: Store, **changes: Any) -> Checkpoint:
 
 def test_the_store_that_it_was_trained_on_is_accepted(make_store):
     store = make_store()
-    refuse_mismatch(trained_on(store), store)
+    check_match(trained_on(store), store)
 
 
 def test_other_statistics_are_refused_naming_both(make_store):
     store, other = make_store(), make_store(weather(seed=5), name="other.zarr")
     with pytest.raises(StoreError) as refused:
-        refuse_mismatch(trained_on(store), other)
+        check_match(trained_on(store), other)
     assert refused.value.exit_code == 4
     assert store.fingerprint[:12] in str(refused.value)
     assert other.fingerprint[:12] in str(refused.value)
@@ -47,7 +47,7 @@ def test_other_statistics_are_refused_naming_both(make_store):
 def test_another_grid_is_refused_naming_both(make_store):
     store, coarse = make_store(), make_store(weather()[:, ::2, ::2], name="coarse.zarr")
     with pytest.raises(StoreError, match=r"12 x 16, and the store's is 6 x 8"):
-        refuse_mismatch(trained_on(store), coarse)
+        check_match(trained_on(store), coarse)
 
 
 def test_the_same_values_on_other_points_are_refused(make_store):
@@ -57,32 +57,32 @@ def test_the_same_values_on_other_points_are_refused(make_store):
     root["latitude"][:] = np.linspace(-55, 55, 12)  # pyright: ignore[reportIndexIssue, reportArgumentType]
     moved = open_store(moved.uri)
     assert moved.fingerprint == store.fingerprint
-    known = {"store": {"recipe": Recipe.of(store, ["t2m"]).to_json()}}
+    known = {"store": {"recipe": Recipe.of(store, ["t2m"]).as_dict()}}
     trained = Checkpoint("/runs/one/step_000000040", trained_on(store).record | known)
-    refuse_mismatch(trained, store)
+    check_match(trained, store)
     with pytest.raises(StoreError, match="the grid is another") as refused:
-        refuse_mismatch(trained, moved)
+        check_match(trained, moved)
     assert refused.value.exit_code == 4
 
 
 def test_a_variable_that_the_store_lacks_is_refused_naming_both(make_store):
     store = make_store()
     with pytest.raises(StoreError, match="forecasts tp, and the store holds t2m"):
-        refuse_mismatch(trained_on(store, variables=["tp"]), store)
+        check_match(trained_on(store, variables=["tp"]), store)
 
 
 def test_other_channels_of_the_same_variable_are_refused(make_store):
     store = make_store()
     other = {"kind": "standardise", "labels": ["t2m[0]"], "offset": [0.0], "scale": [1.0]}
     with pytest.raises(StoreError, match=r"t2m\[0\], and the store's are t2m"):
-        refuse_mismatch(trained_on(store, normalisation=other), store)
+        check_match(trained_on(store, normalisation=other), store)
 
 
 def test_a_split_that_chose_the_checkpoint_is_refused_naming_both_periods(make_store):
     store = make_store()
     trained = trained_on(store, validation_period=list(store.attributes["splits"]["test"]))
     with pytest.raises(StoreError, match="the validation period that chose this checkpoint"):
-        refuse_selection(trained, store, "test")
+        check_selection(trained, store, "test")
     apart = trained_on(store, validation_period=list(store.attributes["splits"]["validation"]))
-    refuse_selection(apart, store, "test")
-    refuse_selection(apart, store, "validation")
+    check_selection(apart, store, "test")
+    check_selection(apart, store, "validation")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.forecasts.prediction.netcdf import refuse_file, write_netcdf
+from jobs.forecasts.prediction.netcdf import check_file, write_netcdf
 from jobs.forecasts.prediction.predict import predict
 from pipelines.errors import UsageError
 
@@ -30,11 +30,11 @@ def full_disk(free_bytes: int) -> Iterator[None]:
 def test_a_netcdf_file_that_cannot_be_made_is_refused_though_rights_would_allow_it() -> None:
     assert os.path.isdir("/proc")
     with pytest.raises(UsageError, match=r"(?s)NetCDF file cannot be written.*where: /proc/f\.nc"):
-        refuse_file("/proc/f.nc")
+        check_file("/proc/f.nc")
 
 
 def test_asking_whether_a_netcdf_file_can_be_written_leaves_nothing(tmp_path: Path) -> None:
-    refuse_file(str(tmp_path / "f.nc"))
+    check_file(str(tmp_path / "f.nc"))
     assert list(tmp_path.iterdir()) == []
 
 

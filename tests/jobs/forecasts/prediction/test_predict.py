@@ -24,7 +24,7 @@ from gmg_model.exported import write_exported
 from jobs.forecasts.forecasters.model_forecast import forecast_with
 from jobs.forecasts.forecasters.trained import load_trained
 from jobs.forecasts.prediction import forecast_store
-from jobs.forecasts.prediction.netcdf import refuse_file
+from jobs.forecasts.prediction.netcdf import check_file
 from jobs.forecasts.prediction.predict import Prediction, predict
 from jobs.forecasts.prediction.products import Products
 from jobs.training.options import DataOptions
@@ -436,7 +436,7 @@ def test_the_command_writes_the_newest_forecast_as_netcdf(store, trained, tmp_pa
 
 def test_a_folder_is_no_netcdf_file(tmp_path):
     with pytest.raises(UsageError, match="a folder stands where the NetCDF file is to go"):
-        refuse_file(str(tmp_path))
+        check_file(str(tmp_path))
 
 
 def test_no_init_times_is_wrong_usage():

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.command_line import finite
 from jobs.forecasts.forecasters.baselines import persistence
-from jobs.forecasts.reports.outputs import destinations, refuse_unwritable
+from jobs.forecasts.reports.outputs import check_writable, destinations
 from jobs.forecasts.reports.score_table import as_csv
 from jobs.forecasts.scoring.evaluate import evaluate
 from jobs.forecasts.scoring.scores import Evaluation
@@ -45,22 +45,22 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     for report in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "day.html"):
         with pytest.raises(UsageError, match="file is no folder"):
-            refuse_unwritable(str(report))
+            check_writable(str(report))
     with pytest.raises(UsageError, match="no driver"):
-        refuse_unwritable("nowhere://bucket/report")
+        check_writable("nowhere://bucket/report")
 
 
 def test_an_empty_place_is_refused():
     for report in ("", " "):
         with pytest.raises(UsageError, match="--report is empty"):
-            refuse_unwritable(report)
+            check_writable(report)
 
 
 @pytest.mark.parametrize("name", ["report.html", "scores.json", "scores.csv", "sums.npz"])
 def test_a_folder_in_the_place_of_a_file_is_refused_before_the_work(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(UsageError, match="a folder stands here") as refused:
-        refuse_unwritable(str(tmp_path))
+        check_writable(str(tmp_path))
     assert refused.value.where == str(tmp_path / name)
 
 
@@ -77,7 +77,7 @@ def test_files_beside_a_page_that_no_evaluation_wrote_are_not_replaced(tmp_path,
     for content in NOT_OURS[ending]:
         file.write_bytes(content)
         with pytest.raises(UsageError, match="something else is here") as refused:
-            refuse_unwritable(str(tmp_path / "t2m.html"))
+            check_writable(str(tmp_path / "t2m.html"))
         assert refused.value.where == str(file)
         assert file.read_bytes() == content
 
@@ -89,12 +89,12 @@ def test_the_report_of_an_evaluation_is_written_again(evaluation, tmp_path, name
     written = destinations(report)
     for _ in range(2):
         # Killed after each of its files it can be run again.
-        refuse_unwritable(report)
+        check_writable(report)
         Path(written.table).write_text(as_csv(evaluation))
-        refuse_unwritable(report)
+        check_writable(report)
         evaluation.sums.write(written.sums)
-        refuse_unwritable(report)
-        Path(written.scores).write_text(json.dumps(finite(evaluation.to_json())))
+        check_writable(report)
+        Path(written.scores).write_text(json.dumps(finite(evaluation.as_dict())))
         Path(written.page).write_text("<!DOCTYPE html>")
 
 
@@ -102,19 +102,19 @@ def test_damaged_sums_beside_their_scores_are_replaced_and_other_arrays_are_not(
     evaluation, tmp_path
 ):
     written = destinations(str(tmp_path))
-    Path(written.scores).write_text(json.dumps(finite(evaluation.to_json())))
+    Path(written.scores).write_text(json.dumps(finite(evaluation.as_dict())))
     Path(written.sums).write_bytes(evaluation.sums.content[:-100])
-    refuse_unwritable(str(tmp_path))
+    check_writable(str(tmp_path))
     Path(written.sums).write_bytes(other_arrays())
     with pytest.raises(UsageError, match="something else is here"):
-        refuse_unwritable(str(tmp_path))
+        check_writable(str(tmp_path))
 
 
 def test_a_report_is_not_written_into_a_store(make_store):
     store = make_store()
     for report in ("", "/report", "/t2m/c/report", "/day.html"):
         with pytest.raises(UsageError, match="not written into a Zarr store") as refused:
-            refuse_unwritable(store.uri + report)
+            check_writable(store.uri + report)
         assert refused.value.where is not None
         assert refused.value.where.endswith(", which holds zarr.json")
         assert store.uri in refused.value.where
@@ -130,22 +130,22 @@ def test_a_report_is_not_written_into_a_store(make_store):
 )
 def test_a_report_is_not_written_into_a_run_or_an_export(tmp_path, name, record, what):
     (tmp_path / name).write_text("{}")  # somebody else's file of this name
-    refuse_unwritable(str(tmp_path / "report"))
+    check_writable(str(tmp_path / "report"))
     (tmp_path / name).write_text(json.dumps(record))
     for report in ("", "report", "below/report", "day.html"):
         with pytest.raises(UsageError, match=f"not written into {what}") as refused:
-            refuse_unwritable(str(tmp_path / report))
+            check_writable(str(tmp_path / report))
         assert refused.value.where == f"{tmp_path}, which holds {name}"
-    refuse_unwritable(f"{tmp_path}-report")
+    check_writable(f"{tmp_path}-report")
     files = fsspec.filesystem("memory")
     files.pipe_file(f"/runs/one/{name}", json.dumps(record).encode())
     with pytest.raises(UsageError, match=f"not written into {what}"):
-        refuse_unwritable("memory://runs/one/reports/day.html")
+        check_writable("memory://runs/one/reports/day.html")
     files.rm("/runs", recursive=True)
 
 
 def test_asking_whether_a_place_can_be_written_leaves_nothing_there(tmp_path):
-    refuse_unwritable(str(tmp_path / "new" / "day.html"))
+    check_writable(str(tmp_path / "new" / "day.html"))
     assert not list(tmp_path.iterdir())
-    refuse_unwritable("memory://empty/report")
+    check_writable("memory://empty/report")
     assert fsspec.filesystem("memory").find("/empty") == []

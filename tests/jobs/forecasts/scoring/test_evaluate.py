@@ -203,7 +203,7 @@ def test_where_no_time_of_day_repeats_there_is_no_climatology_and_the_reason_is_
     assert evaluation.climatology.startswith("none: a cadence of 2580 s")
     (scores,) = evaluation.scores
     assert scores.forecasts == ("model", "persistence")
-    assert evaluation.to_json()["variables"]["t2m"]["skill"].keys() == {"persistence"}
+    assert evaluation.as_dict()["variables"]["t2m"]["skill"].keys() == {"persistence"}
 
 
 def test_pixels_missing_in_the_truth_are_left_out_for_every_forecast(make_store):

@@ -86,7 +86,7 @@ def run(store: Store, forecast: Any = None, workers: int = 1, **options: Any) ->
 
 
 def scores(evaluation: Evaluation) -> str:
-    return json.dumps(finite(evaluation.to_json()))
+    return json.dumps(finite(evaluation.as_dict()))
 
 
 def test_several_workers_find_what_one_process_finds_to_the_last_digit(store, alone, ray_cluster):

@@ -14,7 +14,7 @@ import xarray as xr
 from gmg_model.metrics import create_metrics, score
 from jobs.forecasts.forecasters.baselines import MemberForecast, persistence
 from jobs.forecasts.reports.error_maps import error_dataset, write_error_fields
-from jobs.forecasts.reports.outputs import refuse_unwritable
+from jobs.forecasts.reports.outputs import check_writable
 from jobs.forecasts.reports.score_table import COLUMNS, as_csv
 from jobs.forecasts.scoring.bootstrap import draw, interval, plan_bootstrap, resampled
 from jobs.forecasts.scoring.evaluate import evaluate
@@ -298,7 +298,7 @@ def test_maps_of_errors_replace_nothing_but_maps(evaluation, tmp_path):
     (tmp_path / "other.zarr" / "zarr.json").write_text('{"attributes": {}}')
     for name in ("t2m", "file", "other"):
         with pytest.raises(UsageError, match="something else is here") as refused:
-            refuse_unwritable(str(tmp_path / f"{name}.html"))
+            check_writable(str(tmp_path / f"{name}.html"))
         assert refused.value.where == str(tmp_path / f"{name}.zarr")
         with pytest.raises(UsageError, match="something else is here"):
             write_error_fields(str(tmp_path / f"{name}.zarr"), dataset)
@@ -314,7 +314,7 @@ def test_maps_of_a_killed_evaluation_are_replaced(evaluation, store, tmp_path, l
     (uri / "zarr.json").unlink()
     for name in {path.name for path in uri.iterdir()} - {*left}:
         shutil.rmtree(uri / name)
-    refuse_unwritable(str(tmp_path / "fields.html"))
+    check_writable(str(tmp_path / "fields.html"))
     write_error_fields(str(uri), dataset)
     with xr.open_zarr(str(uri)) as opened:
         assert {"t2m_bias", "t2m_rmse"} <= opened.data_vars.keys()

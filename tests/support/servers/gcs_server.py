@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.support.processes import shared_ray
-from tests.support.processes.own_environment import python_of
 from tests.support.servers.object_storage import S3Server, in_environment
+from tests.support.servers.own_environment import python_of
 
 PACKAGES = ("gcp-storage-emulator",)
 # Its own command line takes any free port as well, and does not say which.

@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.support.processes import shared_ray
-from tests.support.processes.own_environment import python_of
 from tests.support.servers.object_storage import S3Server, client_environment, in_environment
+from tests.support.servers.own_environment import python_of
 
 # The extra "server" would bring what other services than S3 need, four times as much.
 PACKAGES = ("moto[s3]", "flask", "flask-cors")

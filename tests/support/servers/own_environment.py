@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 def python_of(name: str, packages: tuple[str, ...]) -> Path:
     """The interpreter of environment ``name``, which is made if there is none of these versions.
 
-    ``tests/<name>-constraints.txt`` gives the versions. The test is skipped, with the reason, where
+    ``<name>-constraints.txt``, beside this file, gives the versions. The test is skipped, with the reason, where
     they cannot be installed.
     """
     constraints = Path(__file__).with_name(f"{name}-constraints.txt")

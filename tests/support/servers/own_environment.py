@@ -19,8 +19,8 @@ from tests.conftest import ROOT
 def python_of(name: str, packages: tuple[str, ...]) -> Path:
     """The interpreter of environment ``name``, which is made if there is none of these versions.
 
-    ``<name>-constraints.txt``, beside this file, gives the versions. The test is skipped, with the reason, where
-    they cannot be installed.
+    ``<name>-constraints.txt``, beside this file, gives the versions. The test is skipped, with the
+    reason, where they cannot be installed.
     """
     constraints = Path(__file__).with_name(f"{name}-constraints.txt")
     wanted = hashlib.sha256(constraints.read_bytes() + sys.version.encode()).hexdigest()[:12]

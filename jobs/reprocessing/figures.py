@@ -18,6 +18,7 @@ from jobs.drawing.style import STYLE
 from jobs.reprocessing.static_figures import draw_static
 from pipelines.audit.sample import FrameSample, sample_frames, timeline
 from pipelines.errors import StoreError
+from pipelines.progress import ignore
 from pipelines.storage import places
 from pipelines.stores.store import Store
 
@@ -42,7 +43,7 @@ _SPLITS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
 
 
 def write_figures(
-    store: Store, folder: str, progress: Callable[[int, int], None] = lambda done, total: None
+    store: Store, folder: str, progress: Callable[[int, int], None] = ignore
 ) -> list[str]:
     """Draw a store into ``folder`` and return the places of the figures.
 

@@ -15,9 +15,6 @@ import numpy as np
 
 from pipelines.timeline.clips import Clips
 
-Progress = Callable[[int, int], None]
-"""called with what is done and how much there is"""
-
 
 @dataclass(frozen=True)
 class SourceFile:

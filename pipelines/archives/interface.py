@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.archives.contents import ArchiveIndex, Opener, Progress, SourceFile, Splits
+from pipelines.archives.contents import ArchiveIndex, Opener, SourceFile, Splits
 from pipelines.archives.options import ArchiveOptions
+from pipelines.progress import Progress
 
 
 class AnyArchive(Protocol):

@@ -15,12 +15,11 @@ from pipelines.conversion.resume import object_sizes
 from pipelines.conversion.shard_task import checksum
 from pipelines.errors import StoreError
 from pipelines.inputs.kept_climatology import FOLDER as CLIMATOLOGY_FOLDER
+from pipelines.progress import Progress, ignore
 from pipelines.storage import places
 from pipelines.stores.ledger import FOLDER, Ledger
 from pipelines.stores.moments import MomentsTable
 from pipelines.stores.store import open_store
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,7 @@ class Verification:
         return asdict(self) | {"ok": self.ok}
 
 
-def verify(
-    store: str, source: str | None = None, progress: Progress = lambda done, total: None
-) -> Verification:
+def verify(store: str, source: str | None = None, progress: Progress = ignore) -> Verification:
     """Read every object of the store and compare it with the ledger.
 
     Parameters

@@ -36,6 +36,7 @@ from pipelines.conversion.static_shards import (
     summary_of,
     write_static_fields,
 )
+from pipelines.progress import Progress, ignore
 from pipelines.storage import places
 from pipelines.storage.lease import Lease, hold
 from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Retry, retrying
@@ -44,7 +45,6 @@ from pipelines.stores.ledger import Ledger, ShardRecord
 from pipelines.stores.moments import moments_tables
 from pipelines.stores.statistics import COUNT
 
-Progress = Callable[[int, int], None]
 _Say = Callable[[str], None]
 
 
@@ -106,7 +106,7 @@ class ConversionReport:
     static_fields_written: int = 0
 
 
-def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b: None) -> Plan:
+def plan_conversion(request: ConversionRequest, progress: Progress = ignore) -> Plan:
     """The plan of a request, checked against what stands at the store; writes nothing.
 
     Raises
@@ -126,7 +126,7 @@ def plan_conversion(request: ConversionRequest, progress: Progress = lambda a, b
 def _plan(
     request: ConversionRequest,
     summary: dict[str, Any] | None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = ignore,
 ) -> Plan:
     archive = load_archive(request.archive)
     options = remember_options(summary, request.archive, request.options, request.store)
@@ -142,7 +142,7 @@ def _plan(
 
 def convert(
     request: ConversionRequest,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = ignore,
     say: _Say = lambda line: None,
 ) -> ConversionReport:
     """Bring the store at ``request.store`` up to the source.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,11 +17,10 @@ from pipelines.archives.sources.files import reading
 from pipelines.conversion.metadata import compose
 from pipelines.conversion.plan import Plan, Segment, ShardTask
 from pipelines.errors import SourceError
+from pipelines.progress import Progress, ignore
 from pipelines.stores.moments import NoMoments
 from pipelines.stores.shards import ShardEncoder
 from pipelines.stores.statistics import frame_moments
-
-Progress = Callable[[int, int], None]
 
 SAMPLED_CHUNKS = 8
 """of the whole archive; with more variables one of each, up to twice as many"""
@@ -55,9 +54,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(
-    plan: Plan, due: Sequence[ShardTask], progress: Progress = lambda done, total: None
-) -> Estimate | None:
+def estimate(plan: Plan, due: Sequence[ShardTask], progress: Progress = ignore) -> Estimate | None:
     """Decode and encode a few chunks spread over the archive.
 
     Parameters

@@ -21,6 +21,7 @@ from pipelines.conversion.options import ConversionOptions
 from pipelines.conversion.plan import Plan, make_plan, time_axis
 from pipelines.conversion.shard_task import Destination, convert_shards
 from pipelines.errors import SourceError
+from pipelines.progress import ignore
 from pipelines.storage import places
 from pipelines.storage.retry import STORAGE_WAIT_SECONDS
 from pipelines.stores.moments import moments_tables
@@ -62,7 +63,7 @@ def newest_frames(
             source,
             variables=tuple(recipe.units),
             options=recipe.archive_options,
-            progress=lambda done, total: None,
+            progress=ignore,
         )
         if index.clips is not None:
             raise SourceError(

@@ -16,7 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from pipelines import cf
-from pipelines.archives.contents import ArchiveIndex, Progress
+from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.interface import AnyArchive
 from pipelines.archives.series.archive import Archive
 from pipelines.archives.series.static_variables import (
@@ -32,6 +32,7 @@ from pipelines.conversion.resume import object_sizes
 from pipelines.conversion.shard_task import checksum, utc_now
 from pipelines.conversion.static_plan import StaticTask
 from pipelines.errors import SourceError, UsageError, nearest
+from pipelines.progress import Progress
 from pipelines.storage import places
 from pipelines.stores.ledger import Ledger, ShardRecord
 from pipelines.stores.shards import COMPRESSION

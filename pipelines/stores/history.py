@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pipelines.conversion.shard_task import checksum
 from pipelines.errors import StorageError, StoreError, UsageError
+from pipelines.progress import Progress, ignore
 from pipelines.storage import places
 from pipelines.storage.lease import hold
 from pipelines.storage.writable import check_writable
@@ -26,7 +27,6 @@ from pipelines.stores.store import Store, open_store
 if TYPE_CHECKING:
     import icechunk
 
-Progress = Callable[[int, int], None]
 
 BRANCH = "main"
 _OBJECTS = "objects"
@@ -57,9 +57,7 @@ class Commit:
         return asdict(self)
 
 
-def publish(
-    store: str, repository: str, progress: Progress = lambda done, total: None
-) -> tuple[Commit, bool]:
+def publish(store: str, repository: str, progress: Progress = ignore) -> tuple[Commit, bool]:
     """Commit the store as it is; the commit, and False where the last one is the same already.
 
     Raises

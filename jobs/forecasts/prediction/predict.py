@@ -25,6 +25,7 @@ from jobs.forecasts.prefetch import ahead
 from jobs.training.run.run_folder import versions
 from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
+from pipelines.progress import ignore
 from pipelines.storage import lease, writable
 from pipelines.stores.frames_checksum import frames_checksum
 from pipelines.stores.reader import FrameReader
@@ -72,7 +73,7 @@ def predict(
     single: bool = False,
     origin: str | None = None,
     say: Callable[[str], None] = say_aside,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = ignore,
 ) -> Prediction:
     """Forecast from every init time of ``period``, or from the newest frames where it is None.
 

@@ -34,6 +34,7 @@ from pipelines.errors import UsageError
 from pipelines.inputs.climatology import Climatology
 from pipelines.inputs.kept_climatology import kept_climatology
 from pipelines.inputs.normalisation import Normalisation
+from pipelines.progress import ignore
 from pipelines.stream.windows import WindowSpec, lead_seconds, split_starts
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     notes: Iterable[str] = (),
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = ignore,
 ) -> Evaluation:
     """Score ``forecast`` and its baselines on a split.
 

@@ -18,7 +18,6 @@ from pipelines.archives.contents import (
     ArchiveIndex,
     Decode,
     Opener,
-    Progress,
     SourceFile,
     Splits,
     VariableIndex,
@@ -26,6 +25,7 @@ from pipelines.archives.contents import (
 from pipelines.archives.options import ArchiveOptions, resolve
 from pipelines.archives.sources.file_tree import find_tree
 from pipelines.errors import SourceError, UsageError, nearest
+from pipelines.progress import Progress, ignore
 from pipelines.timeline.clips import Clips
 from pipelines.timeline.splits import NAMES
 
@@ -112,7 +112,7 @@ def index_clips(
     *,
     variables: Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = ignore,
 ) -> ArchiveIndex:
     """What the archive at ``source`` holds, its clips in the order of train, validation, test.
 

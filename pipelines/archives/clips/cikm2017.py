@@ -30,11 +30,12 @@ from pipelines.archives.clips.archive import (
     whole,
 )
 from pipelines.archives.clips.images import image_decoder, image_shape
-from pipelines.archives.contents import Decode, Progress, SourceFile
+from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.archives.sources.files import reading
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError, UsageError
+from pipelines.progress import Progress
 
 FRAMES, HEIGHTS, SIDE = 15, 4, 101
 _IMAGE = re.compile(r"(?:^|/)sample_(\d+)/img_(\d+)\.png$")

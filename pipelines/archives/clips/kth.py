@@ -17,9 +17,10 @@ import numpy as np
 
 from pipelines.archives.clips.archive import Clip, ClipArchive, ClipContents
 from pipelines.archives.clips.images import GREY_VALUES, image_decoder, image_shape
-from pipelines.archives.contents import Progress, SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.errors import SourceError
+from pipelines.progress import Progress
 
 LAST_TRAIN, LAST_VALIDATION, LAST = 14, 16, 25
 _PERSON = re.compile(r"person(\d+)", re.IGNORECASE)

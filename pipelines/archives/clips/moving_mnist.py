@@ -22,10 +22,11 @@ import numpy as np
 
 from pipelines.archives.clips.archive import Clip, ClipArchive, ClipContents, whole
 from pipelines.archives.clips.images import GREY_VALUES
-from pipelines.archives.contents import Decode, Progress, SourceFile
+from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.options import ArchiveOptions, check_at_least, option
 from pipelines.archives.sources.files import reading
 from pipelines.errors import SourceError
+from pipelines.progress import Progress
 
 SIDE, DIGIT = 64, 28
 SPEED = (2.0, 5.0)

@@ -26,11 +26,12 @@ from pipelines.archives.clips.archive import (
     check_fraction,
     whole,
 )
-from pipelines.archives.contents import Decode, Progress, SourceFile
+from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.options import ArchiveOptions, option
 from pipelines.archives.series.taxibj import CHANNELS
 from pipelines.archives.sources.files import reading
 from pipelines.errors import SourceError
+from pipelines.progress import Progress
 
 CADENCE = 1800
 # Train and test lie in one file: the numbers of test windows begin here.

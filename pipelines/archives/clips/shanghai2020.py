@@ -26,11 +26,12 @@ from pipelines.archives.clips.archive import (
     check_fraction,
 )
 from pipelines.archives.clips.images import image_decoder, image_shape
-from pipelines.archives.contents import Progress, SourceFile
+from pipelines.archives.contents import SourceFile
 from pipelines.archives.options import ArchiveOptions, option
 from pipelines.archives.sources.files import reading
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
+from pipelines.progress import Progress
 
 INPUTS, TARGETS = 10, 10
 OFFSETS = np.cumsum([0, *[360] * (INPUTS - 1), *[720] * TARGETS])

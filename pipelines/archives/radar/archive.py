@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.contents import ArchiveIndex, Decode, Opener, Progress, SourceFile, Splits
+from pipelines.archives.contents import ArchiveIndex, Decode, Opener, SourceFile, Splits
 from pipelines.archives.options import resolve
 from pipelines.archives.radar.file_times import time_in_name
 from pipelines.archives.radar.formats.known import load_format
@@ -22,6 +22,7 @@ from pipelines.archives.radar.options import RadarOptions
 from pipelines.archives.radar.processing import Processing, converted_quantity
 from pipelines.archives.sources.files import find_files
 from pipelines.errors import PlatformError, UnreadableError, UsageError
+from pipelines.progress import Progress, ignore
 
 SUFFIXES = (
     *(".h5", ".hf5", ".hdf5", ".hdf", ".nc", ".npz", ".pgm", ".pgm.gz", ".grib2", ".grb2"),
@@ -64,7 +65,7 @@ class RadarArchive:
         *,
         variables: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
-        progress: Progress = lambda done, total: None,
+        progress: Progress = ignore,
     ) -> ArchiveIndex:
         """What the folder at ``source`` holds, see :func:`pipelines.archives.radar.index.index`."""
         return index(self.find(source), variables, self.resolve(options or {}), progress)

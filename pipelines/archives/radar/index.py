@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.contents import ArchiveIndex, Progress, SourceFile, VariableIndex
+from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.archives.radar.file_times import periods, spread, time_in_name
 from pipelines.archives.radar.formats.known import Quantity, RadarFormat, load_format, recognise
 from pipelines.archives.radar.grid import RadarGrid
@@ -17,6 +17,7 @@ from pipelines.archives.radar.processing import converted_quantity
 from pipelines.archives.sources.files import reading
 from pipelines.archives.time_axis import check_regular, iso, most_common_step
 from pipelines.errors import PlatformError, SourceError, UsageError, nearest
+from pipelines.progress import Progress
 
 FOUND = "found"
 """beside the options in what a store keeps: what indexing found out about the archive"""

@@ -17,13 +17,13 @@ from pipelines.archives.contents import (
     ArchiveIndex,
     FileContents,
     Opener,
-    Progress,
     SourceFile,
     Splits,
 )
 from pipelines.archives.options import ArchiveOptions, resolve
 from pipelines.archives.series.merging import assemble
 from pipelines.archives.sources.files import find_files, reading
+from pipelines.progress import Progress, ignore
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def index_archive(
     *,
     variables: Sequence[str] | None = None,
     options: ArchiveOptions | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = ignore,
     static: Sequence[str] = (),
 ) -> ArchiveIndex:
     """What the archive at ``source`` holds: reads every file's header, and the frames of overlaps.

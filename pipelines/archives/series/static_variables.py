@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipelines.archives.contents import FileContents, Progress, SourceFile, StaticVariable
+from pipelines.archives.contents import FileContents, SourceFile, StaticVariable
 from pipelines.archives.formats import gridded
 from pipelines.archives.options import ArchiveOptions
 from pipelines.archives.sources.files import find_files, reading
 from pipelines.errors import SourceError
+from pipelines.progress import Progress, ignore
 
 
 def take_static(
@@ -47,9 +48,7 @@ def find_static(source: str) -> tuple[SourceFile, ...]:
     return find_files(source, gridded.SUFFIXES, "static fields")
 
 
-def describe_static(
-    source: str, progress: Progress = lambda done, total: None
-) -> list[FileContents]:
+def describe_static(source: str, progress: Progress = ignore) -> list[FileContents]:
     """What the files of a source of static variables hold; reads their headers.
 
     Parameters

@@ -163,7 +163,9 @@ def parser_class() -> type[Any]:
     """
     from argparse import RawDescriptionHelpFormatter
 
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         pass

@@ -1,4 +1,4 @@
-"""Jobs made of jobs: each step is the command that a user would type, shown before it runs."""
+"""Jobs that run other jobs. Each step is the command that a user would type, printed first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ JOBS = Path(__file__).resolve().parent
 
 
 def step(title: str) -> None:
-    """Announce a step."""
+    """Print the title of a step."""
     print(f"\n== {title}", flush=True)
 
 
@@ -28,13 +29,20 @@ def job(
 ) -> None:
     """Run one job as a user would, in a process of its own.
 
-    A notice to end (SIGTERM, Ctrl-C) goes to the job, which may have a last checkpoint to write,
-    and this process ends after it.
+    SIGTERM and Ctrl-C are passed on to the job, which may have a last checkpoint to write. This
+    process ends after the job.
+
+    Parameters
+    ----------
+    script:
+        File name of the job, such as `evaluate.py`.
+    meanwhile:
+        Called with the process once it is started.
 
     Raises
     ------
     PlatformError
-        It ended with another code than 0.
+        The job ended with another exit code than 0.
     """
     command = [sys.executable, str(JOBS / script), *arguments]
     print(f"$ python jobs/{script} {shlex.join(arguments)}", flush=True)
@@ -51,20 +59,48 @@ def job(
 
 @contextmanager
 def _ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    noticed = threading.Event()
+    """Pass SIGTERM on to `process`, and end after it."""
+    asked_to_end = threading.Event()
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        noticed.set()
+        asked_to_end.set()
         process.terminate()
 
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
         yield
     except KeyboardInterrupt:
-        # A terminal has told the job as well.
+        # A terminal sends Ctrl-C to every process of its group, so the job has it already.
         process.wait()
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-    if noticed.is_set():
+    if asked_to_end.is_set():
         raise SystemExit(STOPPED)
+
+
+def kill_a_worker(training: subprocess.Popen[bytes], run: str) -> None:
+    """Send SIGKILL to one worker of a training job after the first checkpoint of its run.
+
+    A run that has a checkpoint already is left alone: it resumes, or it is done.
+    """
+    import psutil
+
+    from jobs.training.run.checkpoints import list_checkpoints
+
+    if list_checkpoints(run):
+        return
+    while training.poll() is None and not list_checkpoints(run):
+        time.sleep(0.5)
+    if training.poll() is not None:
+        return
+    for process in psutil.Process(training.pid).children(recursive=True):
+        if process.is_running() and "RayTrainWorker" in process.name():
+            print(
+                f"   kill -9 {process.pid}: a training worker dies after the checkpoint of step "
+                f"{list_checkpoints(run)[-1].step}; Ray Train starts new workers, which resume "
+                "from there",
+                flush=True,
+            )
+            process.kill()
+            return

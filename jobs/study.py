@@ -1,98 +1,74 @@
-"""Skill on real data: several models at one budget, several seeds, baselines beside.
+"""Compare models on real data: the same budget for each, several seeds, baselines beside them.
 
     python jobs/study.py --study era5_t2m --source era5-2mt-2019-03-uk.grib --folder build/era5
     python jobs/study.py --study mine.yaml --source FOLDER --folder build/mine --seeds [0,1,2]
 
-Converts the archive, trains every system of the study for the same steps, scores each on the test
-period, and writes FOLDER/study.md with the tables and FOLDER/study.json with every number. Each
-step is a command that is printed; what is done already is not done again, so the same command
-resumes after a stop, and more seeds or epochs only add to it. Studies are YAML files in
-jobs/studies. The way through the code: jobs/studies/definition.py, jobs/steps.py and
-jobs/studies/tables.py.
+Converts the archive, trains every system of the study for the same number of steps, and scores each
+on the test period. Writes FOLDER/study.md with the tables and FOLDER/study.json with every number.
+Each step is a command, which is printed before it runs. What is done already is skipped, so the
+same command resumes after a stop, and with more seeds or epochs it only adds what is missing.
+Studies are YAML files in jobs/studies. The way through the code, in jobs/studies: what a study is
+(definition.py), the jobs that it runs (stages.py), and its tables (tables.py).
 """
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.command_line import main_guard, parser_class
-from jobs.steps import job, step
+from jobs.steps import step
 
 
-def study(
-    study: str,
-    source: str,
-    folder: str,
-    systems: list[str] | None = None,
-    seeds: list[int] | None = None,
-    epochs: int | None = None,
-    workers: int = 2,
-) -> None:
-    """Convert, train, score, tabulate.
+@dataclass(frozen=True)
+class StudyOptions:
+    """What to study, on which data, and where everything is written."""
 
-    Args:
-        study: name of a study in jobs/studies, or a YAML file.
-        source: URI of the archive.
-        folder: local folder for store, runs, reports and tables.
-        systems: those to compare; by default all of the study.
-        seeds: of the first weights and of the order of the windows; by default [0].
-        epochs: passes over the train windows, in place of the study's.
-        workers: training processes.
-    """
-    import json
-    import shlex
+    study: str
+    """name of a study in jobs/studies, or a YAML file"""
+    source: str
+    """URI of the archive"""
+    folder: str
+    """local folder for the store, the runs, the reports and the tables"""
+    systems: list[str] | None = None
+    """systems to compare; by default all of the study"""
+    seeds: list[int] | None = None
+    """seeds of the first weights and of the order of the windows; by default [0]"""
+    epochs: int | None = None
+    """passes over the train windows, in place of the study's"""
+    workers: int = 2
+    """training processes"""
 
-    import yaml
 
-    from jobs.command_line import finite
-    from jobs.studies.definition import flags, folder_name, load
-    from jobs.studies.tables import as_dict, is_scored, read, tables
+def study(options: StudyOptions) -> None:
+    """Convert, train, score, and write the tables again after each system."""
+    from jobs.studies.definition import load
+    from jobs.studies.stages import Stages
 
-    plan = load(study)
-    names, place = plan.chosen(systems), Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    store = str(place / "store.zarr")
+    plan = load(options.study)
+    systems = plan.chosen(options.systems)
+    stages = Stages(plan, Path(options.folder), options.workers)
 
     step(f"{plan.title}: archive -> store")
-    conversion = ["convert", "--archive", plan.archive, "--source", source, "--store", store]
-    if plan.splits:
-        splits = place / "splits.yaml"
-        splits.write_text(yaml.safe_dump(dict(plan.splits)))
-        conversion += ["--splits", str(splits)]
-    job("reprocess.py", *conversion, *flags(plan.convert))
-
+    stages.convert(options.source)
     trained = []
-    for seed in seeds or [0]:
-        for system in names:
+    for seed in options.seeds or [0]:
+        for system in systems:
             step(f"{system}, seed {seed}")
-            run_uri, report = (
-                str(place / kind / f"{folder_name(system)}-{seed}") for kind in ("runs", "reports")
-            )
-            job(
-                plan.job,
-                *("--store", store, "--run", run_uri, "--workers", str(workers)),
-                *plan.training_flags(system, seed, epochs),
-            )
-            if not is_scored(run_uri, report):
-                job(
-                    "evaluate.py",
-                    *("--checkpoint", run_uri, "--store", store, "--report", report),
-                    *flags(plan.evaluate),
-                )
-            trained.append(read(system, seed, run_uri, report))
-            (place / "study.md").write_text("\n".join(tables(plan, trained)) + "\n")
-            (place / "study.json").write_text(json.dumps(finite(as_dict(plan, trained)), indent=1))
+            trained.append(stages.train_and_score(system, seed, options.epochs))
+            stages.write_tables(trained)
 
     step("tables")
-    print((place / "study.md").read_text())
-    print(f"tables: {shlex.quote(str(place / 'study.md'))}")
+    print(stages.tables.read_text())
+    print(f"tables: {shlex.quote(str(stages.tables))}")
 
 
 def main() -> None:
-    """Parse and study."""
+    """Parse the options and run the study."""
     parser = parser_class()(description=__doc__)
-    parser.add_function_arguments(study)
-    study(**vars(parser.parse_args()))
+    parser.add_class_arguments(StudyOptions)
+    study(StudyOptions(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

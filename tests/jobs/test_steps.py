@@ -1,4 +1,4 @@
-"""A job made of jobs that is told to end ends after the one that runs."""
+"""A job that runs other jobs passes SIGTERM on, and ends after the job that runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def family():
     assert started.end(60.0) == []
 
 
-def test_a_notice_to_end_reaches_the_job_that_runs_and_no_other_is_begun(
+def test_sigterm_reaches_the_running_job_and_no_other_job_starts(
     tmp_path: Path, family: Family, monkeypatch: pytest.MonkeyPatch
 ):
     for name, value in family.environment.items():

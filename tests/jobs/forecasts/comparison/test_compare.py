@@ -435,7 +435,7 @@ def test_the_command_prints_and_writes(pair, tmp_path):
     missing = job("compare.py", "--evaluations", str(tmp_path / "nothing"))
     assert missing.returncode == 2
     assert "no evaluation here" in missing.stderr
-    for given, told in (("--report", "--report is a file"), ("--csv", "--csv is a file")):
+    for given, told in (("--report", "--report must be a file"), ("--csv", "--csv must be a file")):
         for place in (f"{tmp_path}/", str(tmp_path)):
             refused = job("compare.py", "--evaluations", folder, given, place)
             assert refused.returncode == 2

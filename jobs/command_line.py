@@ -6,6 +6,7 @@ This module imports nothing heavy, so that ``--help`` and a misspelt option answ
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -13,10 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol
+from dataclasses import fields
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
-from pipelines.errors import PlatformError, nearest
+from pipelines.errors import PlatformError, UsageError, nearest
 
+T = TypeVar("T")
+SWITCH = {"switch": True}
+"""metadata of a field of options that is a switch: `--latest`, not `--latest true`"""
+SEEDS = 2**31
+"""seeds are smaller, so that PyTorch and NumPy take what the code adds to one"""
 STOPPED = 128 + signal.SIGTERM
 """exit code of a job that was asked to end, as a shell has it"""
 
@@ -191,6 +198,65 @@ def parser_class() -> type[Any]:
             sys.exit(2)
 
     return Parser
+
+
+def parse_options(
+    kind: type[T], description: str | None, json_help: str = "print one JSON object"
+) -> tuple[T, bool]:
+    """Return a job's options from its command line, and whether it is to print JSON.
+
+    Parameters
+    ----------
+    kind:
+        A dataclass with one field per option; the docstring of a field is its help.
+    description:
+        The text of `--help` above the options.
+    json_help:
+        The help of `--json`, which every job with this parser has.
+    """
+    from docstring_parser import parse_from_object
+    from jsonargparse import set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    switches = {f.name for f in fields(cast(Any, kind)) if f.metadata.get("switch")}
+    parser = parser_class()(description=description)
+    parser.add_class_arguments(kind, skip=switches)
+    for known in parse_from_object(kind).params if switches else ():
+        if known.arg_name in switches:
+            parser.add_argument(
+                f"--{known.arg_name}", action="store_true", help=known.description or ""
+            )
+    parser.add_argument("--json", action="store_true", help=json_help)
+    values = vars(parser.parse_args())
+    return kind(**{f.name: values[f.name] for f in fields(cast(Any, kind))}), values["json"]
+
+
+def numbers(text: str, example: str = "0.1,0.5,0.9") -> tuple[float, ...]:
+    """Return a list of numbers of the command line, ascending.
+
+    Raises
+    ------
+    UsageError
+        One is not a finite number, or is given twice; the remedy shows `example`.
+
+    >>> numbers("0.5,0.1"), numbers("")
+    ((0.1, 0.5), ())
+    """
+    try:
+        found = sorted(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"'{text}' is no list of numbers", remedy=f"write {example}")
+    if len(set(found)) < len(found):
+        raise UsageError(f"'{text}' has a number twice", remedy=f"write {example}")
+    return tuple(found)
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that the generators of random numbers do not take."""
+    if not 0 <= seed < SEEDS:
+        raise UsageError(f"no seed {seed}", remedy=f"give a --seed of 0 to {SEEDS - 1}")
 
 
 def _with_nearest(message: str, known: list[str]) -> str:

@@ -15,20 +15,44 @@ gmg_model/exported.py.
 
 from __future__ import annotations
 
-from jobs.command_line import main_guard, parser_class, print_json
+from dataclasses import dataclass
+
+from jobs.command_line import main_guard, parse_options, print_json
 
 
-def export(run: str, to: str, json: bool = False) -> None:
-    """Read a checkpoint, write the folder.
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which model is exported, and where to."""
 
-    Args:
-        run: URI of a run, or of one of its checkpoints.
-        to: local folder to write; it must be new or empty.
-        json: print one JSON object on standard output instead of a line.
-    """
+    run: str
+    """URI of a run, or of one of its checkpoints."""
+    to: str
+    """local folder to write; it must be new or empty."""
+
+
+def export(options: ExportOptions, json: bool = False) -> None:
+    """Write the folder, and print what it holds or one JSON object."""
+    from jobs.forecasts.forecasters.trained import export_record
+    from jobs.training.run.checkpoints import load_checkpoint
+
+    folder = _new_folder(options.to)
+    checkpoint = load_checkpoint(options.run)
+    record = export_record(checkpoint)
+    _write(folder, record, checkpoint.weights_file())
+    if json:
+        print_json({"folder": folder, "checkpoint": checkpoint.uri, "step": checkpoint.step})
+        return
+    print(f"exported step {checkpoint.step} of {checkpoint.uri} to {folder}")
+    if "normals" in record["normalisation"]:
+        print("it forecasts anomalies: give the time of the newest frame as well, newest=...")
+    if record["frame_seconds"]:
+        print(f"its frames, given and forecast, are {record['frame_seconds']} s apart")
+
+
+def _new_folder(to: str) -> str:
+    """Return the path of the folder to write; UsageError unless it is local and new or empty."""
     import os
 
-    from jobs.training.run.checkpoints import load_checkpoint
     from pipelines.errors import UsageError
     from pipelines.storage import places
 
@@ -41,30 +65,13 @@ def export(run: str, to: str, json: bool = False) -> None:
         raise UsageError(
             "the folder is not empty", where=folder, remedy="give --to a new or an empty folder"
         )
-    checkpoint = load_checkpoint(run)
-    weights = checkpoint.weights_file()
-    from gmg_model.exported import write_exported
+    return folder
 
-    known = checkpoint.record
-    record = {key: known[key] for key in ("model", "normalisation", "variables", "window", "grid")}
-    record |= {key: known[key] for key in ("static",) if key in known}
-    store = known.get("store", {})
-    cadence = store.get("cadence_seconds")
-    record |= {
-        "frame_seconds": cadence and cadence * checkpoint.window.stride,
-        "recipe": store.get("recipe"),
-        "trained_on": {
-            "title": store.get("title"),
-            "period": store.get("train_period"),
-            "statistics_fingerprint": checkpoint.fingerprint,
-        },
-        "step": checkpoint.step,
-        "epoch": checkpoint.epoch,
-        "options": checkpoint.configuration,
-        "validation_period": known.get("validation_period"),
-        "validation_loss": known["validation_loss"],
-        "versions": known.get("versions", {}),
-    }
+
+def _write(folder: str, record: dict[str, object], weights: bytes) -> None:
+    from gmg_model.exported import write_exported
+    from pipelines.errors import UsageError
+
     try:
         write_exported(folder, record, weights)
     except OSError as error:
@@ -73,24 +80,11 @@ def export(run: str, to: str, json: bool = False) -> None:
             where=folder,
             remedy="give a --to that you may write to",
         ) from None
-    if json:
-        print_json({"folder": folder, "checkpoint": checkpoint.uri, "step": checkpoint.step})
-        return
-    print(f"exported step {checkpoint.step} of {checkpoint.uri} to {folder}")
-    if "normals" in record["normalisation"]:
-        print("it forecasts anomalies: give the time of the newest frame as well, newest=...")
-    if record["frame_seconds"]:
-        print(f"its frames, given and forecast, are {record['frame_seconds']} s apart")
 
 
 def main() -> None:
     """Parse and export."""
-    parser = parser_class()(description=__doc__)
-    parser.add_function_arguments(export, skip={"json"})
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object instead of a line"
-    )
-    export(**vars(parser.parse_args()))
+    export(*parse_options(ExportOptions, __doc__, "print one JSON object instead of a line"))
 
 
 if __name__ == "__main__":

@@ -53,13 +53,10 @@ def main() -> None:
     print(train(options).summary())
 
     from jobs.evaluate import evaluate
+    from jobs.forecasts.scoring.options import EvaluationOptions
 
-    evaluate(
-        checkpoint=options.run,
-        store=options.store,
-        report=radar.report or f"{place}.report",
-        max_windows=radar.max_windows,
-    )
+    report = radar.report or f"{place}.report"
+    evaluate(EvaluationOptions(options.run, options.store, report, max_windows=radar.max_windows))
 
 
 def convert(options: TrainOptions, radar: RadarOptions) -> None:

@@ -156,18 +156,22 @@ class Bench:
 
     def predict(self) -> float:
         """Seconds to write as many forecasts to a new store."""
+        from jobs.forecasts.prediction.options import PredictionOptions
         from jobs.forecasts.prediction.predict import predict
 
         self._made += 1
         inits = self.store.times[self.starts + 11].astype("datetime64[s]")
         began = time.perf_counter()
-        predict(
-            self.checkpoint,
-            self.store,
-            str(self.folder / f"forecasts-{self._made}.zarr"),
-            period=(str(inits[0]), str(inits[-1])),
+        forecasts = str(self.folder / f"forecasts-{self._made}.zarr")
+        options = PredictionOptions(
+            self.checkpoint.uri,
+            store=self.store.uri,
+            forecasts=forecasts,
+            first=str(inits[0]),
+            last=str(inits[-1]),
             batch_size=self.batch,
         )
+        predict(self.checkpoint, self.store, forecasts, options)
         return time.perf_counter() - began
 
 
@@ -253,20 +257,16 @@ def own(arguments: list[str]) -> str:
 def peak_of_scoring(folder: Path, windows: int) -> None:
     """Print the peak memory of an evaluation with persistence for a model."""
     from jobs.forecasts.forecasters.baselines import persistence
-    from jobs.forecasts.scoring.evaluate import evaluate
+    from jobs.forecasts.scoring.evaluate import ForecastSystem, evaluate
+    from jobs.forecasts.scoring.options import EvaluationOptions
     from pipelines.inputs.normalisation import Normalisation
     from pipelines.stores.store import open_store
     from pipelines.stream.windows import WindowSpec
 
     store = open_store(str(folder / "store.zarr"))
-    evaluate(
-        store,
-        persistence,
-        variables=("t2m",),
-        window=WindowSpec(12, 12),
-        normalisation=Normalisation.from_store(store, ("t2m",), "standardise"),
-        max_windows=windows,
-    )
+    normalisation = Normalisation.from_store(store, ("t2m",), "standardise")
+    system = ForecastSystem(persistence, ("t2m",), WindowSpec(12, 12), normalisation)
+    evaluate(store, system, EvaluationOptions("", store.uri, "", max_windows=windows))
     print(json.dumps(peak_own_bytes()))
 
 

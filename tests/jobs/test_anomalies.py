@@ -19,16 +19,16 @@ from safetensors.numpy import load_file, save_file
 
 from gmg_model import load_exported
 from gmg_model.errors import ConfigurationError
-from jobs.export import export
+from jobs.export import ExportOptions, export
 from jobs.forecasts.forecasters.model_forecast import TrainedForecast
 from jobs.forecasts.forecasters.trained import load_trained
-from jobs.forecasts.scoring.evaluate import evaluate
 from jobs.training.driver.job import train
 from jobs.training.options import DataOptions, ModelOptions, TrainOptions
 from jobs.training.run import checkpoints
 from pipelines.errors import StoreError
 from pipelines.stores.store import Store, open_store
 from pipelines.stream.windows import split_starts
+from tests.jobs.forecasts.running import evaluate
 from tests.support.processes.training_runs import job, small_options, write_untrained_run
 
 DATA = DataOptions(
@@ -154,7 +154,7 @@ def test_scores_are_those_of_the_forecasts_and_baselines_know_nothing_of_anomali
 def test_an_export_is_told_the_time_and_forecasts_as_the_checkpoint_does(
     store: Store, options: TrainOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export(options.run, str(tmp_path / "exported"))
+    export(ExportOptions(options.run, str(tmp_path / "exported")))
     assert "give the time of the newest frame as well" in capsys.readouterr().out
     forecaster = load_exported(tmp_path / "exported")
     assert forecaster.normals is not None
@@ -183,7 +183,7 @@ def test_an_export_is_told_the_time_and_forecasts_as_the_checkpoint_does(
 def test_an_exported_folder_is_scored_as_the_run_that_it_came_from(
     store: Store, options: TrainOptions, tmp_path: Path
 ) -> None:
-    export(options.run, str(tmp_path / "exported"))
+    export(ExportOptions(options.run, str(tmp_path / "exported")))
     done = job(
         *("evaluate.py", "--checkpoint", tmp_path / "exported", "--store", store.uri),
         *("--report", tmp_path / "report", "--max_windows", 20, "--resamples", 0),
@@ -204,7 +204,7 @@ def test_an_export_without_its_normals_is_refused(
     import hashlib
 
     folder = tmp_path / "exported"
-    export(options.run, str(folder))
+    export(ExportOptions(options.run, str(folder)))
     tensors = load_file(folder / "weights.safetensors")
     table = tensors.pop("normals/table")
     assert table.shape == (168, 2, 16, 8)

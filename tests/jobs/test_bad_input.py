@@ -19,7 +19,7 @@ import pytest
 
 from jobs import evaluate, train_weatherbench
 from jobs.command_line import main_guard
-from jobs.export import export
+from jobs.export import ExportOptions, export
 from jobs.training.options import TrainOptions
 from jobs.training.run import checkpoints
 from pipelines.storage import lease
@@ -415,7 +415,7 @@ def test_an_exported_folder_that_cannot_be_read_ends_with_4(
     change: Any,
     message: str,
 ) -> None:
-    export(checkpoint.uri, str(tmp_path / "exported"))
+    export(ExportOptions(checkpoint.uri, str(tmp_path / "exported")))
     record = tmp_path / "exported/model.json"
     known = json.loads(record.read_text())
     record.write_text(json.dumps(known | change if change else change))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs import evaluate
-from jobs.export import export
+from jobs.export import ExportOptions, export
 from jobs.forecasts.forecasters.trained import load_trained, selection_notes
 from jobs.training.run import checkpoints
 from pipelines.errors import UsageError
@@ -49,7 +49,7 @@ def test_a_checkpoint_is_scored_beside_its_baselines(run, traffic_store, tmp_pat
 
 def test_an_exported_folder_scores_as_the_run_that_it_came_from(run, traffic_store, tmp_path):
     exported = tmp_path / "exported"
-    export(run, str(exported))
+    export(ExportOptions(run, str(exported)))
     found = {}
     for name, checkpoint in (("run", run), ("folder", str(exported))):
         done = job(

@@ -15,7 +15,7 @@ import pytest
 from gmg_model import load_exported
 from gmg_model.errors import ConfigurationError
 from gmg_model.exported import WEIGHTS
-from jobs.export import export
+from jobs.export import ExportOptions, export
 from jobs.forecasts.forecasters.model_forecast import forecast_with
 from jobs.training.run.checkpoints import Checkpoint
 from pipelines.errors import StoreError, UsageError
@@ -46,9 +46,9 @@ EXPORT_WITHOUT_TORCH = """
 import sys
 
 sys.modules["torch"] = None  # an import of it fails
-from jobs.export import export
+from jobs.export import ExportOptions, export
 
-export(sys.argv[1], sys.argv[2])
+export(ExportOptions(sys.argv[1], sys.argv[2]))
 """
 
 
@@ -71,7 +71,7 @@ def frames(traffic_store: str, checkpoint: Checkpoint) -> np.ndarray:
 @pytest.fixture
 def exported(checkpoint: Checkpoint, tmp_path: Path) -> Path:
     """The folder."""
-    export(checkpoint.uri, str(tmp_path / "exported"))
+    export(ExportOptions(checkpoint.uri, str(tmp_path / "exported")))
     return tmp_path / "exported"
 
 
@@ -209,11 +209,11 @@ def test_a_folder_that_holds_anything_is_refused_and_left_alone(
     thesis.mkdir()
     (thesis / "chapter1.tex").write_text("years of work")
     with pytest.raises(UsageError, match="not empty"):
-        export(checkpoint.uri, str(thesis))
+        export(ExportOptions(checkpoint.uri, str(thesis)))
     assert [path.name for path in thesis.iterdir()] == ["chapter1.tex"]
 
 
 def test_a_run_without_a_checkpoint_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no complete checkpoint here"):
-        export(str(tmp_path / "nowhere"), str(tmp_path / "exported"))
+        export(ExportOptions(str(tmp_path / "nowhere"), str(tmp_path / "exported")))
     assert not (tmp_path / "exported").exists()

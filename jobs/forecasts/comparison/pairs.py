@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.command_line import check_seed
 from jobs.forecasts.comparison.evaluations import KeptEvaluation, System, systems_of
 from jobs.forecasts.scoring.bootstrap import (
     Samples,
@@ -26,7 +27,6 @@ from jobs.forecasts.scoring.bootstrap import (
 )
 from jobs.forecasts.scoring.daily_sums import DailySums, read_daily_sums
 from jobs.forecasts.scoring.scores import BASELINES, Bootstrap
-from jobs.forecasts.seeds import check_seed
 from pipelines.errors import UsageError
 
 _Both = tuple[Samples, Samples]

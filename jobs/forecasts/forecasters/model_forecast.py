@@ -11,8 +11,8 @@ from torch import nn
 
 from gmg_model.errors import ConfigurationError
 from gmg_model.models.ensembles import EnsembleForecaster
+from jobs.command_line import check_seed
 from jobs.forecasts.forecasters.baselines import Forecast, MemberForecast
-from jobs.forecasts.seeds import check_seed
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:

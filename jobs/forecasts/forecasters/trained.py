@@ -82,6 +82,30 @@ def load_trained(uri: str) -> Checkpoint:
     return Exported(places.absolute(uri), record)
 
 
+def export_record(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what `model.json` of an exported folder says of a checkpoint."""
+    known = checkpoint.record
+    record = {key: known[key] for key in ("model", "normalisation", "variables", "window", "grid")}
+    record |= {key: known[key] for key in ("static",) if key in known}
+    store = known.get("store", {})
+    cadence = store.get("cadence_seconds")
+    return record | {
+        "frame_seconds": cadence and cadence * checkpoint.window.stride,
+        "recipe": store.get("recipe"),
+        "trained_on": {
+            "title": store.get("title"),
+            "period": store.get("train_period"),
+            "statistics_fingerprint": checkpoint.fingerprint,
+        },
+        "step": checkpoint.step,
+        "epoch": checkpoint.epoch,
+        "options": checkpoint.configuration,
+        "validation_period": known.get("validation_period"),
+        "validation_loss": known["validation_loss"],
+        "versions": known.get("versions", {}),
+    }
+
+
 def selection_notes(trained: Checkpoint, split: str) -> list[str]:
     """What makes scores of a split flatter the model that its windows may have chosen.
 

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.forecasts.prediction.init_times import input_offsets
+from jobs.forecasts.prediction.options import PredictionOptions
 from pipelines.conversion.newest import newest_frames
 from pipelines.errors import SourceError, StoreError
 from pipelines.stores.recipe import Recipe
+from pipelines.stores.store import Store, open_store
 
 if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint
-    from pipelines.stores.store import Store
+
+
+def open_frames(
+    trained: Checkpoint, options: PredictionOptions, folder: str, say: Callable[[str], None]
+) -> Store:
+    """Open the store of the options, or convert the newest frames of their source into `folder`."""
+    if options.source:
+        return operational_store(trained, options.source, folder, say)
+    return open_store(options.store or "")
 
 
 def operational_store(

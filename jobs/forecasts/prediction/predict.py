@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.command_line import check_seed
 from jobs.command_line import say as say_aside
 from jobs.forecasts.forecasters.compatibility import check_match, check_same_frames
 from jobs.forecasts.forecasters.model_forecast import TrainedForecast
 from jobs.forecasts.forecasters.trained import weights_checksum
-from jobs.forecasts.prediction.forecast_store import ForecastStore
+from jobs.forecasts.prediction.forecast_store import Field, ForecastStore
 from jobs.forecasts.prediction.init_times import Inits, choose_inits, input_offsets
+from jobs.forecasts.prediction.netcdf import check_file
+from jobs.forecasts.prediction.options import PredictionOptions
 from jobs.forecasts.prediction.products import Products, forecast_fields
 from jobs.forecasts.prefetch import ahead
 from jobs.training.run.run_folder import versions
 from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
-from pipelines.progress import ignore
-from pipelines.storage import lease, writable
+from pipelines.progress import Progress, ignore
+from pipelines.storage import lease, places, writable
 from pipelines.stores.frames_checksum import frames_checksum
 from pipelines.stores.reader import FrameReader
 from pipelines.stream.windows import WindowSpec, lead_seconds
@@ -59,45 +62,43 @@ class Prediction:
     """(init time, why it has no forecast)"""
 
 
+def check(options: PredictionOptions) -> None:
+    """Check what the options alone can tell, before anything is read.
+
+    Raises
+    ------
+    UsageError
+        The seed, a list of numbers or the members cannot be used, or the NetCDF file cannot be
+        written.
+    """
+    check_seed(options.seed)
+    Products.of(options)
+    if options.netcdf:
+        check_file(options.netcdf)
+
+
 def predict(
     trained: Checkpoint,
     store: Store,
     forecasts: str,
-    *,
-    period: tuple[str, str] | None,
-    every: int = 1,
-    horizon: int | None = None,
-    products: Products | None = None,
-    seed: int = 0,
-    batch_size: int = 16,
-    single: bool = False,
-    origin: str | None = None,
+    options: PredictionOptions,
     say: Callable[[str], None] = say_aside,
-    report: Callable[[int, int], None] = ignore,
+    progress: Progress = ignore,
 ) -> Prediction:
-    """Forecast from every init time of ``period``, or from the newest frames where it is None.
+    """Forecast from every init time of a period, or from the newest frames, and write the store.
 
     Parameters
     ----------
     trained:
-        The model, see :func:`jobs.forecasts.forecasters.trained.load_trained`.
+        The model, see `jobs.forecasts.forecasters.trained.load_trained`.
+    store:
+        The frames. With `options.source` they are those of `operational.operational_store`, which
+        have no statistics of a train period.
     forecasts:
-        URI of the store to write.
-    every:
-        Frames of ``store`` from one init time to the next.
-    horizon:
-        Frames to forecast; None: as many as the model was trained for.
-    seed:
-        Of the members' noise, and of random first states where the model has them.
-    batch_size:
-        Init times in one forward pass. Not part of what makes forecasts other ones, but results of
-        two sizes may differ by rounding.
-    single:
-        Refuse more than one init time.
-    origin:
-        Of the frames, where ``store`` holds them for this forecast alone and has no statistics of a
-        train period, see :func:`jobs.forecasts.prediction.operational.operational_store`.
-    say, report:
+        URI of the store to write, in place of `options.forecasts`.
+    options:
+        Forecasts do not depend on `batch_size` but for rounding.
+    say, progress:
         Called with lines for people, and with (forecasts done, forecasts in all).
 
     Raises
@@ -105,68 +106,29 @@ def predict(
     StoreError
         The checkpoint was not trained on this store.
     UsageError
-        Nothing can be forecast, the model cannot do what is asked, or other forecasts are there.
+        Nothing can be forecast, the model cannot do what is asked, or `forecasts` holds other
+        forecasts.
     """
-    if origin is None:
-        check_match(trained, store)
-    else:
-        check_same_frames(trained, store)
-    origin = origin or store.uri
-    products = products or Products()
-    if batch_size < 1 or (horizon is not None and horizon < 1):
-        raise UsageError("batch_size and horizon must be at least 1")
-    if store.clips is not None:
-        raise UsageError(
-            "clips have no init time to forecast from",
-            where=origin,
-            remedy="export the model and give it the frames: python jobs/export.py --help",
-        )
-    window = replace(trained.window, horizon=horizon or trained.window.horizon)
-    inits = choose_inits(
-        store.times, store.available, store.cadence, window, period=period, every=every
-    )
-    if single and len(inits.frames) > 1:
-        raise UsageError(
-            f"{len(inits.frames)} forecasts, and one file holds one",
-            remedy="give --latest, or one init time as --first and --last",
-        )
-    if inits.beyond:
-        say(inits.beyond)
-    if window.horizon > trained.window.horizon:
-        say(
-            f"forecasting {window.horizon} frames with a model that was trained for "
-            f"{trained.window.horizon}: nothing was learnt of the later ones"
-        )
-    missing = _most_missing(store, window, inits)
-    if missing:
-        say(
-            f"up to {missing:.1%} of the pixels of a forecast's input are missing: the model is "
-            "given what it was given there in training, the mean or minimum of the train period "
-            "(with --data.anomalies what is usual at the time); those that no frame of the input "
-            "has are missing in the forecast"
-        )
+    plan = _Plan.of(trained, store, options)
+    for line in plan.warnings():
+        say(line)
     writable.check_writable(forecasts, "forecasts")
-    fields = forecast_fields(store, trained.variables, window, inits.frames, products)
-    target = ForecastStore(
-        forecasts,
-        _identity(trained, store, origin, window, inits, products, seed),
-        fields,
-        _attributes(trained, store, origin, inits, products, seed),
-    )
-    maker = _Maker(trained, store, window, products, seed)
+    target = ForecastStore(forecasts, plan.identity(), plan.fields(), plan.attributes())
+    maker = _Maker(plan)
+    frames = plan.inits.frames
     with lease.hold(forecasts, say, "forecasts"):
         target.begin()
         there = target.sound()
-        made = len(inits.frames) - len(there)
-        _make(maker, target, inits.frames, there, batch_size, report)
+        made = len(frames) - len(there)
+        _make(maker, target, frames, there, options.batch_size, progress)
         if made or not target.complete:
             target.finish()
     return Prediction(
         forecasts=forecasts,
         made=made,
-        kept=len(inits.frames) - made,
-        inits=tuple(store.label(frame) for frame in inits.frames),
-        left_out=inits.left_out,
+        kept=len(frames) - made,
+        inits=tuple(store.label(frame) for frame in frames),
+        left_out=plan.inits.left_out,
     )
 
 
@@ -182,11 +144,121 @@ def summary(made: Prediction) -> list[str]:
     return lines
 
 
-def _most_missing(store: Store, window: WindowSpec, inits: Inits) -> float:
-    """The largest share of missing pixels in the input of one forecast."""
-    by_frame = np.asarray(store.dataset()["missing_fraction"]).reshape(-1)
-    seen = np.asarray(inits.frames)[:, None] + input_offsets(window)
-    return float(by_frame[seen].mean(axis=1).max())
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Which forecasts are made, with which model, from which frames."""
+
+    trained: Checkpoint
+    store: Store
+    origin: str
+    """URI that the frames come from: the store's, or the folder's of operational forecasts"""
+    window: WindowSpec
+    inits: Inits
+    products: Products
+    seed: int
+
+    @classmethod
+    def of(cls, trained: Checkpoint, store: Store, options: PredictionOptions) -> _Plan:
+        """Check that the model can forecast these frames, and choose the init times."""
+        if options.source:
+            check_same_frames(trained, store)
+        else:
+            check_match(trained, store)
+        origin = places.absolute(options.source) if options.source else store.uri
+        if store.clips is not None:
+            raise UsageError(
+                "clips have no init time to forecast from",
+                where=origin,
+                remedy="export the model and give it the frames: python jobs/export.py --help",
+            )
+        window = replace(trained.window, horizon=options.horizon or trained.window.horizon)
+        inits = choose_inits(
+            store.times,
+            store.available,
+            store.cadence,
+            window,
+            period=options.period,
+            every=options.every,
+        )
+        if options.netcdf and len(inits.frames) > 1:
+            raise UsageError(
+                f"{len(inits.frames)} forecasts, and one file holds one",
+                remedy="give --latest, or one init time as --first and --last",
+            )
+        return cls(trained, store, origin, window, inits, Products.of(options), options.seed)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield sentences on what the forecasts lack."""
+        if self.inits.beyond:
+            yield self.inits.beyond
+        learnt = self.trained.window.horizon
+        if self.window.horizon > learnt:
+            yield (
+                f"forecasting {self.window.horizon} frames with a model that was trained for "
+                f"{learnt}: nothing was learnt of the later ones"
+            )
+        missing = self._most_missing()
+        if missing:
+            yield (
+                f"up to {missing:.1%} of the pixels of a forecast's input are missing: the model "
+                "is given what it was given there in training, the mean or minimum of the train "
+                "period (with --data.anomalies what is usual at the time); those that no frame of "
+                "the input has are missing in the forecast"
+            )
+
+    def _most_missing(self) -> float:
+        """Return the largest share of missing pixels in the input of one forecast."""
+        by_frame = np.asarray(self.store.dataset()["missing_fraction"]).reshape(-1)
+        return float(by_frame[self._seen()].mean(axis=1).max())
+
+    def _seen(self) -> np.ndarray:
+        """(I, input_frames) frames of the store that the forecasts are made from."""
+        return np.asarray(self.inits.frames)[:, None] + input_offsets(self.window)
+
+    def fields(self) -> dict[str, Field]:
+        """Return the arrays of the store, by name."""
+        return forecast_fields(
+            self.store, self.trained.variables, self.window, self.inits.frames, self.products
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that the values of the forecasts depend on."""
+        trained, products = self.trained, self.products
+        return {
+            "weights": weights_checksum(trained),
+            "statistics_fingerprint": trained.fingerprint,
+            "store": self.origin,
+            "frames": frames_checksum(self.store, trained.variables, np.unique(self._seen())),
+            "horizon": self.window.horizon,
+            "members": products.members,
+            "seed": self.seed,
+            "quantiles": products.quantiles,
+            "at_or_above": products.exceed,
+            "init_times": [self.store.label(frame) for frame in self.inits.frames],
+            "left_out": self.inits.left_out,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the root."""
+        trained = self.trained
+        noise = {} if self.products.members is None else {"noise_seed": self.seed}
+        return {
+            "Conventions": CONVENTIONS,
+            "title": f"Forecasts of {self.store.title}",
+            "source": f"{trained.record['model']['name']}, trained for {trained.step} steps",
+            "synthetic": self.store.synthetic,
+            "checkpoint": trained.uri,
+            "checkpoint_step": trained.step,
+            "checkpoint_weights": weights_checksum(trained),
+            "store": self.origin,
+            "statistics_fingerprint": trained.fingerprint,
+            "input_frames": trained.window.input_frames,
+            "trained_horizon": trained.window.horizon,
+            "frame_stride": trained.window.stride,
+            **noise,
+            "left_out": [f"{init}: {reason}" for init, reason in self.inits.left_out],
+            "versions": versions(),
+        }
 
 
 def _make(
@@ -195,7 +267,7 @@ def _make(
     frames: Sequence[int],
     there: Collection[int],
     batch_size: int,
-    report: Callable[[int, int], None],
+    progress: Progress,
 ) -> None:
     """Write the forecasts that are not there; during each pass of the model the next batch is read
     and the one before is written."""
@@ -212,7 +284,7 @@ def _make(
         for index, arrays in zip(batch, maker.arrays(outputs, own), strict=True):
             if index not in there:
                 target.write(index, arrays)
-        report(batch.stop, total)
+        progress(batch.stop, total)
 
     with ThreadPoolExecutor(1, "writes") as beside:
         writing = None
@@ -246,15 +318,14 @@ class Inputs:
 class _Maker:
     """Frames of a store in, forecasts in physical units out."""
 
-    def __init__(
-        self, trained: Checkpoint, store: Store, window: WindowSpec, products: Products, seed: int
-    ):
-        self._reader = FrameReader(store, trained.variables)
-        self._store, self._window, self._products = store, window, products
+    def __init__(self, plan: _Plan):
+        trained, self._store, self._window = plan.trained, plan.store, plan.window
+        self._reader = FrameReader(plan.store, trained.variables)
+        self._products = plan.products
         self._normalisation, self._variables = trained.normalisation, trained.variables
-        self._forecast = TrainedForecast(trained, products.members, seed)
+        self._forecast = TrainedForecast(trained, plan.products.members, plan.seed)
         self._forecast.load()
-        self._leads = np.array(lead_seconds(store, window), "timedelta64[s]")
+        self._leads = np.array(lead_seconds(plan.store, plan.window), "timedelta64[s]")
 
     def inputs(self, frames: Sequence[int]) -> Inputs:
         """What is forecast from; each frame is read once where the windows overlap."""
@@ -304,54 +375,6 @@ class _Maker:
             end = begin + len(info.channel_labels)
             own = forecast_mtchw[:, :, begin:end]
             shaped = own.reshape(*own.shape[:2], *info.extra_shape, *own.shape[-2:])
-            arrays |= self._products.of(name, shaped)
+            arrays |= self._products.arrays(name, shaped)
             begin = end
         return arrays
-
-
-def _identity(
-    trained: Checkpoint,
-    store: Store,
-    origin: str,
-    window: WindowSpec,
-    inits: Inits,
-    products: Products,
-    seed: int,
-) -> dict[str, Any]:
-    """What the values depend on: forecasts of another one are others."""
-    seen = np.unique(np.asarray(inits.frames)[:, None] + input_offsets(window))
-    return {
-        "weights": weights_checksum(trained),
-        "statistics_fingerprint": trained.fingerprint,
-        "store": origin,
-        "frames": frames_checksum(store, trained.variables, seen),
-        "horizon": window.horizon,
-        "members": products.members,
-        "seed": seed,
-        "quantiles": products.quantiles,
-        "at_or_above": products.exceed,
-        "init_times": [store.label(frame) for frame in inits.frames],
-        "left_out": inits.left_out,
-    }
-
-
-def _attributes(
-    trained: Checkpoint, store: Store, origin: str, inits: Inits, products: Products, seed: int
-) -> dict[str, Any]:
-    return {
-        "Conventions": CONVENTIONS,
-        "title": f"Forecasts of {store.title}",
-        "source": f"{trained.record['model']['name']}, trained for {trained.step} steps",
-        "synthetic": store.synthetic,
-        "checkpoint": trained.uri,
-        "checkpoint_step": trained.step,
-        "checkpoint_weights": weights_checksum(trained),
-        "store": origin,
-        "statistics_fingerprint": trained.fingerprint,
-        "input_frames": trained.window.input_frames,
-        "trained_horizon": trained.window.horizon,
-        "frame_stride": trained.window.stride,
-        **({} if products.members is None else {"noise_seed": seed}),
-        "left_out": [f"{init}: {reason}" for init, reason in inits.left_out],
-        "versions": versions(),
-    }

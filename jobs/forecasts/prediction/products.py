@@ -5,14 +5,15 @@ Legend: I init times, T lead times, M members, C channels, H W grid.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.command_line import numbers
 from jobs.forecasts.prediction.forecast_store import Field
+from jobs.forecasts.prediction.options import PredictionOptions
 from pipelines.cf import TIME, coordinate_attributes
 from pipelines.errors import UsageError
 from pipelines.stream.windows import WindowSpec, lead_seconds
@@ -45,8 +46,13 @@ class Products:
         if any(not 0 <= q <= 1 for q in self.quantiles):
             raise UsageError(f"quantiles must lie in 0 to 1, not {self.quantiles}")
 
-    def of(self, name: str, values_mt: np.ndarray) -> dict[str, np.ndarray]:
-        """All arrays of one variable's forecast (M, T, ..., H, W), lead times first."""
+    @classmethod
+    def of(cls, options: PredictionOptions) -> Products:
+        """Return what the options of a job ask for; UsageError if a list is not of numbers."""
+        return cls(options.members, numbers(options.quantiles), numbers(options.exceed))
+
+    def arrays(self, name: str, values_mt: np.ndarray) -> dict[str, np.ndarray]:
+        """Return all arrays of one variable's forecast (M, T, ..., H, W), lead times first."""
         if self.members is None:
             return {name: values_mt[0]}
         arrays = {name: np.moveaxis(values_mt, 0, 1)}
@@ -60,28 +66,6 @@ class Products:
             missing = np.isnan(values_mt[0])[:, None]
             arrays[f"{name}_exceedance"] = np.where(missing, np.nan, above)
         return arrays
-
-
-def numbers(text: str, example: str = "0.1,0.5,0.9") -> tuple[float, ...]:
-    """A list of numbers as a command line has it, ascending.
-
-    Raises
-    ------
-    UsageError
-        Not all are numbers, finite and given once; the remedy is to write the ``example``.
-
-    >>> numbers("0.5,0.1"), numbers("")
-    ((0.1, 0.5), ())
-    """
-    try:
-        found = sorted(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = [math.nan]
-    if not all(map(math.isfinite, found)):
-        raise UsageError(f"'{text}' is no list of numbers", remedy=f"write {example}")
-    if len(set(found)) < len(found):
-        raise UsageError(f"'{text}' has a number twice", remedy=f"write {example}")
-    return tuple(found)
 
 
 def forecast_fields(

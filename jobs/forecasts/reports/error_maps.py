@@ -5,21 +5,29 @@ Legend: S systems, T lead times, C channels, H W grid.
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.forecasts.prediction.products import grid_fields
-from jobs.forecasts.reports.outputs import COUNTED, ROOT, SYSTEM, check_overwriting
 from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.cf import CONVENTIONS
+from pipelines.errors import UsageError
 from pipelines.storage import places
+from pipelines.stores.ledger import FOLDER
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pipelines.stores.store import Store
+
+ROOT = "zarr.json"
+SYSTEM = "system"
+"""A coordinate that maps of errors have, and are begun with."""
+COUNTED = "windows_scored"
+"""An attribute that the root of maps of errors has."""
 
 
 def error_dataset(
@@ -143,3 +151,32 @@ def _lead_time(evaluation: Evaluation) -> tuple[str, np.ndarray, dict[str, str]]
         "long_name": "time since the last frame that the forecast was given",
     }
     return "lead_time", leads.astype("timedelta64[s]").astype("timedelta64[ns]"), described
+
+
+def check_overwriting(fields: str) -> None:
+    """Refuse to put maps of errors, which replace those of before, over anything else.
+
+    Raises
+    ------
+    UsageError
+        Something else stands there: beside a page ``t2m.html`` maps go to ``t2m.zarr``, which may
+        well be the store.
+    """
+    held = places.names(fields)
+    if held and not _are_maps(fields, held):
+        raise UsageError(
+            "maps of errors go here, and something else is here that they would replace",
+            where=fields,
+            remedy="give a --report of another name",
+        )
+
+
+def _are_maps(fields: str, held: list[str]) -> bool:
+    try:
+        root = json.loads(places.read_bytes(places.join(fields, ROOT)))
+    except FileNotFoundError:
+        # What an evaluation left that was killed while it wrote them.
+        return SYSTEM in held and FOLDER not in held
+    except (NotADirectoryError, ValueError):
+        return False
+    return isinstance(root, dict) and COUNTED in root.get("attributes", {})

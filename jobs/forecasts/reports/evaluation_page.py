@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that loads nothing, and the same scores as JSON."""
+"""The report of an evaluation: one HTML page that loads nothing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.command_line import finite
 from jobs.drawing.curves import training_curve
 from jobs.drawing.palettes import Colours
 from jobs.forecasts.reports import cases, charts, tables
 from jobs.forecasts.reports.motion import Motion
-from jobs.forecasts.reports.outputs import destinations
 from jobs.forecasts.reports.template import fill_page
 from jobs.forecasts.scoring import text
 from jobs.forecasts.scoring.scores import MODEL, Evaluation, GroupScores
-from pipelines.storage import places
 from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
@@ -72,24 +69,6 @@ class Provenance:
     def as_dict(self) -> dict[str, Any]:
         """Everything but the history."""
         return {key: value for key, value in vars(self).items() if key != "history"}
-
-
-def write_report(
-    report: str,
-    evaluation: Evaluation,
-    provenance: Provenance,
-    store: Store,
-    protocol: str,
-    motion: Motion | None = None,
-    colours: Colours = "usual",
-) -> tuple[str, str]:
-    """Write the page and the JSON; returns their URIs."""
-    page, record, *_ = destinations(report)
-    result = finite({**provenance.as_dict(), **evaluation.as_dict()})
-    html = render(evaluation, provenance, store, protocol, motion, colours)
-    places.write_bytes(record, json.dumps(result, indent=1, ensure_ascii=False).encode())
-    places.write_bytes(page, html.encode())
-    return page, record
 
 
 def render(

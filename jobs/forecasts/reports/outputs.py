@@ -1,21 +1,34 @@
-"""Where a report goes, and whether it can go there, asked before the forecasts are made."""
+"""The files of an evaluation: where they go, whether they can go there, and writing them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jobs.forecasts.reports.score_table import COLUMNS
+from jobs.command_line import finite
+from jobs.drawing.palettes import Colours
+from jobs.forecasts.forecasters.trained import training_history
+from jobs.forecasts.reports.error_maps import (
+    ROOT,
+    check_overwriting,
+    error_dataset,
+    remove_error_fields,
+    write_error_fields,
+)
+from jobs.forecasts.reports.evaluation_page import FILM_RANK, Provenance, render
+from jobs.forecasts.reports.motion import Motion, example_motion
+from jobs.forecasts.reports.score_table import COLUMNS, as_csv
 from jobs.forecasts.scoring.daily_sums import are_daily_sums
+from jobs.forecasts.scoring.options import EvaluationOptions
+from jobs.forecasts.scoring.protocols import Selection
+from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.errors import PlatformError, UsageError
 from pipelines.storage import places, writable
-from pipelines.stores.ledger import FOLDER
 
-ROOT = "zarr.json"
-SYSTEM = "system"
-"""A coordinate that maps of errors have, and are begun with."""
-COUNTED = "windows_scored"
-"""An attribute that the root of maps of errors has."""
+if TYPE_CHECKING:
+    from jobs.training.run.checkpoints import Checkpoint
+    from pipelines.stores.store import Store
+
 _OTHERS = {
     ROOT: ("a Zarr store", "zarr_format"),
     "run.json": ("a run", "statistics_fingerprint"),
@@ -55,6 +68,50 @@ def destinations(report: str) -> Destinations:
         return Destinations(report, *beside)
     names = ("report.html", "scores.json", "scores.csv", "fields.zarr", "sums.npz")
     return Destinations(*(places.join(report, name) for name in names))
+
+
+def write_outputs(
+    options: EvaluationOptions, evaluation: Evaluation, trained: Checkpoint, store: Store
+) -> Destinations:
+    """Write every file of an evaluation; without maps of errors remove those of an earlier one.
+
+    Parameters
+    ----------
+    trained, store:
+        What was scored, and on which data.
+    """
+    written = destinations(options.report)
+    places.write_bytes(written.table, as_csv(evaluation).encode())
+    if evaluation.sums is not None:
+        evaluation.sums.write(written.sums)
+    maps = error_dataset(evaluation, store, trained.variables)
+    if maps is None:
+        remove_error_fields(written.fields)
+    else:
+        write_error_fields(written.fields, maps)
+    provenance = Provenance.of(trained, store, training_history(trained))
+    motion = example_motion(trained, evaluation, FILM_RANK)
+    headline = Selection.of(options).headline
+    write_report(options.report, evaluation, provenance, store, headline, motion, options.colours)
+    return written
+
+
+def write_report(
+    report: str,
+    evaluation: Evaluation,
+    provenance: Provenance,
+    store: Store,
+    protocol: str,
+    motion: Motion | None = None,
+    colours: Colours = "usual",
+) -> tuple[str, str]:
+    """Write the page and the JSON; returns their URIs."""
+    page, record, *_ = destinations(report)
+    result = finite({**provenance.as_dict(), **evaluation.as_dict()})
+    html = render(evaluation, provenance, store, protocol, motion, colours)
+    places.write_bytes(record, json.dumps(result, indent=1, ensure_ascii=False).encode())
+    places.write_bytes(page, html.encode())
+    return page, record
 
 
 def check_writable(report: str) -> None:
@@ -135,32 +192,3 @@ def _content(file: str, most: int | None = None) -> bytes:
         return places.read_bytes(file) if most is None else places.read_range(file, 0, most)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return b""
-
-
-def check_overwriting(fields: str) -> None:
-    """Refuse to put maps of errors, which replace those of before, over anything else.
-
-    Raises
-    ------
-    UsageError
-        Something else stands there: beside a page ``t2m.html`` maps go to ``t2m.zarr``, which may
-        well be the store.
-    """
-    held = places.names(fields)
-    if held and not _are_maps(fields, held):
-        raise UsageError(
-            "maps of errors go here, and something else is here that they would replace",
-            where=fields,
-            remedy="give a --report of another name",
-        )
-
-
-def _are_maps(fields: str, held: list[str]) -> bool:
-    try:
-        root = json.loads(places.read_bytes(places.join(fields, ROOT)))
-    except FileNotFoundError:
-        # What an evaluation left that was killed while it wrote them.
-        return SYSTEM in held and FOLDER not in held
-    except (NotADirectoryError, ValueError):
-        return False
-    return isinstance(root, dict) and COUNTED in root.get("attributes", {})

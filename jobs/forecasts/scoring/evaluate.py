@@ -1,21 +1,21 @@
 """Score a model, persistence and climatology on the windows of one split, in one pass.
 
-The way through: which windows and which scores (here and ``protocols``), the pass over the windows
-(``blocks``, here or on a pool of ``actors``), the sums by day, month and hour (``grouping``), the
-intervals (``intervals``).
+The steps: choose windows and scores (`evaluate` here, `protocols`), pass over the windows
+(`blocks`, in this process or on the Ray actors of `ray_pool`), keep the sums by day, month and hour
+(`sums`), compute the intervals (`bootstrap`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from jobs.drawing.axes import grid_axes
 from jobs.forecasts.forecasters.baselines import Forecast
-from jobs.forecasts.forecasters.compatibility import check_no_leak
+from jobs.forecasts.forecasters.compatibility import check_match, check_no_leak, check_selection
 from jobs.forecasts.forecasters.extrapolation import DEFINITION, MIN_FRAMES, unavailable
 from jobs.forecasts.scoring.blocks import BlockScores, Scorer, blocks_of
 from jobs.forecasts.scoring.bootstrap import (
@@ -26,18 +26,27 @@ from jobs.forecasts.scoring.bootstrap import (
 )
 from jobs.forecasts.scoring.daily_sums import DailySums
 from jobs.forecasts.scoring.error_sums import MOST_BYTES, ErrorSums
+from jobs.forecasts.scoring.options import EvaluationOptions
 from jobs.forecasts.scoring.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
 from jobs.forecasts.scoring.ray_pool import Pool
-from jobs.forecasts.scoring.scores import Bootstrap, Evaluation, Example, Grid, GroupScores
-from jobs.forecasts.scoring.sums import WindowGroups
+from jobs.forecasts.scoring.scores import (
+    Bootstrap,
+    ChannelGroup,
+    Evaluation,
+    Example,
+    Grid,
+    GroupScores,
+)
+from jobs.forecasts.scoring.sums import GroupedSums, WindowGroups
 from pipelines.errors import UsageError
 from pipelines.inputs.climatology import Climatology
 from pipelines.inputs.kept_climatology import kept_climatology
 from pipelines.inputs.normalisation import Normalisation
-from pipelines.progress import ignore
+from pipelines.progress import Progress, ignore
 from pipelines.stream.windows import WindowSpec, lead_seconds, split_starts
 
 if TYPE_CHECKING:
+    from jobs.training.run.checkpoints import Checkpoint
     from pipelines.stores.store import Store
 
 LOCAL_TIME = (
@@ -45,40 +54,79 @@ LOCAL_TIME = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class ForecastSystem:
+    """A forecast, and what it is made from."""
+
+    forecast: Forecast
+    """(frames_btchw, horizon) -> (B, horizon, C, H, W), both normalised; see `baselines`"""
+    variables: tuple[str, ...]
+    """of the store, in the order of the channels"""
+    window: WindowSpec
+    """input frames and horizon"""
+    normalisation: Normalisation
+    notes: tuple[str, ...] = ()
+    """sentences on what makes its scores less trustworthy"""
+
+
+def load(options: EvaluationOptions) -> tuple[Store, Checkpoint]:
+    """Open the store and the trained model; check first what the options alone can tell.
+
+    Raises
+    ------
+    UsageError
+        Protocols, thresholds or resamples cannot be used.
+    StoreError
+        The store or the model is missing or damaged.
+    """
+    from jobs.forecasts.forecasters.trained import load_trained
+    from pipelines.stores.store import open_store
+
+    Selection.of(options)
+    check_resamples(options.resamples)
+    return open_store(options.store), load_trained(options.checkpoint)
+
+
+def check(trained: Checkpoint, store: Store, split: str) -> None:
+    """Raise StoreError unless scores of this model on this split are honest."""
+    check_match(trained, store)
+    check_no_leak(store, split)
+    check_selection(trained, store, split)
+
+
+def system_of(trained: Checkpoint, options: EvaluationOptions) -> ForecastSystem:
+    """Return a trained model as the system to score; its weights are read.
+
+    Raises
+    ------
+    UsageError
+        The model cannot forecast so many members, or the seed or the horizon is out of range.
+    """
+    from jobs.forecasts.forecasters.model_forecast import TrainedForecast
+    from jobs.forecasts.forecasters.trained import selection_notes
+
+    learnt = trained.window.horizon
+    horizon = learnt if options.horizon is None else options.horizon
+    window = replace(trained.window, horizon=horizon)
+    notes = selection_notes(trained, options.split)
+    if horizon > learnt:
+        notes.append(
+            f"{horizon} frames are forecast with a model that was trained for {learnt}: nothing "
+            "was learnt of the later ones"
+        )
+    forecast = TrainedForecast(trained, options.members, options.seed)
+    forecast.load()
+    return ForecastSystem(forecast, trained.variables, window, trained.normalisation, tuple(notes))
+
+
 def evaluate(
-    store: Store,
-    forecast: Forecast,
-    *,
-    variables: tuple[str, ...],
-    window: WindowSpec,
-    normalisation: Normalisation,
-    split: str = "test",
-    selection: Selection | None = None,
-    max_windows: int | None = None,
-    batch_size: int = 16,
-    pool: Pool | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    notes: Iterable[str] = (),
-    report: Callable[[int, int], None] = ignore,
+    store: Store, system: ForecastSystem, options: EvaluationOptions, progress: Progress = ignore
 ) -> Evaluation:
-    """Score ``forecast`` and its baselines on a split.
+    """Score a system and its baselines on a split.
 
     Parameters
     ----------
-    forecast:
-        (frames_btchw, horizon) -> (B, horizon, C, H, W), both normalised; see ``baselines``.
-    selection:
-        Protocols, thresholds and members; None: all that the archive allows, one member.
-    max_windows:
-        Score so many, evenly spaced over the split; None: all.
-    pool:
-        Where the windows are scored; None: in this process.
-    resamples, seed:
-        Of the bootstrap; 0: no intervals.
-    notes:
-        What the caller knows to make the scores worth less.
-    report:
+    progress:
         Called with (windows done, windows in all).
 
     Raises
@@ -86,76 +134,49 @@ def evaluate(
     StoreError
         The statistics have seen the split, or frames of the store are lost.
     UsageError
-        There is no such split, no window fits in it, a protocol does not suit the data, or the
+        The split is unknown, no window fits in it, a protocol does not suit the data, or the
         resamples are too few.
     """
-    if batch_size < 1 or (max_windows is not None and max_windows < 1):
-        raise UsageError("batch_size and max_windows must be at least 1")
-    check_resamples(resamples)
-    check_no_leak(store, split)
-    selection = selection or Selection()
-    available = split_starts(store, split, window)
-    starts = evenly_spaced(available, max_windows)
-    known, definition = _climatology(store, variables)
-    groups = channel_groups(store, variables)
-    echoes = window.input_frames >= MIN_FRAMES and all(is_radar(group) for group in groups)
-    lacking = unavailable() if echoes else None
-    scorer = Scorer(
-        store=store,
-        forecast=forecast,
-        variables=variables,
-        window=window,
-        normalisation=normalisation,
-        groups=tuple(groups),
-        options=tuple(selection.options(store, g, normalisation.kind, groups) for g in groups),
-        climatology=known,
-        moves=echoes and lacking is None,
-        batch_size=batch_size,
-        maps=True,
+    check_resamples(options.resamples)
+    check_no_leak(store, options.split)
+    available = split_starts(store, options.split, system.window)
+    starts = evenly_spaced(available, options.max_windows)
+    baselines = _baselines(store, system)
+    scorer = _scorer(store, system, baselines, options)
+    windows = WindowGroups.of(store, system.window, starts)
+    found = _score(scorer, starts, windows, _pool(options), progress)
+    bootstrap = plan_bootstrap(
+        windows.unit, len(np.unique(windows.units)), options.resamples, options.seed
     )
-    size = ErrorSums.nbytes(len(scorer.systems), scorer.shape_tchw)
-    scorer = replace(scorer, maps=size <= MOST_BYTES)
-    by_window = WindowGroups.of(store, window, starts)
-    found = _score(scorer, starts, by_window, pool, report)
-    errors = np.concatenate(found.errors)
-    bootstrap = plan_bootstrap(by_window.unit, len(np.unique(by_window.units)), resamples, seed)
+    labels = [group.label for group in scorer.groups]
     return Evaluation(
-        split=split,
-        period=store.period(split),
+        split=options.split,
+        period=store.period(options.split),
         windows_scored=len(starts),
         windows_available=len(available),
-        lead_seconds=lead_seconds(store, window),
-        climatology=definition,
-        extrapolation=DEFINITION if scorer.moves else lacking,
-        openstl_scale=OPENSTL_SCALES[normalisation.kind],
-        scores=tuple(
-            _group_scores(scorer, found, place, None if bootstrap.none else draw(bootstrap))
-            for place in range(len(groups))
-        ),
-        examples=_examples(scorer, starts, errors),
+        lead_seconds=lead_seconds(store, system.window),
+        climatology=baselines.climatology_text,
+        extrapolation=baselines.extrapolation_text,
+        openstl_scale=OPENSTL_SCALES[system.normalisation.kind],
+        scores=_all_scores(scorer, found, bootstrap),
+        examples=_examples(scorer, starts, np.concatenate(found.errors)),
         timed=store.clips is None or store.clips.timed,
-        members=selection.members,
-        seed=seed,
+        members=options.members,
+        seed=options.seed,
         bootstrap=bootstrap,
-        notes=(
-            *notes,
-            *([LOCAL_TIME] if store.local_time else []),
-            *_notes(found, normalisation, size, bootstrap),
-        ),
+        notes=(*system.notes, *_notes(scorer, found, bootstrap)),
         fields=None if found.fields is None else found.fields.result(),
-        sums=DailySums.of(
-            by_window, [g.label for g in groups], scorer.options, found.sums, bootstrap.unit
-        ),
+        sums=DailySums.of(windows, labels, scorer.options, found.sums, bootstrap.unit),
         grid=Grid(
             store.spatial_shape,
-            len(normalisation.labels),
-            grid_axes(store, variables[0]).cell_km,
+            len(system.normalisation.labels),
+            grid_axes(store, system.variables[0]).cell_km,
         ),
     )
 
 
 def evenly_spaced(starts: np.ndarray, most: int | None) -> np.ndarray:
-    """At most ``most`` of the windows, the first and the last among them, in order.
+    """Return at most `most` of the windows, in order, the first and the last among them.
 
     >>> evenly_spaced(np.arange(10), 4)
     array([0, 3, 6, 9])
@@ -165,13 +186,64 @@ def evenly_spaced(starts: np.ndarray, most: int | None) -> np.ndarray:
     return starts[np.round(np.linspace(0, len(starts) - 1, most)).astype(np.int64)]
 
 
-def _climatology(store: Store, variables: tuple[str, ...]) -> tuple[Climatology | None, str]:
-    """The climatology of the train period and its definition, or None and why there is none."""
+class _Baselines(NamedTuple):
+    """What stands beside the model, and how the page describes it."""
+
+    climatology: Climatology | None
+    climatology_text: str
+    """its definition, or why it is missing"""
+    moves: bool
+    """whether the extrapolation of radar echoes is scored"""
+    extrapolation_text: str | None
+    """its definition, or why it is missing; None for data other than radar"""
+
+
+def _baselines(store: Store, system: ForecastSystem) -> _Baselines:
+    """Return the climatology of the train period, and whether echoes can be extrapolated."""
     try:
-        known = kept_climatology(store, variables)
+        climatology = kept_climatology(store, system.variables)
+        definition = climatology.definition
     except UsageError as error:
-        return None, f"none: {error.what}"
-    return known, known.definition
+        climatology, definition = None, f"none: {error.what}"
+    groups = channel_groups(store, system.variables)
+    if system.window.input_frames < MIN_FRAMES or not all(is_radar(group) for group in groups):
+        return _Baselines(climatology, definition, moves=False, extrapolation_text=None)
+    reason = unavailable()
+    return _Baselines(climatology, definition, reason is None, reason or DEFINITION)
+
+
+def _scorer(
+    store: Store, system: ForecastSystem, baselines: _Baselines, options: EvaluationOptions
+) -> Scorer:
+    """Return what scores a block of windows; it keeps maps of errors where they are small."""
+    groups = channel_groups(store, system.variables)
+    selection, kind = Selection.of(options), system.normalisation.kind
+    scorer = Scorer(
+        store=store,
+        forecast=system.forecast,
+        variables=system.variables,
+        window=system.window,
+        normalisation=system.normalisation,
+        groups=tuple(groups),
+        options=tuple(selection.options(store, group, kind, groups) for group in groups),
+        climatology=baselines.climatology,
+        moves=baselines.moves,
+        batch_size=options.batch_size,
+        maps=True,
+    )
+    return replace(scorer, maps=_map_bytes(scorer) <= MOST_BYTES)
+
+
+def _map_bytes(scorer: Scorer) -> int:
+    return ErrorSums.nbytes(len(scorer.systems), scorer.shape_tchw)
+
+
+def _pool(options: EvaluationOptions) -> Pool | None:
+    """Return the Ray actors that score; None if this process scores alone."""
+    if options.workers <= 1:
+        return None
+    used = {"--store": options.store, "--checkpoint": options.checkpoint}
+    return Pool(options.workers, used, options.shared_paths)
 
 
 def _score(
@@ -179,68 +251,84 @@ def _score(
     starts: np.ndarray,
     groups: WindowGroups,
     pool: Pool | None,
-    report: Callable[[int, int], None],
+    progress: Progress,
 ) -> BlockScores:
-    """The sums of all windows, block after block."""
-    blocks, done = blocks_of(len(starts)), 0
+    """Return the sums over all windows, added block after block."""
+    done = 0
 
     def advance(windows: int) -> None:
         nonlocal done
         done += windows
-        report(done, len(starts))
+        progress(done, len(starts))
 
-    found: BlockScores | None = None
-    report(0, len(starts))
-    for scores in (
-        scorer.score(starts, groups, blocks, advance)
-        if pool is None
-        else pool.score(scorer, starts, groups, blocks, advance)
-    ):
-        if found is None:
-            found = scores
-        else:
-            found.merge(scores)
+    progress(0, len(starts))
+    blocks = blocks_of(len(starts))
+    if pool is None:
+        scores = scorer.score(starts, groups, blocks, advance)
+    else:
+        scores = pool.score(scorer, starts, groups, blocks, advance)
+    found = next(scores, None)
     if found is None:
         raise UsageError("there is no window to score", where=scorer.store.uri)
+    for block in scores:
+        found.merge(block)
     return found
 
 
+def _all_scores(
+    scorer: Scorer, found: BlockScores, bootstrap: Bootstrap
+) -> tuple[GroupScores, ...]:
+    """Return the scores of every group of channels, with intervals where the bootstrap has some."""
+    counts_rd = None if bootstrap.none else draw(bootstrap)
+    return tuple(
+        _group_scores(group, found, place, counts_rd) for place, group in enumerate(scorer.groups)
+    )
+
+
 def _group_scores(
-    scorer: Scorer, found: BlockScores, place: int, counts_rd: np.ndarray | None
+    group: ChannelGroup, found: BlockScores, place: int, counts_rd: np.ndarray | None
 ) -> GroupScores:
     sums, channels = found.sums[place], found.channels[place]
     scores = GroupScores(
-        scorer.groups[place],
+        group,
         {p: {s: x.metrics.result() for s, x in by.items()} for p, by in sums.items()},
         channels={
             label: {system: metrics.result() for system, metrics in by.items()}
             for label, by in channels.items()
         },
+        months=_calendar(sums, "months", first=1),
+        hours=_calendar(sums, "hours", first=0),
     )
-    calendar: dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]] = {
-        "months": {},
-        "hours": {},
-    }
-    for kind, first in (("months", 1), ("hours", 0)):
-        for protocol, systems in sums.items():
-            for system, grouped in systems.items():
-                for key, values in grouped.by_group(getattr(grouped, kind)).items():
-                    own = calendar[kind].setdefault(f"{key + first:02d}", {})
-                    own.setdefault(protocol, {})[system] = values
-        calendar[kind] = dict(sorted(calendar[kind].items()))
-    scores = replace(scores, **calendar)
     if counts_rd is None:
         return scores
     return replace(scores, **with_intervals(scores, sums, counts_rd))
 
 
-def _notes(
-    found: BlockScores, normalisation: Normalisation, map_bytes: int, bootstrap: Bootstrap
-) -> list[str]:
-    """What the windows themselves take from the scores."""
-    notes = []
-    filled = "mean" if normalisation.kind == "standardise" else "minimum"
-    usual = "" if normalisation.normals is None else ", the model what is usual at the time"
+def _calendar(
+    sums: Mapping[str, Mapping[str, GroupedSums]], kind: Literal["months", "hours"], first: int
+) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Return [month or hour, two digits][protocol][system] -> {score: value}, in order.
+
+    Parameters
+    ----------
+    first:
+        The number of the first of them: months count from 1, hours from 0.
+    """
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for protocol, systems in sums.items():
+        for system, grouped in systems.items():
+            for key, values in grouped.by_group(getattr(grouped, kind)).items():
+                own = found.setdefault(f"{key + first:02d}", {})
+                own.setdefault(protocol, {})[system] = values
+    return dict(sorted(found.items()))
+
+
+def _notes(scorer: Scorer, found: BlockScores, bootstrap: Bootstrap) -> list[str]:
+    """Return sentences on what the data and the windows take from the scores."""
+    notes = [LOCAL_TIME] if scorer.store.local_time else []
+    filled = "mean" if scorer.normalisation.kind == "standardise" else "minimum"
+    anomalies = scorer.normalisation.normals is not None
+    usual = ", the model what is usual at the time" if anomalies else ""
     if found.inputs.missing:
         notes.append(
             f"{found.inputs.share_missing:.2%} of the input pixels are missing: every forecast "
@@ -254,41 +342,43 @@ def _notes(
     if bootstrap.resamples and bootstrap.none:
         notes.append(f"no intervals ({bootstrap.none}): what is better may be so by chance")
     if found.fields is None:
-        notes.append(f"no maps of errors: their sums would take {map_bytes / 2**30:.1f} GiB")
+        size = _map_bytes(scorer) / 2**30
+        notes.append(f"no maps of errors: their sums would take {size:.1f} GiB")
     return notes
 
 
 def _examples(scorer: Scorer, starts: np.ndarray, errors: np.ndarray) -> tuple[Example, ...]:
-    """The best, the median and the worst window, forecast once more."""
+    """Return the best, the median and the worst window, forecast once more."""
     order = np.argsort(errors, kind="stable")
     ranks = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
-    examples = []
-    for rank, index in ranks.items():
-        one = starts[index : index + 1]
-        made = scorer.forecasts(int(starts[index]))
-        model, *baselines = scorer.systems
-        frames = scorer.window.frames_of(one)[0]
-        times, labels = scorer.store.times[frames], tuple(map(scorer.store.label, frames.tolist()))
-        n = scorer.window.input_frames
-        # As in a forecast that is written: nothing is drawn where no input frame has a value.
-        unseen = np.isnan(made.seen[0]).all(axis=0)
-        shown = {name: np.where(unseen, np.nan, made.fields[name][0]) for name in scorer.systems}
-        examples.append(
-            Example(
-                rank=rank,
-                valid_times=times[n:],
-                truth_tchw=made.truth[0],
-                forecast_tchw=shown[model],
-                rmse=float(errors[index]),
-                labels=labels[n:],
-                seen_tchw=made.seen[0],
-                seen_times=times[:n],
-                seen_labels=labels[:n],
-                start=int(one[0]),
-                baselines={name: shown[name] for name in baselines},
-                spread_tchw=np.where(unseen, np.nan, made.members[0].std(axis=0, ddof=1))
-                if made.members.shape[1] > 1
-                else None,
-            )
-        )
-    return tuple(examples)
+    return tuple(
+        _example(scorer, rank, int(starts[index]), float(errors[index]))
+        for rank, index in ranks.items()
+    )
+
+
+def _example(scorer: Scorer, rank: str, start: int, error: float) -> Example:
+    made = scorer.forecasts(start)
+    model, *baselines = scorer.systems
+    frames = scorer.window.frames_of(np.asarray([start]))[0]
+    times, labels = scorer.store.times[frames], tuple(map(scorer.store.label, frames.tolist()))
+    n = scorer.window.input_frames
+    # As in a forecast store: a pixel without a value in any input frame is not forecast.
+    unseen = np.isnan(made.seen[0]).all(axis=0)
+    shown = {name: np.where(unseen, np.nan, made.fields[name][0]) for name in scorer.systems}
+    several = made.members.shape[1] > 1
+    spread = np.where(unseen, np.nan, made.members[0].std(axis=0, ddof=1)) if several else None
+    return Example(
+        rank=rank,
+        valid_times=times[n:],
+        truth_tchw=made.truth[0],
+        forecast_tchw=shown[model],
+        rmse=error,
+        labels=labels[n:],
+        seen_tchw=made.seen[0],
+        seen_times=times[:n],
+        seen_labels=labels[:n],
+        start=start,
+        baselines={name: shown[name] for name in baselines},
+        spread_tchw=spread,
+    )

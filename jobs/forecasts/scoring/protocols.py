@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from gmg_model.metrics import PROTOCOLS
 from gmg_model.metrics.radar import CONVENTIONS
-from jobs.forecasts.prediction.products import numbers
+from jobs.command_line import numbers
 from jobs.forecasts.scoring.coverage import observed_region
+from jobs.forecasts.scoring.options import EvaluationOptions
 from jobs.forecasts.scoring.scores import ChannelGroup
 from jobs.forecasts.scoring.text import shown_units
 from pipelines.cf import GREY_LEVELS
@@ -58,6 +59,18 @@ class Selection:
                 "protocol 'ensemble' scores several members",
                 remedy="give --members 2 or more, of a model with noise",
             )
+
+    @classmethod
+    def of(cls, options: EvaluationOptions) -> Selection:
+        """Return what the options of a job select.
+
+        Raises
+        ------
+        UsageError
+            A protocol is unknown, or the thresholds are not numbers.
+        """
+        names = tuple(name.strip() for name in options.protocols.split(",") if name.strip())
+        return cls(names, parse_thresholds(options.thresholds), options.members)
 
     @property
     def headline(self) -> str:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from jobs.forecasts.forecasters.model_forecast import TrainedForecast
-from jobs.forecasts.prediction import predict
 from jobs.forecasts.prediction.forecast_store import ForecastStore
 from jobs.forecasts.prefetch import ahead
 from jobs.forecasts.scoring import blocks
-from jobs.forecasts.scoring.evaluate import evaluate
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import evaluate, predict
 from tests.support.processes.training_runs import small_options, write_untrained_run
 
 LONG_SECONDS = 120
@@ -100,7 +99,7 @@ def test_a_forecast_is_written_while_the_next_is_made(make_store, tmp_path, monk
 
     monkeypatch.setattr(ForecastStore, "write", waits_for_the_next_forecast)
     monkeypatch.setattr(TrainedForecast, "members", counted)
-    made = predict.predict(
+    made = predict(
         trained,
         store,
         str(tmp_path / "forecasts"),

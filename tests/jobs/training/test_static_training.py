@@ -17,11 +17,10 @@ import torch
 import xarray as xr
 
 from gmg_model import load_exported
-from jobs.export import export
+from jobs.export import ExportOptions, export
 from jobs.forecasts.forecasters.compatibility import check_match
 from jobs.forecasts.forecasters.model_forecast import forecast_with
 from jobs.forecasts.forecasters.trained import load_trained
-from jobs.forecasts.prediction.predict import predict
 from jobs.training.driver.job import train
 from jobs.training.options import AugmentationOptions, DataOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
@@ -32,6 +31,7 @@ from pipelines.conversion.options import ConversionOptions
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.static_fields import static_fields
 from pipelines.stores.store import open_store
+from tests.jobs.forecasts.running import predict
 from tests.support.processes.training_runs import first_batch, losses, small_options
 
 FIELDS = ("roads", "height")
@@ -169,7 +169,7 @@ def test_a_checkpoint_has_the_fields_and_says_what_they_are(
 def test_an_exported_model_carries_its_fields(
     trained: checkpoints.Checkpoint, store: str, tmp_path: Path
 ) -> None:
-    export(trained.uri, str(tmp_path / "exported"))
+    export(ExportOptions(trained.uri, str(tmp_path / "exported")))
     exported = load_exported(tmp_path / "exported")
     assert exported.static == FIELDS
     frames, times, valid_times = seen_in(store, 5, 90)
@@ -182,7 +182,7 @@ def test_an_exported_model_carries_its_fields(
 def test_prediction_uses_the_fields_from_a_run_or_from_an_export(
     trained: checkpoints.Checkpoint, store: str, tmp_path: Path
 ) -> None:
-    export(trained.uri, str(tmp_path / "exported"))
+    export(ExportOptions(trained.uri, str(tmp_path / "exported")))
     opened = open_store(store)
     period = ("2014-04-15T05", "2014-04-15T05")
     values = []

@@ -24,11 +24,11 @@ from jobs.forecasts.comparison.table import as_csv, published_lines, table
 from jobs.forecasts.forecasters.baselines import persistence
 from jobs.forecasts.reports.comparison_page import comparison_page
 from jobs.forecasts.reports.outputs import destinations
-from jobs.forecasts.scoring.evaluate import evaluate
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import weather, write_store
 from tests.support.processes.training_runs import job
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jobs.forecasts.forecasters.extrapolation import extrapolation
-from jobs.forecasts.scoring.evaluate import evaluate
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import weather
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs.forecasts.prediction.netcdf import check_file, write_netcdf
-from jobs.forecasts.prediction.predict import predict
 from pipelines.errors import UsageError
+from tests.jobs.forecasts.running import predict
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def test_a_disk_that_is_full_leaves_no_netcdf_file_and_says_so(
     store, trained, tmp_path: Path, free_bytes: int
 ) -> None:
     forecasts, file = tmp_path / "f.zarr", tmp_path / "f.nc"
-    predict(trained, store, str(forecasts), period=None, say=lambda line: None)
+    predict(trained, store, str(forecasts))
     before = sorted(tmp_path.iterdir())
     with (
         full_disk(free_bytes),
@@ -64,5 +64,5 @@ def test_a_store_of_data_is_refused_as_one_and_left_as_it_was(
     if complete:
         (data / "zarr.json").write_text("{}")
     with pytest.raises(UsageError, match="a store of data stands here"):
-        predict(trained, store, str(data), period=None, say=lambda line: None)
+        predict(trained, store, str(data))
     assert (data / ".ledger/plan.json").read_text() == plan

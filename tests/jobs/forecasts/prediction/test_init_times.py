@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jobs.forecasts.prediction.init_times import choose_inits
-from jobs.forecasts.prediction.predict import predict
 from pipelines.errors import UsageError
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import predict
 
 HOURS = np.arange("2019-03-01T00", "2019-04-01T00", dtype="datetime64[h]").astype("datetime64[ns]")
 

@@ -25,13 +25,14 @@ from jobs.forecasts.forecasters.model_forecast import forecast_with
 from jobs.forecasts.forecasters.trained import load_trained
 from jobs.forecasts.prediction import forecast_store
 from jobs.forecasts.prediction.netcdf import check_file
-from jobs.forecasts.prediction.predict import Prediction, predict
+from jobs.forecasts.prediction.predict import Prediction
 from jobs.forecasts.prediction.products import Products
 from jobs.training.options import DataOptions
 from jobs.training.run.checkpoints import Checkpoint
 from pipelines.errors import StoreError, UsageError
 from pipelines.stores.store import Store, open_store
 from pipelines.timeline.clips import Clips
+from tests.jobs.forecasts.running import predict
 from tests.jobs.forecasts.stores import HOURS, weather
 from tests.support.processes.processes import Family
 from tests.support.processes.training_runs import (
@@ -71,7 +72,7 @@ def one_thread() -> Iterator[None]:
 
 
 def run(trained: Checkpoint, store: Store, folder: Path, **options: Any) -> Prediction:
-    options = {"period": PERIOD, "say": lambda line: None, "batch_size": 4, **options}
+    options = {"period": PERIOD, "batch_size": 4, **options}
     return predict(trained, store, str(folder), **options)
 
 
@@ -297,7 +298,7 @@ def test_pixels_that_no_frame_of_the_input_has_are_missing_in_the_forecast(parti
 def test_products_of_members_are_missing_where_the_members_are():
     members = np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32)
     members[..., 0, 0] = np.nan
-    products = Products(members=4, quantiles=(0.5,), exceed=(-9.0, 9.0)).of("t2m", members)
+    products = Products(members=4, quantiles=(0.5,), exceed=(-9.0, 9.0)).arrays("t2m", members)
     for name in ("t2m_mean", "t2m_quantile", "t2m_exceedance"):
         missing = np.isnan(products[name])
         assert missing[..., 0, 0].all()
@@ -306,7 +307,7 @@ def test_products_of_members_are_missing_where_the_members_are():
 
 def test_a_member_at_the_threshold_counts_as_in_the_scores_of_events() -> None:
     members = np.array([29.5, 30.0, 30.0, 31.5], np.float32).reshape(4, 1, 1, 1)
-    products = Products(members=4, exceed=(30.0, 31.5, 32.0)).of("dbz", members)
+    products = Products(members=4, exceed=(30.0, 31.5, 32.0)).arrays("dbz", members)
     assert products["dbz_exceedance"].ravel().tolist() == [0.75, 0.25, 0.0]
 
 
@@ -334,11 +335,11 @@ def test_a_horizon_beyond_the_trained_one_is_made_and_said(store, trained, tmp_p
 
 
 def test_members_quantiles_and_exceedance_are_those_of_the_members(store, noisy, tmp_path):
-    run(noisy, store, tmp_path / "members", products=Products(members=5), seed=3, every=5)
+    run(noisy, store, tmp_path / "members", members=5, seed=3, every=5)
     with xr.open_zarr(tmp_path / "members") as forecasts:
         limit = float(forecasts["t2m"].values.mean())
-    products = Products(members=5, quantiles=(0.1, 0.5), exceed=(limit,))
-    run(noisy, store, tmp_path / "forecasts", products=products, seed=3, every=5)
+    products = {"members": 5, "quantiles": "0.1,0.5", "exceed": repr(limit)}
+    run(noisy, store, tmp_path / "forecasts", **products, seed=3, every=5)
     with xr.open_zarr(tmp_path / "forecasts") as forecasts:
         members = forecasts["t2m"]
         assert members.dims[:3] == ("init_time", "lead_time", "member")
@@ -356,16 +357,15 @@ def test_members_quantiles_and_exceedance_are_those_of_the_members(store, noisy,
         assert forecasts["threshold"].attrs["units"] == "K"
         first = members.isel(init_time=1).values
     # A member depends on its init time and number, not on what is forecast beside it.
-    alone = Products(members=2)
     period = ("2019-01-23T10:00", "2019-01-23T10:00")
-    run(noisy, store, tmp_path / "alone", products=alone, seed=3, period=period)
+    run(noisy, store, tmp_path / "alone", members=2, seed=3, period=period)
     with xr.open_zarr(tmp_path / "alone") as forecasts:
         np.testing.assert_allclose(forecasts["t2m"][0], first[:, :2], atol=1e-3)
 
 
 def test_members_of_a_model_without_noise_are_refused(store, trained, tmp_path):
     with pytest.raises(UsageError, match="trained with noise"):
-        run(trained, store, tmp_path / "forecasts", products=Products(members=3))
+        run(trained, store, tmp_path / "forecasts", members=3)
     assert not (tmp_path / "forecasts").exists()
 
 

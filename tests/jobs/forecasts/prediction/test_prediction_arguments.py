@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from jobs import predict as command
+from jobs.command_line import numbers
 from jobs.forecasts.forecasters.model_forecast import TrainedForecast
-from jobs.forecasts.prediction.products import numbers
+from jobs.forecasts.prediction.options import PredictionOptions
 from pipelines.errors import UsageError
 
 
 @pytest.mark.parametrize("seed", [-3, 2**31, 99999999999999999999999])
 def test_a_seed_that_generators_do_not_take_is_refused_before_anything_is_read(seed: int) -> None:
     with pytest.raises(UsageError, match=f"no seed {seed}"):
-        command.predict("nowhere", store="nowhere", forecasts="f.zarr", latest=True, seed=seed)
+        command.predict(
+            PredictionOptions("nowhere", "nowhere", latest=True, netcdf="f.nc", seed=seed)
+        )
 
 
 def test_the_largest_seed_makes_forecasts(trained) -> None:

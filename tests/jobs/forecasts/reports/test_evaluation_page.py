@@ -22,17 +22,16 @@ from jobs.forecasts.reports.evaluation_page import (
     contents,
     fill,
     render,
-    write_report,
 )
 from jobs.forecasts.reports.motion import Motion
-from jobs.forecasts.reports.outputs import destinations
+from jobs.forecasts.reports.outputs import destinations, write_report
 from jobs.forecasts.reports.tables import score_tables
-from jobs.forecasts.scoring.evaluate import evaluate
 from jobs.forecasts.scoring.scores import Evaluation
 from jobs.forecasts.scoring.text import column, number, summary, verdict
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import weather, write_store
 
 

@@ -14,11 +14,11 @@ from jobs.command_line import finite
 from jobs.forecasts.forecasters.baselines import persistence
 from jobs.forecasts.reports.outputs import check_writable, destinations
 from jobs.forecasts.reports.score_table import as_csv
-from jobs.forecasts.scoring.evaluate import evaluate
 from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.errors import UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import evaluate
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from PIL import Image
 
 from jobs.forecasts.forecasters.baselines import persistence
 from jobs.forecasts.reports.evaluation_page import Provenance, render
-from jobs.forecasts.scoring.evaluate import evaluate
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import write_store
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -13,13 +13,14 @@ from torch import nn
 from gmg_model.metrics import score
 from jobs.forecasts.forecasters.baselines import persistence
 from jobs.forecasts.forecasters.model_forecast import forecast_with
-from jobs.forecasts.scoring.evaluate import evaluate, evenly_spaced
+from jobs.forecasts.scoring.evaluate import evenly_spaced
 from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.climatology import climatology
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
 from pipelines.stream.windows import WindowSpec, split_starts
+from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import SPLITS, weather
 
 WINDOW = WindowSpec(4, 3)

@@ -13,14 +13,13 @@ import pytest
 
 from jobs.command_line import finite
 from jobs.forecasts.forecasters.baselines import MemberForecast, persistence
-from jobs.forecasts.scoring.evaluate import evaluate
-from jobs.forecasts.scoring.protocols import Selection
-from jobs.forecasts.scoring.ray_pool import Pool, share
+from jobs.forecasts.scoring.ray_pool import share
 from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.errors import PlatformError, StoreError, UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
 from pipelines.stream.windows import WindowSpec
+from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import weather, write_store
 
 WINDOW = WindowSpec(4, 3)
@@ -72,15 +71,14 @@ def alone(store: Store) -> Evaluation:
 
 def run(store: Store, forecast: Any = None, workers: int = 1, **options: Any) -> Evaluation:
     variables = tuple(store.variables)
-    pool = Pool(workers, {"--store": store.uri}) if workers > 1 else None
     return evaluate(
         store,
         forecast or Noisy(),
         variables=variables,
         window=WINDOW,
         normalisation=Normalisation.from_store(store, variables, "standardise"),
-        selection=Selection(members=3),
-        pool=pool,
+        members=3,
+        workers=workers,
         **options,
     )
 
@@ -91,7 +89,7 @@ def scores(evaluation: Evaluation) -> str:
 
 def test_several_workers_find_what_one_process_finds_to_the_last_digit(store, alone, ray_cluster):
     progress: list[tuple[int, int]] = []
-    pooled = run(store, workers=3, report=lambda done, total: progress.append((done, total)))
+    pooled = run(store, workers=3, progress=lambda done, total: progress.append((done, total)))
 
     assert scores(pooled) == scores(alone)
     assert pooled.fields is not None

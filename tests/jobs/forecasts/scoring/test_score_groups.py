@@ -17,7 +17,6 @@ from jobs.forecasts.reports.error_maps import error_dataset, write_error_fields
 from jobs.forecasts.reports.outputs import check_writable
 from jobs.forecasts.reports.score_table import COLUMNS, as_csv
 from jobs.forecasts.scoring.bootstrap import draw, interval, plan_bootstrap, resampled
-from jobs.forecasts.scoring.evaluate import evaluate
 from jobs.forecasts.scoring.protocols import Selection
 from jobs.forecasts.scoring.scores import Evaluation
 from jobs.forecasts.scoring.sums import GroupedSums, WindowGroups
@@ -25,6 +24,7 @@ from pipelines.errors import UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store, open_store
 from pipelines.stream.windows import WindowSpec, split_starts
+from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import weather, write_store
 
 WINDOW = WindowSpec(4, 3)
@@ -206,8 +206,8 @@ def test_a_score_that_many_resamples_lack_has_no_interval():
 
 
 def test_members_are_scored_as_an_ensemble_and_their_mean_as_the_model(store):
-    selection = Selection(thresholds=(290,), members=5)
-    evaluation = run(store, Damped(), selection=selection, max_windows=12, resamples=0)
+    options = {"thresholds": "290", "members": 5}
+    evaluation = run(store, Damped(), max_windows=12, resamples=0, **options)
     (scores,) = evaluation.scores
     own = scores.protocols["ensemble"]
     assert own.keys() == {"model"}
@@ -222,16 +222,15 @@ def test_members_are_scored_as_an_ensemble_and_their_mean_as_the_model(store):
 
 
 def test_the_protocols_asked_for_are_scored_strict_among_them(store):
-    selection = Selection(protocols=("openstl", "weather"))
-    (scores,) = run(store, selection=selection, max_windows=2).scores
+    (scores,) = run(store, protocols="openstl,weather", max_windows=2).scores
     assert list(scores.protocols) == ["strict", "openstl", "weather"]
-    assert selection.headline == "openstl"
+    assert Selection(protocols=("openstl", "weather")).headline == "openstl"
 
 
 def test_a_protocol_that_does_not_suit_the_data_is_refused_with_the_reason(store):
     for name, reason in (("srvp", "8-bit images"), ("radar", "give --thresholds")):
         with pytest.raises(UsageError, match=reason):
-            run(store, selection=Selection(protocols=(name,)))
+            run(store, protocols=name)
     with pytest.raises(UsageError, match="did you mean 'strict'"):
         Selection(protocols=("strickt",))
     with pytest.raises(UsageError, match="give --members"):

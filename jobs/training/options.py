@@ -109,6 +109,9 @@ class DataOptions:
     every checkpoint then holds"""
     pool_mib: int = 64
     """MiB of decoded frames held for shuffling, over all lanes of the global batch"""
+    transport: Literal["direct", "ray"] = "direct"
+    """who reads and decodes frames: direct: each worker; ray: Ray Data tasks on any node with free
+    CPUs, for GPU workers that would wait for their batches. Both give the same batches"""
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,12 @@ class TrainOptions:
                 "sixteen digits would be rounded to three",
                 remedy="leave one of them out",
             )
+        if self.data.transport == "ray" and workers.is_elastic:
+            raise UsageError(
+                f"--data.transport ray with --workers {self.workers}: an elastic run takes every "
+                "CPU that it finds, and leaves none for the tasks that read",
+                remedy=f"--workers {workers.least}, or --data.transport direct",
+            )
         if self.elastic.max_preemptions < -1:
             raise UsageError("--elastic.max_preemptions must be -1 (any number), 0 or more")
 
@@ -275,6 +284,11 @@ class TrainOptions:
     def worker_range(self) -> WorkerRange:
         """The least and the most workers."""
         return WorkerRange.parse(self.workers)
+
+    @property
+    def reading_cpus(self) -> int:
+        """CPUs that reading tasks need beside the workers, at least."""
+        return 1 if self.data.transport == "ray" else 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, for JSON and YAML."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +19,12 @@ from pipelines.inputs.static_fields import StaticFields, differences, static_fie
 from pipelines.stores.recipe import Recipe
 from pipelines.stores.store import Store, open_store
 from pipelines.stream.order import OrderConfig
+from pipelines.stream.window_stream import DirectTransport, Transport, WindowStream
 from pipelines.stream.windows import WindowSpec, split_starts
 
 if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint
+    from pipelines.stores.reader import FrameReader
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,28 @@ class TrainingPlan:
         if self.static is not None:
             sizes["static_channels"] = len(self.static.names)
         return sizes | self.options.model.overrides()
+
+    def stream(self, lanes: Sequence[int]) -> WindowStream:
+        """Return the train windows of some lanes of the global batch, by `--data.transport`."""
+        return WindowStream(
+            store=self.store,
+            variables=self.variables,
+            spec=self.window,
+            starts=self.train_starts,
+            order=self.order,
+            normalisation=self.normalisation,
+            lanes=lanes,
+            transport=self._transport(),
+            augmentation=self.augmentation,
+            static_fields=self.static or (),
+        )
+
+    def _transport(self) -> Callable[[FrameReader], Transport]:
+        if self.options.data.transport == "direct":
+            return DirectTransport
+        from pipelines.stream.ray_transport import RayTransport
+
+        return partial(RayTransport, wait_seconds=self.options.elastic.start_wait)
 
     def as_dict(self) -> dict[str, Any]:
         """What a checkpoint's record says of the options, the model and the store."""

@@ -1,246 +1,272 @@
-"""Slabs over Ray Data: decoding on any node of the cluster, the same batches as the direct reader.
+"""Pools over Ray Data: frames are read and decoded by tasks on any node of the cluster.
 
-Each worker has an ordered dataset of its own: one block a few pools, read, decoded and normalised
-by tasks that may run on nodes without accelerators, in the order in which the worker opens them.
-Frames travel once; windows are cut at the consumer.
+The batches are those of the direct transport, bit for bit. Each worker runs one ordered dataset per
+epoch: its rows are the frames of the worker's pools, in the order in which the stream opens them.
+The tasks read, decode and normalise, so that a node with accelerators only cuts windows. A frame
+travels once, however many windows it is in::
 
-Train's own way of handing data to workers carries it::
-
-    slabs = SlabPlan(store, variables, spec, starts, order, normalisation)
-    TorchTrainer(
-        loop,
-        datasets={"train": slabs.description},
-        dataset_config=SlabDataConfig({"train": slabs}),
+    stream = WindowStream(..., transport=RayTransport)
+    for batch in stream.epoch(epoch, first_step):
         ...
-    )
-    # in the loop
-    stream = ray.train.get_dataset_shard("train").stream()
-    for batch in stream.epoch(epoch, first_step): ...
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
+import pickle
+import queue
+import threading
+import time
 import uuid
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import ray.data
-from ray.train import DataConfig
+import ray.exceptions
 
-from pipelines.errors import StoreError
+from pipelines.errors import PlatformError, StorageError
+from pipelines.storage.retry import passes
 from pipelines.stores.reader import FrameReader
-from pipelines.stream.batches import Load, schedule
-from pipelines.stream.order import EpochOrder, OrderConfig, Pool, rank_lanes
-from pipelines.stream.window_stream import WindowStream, frame_layout, load_pool
+from pipelines.stream.batches import Load
+from pipelines.stream.window_stream import load_pool
 
 if TYPE_CHECKING:
-    from ray.data import ExecutionOptions
-
-    from pipelines.inputs.augmentation import Augmentation
     from pipelines.inputs.normalisation import Normalisation
     from pipelines.stores.store import Store
-    from pipelines.stream.windows import WindowSpec
+    from pipelines.stream.order import Pool
 
+CPUS_PER_TASK = 1.0
+"""CPUs that Ray reserves for one reading task, beside those of the workers."""
+TASK_BYTES = 16 * 2**20
+"""Decoded bytes that one task returns, about."""
+FRAMES_WAIT_SECONDS = 1800.0
+"""Seconds without a frame after which an epoch fails, as long as a training waits for nodes."""
+AGAIN_SECONDS = 60.0
+"""Seconds between two warnings that no frame has arrived."""
+POLL_SECONDS = 0.2
+"""How soon a thread that waits notices that the epoch was left."""
+OPEN_READERS = 8
+"""Readers that a task process keeps open: those of all workers whose tasks it runs."""
 
-@dataclass(frozen=True, eq=False)
-class SlabPlan:
-    """What every worker's dataset is made from; the arguments of a :class:`WindowStream`."""
-
-    store: Store
-    variables: tuple[str, ...]
-    spec: WindowSpec
-    starts: np.ndarray
-    """(n,) int64 windows of the split."""
-    order: OrderConfig
-    normalisation: Normalisation
-    task_bytes: int = 16 * 2**20
-    """Decoded bytes that one task hands over, about."""
-    cpus_per_task: float = 1.0
-    """CPUs that Ray reserves for a reading task; the cluster must have them free beside the
-    workers."""
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Names the plan in the processes that read for it."""
-
-    def description(self) -> ray.data.Dataset:
-        """The dataset that Train asks for by name; :class:`SlabDataConfig` replaces it."""
-        return ray.data.from_items([{"store": self.store.uri, "windows": len(self.starts)}])
-
-
-class SlabDataConfig(DataConfig):
-    """Gives each worker the :class:`SlabShard` of its own lanes, whatever the number of workers."""
-
-    def __init__(self, plans: Mapping[str, SlabPlan]):
-        super().__init__()
-        self._plans = dict(plans)
-
-    def configure(
-        self, datasets: Mapping[str, Any], world_size: int, *_: Any, **__: Any
-    ) -> list[dict[str, Any]]:
-        """One dictionary a worker: dataset name -> shard.
-
-        Raises
-        ------
-        UsageError
-            There are more workers than windows in a global batch.
-        """
-        options = copy.deepcopy(ray.data.DataContext.get_current().execution_options)
-        options.preserve_order = True
-        return [
-            {
-                name: SlabShard(
-                    self._plans[name],
-                    rank_lanes(self._plans[name].order.global_batch, world_size, rank),
-                    options,
-                )
-                for name in datasets
-            }
-            for rank in range(world_size)
-        ]
-
-
-@dataclass(frozen=True, eq=False)
-class SlabShard:
-    """One worker's part: what ``ray.train.get_dataset_shard`` returns."""
-
-    plan: SlabPlan
-    lanes: range
-    """Lanes of the global batch that the worker serves."""
-    options: ExecutionOptions
-    """How Ray Data runs the reading tasks; keeps their order."""
-
-    def stream(
-        self, prefetch_batches: int = 2, augmentation: Augmentation | None = None
-    ) -> WindowStream:
-        """The worker's batches, drawn from reading tasks of Ray Data."""
-        plan = self.plan
-        return WindowStream(
-            plan.store,
-            plan.variables,
-            plan.spec,
-            plan.starts,
-            plan.order,
-            plan.normalisation,
-            self.lanes,
-            prefetch_batches,
-            transport=RayTransport(self),
-            augmentation=augmentation,
-        )
-
-    def dataset(self, epoch: int, first_step: int = 0) -> ray.data.Dataset:
-        """Rows of frames: the worker's pools in the order in which they are opened.
-
-        Each row is ``frame``, (C, H, W) float32, normalised.
-        """
-        plan = self.plan
-        layout = frame_layout(FrameReader(plan.store, plan.variables), plan.spec)
-        order = EpochOrder(plan.starts, plan.order, epoch, layout)
-        pools = list(schedule(order, self.lanes, first_step))
-        decoded = sum(pool.frames for pool in pools) * layout.frame_bytes
-        tasks = min(max(-(-decoded // plan.task_bytes), 1), max(len(pools), 1))
-        dataset = ray.data.range(len(pools), override_num_blocks=tasks)
-        dataset.context.execution_options = self.options
-        dataset.context.enable_progress_bars = False
-        dataset.context.print_on_execution_start = False
-        source = _Source(plan.token, plan.store, plan.variables, plan.normalisation)
-        pieces = [pool.pieces for pool in pools]
-        return dataset.map_batches(
-            lambda batch: source.rows([pieces[i] for i in batch["id"].tolist()]),
-            batch_size=None,
-            num_cpus=plan.cpus_per_task,
-        )
+_log = logging.getLogger(__name__)
 
 
 class RayTransport:
-    """Fills pools from the frames of a shard's dataset, in order."""
+    """Fills pools with frames that Ray Data tasks have read.
+
+    Parameters
+    ----------
+    reader:
+        The reader of the stream. Tasks open one like it.
+    wait_seconds:
+        Seconds without a frame after which the epoch fails, for example because the workers use
+        every CPU of the cluster; 0: no limit.
+    task_bytes:
+        Decoded bytes that one task returns, about.
+    """
 
     readers = 1
 
-    def __init__(self, shard: SlabShard):
-        self._shard = shard
+    def __init__(
+        self,
+        reader: FrameReader,
+        wait_seconds: float = FRAMES_WAIT_SECONDS,
+        task_bytes: int = TASK_BYTES,
+    ):
+        self._source = _Source(
+            uuid.uuid4().hex, reader.store, reader.variables, reader.normalisation
+        )
+        self._frame_bytes = reader.frame_bytes
+        self._wait_seconds, self._task_bytes = wait_seconds, task_bytes
         self._frames: _Frames | None = None
 
-    def loader(self, epoch: int, first_step: int) -> Load:
-        """What fills the pools of an epoch, from the one that ``first_step`` draws from."""
+    def loader(self, pools: Iterable[Pool]) -> Load:
+        """Return what fills these pools, one after the other."""
         self.close()
-        frames = self._frames = _Frames(self._shard.dataset(epoch, first_step))
+        frames = self._frames = _Frames(self.dataset(list(pools)), self._wait_seconds)
 
         def load(pool: Pool, out_tchw: np.ndarray) -> None:
             frames.take(out_tchw)
 
         return load
 
+    def dataset(self, pools: Sequence[Pool]) -> ray.data.Dataset:
+        """Return rows ``frame``, (C, H, W) float32: the frames of the pools, laid end to end."""
+        decoded = sum(pool.frames for pool in pools) * self._frame_bytes
+        tasks = min(max(-(-decoded // self._task_bytes), 1), max(len(pools), 1))
+        dataset = ray.data.range(len(pools), override_num_blocks=tasks)
+        options = copy.deepcopy(dataset.context.execution_options)
+        options.preserve_order = True
+        dataset.context.execution_options = options
+        dataset.context.enable_progress_bars = False
+        dataset.context.print_on_execution_start = False
+        source, pieces = self._source, [pool.pieces for pool in pools]
+        return dataset.map_batches(
+            lambda batch: source.rows([pieces[i] for i in batch["id"].tolist()]),
+            batch_size=None,
+            num_cpus=CPUS_PER_TASK,
+        )
+
     def close(self) -> None:
-        """End the reading tasks of the epoch."""
+        """End the reading tasks of the epoch; a load that waits for them fails."""
         if self._frames is not None:
             self._frames.close()
             self._frames = None
 
 
 class _Frames:
-    """The rows of a dataset as one run of frames; reading begins at the first frame taken."""
+    """The rows of a dataset as one sequence of frames.
 
-    def __init__(self, dataset: ray.data.Dataset):
-        self._blocks = _blocks(dataset)
+    A thread asks Ray Data for blocks, because Ray Data waits without a limit while no node has room
+    for a task, and neither an error nor the end of the epoch could interrupt that.
+    """
+
+    def __init__(self, dataset: ray.data.Dataset, wait_seconds: float):
+        self._wait_seconds = wait_seconds
         self._block = np.empty(0, np.float32)
+        self._blocks: queue.Queue[np.ndarray | BaseException] = queue.Queue(maxsize=1)
+        self._closed = threading.Event()
+        self._fetcher = threading.Thread(
+            target=self._fetch, args=(dataset,), name="reading tasks", daemon=True
+        )
+        self._fetcher.start()
 
     def take(self, out_tchw: np.ndarray) -> None:
+        """Copy the next frames; raise what a reading task failed with."""
         taken = 0
         while taken < len(out_tchw):
             if not len(self._block):
-                self._block = next(self._blocks)
+                self._block = self._next_block()
             part = self._block[: len(out_tchw) - taken]
             out_tchw[taken : taken + len(part)] = part
             taken += len(part)
-            # Drop a block as soon as it is used up: it is held in the object store until then.
+            # The object store holds a block until its last view is dropped.
             self._block = self._block[len(part) :]
 
     def close(self) -> None:
-        self._blocks.close()
-        self._block = np.empty(0, np.float32)
+        """End the tasks and the thread."""
+        self._closed.set()
+        # A thread that Ray Data keeps waiting ends with the process.
+        self._fetcher.join(timeout=10 * POLL_SECONDS)
+
+    def _next_block(self) -> np.ndarray:
+        began = warned = time.monotonic()
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Empty):
+                item = self._blocks.get(timeout=POLL_SECONDS)
+                if isinstance(item, BaseException):
+                    raise item
+                return item
+            now = time.monotonic()
+            if 0 < self._wait_seconds <= now - began:
+                raise PlatformError(
+                    _stalled(now - began),
+                    remedy="give fewer --workers, add nodes, or read in the workers "
+                    "(--data.transport direct)",
+                )
+            if now - warned >= AGAIN_SECONDS:
+                _log.warning(_stalled(now - began))
+                warned = now
+        raise RuntimeError("the epoch was left while a pool was being filled")
+
+    def _fetch(self, dataset: ray.data.Dataset) -> None:
+        blocks = _blocks(dataset)
+        try:
+            for block in blocks:
+                self._put(block)
+                if self._closed.is_set():
+                    return
+        except BaseException as error:
+            self._put(error)
+        finally:
+            blocks.close()
+
+    def _put(self, item: np.ndarray | BaseException) -> None:
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Full):
+                self._blocks.put(item, timeout=POLL_SECONDS)
+                return
+
+
+def _stalled(seconds: float) -> str:
+    has = ray.cluster_resources().get("CPU", 0)
+    free = ray.available_resources().get("CPU", 0)
+    return (
+        f"no frame has arrived from the reading tasks for {seconds:.0f} s: a task needs "
+        f"{CPUS_PER_TASK:g} CPU, and the cluster has {has:g}, of which {free:g} are free"
+    )
 
 
 def _blocks(dataset: ray.data.Dataset) -> Generator[np.ndarray, None, None]:
-    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
-        if "what" in batch:
-            raise StoreError(
-                str(batch["what"][0]),
-                where=str(batch["where"][0]),
-                remedy=str(batch["remedy"][0]),
-            )
-        yield np.asarray(batch["frame"])
+    """Yield (n, C, H, W) float32 frames, block by block.
+
+    Raises
+    ------
+    PlatformError
+        A task could not read the store. Its cause tells whether a retry can help.
+    RuntimeError
+        A node or a process with a task ended, more often than Ray starts the task again.
+    """
+    try:
+        for batch in dataset.iter_batches(
+            batch_size=None, batch_format="numpy", prefetch_batches=2
+        ):
+            check_row(cast(dict[str, np.ndarray], batch))
+            yield np.asarray(batch["frame"])
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"the reading tasks failed: {error}") from error
 
 
-_readers: dict[str, FrameReader] = {}
+def check_row(row: Mapping[str, np.ndarray]) -> None:
+    """Raise the error that a reading task returned in place of frames."""
+    if "error" in row:
+        error: PlatformError = pickle.loads(row["error"][0])
+        raise error from (StorageError(error.what) if row["passes"][0] else None)
+
+
+_readers: OrderedDict[str, FrameReader] = OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """What a reading task is given; a process opens the store once, not for each task."""
+    """What a reading task is given; a process opens the store once, not once per task."""
 
     token: str
+    """Names the transport in the processes that read for it."""
     store: Store
     variables: tuple[str, ...]
-    normalisation: Normalisation
+    normalisation: Normalisation | None
 
     def rows(self, pools: Sequence[Sequence[tuple[int, int]]]) -> dict[str, np.ndarray]:
-        """``frame``: (frames, C, H, W) float32 of some pools, laid end to end.
+        """Return ``frame``, (frames, C, H, W) float32: some pools, laid end to end.
 
-        A store that cannot be read is one row of ``what``, ``where`` and ``remedy`` instead: Ray
-        Data keeps only the text of an exception, and prints it many times.
+        If the store cannot be read, return one row with the ``error`` and whether it ``passes``:
+        Ray Data would keep only the text of an exception, and print it many times.
         """
-        if self.token not in _readers:
-            _readers.clear()
-            _readers[self.token] = FrameReader(self.store, self.variables, self.normalisation)
-        reader = _readers[self.token]
-        pieces = [piece for pool in pools for piece in pool]
-        shape = (sum(last - first for first, last in pieces), *reader.frame_shape)
-        frames_tchw = np.empty(shape, np.float32)
         try:
+            reader = self._reader()
+            pieces = [piece for pool in pools for piece in pool]
+            shape = (sum(last - first for first, last in pieces), *reader.frame_shape)
+            frames_tchw = np.empty(shape, np.float32)
             load_pool(reader, pieces, frames_tchw)
-        except StoreError as error:
-            told = {"what": error.what, "where": error.where, "remedy": error.remedy}
-            return {name: np.array([text or ""]) for name, text in told.items()}
+        except PlatformError as error:
+            return {
+                "error": np.array([pickle.dumps(error)], object),
+                "passes": np.array([passes(error)]),
+            }
         return {"frame": frames_tchw}
+
+    def _reader(self) -> FrameReader:
+        if self.token not in _readers:
+            _readers[self.token] = FrameReader(self.store, self.variables, self.normalisation)
+        _readers.move_to_end(self.token)
+        while len(_readers) > OPEN_READERS:
+            _readers.popitem(last=False)
+        return _readers[self.token]

@@ -7,7 +7,7 @@ or sent anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,7 @@ from pipelines.errors import UsageError
 from pipelines.inputs.static_fields import StaticFields
 from pipelines.inputs.static_fields import static_fields as read_static_fields
 from pipelines.stores.reader import FrameReader
-from pipelines.stream.batches import Arena, Batch, Finish, Gatherer, Load
+from pipelines.stream.batches import Arena, Batch, Finish, Gatherer, Load, schedule
 from pipelines.stream.order import (
     EpochOrder,
     FrameLayout,
@@ -43,14 +43,14 @@ class Transport(Protocol):
     """How pools reach the memory of a worker."""
 
     readers: int
-    """Threads that may load at once; 1 where pools must come in order."""
+    """Threads that may load at once; 1 if pools must be loaded in order."""
 
-    def loader(self, epoch: int, first_step: int) -> Load:
-        """What fills the pools of an epoch, from the one that ``first_step`` draws from."""
+    def loader(self, pools: Iterable[Pool]) -> Load:
+        """Return what fills these pools, the rest of an epoch in the order of its steps."""
         ...
 
     def close(self) -> None:
-        """Called when the epoch ends or is left, after the last load."""
+        """Release what the epoch needs; a load that has begun may fail."""
         ...
 
 
@@ -62,11 +62,12 @@ class DirectTransport:
         # Readers of an object storage wait for most of their time.
         self.readers = 8 if reader.remote else 2
 
-    def loader(self, epoch: int, first_step: int) -> Load:
+    def loader(self, pools: Iterable[Pool]) -> Load:
+        """Return what reads a pool; any number of threads may call it, in any order."""
         return self._load
 
     def close(self) -> None:
-        """Nothing to end: reads end with the threads that make them."""
+        """Do nothing: a read ends with the thread that makes it."""
 
     def _load(self, pool: Pool, out_tchw: np.ndarray) -> None:
         load_pool(self._reader, pool.pieces, out_tchw)
@@ -86,7 +87,8 @@ class WindowStream:
     prefetch_batches:
         Batches made ahead of the consumer.
     transport:
-        How slabs are brought here; None reads the store in this process.
+        Makes, of the stream's reader, what fills the pools. `DirectTransport` reads the store in
+        this process; `pipelines.stream.ray_transport.RayTransport` lets Ray Data tasks read it.
     augmentation:
         What is done to the windows, by draws that ``order.seed``, epoch, step and lane fix.
     static_fields:
@@ -116,7 +118,7 @@ class WindowStream:
         normalisation: Normalisation,
         lanes: Sequence[int],
         prefetch_batches: int = 2,
-        transport: Transport | None = None,
+        transport: Callable[[FrameReader], Transport] = DirectTransport,
         augmentation: Augmentation | None = None,
         static_fields: Sequence[str] | StaticFields = (),
     ):
@@ -137,7 +139,7 @@ class WindowStream:
             names = tuple(static_fields)
             static_fields = read_static_fields(store, names, normalisation.kind)
         self._static = static_fields.values_shw if static_fields.names else None
-        self._transport = transport or DirectTransport(reader)
+        self._transport = transport(reader)
         self._starts, self._config = starts, order
         self._layout = frame_layout(reader, spec)
         self._offsets = np.arange(spec.frames, dtype=np.int64) * spec.stride
@@ -190,7 +192,7 @@ class WindowStream:
             first_step,
             self._offsets,
             self._arena,
-            self._transport.loader(epoch, first_step),
+            self._transport.loader(schedule(order, self.lanes, first_step)),
             self._transport.readers,
             self._finish(epoch),
         )
@@ -219,8 +221,9 @@ class WindowStream:
     def close(self) -> None:
         """End the epoch that is being served, if any, and its threads."""
         if self._assembly is not None:
-            self._assembly.close()
+            # First the transport: a thread of the assembly may wait for it.
             self._transport.close()
+            self._assembly.close()
             self._waited += self._assembly.wait_seconds
             self._assembly = None
 

@@ -97,7 +97,7 @@ class Sides:
         from pipelines.inputs.normalisation import Normalisation
         from pipelines.stores.store import open_store
         from pipelines.stream.order import OrderConfig
-        from pipelines.stream.ray_transport import SlabDataConfig, SlabPlan
+        from pipelines.stream.ray_transport import RayTransport
         from pipelines.stream.window_stream import WindowStream
         from pipelines.stream.windows import WindowSpec, window_starts
 
@@ -112,10 +112,7 @@ class Sides:
         self.normalisation = Normalisation.from_store(self.store, variables, "standardise")
         common = (self.store, variables, self.spec, self.starts, OrderConfig(BATCH))
         self.direct = WindowStream(*common, self.normalisation, range(BATCH))
-        [shard] = SlabDataConfig({"train": SlabPlan(*common, self.normalisation)}).configure(
-            {"train": None}, 1
-        )
-        self.ray = shard["train"].stream()
+        self.ray = WindowStream(*common, self.normalisation, range(BATCH), transport=RayTransport)
         self.absent: dict[str, str] = {}
         self.xbatcher: Peer | None = None
         self.copies: dict[str, Peer] = {}

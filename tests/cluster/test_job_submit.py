@@ -29,8 +29,8 @@ ALONE = 120
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A head with two CPUs, which leaves nothing behind."""
-    with ray_head("--num-cpus", "2", "--node-ip-address", "127.0.0.1") as head:
+    """A head with CPUs for two workers and a reading task, which leaves nothing behind."""
+    with ray_head("--num-cpus", "3", "--node-ip-address", "127.0.0.1") as head:
         yield head
         head.stop()
         assert head.family.end(ALONE) == []
@@ -60,9 +60,10 @@ def test_a_job_that_is_stopped_writes_a_last_checkpoint_and_the_next_one_trains_
     (last,) = checkpoints.list_checkpoints(options.run)[-1:]
     assert f"(step {last.step})" in output
 
+    # It goes on with the other transport, which changes no batch.
     shorter = dataclasses.replace(endless, epochs=last.epoch + 1)
     again = write_config(dataclasses.replace(options, training=shorter), tmp_path)
-    code, output = finished(head.submit(*command[:-1], again))
+    code, output = finished(head.submit(*command[:-1], again, "--data.transport", "ray"))
     assert code == 0, output
     assert f"trained {last.epoch + 1} epochs" in output
     assert len(losses(options.run)) == 24 * (last.epoch + 1)

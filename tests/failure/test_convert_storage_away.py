@@ -144,7 +144,7 @@ def stream(store: Store, storage_wait: float = 90.0) -> WindowStream:
         order,
         normalisation,
         range(4),
-        transport=DirectTransport(reader),
+        transport=lambda _: DirectTransport(reader),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -92,8 +92,8 @@ class Flaky(DirectTransport):
         self.readers = 1
         self.loads = 0
 
-    def loader(self, epoch: int, first_step: int) -> Load:
-        load = super().loader(epoch, first_step)
+    def loader(self, pools: Iterable[Pool]) -> Load:
+        load = super().loader(pools)
 
         def flaky(pool: Pool, out_tchw: np.ndarray) -> None:
             self.loads += 1
@@ -108,7 +108,7 @@ class Flaky(DirectTransport):
 def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) -> None:
     plan = make_plan(small_options(traffic_store, "run"))
 
-    def stream(transport: Transport | None = None) -> WindowStream:
+    def stream(transport: Callable[[FrameReader], Transport] = DirectTransport) -> WindowStream:
         return WindowStream(
             store=plan.store,
             variables=plan.variables,
@@ -123,7 +123,8 @@ def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) 
     expected = [batch.frames_btchw.copy() for batch in stream().epoch(1, 5)]
     said: list[str] = []
     transport = Flaky(FrameReader(plan.store, plan.variables, plan.normalisation))
-    batches = epoch_with_retry(stream(transport), 1, 5, Retry(60, said.append))
+    flaky = stream(lambda reader: transport)
+    batches = epoch_with_retry(flaky, 1, 5, Retry(60, said.append))
     read = [batch.frames_btchw.copy() for batch in batches]
     assert transport.loads > 10
     assert "reading the store: by peer; trying again" in said[0]

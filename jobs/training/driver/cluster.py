@@ -124,6 +124,22 @@ class Cluster:
             + ", or give the cluster larger nodes",
         )
 
+    def check_reading_room(self, options: TrainOptions) -> None:
+        """Raise UsageError if the workers leave no CPU for the tasks of `--data.transport ray`."""
+        if options.data.transport == "direct" or self.open_ended:
+            return
+        cpus = self.resources.get("CPU", 0)
+        needed = options.worker_range.least * options.cpus_per_worker + options.reading_cpus
+        if cpus >= needed:
+            return
+        raise UsageError(
+            f"--data.transport ray reads with tasks of {options.reading_cpus} CPU, and "
+            f"{options.worker_range.least} workers of {options.cpus_per_worker} CPU leave none of "
+            f"the {cpus:g} that the cluster has at most",
+            remedy="give fewer --workers or --cpus_per_worker, add nodes, or read in the workers "
+            "(--data.transport direct)",
+        )
+
     def check_paths(self, options: TrainOptions) -> None:
         """UsageError for a local path that workers on another node cannot see."""
         used = {"--store": options.store, "--run": options.run}
@@ -135,6 +151,6 @@ def connect(options: TrainOptions) -> Iterator[Cluster]:
     """Connect to the cluster of ``RAY_ADDRESS``, or start one here and end it afterwards."""
     # A report waits for the controller's next look; its default of 2 s would stall each checkpoint.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    needed = options.worker_range.least * options.cpus_per_worker
+    needed = options.worker_range.least * options.cpus_per_worker + options.reading_cpus
     with ray_session(max(os.cpu_count() or 1, needed)):
         yield Cluster.describe()

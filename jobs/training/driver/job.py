@@ -101,6 +101,7 @@ def train(options: TrainOptions) -> Outcome:
         with connect(options) as cluster:
             cluster.check_paths(options)
             use_gpu = cluster.wants_gpu(options)
+            cluster.check_reading_room(options)
             if not resumed:
                 run_folder.write_record(options, plan.store.fingerprint)
             say(_headline(plan, parameters, cluster, use_gpu))

@@ -34,6 +34,7 @@ MAY_DIFFER = (
     "use_gpu",
     "cpus_per_worker",
     "shared_paths",
+    "data.transport",
     "training.epochs",
     "training.micro_batch",
     "training.patience",

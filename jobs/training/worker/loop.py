@@ -40,7 +40,7 @@ from jobs.training.worker.upload import Uploads
 from jobs.training.worker.validation import Selection, losses_by_batch
 from pipelines.storage.retry import Retry
 from pipelines.stream.order import rank_lanes
-from pipelines.stream.window_stream import Batch, WindowStream
+from pipelines.stream.window_stream import Batch
 
 FLUSH_STEPS = 10
 """Steps between two looks at the losses, so that a GPU is not waited for at every step."""
@@ -110,17 +110,7 @@ class Worker:
             self.forward = distributed(self.model, training.gradient_compression)
 
         self.sampling = ScheduledSampling(**plan.sampling)
-        self.stream = WindowStream(
-            store=plan.store,
-            variables=plan.variables,
-            spec=plan.window,
-            starts=plan.train_starts,
-            order=plan.order,
-            normalisation=plan.normalisation,
-            lanes=rank_lanes(training.global_batch, self.world, self.rank),
-            augmentation=plan.augmentation,
-            static_fields=plan.static or (),
-        )
+        self.stream = plan.stream(rank_lanes(training.global_batch, self.world, self.rank))
         self.step, self.epoch = 0, 0
         self.selection = Selection()
         self.validating = False

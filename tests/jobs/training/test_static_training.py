@@ -104,15 +104,30 @@ def seen_in(store: str, *firsts: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return frames, times[:, :3], times[:, 3:]
 
 
-def test_a_run_goes_on_with_one_worker_as_with_two(options: TrainOptions, tmp_path: Path) -> None:
-    expected = losses(options.run)
-    assert len(expected) == 8
+@pytest.fixture
+def half_run(options: TrainOptions, tmp_path: Path) -> TrainOptions:
+    """A copy of the run that ends with the checkpoint of step 4 of 8."""
     shutil.copytree(options.run, tmp_path / "run")
     for item in checkpoints.list_checkpoints(str(tmp_path / "run")):
         if item.step > 4:
             shutil.rmtree(item.uri)
-    train(replace(options, run=str(tmp_path / "run"), workers=1))
-    resumed = losses(str(tmp_path / "run"))
+    return replace(options, run=str(tmp_path / "run"))
+
+
+def test_a_run_goes_on_with_frames_from_reading_tasks_bit_for_bit(
+    options: TrainOptions, half_run: TrainOptions
+) -> None:
+    train(replace(half_run, data=replace(options.data, transport="ray")))
+    assert losses(half_run.run) == losses(options.run)
+
+
+def test_a_run_goes_on_with_one_worker_as_with_two(
+    options: TrainOptions, half_run: TrainOptions
+) -> None:
+    expected = losses(options.run)
+    assert len(expected) == 8
+    train(replace(half_run, workers=1))
+    resumed = losses(half_run.run)
     # In single precision the sums of two workers round otherwise than those of one.
     assert resumed[:4] == expected[:4]
     assert resumed[4] == pytest.approx(expected[4], rel=1e-5)

@@ -1,22 +1,26 @@
-"""Slabs over Ray Data: exactly the batches of the direct reader, on one worker or two."""
+"""Frames read by Ray Data tasks: exactly the batches of the direct transport."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipelines.errors import StoreError, UsageError
+from pipelines.errors import PlatformError, StoreError
+from pipelines.inputs.augmentation import Augmentation
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.inputs.normals import with_normals
+from pipelines.storage.retry import passes
 from pipelines.stores.store import Store
 from pipelines.stream.order import OrderConfig, rank_lanes
 from pipelines.stream.window_stream import WindowStream
 from pipelines.stream.windows import WindowSpec, split_starts
 
-SPEC = WindowSpec(4, 3)
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
 ORDER = OrderConfig(global_batch=5, seed=2, slab_frames=16, pool_bytes=6000)
 EPOCH, FIRST_STEP = 1, 7
 
@@ -31,30 +35,26 @@ def store(tmp_path_factory: pytest.TempPathFactory, write_store: Callable[..., S
     )
 
 
-def plan_of(store: Store, **options):
-    from pipelines.stream.ray_transport import SlabPlan
-
+def stream_of(store: Store, lanes: range, stride: int = 1, **options) -> WindowStream:
     constants = Normalisation.from_store(store, ("t2m",), "standardise")
-    # Of anomalies, which depend on the times of the frames that a task reads.
+    # Anomalies depend on the times of the frames that a task reads.
     normalisation = with_normals(constants, store, ("t2m",))
-    starts = split_starts(store, "train", SPEC)
-    return SlabPlan(store, ("t2m",), SPEC, starts, ORDER, normalisation, **options)
+    spec = WindowSpec(4, 3, stride)
+    starts = split_starts(store, "train", spec)
+    return WindowStream(store, ("t2m",), spec, starts, ORDER, normalisation, lanes, **options)
 
 
-def directly(store: Store, lanes: range) -> list[tuple[list[int], list[int], np.ndarray]]:
-    plan = plan_of(store)
-    stream = WindowStream(store, ("t2m",), SPEC, plan.starts, ORDER, plan.normalisation, lanes)
-    return copied(stream)
+Served = list[tuple[list[int], list[int], np.ndarray]]
 
 
-def copied(stream: WindowStream) -> list[tuple[list[int], list[int], np.ndarray]]:
+def served(stream: WindowStream, first_step: int = FIRST_STEP) -> Served:
     return [
         (batch.lanes.tolist(), batch.starts.tolist(), batch.frames_btchw.copy())
-        for batch in stream.epoch(EPOCH, FIRST_STEP)
+        for batch in stream.epoch(EPOCH, first_step)
     ]
 
 
-def assert_equal(one, other) -> None:
+def assert_equal(one: Served, other: Served) -> None:
     assert len(one) == len(other) > 0
     for (lanes, starts, frames), (same_lanes, same_starts, same_frames) in zip(
         one, other, strict=True
@@ -63,74 +63,72 @@ def assert_equal(one, other) -> None:
         np.testing.assert_array_equal(frames, same_frames)
 
 
-@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("task_bytes", [1, 20_000])
-def test_the_dataset_of_a_shard_gives_the_batches_of_the_direct_reader(
+def test_each_of_two_workers_gets_the_batches_of_the_direct_transport(
     store: Store, task_bytes: int
-):
-    from pipelines.stream.ray_transport import SlabDataConfig
+) -> None:
+    from pipelines.stream.ray_transport import RayTransport
 
-    shards = SlabDataConfig({"train": plan_of(store, task_bytes=task_bytes)}).configure(
-        {"train": None}, 2
-    )
-    for rank, shard in enumerate(shards):
-        lanes = rank_lanes(5, 2, rank)
-        assert_equal(copied(shard["train"].stream()), directly(store, lanes))
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_two_train_workers_draw_the_planned_batches_from_their_shards(store: Store, tmp_path: Path):
-    import ray.train
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-    from pipelines.stream.ray_transport import SlabDataConfig
-
-    plan, place = plan_of(store), str(tmp_path)
-
-    def loop() -> None:
-        rank = ray.train.get_context().get_world_rank()
-        stream = ray.train.get_dataset_shard("train").stream()  # pyright: ignore
-        for batch in stream.epoch(EPOCH, FIRST_STEP):
-            np.savez(
-                f"{place}/{rank}-{batch.step}.npz",
-                lanes=batch.lanes,
-                starts=batch.starts,
-                frames=batch.frames_btchw,
-            )
-
-    DataParallelTrainer(
-        loop,
-        scaling_config=ray.train.ScalingConfig(num_workers=2),
-        run_config=ray.train.RunConfig(name="slabs", storage_path=f"{place}/run"),
-        datasets={"train": plan.description},
-        dataset_config=SlabDataConfig({"train": plan}),
-    ).fit()
+    transport = partial(RayTransport, task_bytes=task_bytes)
     for rank in range(2):
-        steps = sorted(int(path.stem.split("-")[1]) for path in tmp_path.glob(f"{rank}-*.npz"))
-        served = [np.load(tmp_path / f"{rank}-{step}.npz") for step in steps]
-        assert steps[0] == FIRST_STEP
-        assert_equal(
-            [(part["lanes"].tolist(), part["starts"].tolist(), part["frames"]) for part in served],
-            directly(store, rank_lanes(5, 2, rank)),
-        )
+        lanes = rank_lanes(5, 2, rank)
+        direct = served(stream_of(store, lanes))
+        assert_equal(served(stream_of(store, lanes, transport=transport)), direct)
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_reader_that_fails_on_another_node_names_the_store(
+def test_strided_and_augmented_windows_are_those_of_the_direct_transport(store: Store) -> None:
+    from pipelines.stream.ray_transport import RayTransport
+
+    options = {"stride": 2, "augmentation": Augmentation(flip_rows=True, flip_columns=True)}
+    direct = served(stream_of(store, range(5), **options))
+    assert_equal(served(stream_of(store, range(5), **options, transport=RayTransport)), direct)
+
+
+def test_an_epoch_that_is_left_ends_its_tasks_and_the_next_one_is_whole(store: Store) -> None:
+    from pipelines.stream.ray_transport import RayTransport
+
+    stream = stream_of(store, range(5), transport=partial(RayTransport, task_bytes=1))
+    next(iter(stream.epoch(EPOCH)))
+    assert_equal(served(stream, 0), served(stream_of(store, range(5)), 0))
+
+
+def test_a_task_that_finds_a_lost_chunk_names_the_store(
     tmp_path: Path, write_store: Callable[..., Store]
-):
-    from pipelines.stream.ray_transport import SlabDataConfig
+) -> None:
+    from pipelines.stream.ray_transport import RayTransport
 
     store = write_store(tmp_path / "s", {"t2m": np.ones((100, 4, 6), "f4")})
-    [shard] = SlabDataConfig({"train": plan_of(store)}).configure({"train": None}, 1)
+    stream = stream_of(store, range(5), transport=RayTransport)
     (tmp_path / "s" / "t2m" / "c" / "1" / "0" / "0").unlink()
     with pytest.raises(StoreError, match="hold no value") as caught:
-        list(shard["train"].stream().epoch(0))
+        list(stream.epoch(0))
     assert str(tmp_path / "s") in str(caught.value)
+    assert not passes(caught.value)
 
 
-def test_more_workers_than_lanes_are_refused(store: Store):
-    from pipelines.stream.ray_transport import SlabDataConfig
+def test_a_task_tells_whether_a_fault_of_the_storage_may_pass(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.stream import ray_transport
 
-    with pytest.raises(UsageError, match="6 workers cannot share a global batch of 5"):
-        SlabDataConfig({"train": plan_of(store)}).configure({"train": None}, 6)
+    def fails(*_: object) -> None:
+        raise StoreError("cannot read 't2m'", where="frames 0 to 8") from ConnectionResetError()
+
+    monkeypatch.setattr(ray_transport, "load_pool", fails)
+    transport = stream_of(store, range(5), transport=ray_transport.RayTransport)._transport
+    assert isinstance(transport, ray_transport.RayTransport)
+    row = transport._source.rows([[(0, 8)]])
+    with pytest.raises(StoreError, match="frames 0 to 8") as caught:
+        ray_transport.check_row(row)
+    assert passes(caught.value)
+
+
+def test_an_epoch_without_a_free_cpu_ends_and_says_what_is_missing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.stream import ray_transport
+
+    monkeypatch.setattr(ray_transport, "CPUS_PER_TASK", 1000.0)
+    transport = partial(ray_transport.RayTransport, wait_seconds=2)
+    with pytest.raises(PlatformError, match=r"(?s)needs 1000 CPU.*--data.transport direct"):
+        list(stream_of(store, range(5), transport=transport).epoch(0))

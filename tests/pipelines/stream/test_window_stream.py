@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ import pytest
 
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.normalisation import Normalisation
-from pipelines.stores.reader import FrameReader
 from pipelines.stores.store import Store, open_store
 from pipelines.stream.batches import Load
 from pipelines.stream.order import OrderConfig, Pool, rank_lanes
@@ -164,8 +163,8 @@ def test_resuming_reads_no_frames_of_finished_pools(store: Store):
     reads: list[int] = []
 
     class Counted(DirectTransport):
-        def loader(self, epoch: int, first_step: int) -> Load:
-            load = super().loader(epoch, first_step)
+        def loader(self, pools: Iterable[Pool]) -> Load:
+            load = super().loader(pools)
 
             def counted(pool: Pool, out_tchw: np.ndarray) -> None:
                 reads.append(pool.frames)
@@ -173,12 +172,8 @@ def test_resuming_reads_no_frames_of_finished_pools(store: Store):
 
             return counted
 
-    normalisation = Normalisation.from_store(store, ("t2m",), "standardise")
-    stream = stream_of(
-        store,
-        order=OrderConfig(6, slab_frames=8, pool_bytes=1),
-        transport=Counted(FrameReader(store, ("t2m",), normalisation)),
-    )
+    order = OrderConfig(6, slab_frames=8, pool_bytes=1)
+    stream = stream_of(store, order=order, transport=Counted)
     drawn(stream, 0)
     whole = sum(reads)
     reads.clear()

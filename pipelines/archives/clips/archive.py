@@ -1,8 +1,8 @@
-"""Archives made of clips: what one has to say, and how it becomes an index.
+"""Archives made of clips: what such an archive declares, and how it becomes an index.
 
-An archive of clips is a module that defines ``ARCHIVE``, a :class:`ClipArchive`: which files belong
-to it, its own options, which clips there are and where each frame of them lies, and how frames are
-decoded. ``pipelines/archives/clips/kth.py`` is the example.
+An archive of clips is a module that defines `ARCHIVE`, a `ClipArchive`: which files belong to it,
+its options, which clips there are, where each of their frames is, and how frames are decoded.
+`pipelines/archives/clips/kth.py` is an example.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ from pipelines.timeline.clips import Clips
 from pipelines.timeline.splits import NAMES
 
 MISSING = -1
-"""the file of a frame that the source lacks"""
+"""Stands for the file of a frame that is missing in the source."""
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One clip: frame t is ``positions[t]`` of ``files[t]``."""
+    """One clip: frame t is at `positions[t]` of `files[t]`."""
 
     id: str | int
+    """a name that no other clip of the archive has"""
     split: str
+    """train, validation or test"""
     files: np.ndarray
-    """int32 (T,): index into the archive's files, or :data:`MISSING`"""
+    """int32 (T,): index into the archive's files, or `MISSING`"""
     positions: np.ndarray
-    """int64 (T,): what the decoder finds the frame by"""
+    """int64 (T,): where the decoder finds the frame in its file"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,39 +52,47 @@ class ClipContents:
     """What an archive of clips holds: one variable."""
 
     variable: str
+    """name of the variable in the store"""
     dims: tuple[str, ...]
-    """of a frame, the last two the grid"""
+    """names of a frame's axes; the last two are the grid"""
     shape: tuple[int, ...]
+    """sizes of these axes"""
     attributes: Mapping[str, Any]
+    """CF attributes of the variable"""
     offsets: np.ndarray
-    """int64 (T,): see :class:`pipelines.timeline.clips.Clips`"""
+    """int64 (T,): time of each frame after the first, in seconds, or frame numbers if not timed"""
     clips: Sequence[Clip]
-    """in the archive's order; those of one split keep it"""
+    """the clips; those of one split keep this order"""
     coordinates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """axis -> its values"""
     timed: bool = True
+    """whether `offsets` are seconds"""
     synthetic: bool = False
+    """whether frames are computed and not measured"""
     notes: tuple[str, ...] = ()
+    """lines for the user"""
 
 
 @dataclass(frozen=True)
 class ClipArchive:
-    """How one kind of archive of clips is read.
-
-    ``describe(files, options, progress)`` finds the clips. ``decoder(path, file, options)`` is a
-    context that gives ``decode(variable, positions)``, as for
-    :class:`pipelines.archives.series.archive.Archive`. Both raise SourceError naming the file.
-    """
+    """How one kind of archive of clips is read."""
 
     name: str
+    """the value of `--archive`"""
     title: str
+    """the name for people"""
     suffixes: tuple[str, ...]
-    """endings of the files that belong to it, lower case"""
+    """lower-case endings of the files that belong to it"""
     describe: Callable[[Sequence[SourceFile], Any, Progress], ClipContents]
+    """(files, options, progress) -> the clips; raises SourceError naming the file"""
     decoder: Callable[[str, SourceFile, Any], AbstractContextManager[Decode]]
+    """(path, file, options) -> a context that yields `decode(variable, positions)`, which returns
+    float32 frames; both raise SourceError naming the file"""
     options: type[ArchiveOptions] = ArchiveOptions
+    """the options of its own"""
 
     def find(self, source: str) -> tuple[SourceFile, ...]:
-        """The archive's files."""
+        """Return the archive's files."""
         return find_tree(source, self.suffixes, self.name)
 
     def index(
@@ -93,16 +103,16 @@ class ClipArchive:
         options: Mapping[str, Any],
         progress: Progress,
     ) -> ArchiveIndex:
-        """See :meth:`pipelines.archives.interface.AnyArchive.index` and :func:`index_clips`."""
+        """Return what the archive at `source` holds, see `index_clips`."""
         return index_clips(self, source, variables=variables, options=options, progress=progress)
 
     def opener(self, options: Mapping[str, Any]) -> Opener:
-        """The decoder with the options of a conversion."""
+        """Return the decoder for the options of a conversion."""
         resolved = resolve(self.name, self.options, options)
         return lambda path, file: self.decoder(path, file, resolved)
 
     def protocol_splits(self, times: np.ndarray) -> Splits | None:
-        """None: clips say themselves which split they belong to."""
+        """Return None: each clip names its split."""
         return None
 
 
@@ -114,14 +124,14 @@ def index_clips(
     options: Mapping[str, Any] | None = None,
     progress: Progress = ignore,
 ) -> ArchiveIndex:
-    """What the archive at ``source`` holds, its clips in the order of train, validation, test.
+    """Return what the archive at `source` holds; clips are in the order train, validation, test.
 
     Raises
     ------
     SourceError
-        A file is missing or unreadable, two clips have one name, or there is no clip to train on.
+        A file is missing or unreadable, two clips have the same name, or no clip is for training.
     UsageError
-        An option or a variable that the archive does not have.
+        The archive does not have an option or a variable.
     """
     resolved = resolve(archive.name, archive.options, options or {})
     files = archive.find(source)
@@ -159,7 +169,7 @@ def index_clips(
 
 
 def whole(id: str | int, split: str, file: int, first: int, frames: int) -> Clip:
-    """A clip whose frames follow each other in one file.
+    """Return a clip whose frames follow each other in one file.
 
     >>> whole("a", "train", 0, 20, 3).positions.tolist()
     [20, 21, 22]
@@ -169,7 +179,7 @@ def whole(id: str | int, split: str, file: int, first: int, frames: int) -> Clip
 
 
 def held_out(count: int, fraction: float, seed: int) -> np.ndarray:
-    """bool (count,): a seeded choice of ``fraction`` of the clips, rounded.
+    """Return a seeded choice of `fraction` of the clips, rounded: bool (count,).
 
     >>> int(held_out(1000, 0.1, seed=0).sum())
     100
@@ -182,7 +192,7 @@ def held_out(count: int, fraction: float, seed: int) -> np.ndarray:
 
 
 def check_fraction(validation: float) -> None:
-    """Refuse a held out fraction that is none."""
+    """Raise UsageError unless 0 <= validation < 1."""
     if not 0 <= validation < 1:
         raise UsageError(
             f"validation is {validation}",

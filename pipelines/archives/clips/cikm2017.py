@@ -1,13 +1,14 @@
 """CIKM AnalytiCup 2017: radar echoes around Shenzhen, 15 frames at 6 minutes, 101 x 101 km.
 
-Either the published text (``train.txt``, ``testA.txt``, ``testB.txt``: a line
-``id,label,v1 v2 ...`` a sample, 15 times x 4 heights x 101 x 101 integers, -1 missing), of which
-one height is read, or images ``sample_<i>/img_1.png`` to ``img_15.png`` of that height.
+Read are either the published texts or images. The texts are `train.txt`, `testA.txt` and
+`testB.txt`, with a line `id,label,v1 v2 ...` per sample: 15 times x 4 heights x 101 x 101 integers,
+-1 if missing. One height of them is read. Images are `sample_<i>/img_1.png` to `img_15.png` of one
+height.
 
 Values are stored as reflectivity, dBZ = pixel * 95 / 255 - 10, so that scores at 30, 40 and 50 dBZ
-need no second scale; pixels come back as (dBZ + 10) * 255 / 95. The papers average the grid to
-64 x 64 (``--regrid 64x64``) and split the 10,000 train samples 9:1, here by a seeded choice: the
-tenth is the validation split, and the samples of testA and testB are the test split.
+need no second scale; (dBZ + 10) * 255 / 95 is the pixel again. The papers average the grid to
+64 x 64 (`--regrid 64x64`) and split the 10,000 train samples 9:1. Here a seeded choice of a tenth
+is the validation split; the samples of testA and testB are the test split.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ _VALUES = FRAMES * HEIGHTS * SIDE * SIDE
 
 @dataclass(frozen=True)
 class CikmOptions(ArchiveOptions):
-    """Which echoes, and which samples are held out."""
+    """Which height is read, and which samples are held out."""
 
-    height: int = option(0, "of the text: 0 to 3 for 0.5, 1.5, 2.5 and 3.5 km")
+    height: int = option(0, "height in the text: 0 to 3 for 0.5, 1.5, 2.5 and 3.5 km")
     validation: float = option(0.1, "fraction of the train samples that is held out")
-    seed: int = option(0, "of the choice of the held out samples")
+    seed: int = option(0, "seed of the choice of the held out samples")
 
     def __post_init__(self) -> None:
         check_fraction(self.validation)
@@ -58,7 +59,7 @@ class CikmOptions(ArchiveOptions):
 
 
 def describe(files: Sequence[SourceFile], options: CikmOptions, progress: Progress) -> ClipContents:
-    """The samples and where each begins in its file; reads every text file once."""
+    """Return the samples, with the place of each in its file; reads every text file once."""
     texts = [i for i, file in enumerate(files) if file.name.lower().endswith(".txt")]
     clips = _of_text(files, texts, progress) if texts else _of_images(files)
     train = [i for i, clip in enumerate(clips) if clip.split == "train"]
@@ -97,7 +98,7 @@ def _of_text(files: Sequence[SourceFile], texts: list[int], progress: Progress) 
 
 
 def _lines(path: str, file: SourceFile) -> Iterator[tuple[int, str]]:
-    """Byte offset and id of every line; nothing of a file of many gigabytes is kept."""
+    """Yield byte offset and id of every line, without reading a file of gigabytes into memory."""
     if not file.size:
         raise _damaged(file, "it is empty")
     with (
@@ -134,7 +135,7 @@ def _split(folder: str) -> str:
 
 @contextmanager
 def decoder(path: str, file: SourceFile, options: CikmOptions) -> Iterator[Decode]:
-    """Reflectivity of one height, float32 (n, y, x)."""
+    """Yield what decodes the reflectivity of one height, float32 (n, y, x)."""
     if not file.name.lower().endswith(".txt"):
         with image_decoder(_reflectivity)(path, file, options) as decode_image:
             yield decode_image
@@ -155,7 +156,7 @@ def decoder(path: str, file: SourceFile, options: CikmOptions) -> Iterator[Decod
 
 
 def _pixels(line: bytes, height: int, file: SourceFile) -> np.ndarray:
-    """The pixels of one height, float32 (15, 101, 101)."""
+    """Return the pixels of one height, float32 (15, 101, 101)."""
     name, _, text = line.split(b",", 2)
     text = text.strip()
     heads = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(" ")) + 1
@@ -165,7 +166,7 @@ def _pixels(line: bytes, height: int, file: SourceFile) -> np.ndarray:
         raise _damaged(file, what)
     pixels = np.empty((FRAMES, SIDE * SIDE), np.float32)
     for time in range(FRAMES):
-        # Only the values of one height are turned into numbers.
+        # Parsing is slow: only the values of one height become numbers.
         first = (time * HEIGHTS + height) * SIDE * SIDE
         part = text[heads[first] : heads[first + SIDE * SIDE] - 1]
         try:
@@ -176,14 +177,14 @@ def _pixels(line: bytes, height: int, file: SourceFile) -> np.ndarray:
 
 
 def _reflectivity(pixels: np.ndarray) -> np.ndarray:
-    """dBZ, float32; negative pixels are missing."""
+    """Return dBZ, float32; negative pixels become NaN."""
     values = pixels.astype(np.float32)
     return np.where(values < 0, np.float32(np.nan), values * np.float32(95 / 255) - np.float32(10))
 
 
 def _damaged(file: SourceFile, reason: str) -> SourceError:
     return SourceError(
-        f"no samples of CIKM2017, or truncated: {reason}",
+        f"the file does not hold whole samples of CIKM2017: {reason}",
         where=f"{file.uri} ({file.size} bytes)",
         remedy="fetch it again, or leave it out of the source",
     )

@@ -1,4 +1,4 @@
-"""Grey images, one file a frame: how archives of clips read them."""
+"""Read grey images, one file per frame, for archives of clips."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 
 GREY_VALUES = {"long_name": "grey value, 0 to 255", "units": "1", GREY_LEVELS: [0.0, 255.0]}
-"""Attributes of a video of 8-bit images, kept as they are."""
+"""Attributes of a video of 8-bit images whose values are stored unchanged."""
 
 
 def image_shape(file: SourceFile) -> tuple[int, int]:
-    """(H, W) of an image, from its header."""
+    """Return (H, W) of an image, from its header."""
     from PIL import Image
 
     with reading(file) as path:
@@ -32,12 +32,12 @@ def image_shape(file: SourceFile) -> tuple[int, int]:
 def image_decoder(
     values: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[[str, SourceFile, Any], Any]:
-    """A decoder of files that hold one frame each.
+    """Return a decoder of files that hold one frame each.
 
     Parameters
     ----------
     values:
-        Grey values uint8 (H, W) to physical ones.
+        Turns grey values, uint8 (H, W), into physical ones.
     """
 
     @contextmanager
@@ -49,7 +49,7 @@ def image_decoder(
 
 
 def read_grey(path: str, file: SourceFile) -> np.ndarray:
-    """The grey values of an image, uint8 (H, W); SourceError where it is damaged."""
+    """Return the grey values of an image, uint8 (H, W); raise SourceError if it is damaged."""
     from PIL import Image
 
     try:

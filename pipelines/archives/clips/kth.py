@@ -1,10 +1,10 @@
 """KTH: people who walk, jog, run, box, wave and clap, as folders of grey images.
 
-Schuldt et al. (2004), doi:10.1109/ICPR.2004.1334462. A folder whose path names a ``person01`` to
-``person25`` holds one sequence, its images in the order of their numbers; it is cut into clips of
-``--frames``. The papers train on persons 1 to 16 and test on 17 to 25; here persons 15 and 16 are
-the validation split. Images are cropped to their central square (averaged to 64 x 64 with
-``--regrid 64x64``).
+Schuldt et al. (2004), doi:10.1109/ICPR.2004.1334462. A folder whose path names a person, from
+`person01` to `person25`, holds one sequence, its images in the order of their numbers. A sequence
+is cut into clips of `--frames`. The papers train on persons 1 to 16 and test on 17 to 25; here
+persons 15 and 16 are the validation split. Images are cropped to their central square; `--regrid
+64x64` averages that to 64 x 64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PERSON = re.compile(r"person(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class KthOptions(ArchiveOptions):
-    """How sequences are cut."""
+    """How sequences are cut into clips."""
 
     frames: int = option(20, "frames of a clip")
 
@@ -37,7 +37,7 @@ class KthOptions(ArchiveOptions):
 
 
 def describe(files: Sequence[SourceFile], options: KthOptions, progress: Progress) -> ClipContents:
-    """Every sequence's clips, one behind the other; what is left at its end is not used."""
+    """Return the clips of every sequence; the frames left at its end are not used."""
     sequences: dict[str, list[int]] = {}
     for number, file in enumerate(files):
         folder = file.name.rpartition("/")[0]

@@ -1,13 +1,13 @@
 """Moving MNIST: two handwritten digits that move inside 64 x 64 pixels and bounce off the edges.
 
-Srivastava et al. (2015), arXiv:1502.04681, section 4.1.2: digits are drawn at random and placed at
-random; the direction of each is uniform on the circle and its speed uniform over a fixed range;
-they overlap where they meet. Train and validation clips are made from the digits of
-``train-images-idx3-ubyte.gz``, test clips are those of ``mnist_test_seq.npy`` (20, N, 64, 64) or,
-where it is absent or too short, made from the digits of ``t10k-images-idx3-ubyte.gz``.
+Srivastava et al. (2015), arXiv:1502.04681, section 4.1.2: digits and their first places are drawn
+at random; the direction of each is uniform on the circle, its speed uniform over a fixed range;
+digits overlap where they meet. Train and validation clips are made from the digits of
+`train-images-idx3-ubyte.gz`. Test clips are those of `mnist_test_seq.npy`, (20, N, 64, 64); if it
+is missing or too short, they are made from the digits of `t10k-images-idx3-ubyte.gz`.
 
-A clip is a pure function of (seed, split, its number): a larger ``--samples`` begins with the same
-clips as a smaller one.
+A clip is a pure function of (seed, split, number): a larger `--samples` begins with the same clips
+as a smaller one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipelines.progress import Progress
 
 SIDE, DIGIT = 64, 28
 SPEED = (2.0, 5.0)
-"""pixels a frame, the ends of the fixed range"""
+"""Pixels per frame: the ends of the range of speeds."""
 TRAIN_DIGITS = "train-images-idx3-ubyte"
 TEST_DIGITS = "t10k-images-idx3-ubyte"
 TEST_CLIPS = "mnist_test_seq.npy"
@@ -41,14 +41,14 @@ _VALIDATION = 2**40
 
 @dataclass(frozen=True)
 class MovingMnistOptions(ArchiveOptions):
-    """How many clips are made, and how."""
+    """How many clips are made, and of what."""
 
     samples: int = option(10_000, "train clips")
     validation_samples: int = option(1_000, "validation clips, from the train digits")
-    test_samples: int = option(10_000, "test clips, where they are made and not read")
+    test_samples: int = option(10_000, "test clips, if they are made and not read")
     frames: int = option(20, "frames of a clip; 40 for 10 -> 30")
     digits: int = option(2, "digits in a clip")
-    seed: int = option(0, "of the clips that are made")
+    seed: int = option(0, "seed of the clips that are made")
 
     def __post_init__(self) -> None:
         check_at_least(self, samples=1, validation_samples=0, test_samples=0)
@@ -58,7 +58,7 @@ class MovingMnistOptions(ArchiveOptions):
 def describe(
     files: Sequence[SourceFile], options: MovingMnistOptions, progress: Progress
 ) -> ClipContents:
-    """The clips that are made, and those of the published test set."""
+    """Return the clips that are made, and those of the published test set."""
     numbers = {file.name.rsplit("/", 1)[-1].removesuffix(".gz"): i for i, file in enumerate(files)}
     folder = files[0].uri.rsplit("/", 1)[0]
     if TRAIN_DIGITS not in numbers:
@@ -72,7 +72,7 @@ def describe(
     if TEST_CLIPS in numbers and options.digits == 2:
         frames, published = _published(files[numbers[TEST_CLIPS]])
         if frames < options.frames:
-            notes = (f"{TEST_CLIPS} has {frames} frames a clip: test clips are made instead",)
+            notes = (f"{TEST_CLIPS} has {frames} frames per clip: test clips are made instead",)
             published = 0
     if published:
         number = numbers[TEST_CLIPS]
@@ -108,7 +108,7 @@ def _made(split: str, count: int, file: int, options: MovingMnistOptions) -> lis
 
 @contextmanager
 def decoder(path: str, file: SourceFile, options: MovingMnistOptions) -> Iterator[Decode]:
-    """Makes clips from the digits of one file, or reads the published ones."""
+    """Yield what makes clips from the digits of one file, or reads the published ones."""
     if file.name.endswith(TEST_CLIPS):
         clips = _memory_map(path, file)
         yield lambda variable, positions: np.ascontiguousarray(
@@ -134,12 +134,14 @@ def decoder(path: str, file: SourceFile, options: MovingMnistOptions) -> Iterato
 def make_clip(
     digits: np.ndarray, options: MovingMnistOptions, split: str, number: int
 ) -> np.ndarray:
-    """One clip: uint8 (frames, 64, 64).
+    """Return one clip, uint8 (frames, 64, 64).
 
     Parameters
     ----------
     digits:
-        uint8 (n, 28, 28).
+        The images to choose from, uint8 (n, 28, 28).
+    number:
+        Number of the clip in its split.
     """
     seed = np.random.SeedSequence([options.seed, _STREAMS[split], number])
     # The raw words of a counter-based generator are the same in every version of NumPy.
@@ -158,7 +160,7 @@ def make_clip(
 
 
 def _bouncing(start: float, speed: float, frames: int) -> np.ndarray:
-    """Whole pixels from the edge at each frame, for ``start`` in [0, 1) of the room there is."""
+    """Return whole pixels from the edge at each frame; `start` is in [0, 1) of the free space."""
     room = SIDE - DIGIT
     # Bouncing between two walls is going straight on through mirrored rooms.
     way = np.mod(start * room + speed * np.arange(frames), 2 * room)
@@ -166,7 +168,7 @@ def _bouncing(start: float, speed: float, frames: int) -> np.ndarray:
 
 
 def read_digits(path: str, file: SourceFile) -> np.ndarray:
-    """The images of an MNIST idx file, compressed or not: uint8 (n, 28, 28)."""
+    """Return the images of an MNIST idx file, compressed or not: uint8 (n, 28, 28)."""
     try:
         with (gzip.open if file.name.endswith(".gz") else open)(path, "rb") as content:
             data = content.read()
@@ -182,7 +184,7 @@ def read_digits(path: str, file: SourceFile) -> np.ndarray:
 
 
 def _published(file: SourceFile) -> tuple[int, int]:
-    """Frames and clips of the published test set."""
+    """Return the numbers of frames and of clips in the published test set."""
     with reading(file) as path:
         frames, clips = _memory_map(path, file).shape[:2]
     return frames, clips

@@ -1,11 +1,11 @@
-"""TaxiBJ as OpenSTL hands it out: ``dataset.npz`` with windows that are cut already.
+"""TaxiBJ as OpenSTL publishes it: `dataset.npz` with windows instead of a series.
 
-``X_train``, ``Y_train``, ``X_test``, ``Y_test``: (n, 4, 2, 32, 32), inflow and outflow scaled to
-[-1, 1]; a clip is the four frames of X and then the four of Y. Nothing is unpickled. The archive
-``taxibj`` reads the flows themselves.
+Its arrays `X_train`, `Y_train`, `X_test` and `Y_test` are (n, 4, 2, 32, 32), inflow and outflow
+scaled to [-1, 1]. A clip is the four frames of X, then the four of Y. Nothing is unpickled. The
+archive `taxibj` reads the flows themselves.
 
-Windows overlap by all frames but one, so that the validation split is the last tenth of the train
-windows, less as many between the two as share frames with both.
+Windows overlap by all frames but one. The validation split is the last tenth of the train windows;
+the windows between both that share frames with them are left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TEST = 2**40
 
 @dataclass(frozen=True)
 class OpenstlOptions(ArchiveOptions):
-    """Which windows are held out."""
+    """Which windows are held out for validation."""
 
     validation: float = option(0.1, "fraction of the train windows that is held out")
 
@@ -55,16 +55,16 @@ class _Member:
     shape: tuple[int, ...]
     dtype: np.dtype
     data: int
-    """bytes before its values"""
+    """bytes of the header before the values"""
 
 
 def describe(
     files: Sequence[SourceFile], options: OpenstlOptions, progress: Progress
 ) -> ClipContents:
-    """The windows; reads headers only."""
+    """Return the windows; reads headers only."""
     if len(files) > 1:
         raise SourceError(
-            f"{len(files)} files where one dataset.npz is expected",
+            f"the source must be one dataset.npz, not {len(files)} files",
             where=", ".join(file.uri for file in files[:3]),
             remedy="give the file itself as --source",
         )
@@ -112,7 +112,7 @@ def _windows(train: int, test: int, frames: int, fraction: float) -> list[Clip]:
 
 @contextmanager
 def decoder(path: str, file: SourceFile, options: OpenstlOptions) -> Iterator[Decode]:
-    """Flows, float32 (n, 2, y, x), in the source's scale."""
+    """Yield what decodes flows, float32 (n, 2, y, x), in the source's scale."""
     with _opened(path, file) as archive:
         shape = _member(archive, "X_train", file).shape
         length = shape[1] + _member(archive, "Y_train", file).shape[1]
@@ -142,7 +142,7 @@ def _opened(path: str, file: SourceFile) -> Iterator[zipfile.ZipFile]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, file: SourceFile) -> _Member:
-    """Shape and type of one array, from its header."""
+    """Return shape and type of one array, from its header."""
     try:
         with archive.open(f"{name}.npy") as content:
             version = np.lib.format.read_magic(content)
@@ -160,7 +160,7 @@ def _member(archive: zipfile.ZipFile, name: str, file: SourceFile) -> _Member:
 def _windows_of(
     archive: zipfile.ZipFile, split: str, first: int, end: int, file: SourceFile
 ) -> np.ndarray:
-    """Windows [first, end) of a split, (n, T, 2, H, W): the file is never held whole."""
+    """Return windows [first, end) of a split, (n, T, 2, H, W), without reading the whole file."""
     values = []
     for name in (f"X_{split}", f"Y_{split}"):
         part = _member(archive, name, file)
@@ -184,7 +184,7 @@ def _exactly(content: IO[bytes], size: int) -> bytes:
 
 def _damaged(file: SourceFile, reason: str) -> SourceError:
     return SourceError(
-        f"no dataset.npz of OpenSTL, or truncated: {reason}",
+        f"the file is not a whole dataset.npz of OpenSTL: {reason}",
         where=f"{file.uri} ({file.size} bytes)",
         remedy="fetch it again",
     )

@@ -1,13 +1,12 @@
 """Shanghai2020: radar echoes of the Yangtze delta, 10 frames at 6 minutes, then 10 at 12 minutes.
 
-Chen et al. (2020), doi:10.5281/zenodo.7251972. ``train`` and ``test`` hold a folder ``data`` of
-images and a folder ``examples`` of lists: ``<id>-inputs-train.txt`` names the ten images that are
-seen, ``<id>-targets-train.txt`` the ten that follow. Values are stored as reflectivity, dBZ = 70 *
-grey / 255. The papers average the grid to 64 x 64 (``--regrid 64x64``).
+Chen et al. (2020), doi:10.5281/zenodo.7251972. `train` and `test` each hold a folder `data` of
+images and a folder `examples` of lists: `<id>-inputs-train.txt` names the ten input images,
+`<id>-targets-train.txt` the ten that follow. Values are stored as reflectivity, dBZ = 70 * grey /
+255. The papers average the grid to 64 x 64 (`--regrid 64x64`).
 
-Examples may share images, so that the validation split is the last tenth of the train examples,
-less those that share an image with the others; ``--validation 0`` trains on all 9,000, as the
-papers do.
+Examples may share images. The validation split is the last tenth of the train examples without
+those that share an image with the others. `--validation 0` trains on all 9,000, as the papers do.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _IMAGE = re.compile(r"(?:^|/)(train|test)/data/(.+\.png)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ShanghaiOptions(ArchiveOptions):
-    """Which examples are held out."""
+    """Which examples are held out for validation."""
 
     validation: float = option(0.1, "fraction of the train examples that is held out")
 
@@ -52,7 +51,7 @@ class ShanghaiOptions(ArchiveOptions):
 def describe(
     files: Sequence[SourceFile], options: ShanghaiOptions, progress: Progress
 ) -> ClipContents:
-    """The examples; reads every list."""
+    """Return the examples; reads every list."""
     lists: dict[tuple[str, str], dict[str, SourceFile]] = {}
     images: dict[tuple[str, str], int] = {}
     for number, file in enumerate(files):
@@ -101,7 +100,7 @@ def _frames(
     count: int,
     images: Mapping[tuple[str, str], int],
 ) -> list[int]:
-    """The images of one list, MISSING where there is none."""
+    """Return the images of one list; `MISSING` for an image that is not in the source."""
     if kind not in pair:
         raise SourceError(
             f"an example has no list of its {kind}",
@@ -124,7 +123,10 @@ def _frames(
 
 
 def _hold_out(clips: list[Clip], fraction: float) -> tuple[list[Clip], int]:
-    """The last train examples become validation; those that share images are left out."""
+    """Return the clips with the last train examples as validation, and how many share images.
+
+    Examples that share an image with both splits are left out.
+    """
     train = [clip for clip in clips if clip.split == "train"]
     first = len(train) - round(fraction * len(train))
     seen = {int(number) for clip in train[:first] for number in clip.files}

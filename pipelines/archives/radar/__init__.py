@@ -1,6 +1,6 @@
-"""Radar composites: a folder of one file a frame (or MeteoNet's many), in any known format.
+"""Radar composites: a folder with one file per frame, or with MeteoNet's files of many frames.
 
-Which formats there are, and how one is added: :mod:`pipelines.archives.radar.formats.known`.
+`pipelines.archives.radar.formats.radar_format` says how a format is added.
 """
 
 from pipelines.archives.radar.archive import ARCHIVE, RadarArchive

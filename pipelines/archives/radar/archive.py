@@ -1,7 +1,7 @@
-"""The archive of radar composites: files to an index, and frames to the store's grid and unit.
+"""The archive of radar composites: index its files, and decode frames to the store's grid and unit.
 
-A frame that cannot be read, or is not what its name and the other files say, is flagged and the
-rest converted: among a hundred thousand files some are always damaged.
+A frame that cannot be read, or that contradicts its name or the other files, is flagged, and the
+rest is converted: among a hundred thousand files some are always damaged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.archives.contents import ArchiveIndex, Decode, Opener, SourceFile, Splits
 from pipelines.archives.options import resolve
 from pipelines.archives.radar.file_times import time_in_name
-from pipelines.archives.radar.formats.known import load_format
+from pipelines.archives.radar.formats.radar_format import load_format
 from pipelines.archives.radar.index import FOUND, RadarReading, described, index
 from pipelines.archives.radar.options import RadarOptions
 from pipelines.archives.radar.processing import Processing, converted_quantity
@@ -34,7 +34,7 @@ _LEVELS = 4
 
 @dataclass(frozen=True)
 class RadarArchive:
-    """An archive of radar composites, indexed as a whole, with options of its own."""
+    """An archive of radar composites, with options of its own."""
 
     name: str = "radar"
     title: str = "radar composites"
@@ -42,16 +42,16 @@ class RadarArchive:
     options: type[RadarOptions] = RadarOptions
 
     def find(self, source: str) -> tuple[SourceFile, ...]:
-        """The archive's files."""
+        """Return the archive's files."""
         return find_files(source, self.suffixes, self.name, levels=_LEVELS)
 
     def resolve(self, given: Mapping[str, Any]) -> RadarOptions:
-        """Its options with defaults; UsageError with the nearest name for one that it lacks."""
+        """Return the options with defaults; raise UsageError for an unknown name."""
         asked = {name: value for name, value in given.items() if name != FOUND}
         return resolve(self.name, self.options, asked)
 
     def check_regrid(self, regrid: str | None) -> None:
-        """UsageError: an average of decibels is none of what the radar measured."""
+        """Raise UsageError if `--regrid` is given: an average of decibels means nothing."""
         if regrid is not None:
             raise UsageError(
                 "radar composites are averaged on their own grid, in linear units",
@@ -67,25 +67,25 @@ class RadarArchive:
         options: Mapping[str, Any] | None = None,
         progress: Progress = ignore,
     ) -> ArchiveIndex:
-        """What the folder at ``source`` holds, see :func:`pipelines.archives.radar.index.index`."""
+        """Return what the folder at `source` holds."""
         return index(self.find(source), variables, self.resolve(options or {}), progress)
 
     def opener(self, options: Mapping[str, Any]) -> Opener:
-        """The decoder for an index's options."""
+        """Return the decoder for the options of an index."""
         found = RadarReading.from_dict(options)
         return lambda path, file: decoder(path, file, found)
 
     def protocol_splits(self, times: np.ndarray) -> Splits | None:
-        """A folder of composites has no protocol: splits are by fraction or from a file."""
+        """Return None: no publication fixes splits of a folder of composites."""
         return None
 
 
 @contextmanager
 def decoder(path: str, file: SourceFile, found: RadarReading) -> Iterator[Decode]:
-    """Decodes frames, float32 (n, rows, columns) of the store's grid.
+    """Yield what decodes frames, float32 (n, rows, columns) on the store's grid.
 
-    ``decode`` raises UnreadableError where the file is damaged, or is not at the time, on the grid
-    or of the quantity that the index took it for.
+    It raises UnreadableError if the file is damaged, or if its time, grid or quantity is not the
+    one in the index.
     """
     yield lambda variable, positions: _frames(variable, positions, path, file, found)
 

@@ -1,4 +1,4 @@
-"""The time in a file's name: what makes an index of a hundred thousand files quick."""
+"""Read the time of a frame from its file's name, so that an index need not open every file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.archives.radar.formats.known import seconds
+from pipelines.archives.radar.formats.radar_format import seconds
 
 _PATTERNS = (
     (r"(?<!\d)(\d{8})[-_T ]?(\d{6})(?!\d)", "%Y%m%d%H%M%S"),
@@ -19,7 +19,7 @@ _EARLIEST, _LATEST = 0, seconds("2100", "%Y")
 
 
 def time_in_name(name: str) -> int | None:
-    """Seconds since 1970-01-01 that a file name gives; None where it gives none.
+    """Return the time in a file name as seconds since 1970-01-01; None if there is no time in it.
 
     >>> time_in_name("PrecipRate_00.00_20190610-000200.grib2")
     1560124920
@@ -41,8 +41,9 @@ def time_in_name(name: str) -> int | None:
 
 
 def periods(times: np.ndarray, cadence: int, gap: int) -> tuple[tuple[int, int], ...]:
-    """First and last time of each run of increasing ``times`` without a gap of more than ``gap``
-    missing frames.
+    """Return the first and last time of each period of increasing `times`.
+
+    More than `gap` missing frames begin a new period.
 
     >>> periods(np.array([0, 300, 900, 90000]), 300, 2)
     ((0, 900), (90000, 90000))
@@ -53,7 +54,7 @@ def periods(times: np.ndarray, cadence: int, gap: int) -> tuple[tuple[int, int],
 
 
 def spread(count: int, wanted: int) -> Sequence[int]:
-    """At most ``wanted`` indices below ``count``, the first and the last among them.
+    """Return at most `wanted` indices below `count`, at even distances from the first to the last.
 
     >>> spread(100, 3), spread(2, 3)
     ([0, 50, 99], [0, 1])

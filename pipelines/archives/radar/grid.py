@@ -1,4 +1,4 @@
-"""The grid of a composite: projection and pixel centres, and what CF says of it."""
+"""The grid of a composite: its projection, its pixel centres and their CF attributes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipelines.errors import UsageError
 from pipelines.optional_libraries import load_pyproj
 
 _TOLERANCE = 0.01
-"""of a pixel: grids that differ by less are the same"""
+"""Fraction of a pixel by which two equal grids may differ."""
 
 
 @dataclass(frozen=True)
 class RadarGrid:
-    """Rows and columns in the order of the source; y may rise or fall."""
+    """A grid of rows and columns in the order of the source; y may rise or fall."""
 
     projection: str
-    """PROJ string; metres, or degrees for longitude and latitude"""
+    """PROJ string; its unit is metres, or degrees for longitude and latitude"""
     shape: tuple[int, int]
     """rows, columns"""
     y: tuple[float, float]
@@ -28,7 +28,7 @@ class RadarGrid:
     x: tuple[float, float]
     """centre of the first column and step to the next"""
     degrees: bool = False
-    """axes are latitude and longitude"""
+    """whether the axes are latitude and longitude"""
 
     @classmethod
     def between(
@@ -40,7 +40,7 @@ class RadarGrid:
         *,
         degrees: bool = False,
     ) -> RadarGrid:
-        """The grid whose outer edges are ``x``, from first column to last, and ``y``, row by row.
+        """Return the grid between outer edges: `x` of first and last column, `y` of the rows.
 
         >>> RadarGrid.between("+proj=stere", (2, 4), (0.0, 4.0), (10.0, 6.0)).y
         (9.0, -2.0)
@@ -50,11 +50,11 @@ class RadarGrid:
 
     @property
     def dims(self) -> tuple[str, str]:
-        """Names of the axes in a store."""
+        """Names of the axes in a store, rows first."""
         return ("latitude", "longitude") if self.degrees else ("y", "x")
 
     def coordinates(self) -> dict[str, np.ndarray]:
-        """Pixel centres by axis, float64."""
+        """Return the pixel centres of each axis, float64."""
         values = [
             first + step * np.arange(size)
             for (first, step), size in zip((self.y, self.x), self.shape, strict=True)
@@ -62,7 +62,7 @@ class RadarGrid:
         return dict(zip(self.dims, values, strict=True))
 
     def difference(self, other: RadarGrid) -> str | None:
-        """How ``other`` is not this grid; None where it is."""
+        """Return how `other` differs from this grid, in words; None if it does not."""
         if self.shape != other.shape:
             return f"its shape is {self.shape} and {other.shape}"
         if self.projection != other.projection:
@@ -79,7 +79,7 @@ class RadarGrid:
         return None
 
     def cropped(self, crop: tuple[int, int, int, int] | None) -> RadarGrid:
-        """Rows top to bottom and columns left to right; UsageError where they lie outside."""
+        """Return the grid of (top, bottom, left, right); raise UsageError if that lies outside."""
         if crop is None:
             return self
         top, bottom, left, right = crop
@@ -95,7 +95,7 @@ class RadarGrid:
         return replace(self, shape=shape, y=(y + top * dy, dy), x=(x + left * dx, dx))
 
     def resized(self, shape: tuple[int, int] | None) -> RadarGrid:
-        """The same area on fewer pixels; UsageError where they would be more."""
+        """Return the same area on fewer pixels; raise UsageError if there would be more."""
         if shape is None:
             return self
         if shape[0] > self.shape[0] or shape[1] > self.shape[1]:
@@ -112,17 +112,17 @@ class RadarGrid:
         return replace(self, shape=shape, y=axes[0], x=axes[1])
 
     def grid_mapping(self) -> dict[str, Any]:
-        """CF attributes of the projection, with its WKT and the PROJ string of the source."""
+        """Return the projection's CF attributes, with its WKT and the source's PROJ string."""
         crs = load_pyproj().CRS.from_user_input(self.projection)
         attributes = dict(crs.to_cf())
         return attributes | {"spatial_ref": attributes["crs_wkt"], "proj4": self.projection}
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain dictionary."""
+        """Return the fields as a plain dictionary."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RadarGrid:
-        """The inverse of :meth:`as_dict`, with or without a way through JSON."""
+        """Return the grid that `as_dict` described, also if it went through JSON."""
         pairs = {name: tuple(data[name]) for name in ("shape", "y", "x")}
         return cls(data["projection"], **pairs, degrees=data["degrees"])

@@ -1,4 +1,7 @@
-"""Which frames a folder of composites holds. Opens a sample of the files where names give times."""
+"""Find the frames in a folder of composites.
+
+If file names give the times, only a sample of the files is opened.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,12 @@ import numpy as np
 
 from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.archives.radar.file_times import periods, spread, time_in_name
-from pipelines.archives.radar.formats.known import Quantity, RadarFormat, load_format, recognise
+from pipelines.archives.radar.formats.radar_format import (
+    Quantity,
+    RadarFormat,
+    load_format,
+    recognise,
+)
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.options import AUTO, RadarOptions
 from pipelines.archives.radar.processing import converted_quantity
@@ -20,11 +28,11 @@ from pipelines.errors import PlatformError, SourceError, UsageError, nearest
 from pipelines.progress import Progress
 
 FOUND = "found"
-"""beside the options in what a store keeps: what indexing found out about the archive"""
+"""Key, beside the options that a store keeps, of what indexing found out about the archive."""
 SAMPLE = 16
-"""files whose metadata are compared with their names"""
+"""Files whose metadata are compared with their names."""
 DECODED = 3
-"""files of these that are decoded, to know the grid"""
+"""Files of the sample that are decoded, to find the grid."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +40,16 @@ class RadarReading:
     """What decoding a frame needs to know of the whole archive."""
 
     options: RadarOptions
-    """with the format that was found"""
+    """the options, with the format that was found"""
     grid: RadarGrid
-    """of the source"""
+    """the source's grid"""
     quantities: tuple[Quantity, ...]
-    """as the source has them"""
+    """the quantities in the files"""
     times_in_names: bool
-    """a frame whose metadata disagree with its file's name cannot be used"""
+    """whether file names give the times; then a frame whose metadata disagree cannot be used"""
 
     def as_dict(self) -> dict[str, Any]:
-        """The options, and under ``found`` what they do not say."""
+        """Return the options, and the other fields under the key `FOUND`."""
         found = {
             "grid": self.grid.as_dict(),
             "quantities": [asdict(quantity) for quantity in self.quantities],
@@ -51,7 +59,7 @@ class RadarReading:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RadarReading:
-        """The inverse of :meth:`as_dict`, with or without a way through JSON."""
+        """Return what `as_dict` described, also if it went through JSON."""
         found = data[FOUND]
         return cls(
             RadarOptions(**{name: value for name, value in data.items() if name != FOUND}),
@@ -67,15 +75,15 @@ def index(
     options: RadarOptions,
     progress: Progress,
 ) -> ArchiveIndex:
-    """The index of a folder; one frame a file, or many.
+    """Return the index of a folder of files.
 
     Raises
     ------
     SourceError
-        No readable file, several formats, products, grids or quantities, a time twice, or times off
-        the cadence.
+        No file can be read, the files are of several formats, products, grids or quantities, a time
+        comes twice, or times do not follow the cadence.
     UsageError
-        A variable that the files do not have, or a crop or size that does not fit their grid.
+        The files do not have a variable, or a crop or size does not fit their grid.
     """
     found = _format(files, options)
     files = _one_product(files, found)
@@ -121,7 +129,7 @@ def index(
 
 
 def described(error: Exception) -> str:
-    """What went wrong with a file, in one line."""
+    """Return what went wrong with a file, in one line."""
     text = " ".join(str(error.what if isinstance(error, PlatformError) else error).split())
     plain = isinstance(error, (ValueError, PlatformError))
     return text if plain and text else f"{type(error).__name__}: {text}"
@@ -141,7 +149,7 @@ def _format(files: Sequence[SourceFile], asked: RadarOptions) -> RadarFormat:
 
 
 def _one_product(files: Sequence[SourceFile], found: RadarFormat) -> tuple[SourceFile, ...]:
-    """The files that hold frames; they must be of one product."""
+    """Return the files that hold frames; raise SourceError if they are of several products."""
     products: dict[str, list[SourceFile]] = {}
     for file in files:
         product = found.product(file.name)
@@ -164,7 +172,9 @@ def _one_product(files: Sequence[SourceFile], found: RadarFormat) -> tuple[Sourc
 
 
 def _sample(files: Sequence[SourceFile], found: RadarFormat) -> list[int]:
-    """Files that are opened: spread over the names, one of each ending, all where it must be."""
+    """Return the files to open: some at even distances and one per ending, or all if each holds
+    many frames.
+    """
     if found.many_frames:
         return list(range(len(files)))
     endings: dict[str, int] = {}
@@ -176,7 +186,7 @@ def _sample(files: Sequence[SourceFile], found: RadarFormat) -> list[int]:
 def _times(
     files: Sequence[SourceFile], found: RadarFormat, sampled: Sequence[int], progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool, list[str]]:
-    """Time, file and position of every frame, whether names give the times, and notes."""
+    """Return time, file and position of every frame, whether names give the times, and notes."""
     held, unreadable = _held_times(files, found, sampled, progress)
     names = [None if found.many_frames else time_in_name(file.name) for file in files]
     agreeing = [n for n, times in held.items() if len(times) == 1 and times[0] == names[n]]
@@ -209,7 +219,10 @@ def _times(
 def _held_times(
     files: Sequence[SourceFile], found: RadarFormat, numbers: Sequence[int], progress: Progress
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """Times by file from metadata, and why others cannot be read; SourceError for other formats."""
+    """Return the times in each file's metadata, and why other files cannot be read.
+
+    Raises SourceError for a file of another format.
+    """
     held: dict[int, np.ndarray] = {}
     unreadable: dict[int, str] = {}
     for done, number in enumerate(numbers):
@@ -221,7 +234,7 @@ def _held_times(
                     other = _other_format(path, file)
                     if other is not None:
                         raise _mixed(files, found, file, other)
-                    raise ValueError(f"it is damaged, or no file of {found.title}")
+                    raise ValueError(f"it is damaged, or not a file of {found.title}")
                 held[number] = found.times(path, file)
             except PlatformError:
                 raise
@@ -257,7 +270,10 @@ def _mixed(
 def _content(
     files: Sequence[SourceFile], found: RadarFormat, sampled: Sequence[int]
 ) -> tuple[RadarGrid, tuple[Quantity, ...]]:
-    """Grid and quantities of the first readable file; those of a middle and the last must agree."""
+    """Return grid and quantities of the first readable file.
+
+    Raises SourceError if those of a file in the middle or of the last one differ.
+    """
     known: tuple[SourceFile, RadarGrid, tuple[Quantity, ...]] | None = None
     failed: tuple[SourceFile, str] | None = None
     decoded = 0
@@ -322,7 +338,7 @@ def _chosen(
     asked: Sequence[str] | None,
     file: SourceFile,
 ) -> list[Quantity]:
-    """What the store holds: the asked variables, or all."""
+    """Return the quantities in the store: the variables that were asked for, or all."""
     stored = {q.name: q for q in (converted_quantity(held, options) for held in quantities)}
     if len(stored) < len(quantities):
         raise UsageError(

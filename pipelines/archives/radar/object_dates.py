@@ -1,7 +1,7 @@
-"""Dates in NumPy object arrays, without trusting the pickle that holds them.
+"""Read dates from NumPy object arrays without trusting the pickle that holds them.
 
-``numpy.load(allow_pickle=True)`` runs whatever a file says. An array of datetimes needs a handful
-of constructors; anything else that the pickle names is refused before it is called.
+`numpy.load(allow_pickle=True)` runs whatever a file says. An array of datetimes needs a handful of
+constructors; everything else that the pickle names raises an error before it is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Dates(pickle.Unpickler):
         if module in _ARRAY_MODULES and name == "_reconstruct":
             return _empty_array
         known = {
-            # Only named as the kind of array to make; the one that is made is always plain.
+            # The pickle names a type of array; `_empty_array` makes a plain one in any case.
             ("numpy", "ndarray"): _Named,
             ("numpy", "dtype"): np.dtype,
             ("datetime", "datetime"): datetime.datetime,
@@ -36,7 +36,7 @@ class _Dates(pickle.Unpickler):
 
 
 def read_dates(stream: BinaryIO) -> list[datetime.date]:
-    """The dates in a ``.npy`` stream of objects, in their order; ValueError where it is none."""
+    """Return the dates of a `.npy` stream of objects; raise ValueError for anything else."""
     version = npy.read_magic(stream)
     reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = reader(stream)
@@ -55,7 +55,7 @@ def read_dates(stream: BinaryIO) -> list[datetime.date]:
 
 
 class _Named:
-    """Stands for a class that is named and never called."""
+    """A stand-in for a class that a pickle may name but not call."""
 
     def __init__(self, *arguments: Any):
         raise ValueError("its dates are a pickle that makes arrays of its own")

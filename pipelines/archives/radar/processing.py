@@ -1,8 +1,8 @@
-"""What is done to decoded frames on request: crop, average, convert, cut at a threshold.
+"""Process decoded frames as the options ask: crop, average, convert, cut at a threshold.
 
-Averages are taken in linear units of what the radar measured: reflectivity factors in mm6/m3, not
-their decibels, and rain rates or sums as they are. A pixel without echo counts as zero; a pixel
-without measurement does not count. Z = a R^b: Marshall and Palmer (1948).
+Averages are taken in linear units: reflectivity factors in mm6/m3 instead of decibels, rain rates
+and sums as they are. A pixel without echo counts as zero; a pixel without measurement does not
+count. Rates and reflectivities are related by Z = a R^b (Marshall and Palmer, 1948).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipelines.archives.radar.formats.known import Quantity
+from pipelines.archives.radar.formats.radar_format import Quantity
 from pipelines.archives.radar.options import RadarOptions
 from pipelines.area_average import AreaAverage, equal_parts
 
 MEASURED_AREA = 0.5
-"""an average of less measured area than this fraction is missing"""
+"""An average is missing if less than this fraction of its area was measured."""
 NO_ECHO_DBZ = -32.0
-"""of rain that was converted to reflectivity"""
+"""dBZ of a pixel without rain, after a conversion to reflectivity."""
 
 
 def converted_quantity(held: Quantity, options: RadarOptions) -> Quantity:
-    """What the store holds of what the files hold."""
+    """Return the quantity in the store, of a quantity in the files."""
     if options.unit in ("source", held.unit):
         return held
     if options.unit == "dBZ":
@@ -33,19 +33,19 @@ def converted_quantity(held: Quantity, options: RadarOptions) -> Quantity:
 
 @dataclass(frozen=True)
 class Processing:
-    """From frames as a file holds them to frames of the store."""
+    """The way from the frames of a file to the frames of the store."""
 
     options: RadarOptions
     held: Quantity
     stored: Quantity
 
     def __call__(self, values_nyx: np.ndarray) -> np.ndarray:
-        """float32 (n, rows, columns) as decoded -> float32 (n, *grid of the store)."""
+        """Return float32 (n, *grid of the store) of decoded (n, rows, columns)."""
         options, held, stored = self.options, self.held, self.stored
         if options.window is not None:
             top, bottom, left, right = options.window
             values_nyx = values_nyx[:, top:bottom, left:right]
-        # Weaker than nothing is nothing; NaN stays NaN.
+        # Some files hold values below their own value of no echo. NaN stays NaN.
         values = np.maximum(values_nyx, np.float32(held.no_echo))
         if options.shape is not None:
             values = _averaged(values, options.shape, held)
@@ -57,16 +57,16 @@ class Processing:
 
 
 def area_mean(values_nyx: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Mean over the area of each pixel of a coarser grid, of what is measured of it.
+    """Return the mean over each pixel of a coarser grid, weighted by measured area.
 
     Parameters
     ----------
     values_nyx:
-        (n, rows, columns); NaN is not measured.
+        (n, rows, columns); NaN where nothing was measured.
 
     Returns
     -------
-    float64 (n, *shape); NaN where less than :data:`MEASURED_AREA` of a pixel is measured.
+    float64 (n, *shape); NaN where less than `MEASURED_AREA` of a pixel was measured.
     """
     _, rows, columns = values_nyx.shape
     return _average((rows, columns), shape)(values_nyx, MEASURED_AREA)
@@ -85,7 +85,7 @@ def _averaged(values: np.ndarray, shape: tuple[int, int], held: Quantity) -> np.
 
 
 def _reflectivity_factor(values: np.ndarray, no_echo: float) -> np.ndarray:
-    """mm6/m3 of dBZ; no echo is zero."""
+    """Return mm6/m3 of dBZ; no echo becomes zero."""
     linear = 10 ** (values.astype(np.float64) / 10)
     return np.where(values <= np.float32(no_echo), 0.0, linear)
 

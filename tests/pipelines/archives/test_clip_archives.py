@@ -236,7 +236,7 @@ def test_a_truncated_npz_is_named(tmp_path: Path):
     path = tmp_path / "dataset.npz"
     write_openstl(path)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(SourceError, match="truncated") as refused:
+    with pytest.raises(SourceError, match="not a whole dataset") as refused:
         index("openstl_npz", tmp_path)
     assert "dataset.npz" in str(refused.value.where)
 

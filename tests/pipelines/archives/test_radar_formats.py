@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats.importers import pysteps_importers
-from pipelines.archives.radar.formats.known import Frames, Quantity, RadarFormat, recognise
+from pipelines.archives.radar.formats.radar_format import Frames, Quantity, RadarFormat, recognise
 from pipelines.archives.radar.object_dates import read_dates
 from pipelines.errors import SourceError, UsageError
 from pipelines.optional_libraries import load_pyproj
@@ -172,7 +172,7 @@ def test_odim_sums_know_their_interval_and_longitudes_are_degrees(tmp_path: Path
 
 def test_odim_volumes_are_refused(tmp_path: Path):
     path = radar_files.write_odim(tmp_path / "a.h5", TIME, pixels(1), kind="PVOL")
-    with pytest.raises(ValueError, match="PVOL, which is no composite"):
+    with pytest.raises(ValueError, match="PVOL, which is not a composite"):
         described(path)
 
 

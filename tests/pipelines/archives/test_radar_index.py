@@ -199,7 +199,7 @@ def test_damaged_files_do_not_stop_an_index(tmp_path: Path):
 def test_an_archive_without_one_readable_file_is_refused(tmp_path: Path):
     for time in five_minutes(FIRST, 3):
         (tmp_path / f"RAD_{stamp(time)}.h5").write_bytes(b"\x89HDF no more")
-    assert "RAD_202106070800.h5" in str(refused(tmp_path, "no radar composite").where)
+    assert "RAD_202106070800.h5" in str(refused(tmp_path, "not a radar composite").where)
 
 
 def test_one_frame_has_no_cadence(tmp_path: Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.archives.radar.formats.known import Quantity
+from pipelines.archives.radar.formats.radar_format import Quantity
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.options import RadarOptions
 from pipelines.archives.radar.processing import Processing, area_mean, converted_quantity

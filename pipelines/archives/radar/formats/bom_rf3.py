@@ -6,11 +6,11 @@ import numpy as np
 
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats.importers import grid_of, pysteps_importers
-from pipelines.archives.radar.formats.known import Frames, Quantity, RadarFormat
+from pipelines.archives.radar.formats.radar_format import Frames, Quantity, RadarFormat
 
 
 def recognises(path: str, name: str) -> bool:
-    """NetCDF with the variables of Rainfields."""
+    """Return whether the file is NetCDF with the variables of Rainfields."""
     import netCDF4
 
     try:
@@ -21,20 +21,20 @@ def recognises(path: str, name: str) -> bool:
 
 
 def times(path: str, file: SourceFile) -> np.ndarray:
-    """The end of the interval."""
+    """Return the end of the interval."""
     return np.array([_moment(path, "valid_time")], np.int64)
 
 
 def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
-    """Rainfall in the interval."""
+    """Return the rainfall in the interval."""
     interval = _moment(path, "valid_time") - _moment(path, "start_time")
     return (Quantity("rainfall", "Rainfields 3 of BoM", 0.0, interval),)
 
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
-    """The one frame."""
+    """Return the one frame."""
     values, _, metadata = pysteps_importers().import_bom_rf3(path)
-    # What is masked is NaN below the mask.
+    # The importer returns a masked array whose masked pixels are NaN.
     frames = np.asarray(values, np.float32)[None]
     return Frames(times(path, file), grid_of(metadata, values.shape), frames)
 

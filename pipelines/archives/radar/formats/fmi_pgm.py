@@ -1,4 +1,4 @@
-"""FMI composites: 8-bit PGM, often gzipped, whose comments say what it is. Read by pysteps.
+"""FMI composites: 8-bit PGM, often gzipped, with metadata in comments. Read by pysteps.
 
 dBZ = pixel / 2 - 32; the largest pixel value is no data.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats.importers import grid_of, pysteps_importers
-from pipelines.archives.radar.formats.known import (
+from pipelines.archives.radar.formats.radar_format import (
     Frames,
     Quantity,
     RadarFormat,
@@ -23,17 +23,17 @@ _HEADER_BYTES = 8192
 
 
 def recognises(path: str, name: str) -> bool:
-    """A binary grey map with FMI's comments."""
+    """Return whether the file is a binary grey map with FMI's comments."""
     return begins(path, 2) == b"P5" and b"# obstime" in begins(path, _HEADER_BYTES)
 
 
 def times(path: str, file: SourceFile) -> np.ndarray:
-    """The time of observation."""
+    """Return the time of observation."""
     return np.array([seconds(_comments(path)["obstime"], "%Y%m%d%H%M")], np.int64)
 
 
 def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
-    """Reflectivity."""
+    """Return the reflectivity; raise ValueError for another quantity."""
     comments = _comments(path)
     if "Reflectivity" not in comments["param"]:
         raise ValueError(f"it holds {comments['param']}, and only reflectivity is read")
@@ -42,10 +42,10 @@ def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
 
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
-    """The one frame."""
+    """Return the one frame."""
     quantities(path, file)
     with opened(path) as content:
-        # Reading to the end checks the checksum that gzip keeps there.
+        # gzip keeps its checksum at the end: only reading everything checks it.
         rest = content.read()
     _check_length(rest)
     values, _, metadata = pysteps_importers().import_fmi_pgm(path, gzipped=_is_gzip(path))

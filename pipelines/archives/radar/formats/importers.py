@@ -1,4 +1,4 @@
-"""What pysteps' importers say of a grid, in metres."""
+"""Turn the grid that an importer of pysteps describes into a `RadarGrid` in metres or degrees."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _UNITS = {"m": 1.0, "km": 1000.0, "degrees": 1.0}
 
 
 def pysteps_importers() -> ModuleType:
-    """``pysteps.io.importers``; UsageError with the command that installs it where it is absent."""
+    """Return `pysteps.io.importers`; raise UsageError with the command that installs it."""
     return load_pysteps("pysteps.io.importers")
 
 
 def grid_of(metadata: dict[str, Any], shape: tuple[int, int]) -> RadarGrid:
-    """The grid that an importer of pysteps describes, in metres or degrees; row 0 is the north."""
+    """Return the grid of an importer's metadata, in metres or degrees; row 0 is the north."""
     unit = metadata["cartesian_unit"]
     scale = _UNITS[unit]
     projection = " ".join(str(metadata["projection"]).split())
@@ -30,7 +30,7 @@ def grid_of(metadata: dict[str, Any], shape: tuple[int, int]) -> RadarGrid:
 
 
 def _in_metres(projection: str) -> str:
-    """Axes of the ellipsoid that are given in kilometres, in metres.
+    """Return a projection whose axes of the ellipsoid are in metres instead of kilometres.
 
     >>> _in_metres("+proj=stere +a=6378.137 +b=6356.752 +x_0=0")
     '+proj=stere +a=6378137 +b=6356752 +x_0=0'

@@ -1,7 +1,7 @@
 """KNMI composites: reflectivity (8 bit) and rainfall sums (16 bit) in KNMI's own HDF5 layout.
 
-pysteps reads pixels and grid; what it takes for granted (scale and codes) is compared with what the
-file states, and the file wins.
+pysteps reads pixels and grid. It assumes a scale and codes; these are compared with the file's own,
+which win.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ import numpy as np
 
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.radar.formats.importers import grid_of, pysteps_importers
-from pipelines.archives.radar.formats.known import HDF5, Frames, Quantity, RadarFormat, begins
+from pipelines.archives.radar.formats.radar_format import (
+    HDF5,
+    Frames,
+    Quantity,
+    RadarFormat,
+    begins,
+)
 
 _FORMULA = re.compile(r"GEO\s*=\s*([-+.\deE]+)\s*\*\s*PV\s*\+\s*([-+.\deE]+)")
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
@@ -22,13 +28,13 @@ _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT",
 
 @dataclass(frozen=True)
 class _Assumed:
-    """What pysteps takes for granted of a quantity: value = gain * pixel + offset."""
+    """What pysteps assumes of a quantity: value = gain * pixel + offset."""
 
     qty: str
     gain: float
     offset: float
     outside: int
-    """pixel outside the image, which becomes NaN"""
+    """code of a pixel outside the image, which becomes NaN"""
 
 
 _IMPORTED = {
@@ -48,7 +54,7 @@ class _Header:
 
 
 def recognises(path: str, name: str) -> bool:
-    """HDF5 with KNMI's groups."""
+    """Return whether the file is HDF5 with KNMI's groups."""
     import h5py
 
     if begins(path, 4) != HDF5:
@@ -61,17 +67,17 @@ def recognises(path: str, name: str) -> bool:
 
 
 def times(path: str, file: SourceFile) -> np.ndarray:
-    """The end of the measurement."""
+    """Return the end of the measurement."""
     return np.array([_header(path).time], np.int64)
 
 
 def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
-    """Reflectivity or rainfall."""
+    """Return the reflectivity or the rainfall."""
     return (_header(path).quantity,)
 
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
-    """The one frame."""
+    """Return the one frame."""
     header = _header(path)
     if header.quantity.name != quantity.name:
         raise ValueError(f"it holds {header.quantity.name}, not {quantity.name}")
@@ -80,7 +86,7 @@ def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray)
         raise ValueError(f"pixels outside the image are {header.outside}, not {assumed.outside}")
     values, _, metadata = pysteps_importers().import_knmi_hdf5(path, qty=assumed.qty)
     if header.missing:
-        # A code of its own for missing pixels; in 8-bit reflectivity it is 0, which is no echo.
+        # Missing pixels have a code of their own, except in 8-bit reflectivity: 0 there is no echo.
         values[np.isclose(values, assumed.gain * header.missing + assumed.offset)] = np.nan
     if (header.gain, header.offset) != (assumed.gain, assumed.offset):
         values = header.gain * ((values - assumed.offset) / assumed.gain) + header.offset
@@ -129,7 +135,7 @@ def _number(value: Any) -> int:
 
 
 def _seconds(text: str) -> int:
-    """A time such as ``03-JAN-2021;20:05:00.000``."""
+    """Return the seconds since 1970 of a time such as `03-JAN-2021;20:05:00.000`."""
     day, month, year = text.split(";")[0].split("-")
     clock = text.split(";")[1].split(".")[0]
     number = _MONTHS.index(month.upper()) + 1

@@ -1,7 +1,8 @@
-"""MeteoNet: rainfall and reflectivity of two regions of France, ten days a file, as NumPy archives.
+"""MeteoNet: rainfall and reflectivity of two regions of France, NumPy archives of ten days each.
 
-``rainfall_<zone>_<year>_<month>.<part>.npz`` and ``reflectivity_old|new_...``: ``data`` (n, rows,
-columns) int16, ``dates`` and ``miss_dates`` object arrays; ``radar_coords_<zone>.npz`` lies beside.
+Files are called `rainfall_<zone>_<year>_<month>.<part>.npz` and `reflectivity_old|new_...`. Each
+holds `data`, int16 (n, rows, columns), and the object arrays `dates` and `miss_dates`. The file
+`radar_coords_<zone>.npz` is beside them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.radar.formats.known import Frames, Quantity, RadarFormat
+from pipelines.archives.radar.formats.radar_format import Frames, Quantity, RadarFormat
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.object_dates import read_dates
 from pipelines.storage import places
@@ -31,11 +32,11 @@ _WGS84 = "+proj=longlat +datum=WGS84 +no_defs"
 _MISSING = {"rainfall": -1, "reflectivity": 255}
 _FIVE_MINUTES = 300
 _IRREGULAR = 1e-3
-"""degrees"""
+"""Degrees by which a coordinate may depart from a regular grid."""
 
 
 def recognises(path: str, name: str) -> bool:
-    """A NumPy archive with MeteoNet's arrays."""
+    """Return whether the file is a NumPy archive with MeteoNet's arrays."""
     try:
         with zipfile.ZipFile(path) as content:
             return {"data.npy", "dates.npy", "miss_dates.npy"} <= set(content.namelist())
@@ -44,13 +45,13 @@ def recognises(path: str, name: str) -> bool:
 
 
 def product(name: str) -> str | None:
-    """``rainfall NW``; None for coordinates and quality codes."""
+    """Return for example `rainfall_NW`; None for coordinates and quality codes."""
     match = _NAME.match(name)
     return f"{match['product']}_{match['zone']}" if match else None
 
 
 def times(path: str, file: SourceFile) -> np.ndarray:
-    """The frames' times; ValueError where one of them is also listed as missing."""
+    """Return the frames' times; raise ValueError if one is also listed as missing."""
     with _archive(path) as content:
         held = [_seconds(date) for date in _dates(content, "dates.npy")]
         missing = {_seconds(date) for date in _dates(content, "miss_dates.npy")}
@@ -62,7 +63,7 @@ def times(path: str, file: SourceFile) -> np.ndarray:
 
 
 def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
-    """Rainfall in five minutes, or reflectivity."""
+    """Return the rainfall in five minutes, or the reflectivity."""
     match = _NAME.match(file.name)
     if match is None:
         raise ValueError("its name is not rainfall_<zone>_... or reflectivity_<product>_<zone>_...")
@@ -72,7 +73,7 @@ def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
 
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
-    """Frames at increasing positions along ``dates``."""
+    """Return the frames at these positions along `dates`."""
     times_n = times(path, file)
     order = np.argsort(positions, kind="stable")
     pixels = _frames(path, file, positions[order])
@@ -87,7 +88,7 @@ def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray)
 
 
 def _frames(path: str, file: SourceFile, positions: np.ndarray) -> np.ndarray:
-    """Raw pixels at increasing positions."""
+    """Return the raw pixels at increasing positions."""
     with _lock:
         key = (file.uri, file.etag)
         stream = _streams.pop(key, None)
@@ -107,7 +108,7 @@ def _frames(path: str, file: SourceFile, positions: np.ndarray) -> np.ndarray:
 
 
 class _Stream:
-    """Frames of a compressed ``data`` array, read onward only: inflating cannot jump."""
+    """Frames of a compressed `data` array. Inflating cannot jump, so it reads forward only."""
 
     def __init__(self, path: str):
         self._zip = zipfile.ZipFile(path)
@@ -121,7 +122,7 @@ class _Stream:
         self.position = 0
 
     def frame(self, position: int) -> np.ndarray:
-        """The frame at ``position``, which is not before the one that was read last."""
+        """Return the frame at `position`, which must not be before the one that was read last."""
         size = self._dtype.itemsize * self._shape[0] * self._shape[1]
         while True:
             data = self._content.read(size)
@@ -137,7 +138,7 @@ class _Stream:
 
 
 _streams: dict[tuple[str, str], _Stream] = {}
-"""the stream that was read last: the next shard usually goes on from there"""
+"""The stream that was read last: the next shard usually goes on from there."""
 _lock = threading.Lock()
 
 
@@ -152,7 +153,7 @@ def _archive(path: str) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as content:
             yield content
     except zipfile.BadZipFile as error:
-        raise ValueError(f"it is no NumPy archive, or cut off: {error}") from None
+        raise ValueError(f"it is not a NumPy archive, or it is cut off: {error}") from None
 
 
 def _dates(content: zipfile.ZipFile, name: str) -> list[datetime.date]:
@@ -170,7 +171,7 @@ _grids: dict[str, RadarGrid] = {}
 
 
 def _grid(file: SourceFile, shape: tuple[int, ...]) -> RadarGrid:
-    """The grid of the zone, from the coordinates that lie beside the file."""
+    """Return the grid of the zone, from the coordinates beside the file."""
     match = _NAME.match(file.name)
     zone = match["zone"] if match else ""
     place = places.join(file.uri.rsplit("/", 1)[0], f"radar_coords_{zone}.npz")
@@ -197,7 +198,7 @@ def _regular(content: io.BytesIO) -> RadarGrid:
         np.abs(lats - axes["latitude"][:, None]).max() > _IRREGULAR
         or np.abs(lons - axes["longitude"]).max() > _IRREGULAR
     ):
-        raise ValueError("its coordinates are no regular grid")
+        raise ValueError("its coordinates are not a regular grid")
     return grid
 
 

@@ -1,7 +1,7 @@
 """MRMS: precipitation rates of the United States on 0.01 degrees, GRIB 2, often gzipped.
 
-Read with eccodes: pysteps' importer needs pygrib and averages 4 x 4 pixels of its own accord.
-Discipline 209 is MRMS's own; -3 is outside the radars' reach, -1 missing.
+Read with eccodes: pysteps' importer needs pygrib and averages 4 x 4 pixels unasked. Discipline 209
+is MRMS's own. A pixel of -3 is outside the radars' reach, one of -1 is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.radar.formats.known import (
+from pipelines.archives.radar.formats.radar_format import (
     Frames,
     Quantity,
     RadarFormat,
@@ -28,30 +28,30 @@ _END = b"7777"
 _RATE = (209, 6, 1)
 _CATEGORY = ("discipline", "parameterCategory", "parameterNumber")
 _ELLIPSOIDS = {2: "+ellps=IAU76", 4: "+ellps=GRS80", 5: "+ellps=WGS84", 6: "+R=6371229"}
-"""by GRIB's shapeOfTheEarth"""
+"""GRIB's shapeOfTheEarth -> PROJ's ellipsoid."""
 
 
 def recognises(path: str, name: str) -> bool:
-    """GRIB of edition 2."""
+    """Return whether the file is GRIB of edition 2."""
     head = begins(path, 8)
     return head[:4] == b"GRIB" and head[7:8] == b"\x02"
 
 
 def times(path: str, file: SourceFile) -> np.ndarray:
-    """The time of the analysis."""
+    """Return the time of the analysis."""
     with _message(path) as message:
         return _times(message)
 
 
 def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
-    """The rain rate."""
+    """Return the rain rate; raise ValueError for another product."""
     with _message(path) as message:
         _check_product(message)
     return (Quantity("rain_rate", "PrecipRate of MRMS", 0.0),)
 
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
-    """The one frame."""
+    """Return the one frame."""
     import eccodes
 
     with _message(path) as message:
@@ -64,13 +64,13 @@ def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray)
 
 @contextmanager
 def _message(path: str) -> Iterator[Any]:
-    """The file's one message."""
+    """Yield the file's one message; raise ValueError if it is cut off or has several."""
     load_pyproj_before_eccodes()
     import eccodes
 
     with opened(path) as content:
         data = content.read()
-    # eccodes decodes a message that was cut off without a complaint.
+    # eccodes decodes a message that was cut off without an error.
     if len(data) < 16 or int.from_bytes(data[8:16], "big") != len(data) or data[-4:] != _END:
         raise ValueError("it is cut off, or holds more than one message")
     message = eccodes.codes_new_from_message(data)
@@ -100,7 +100,7 @@ def _times(message: Any) -> np.ndarray:
 
 def _grid(message: Any) -> RadarGrid:
     if _get(message, "gridType") != "regular_ll" or _get(message, "scanningMode") != 0:
-        raise ValueError("its grid is no regular one from north to south and west to east")
+        raise ValueError("its grid is not a regular one from north to south and west to east")
     rows, columns = _get(message, "Nj"), _get(message, "Ni")
     axes = []
     for name, size in (("latitude", rows), ("longitude", columns)):

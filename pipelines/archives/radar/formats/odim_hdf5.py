@@ -1,7 +1,7 @@
 """ODIM_H5: composites of OPERA and of most European services, DWD's HDF5 among them.
 
 EUMETNET OPERA, "Information model for the HDF5 file format" 2.4. Read with h5py: pysteps' importer
-knows only files whose strings are of fixed length, and gives every pixel without echo -30 dBZ.
+reads only strings of fixed length, and sets every pixel without echo to -30 dBZ.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.radar.formats.known import (
+from pipelines.archives.radar.formats.radar_format import (
     HDF5,
     Frames,
     Quantity,
@@ -30,7 +30,7 @@ _NO_ECHO_DBZ = -32.0
 
 
 def recognises(path: str, name: str) -> bool:
-    """HDF5 whose root says that it is ODIM."""
+    """Return whether the file is HDF5 whose root says that it is ODIM."""
     import h5py
 
     if begins(path, 4) != HDF5:
@@ -44,7 +44,7 @@ def recognises(path: str, name: str) -> bool:
 
 
 def times(path: str, file: SourceFile) -> np.ndarray:
-    """The nominal time of the composite."""
+    """Return the nominal time of the composite."""
     import h5py
 
     with h5py.File(path, "r") as content:
@@ -52,13 +52,13 @@ def times(path: str, file: SourceFile) -> np.ndarray:
 
 
 def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
-    """Reflectivity, rain rate and rainfall, as far as the file has them."""
+    """Return which of reflectivity, rain rate and rainfall the file has."""
     import h5py
 
     with h5py.File(path, "r") as content:
         kind = _text(content["what"].attrs["object"])
         if kind not in _COMPOSITES:
-            raise ValueError(f"it holds an object {kind}, which is no composite")
+            raise ValueError(f"it holds an object {kind}, which is not a composite")
         found: dict[str, Quantity] = {}
         for _, what in _data(content):
             quantity = _quantity(what)
@@ -70,7 +70,7 @@ def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
 
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
-    """The one frame, from the first data set that holds the quantity."""
+    """Return the one frame, from the first data set with the quantity."""
     import h5py
 
     with h5py.File(path, "r") as content:
@@ -90,7 +90,7 @@ def _times(content: Any) -> np.ndarray:
 
 
 def _data(content: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Every data set with its ``what``, where attributes of the outer one hold for the inner."""
+    """Yield every data set with its `what`; attributes of the outer group hold for the inner."""
     for outer in _numbered(content, "dataset"):
         group = content[outer]
         shared = dict(group["what"].attrs) if "what" in group else {}
@@ -117,7 +117,7 @@ def _quantity(what: Mapping[str, Any]) -> Quantity | None:
         return Quantity(name, source_name, 0.0)
     gain, offset = float(what.get("gain", 1.0)), float(what.get("offset", 0.0))
     no_echo = gain * float(what.get("undetect", 0.0)) + offset
-    # Some files code it far outside the scale (-8888000), where the formula has no meaning.
+    # Some files code it far outside the scale (-8888000), where the formula means nothing.
     return Quantity(name, source_name, no_echo if _WEAKEST <= no_echo <= 0 else _NO_ECHO_DBZ)
 
 
@@ -131,7 +131,7 @@ def _values(pixels: np.ndarray, what: Mapping[str, Any], no_echo: float) -> np.n
 
 
 def _grid(where: Any, shape: tuple[int, int]) -> RadarGrid:
-    """The grid between the outer corners that the file gives in longitude and latitude."""
+    """Return the grid between the outer corners, which the file gives in degrees."""
     projection = " ".join(_text(where["projdef"]).split())
     transform = load_pyproj().Proj(projection)
     names = [corner for corner in ("LL", "UL", "LR", "UR") if f"{corner}_lon" in where]

@@ -1,7 +1,7 @@
-"""DWD's RADOLAN and RADKLIM composites: a line of text, then 8 or 16 bits a pixel from the south.
+"""DWD's RADOLAN and RADKLIM composites: a line of text, then 8 or 16 bits per pixel, south first.
 
-DWD, "RADOLAN/RADVOR: Beschreibung des Kompositformats" 2.5. Not read with pysteps 1.21: it fails
-for RX and WX, takes 0.01 off every sum, and calls the southernmost row the north.
+DWD, "RADOLAN/RADVOR: Beschreibung des Kompositformats" 2.5. pysteps 1.21 is not used: it fails for
+RX and WX, subtracts 0.01 from every sum, and takes the southernmost row for the northernmost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.radar.formats.known import (
+from pipelines.archives.radar.formats.radar_format import (
     Frames,
     Quantity,
     RadarFormat,
@@ -24,7 +24,7 @@ from pipelines.archives.radar.grid import RadarGrid
 
 _SPHERE = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +x_0=0 +y_0=0 +R=6370040 +no_defs"
 _ORIGINS = {(900, 900): (-523_462.2, -4_658_645.0), (1100, 900): (-443_462.2, -4_758_645.0)}
-"""rows, columns -> x and y of the outer corner in the south west, metres"""
+"""Rows, columns -> x and y of the outer corner in the south west, in metres."""
 _REFLECTIVITY = ("RX", "WX")
 _SUMS = ("RW", "RY", "SF", "YW")
 _HEADER = re.compile(
@@ -33,7 +33,7 @@ _HEADER = re.compile(
 _END, _HEADER_BYTES = b"\x03", 2048
 _VALUE, _NO_DATA, _NEGATIVE, _CLUTTER = 0x0FFF, 0x2000, 0x4000, 0x8000
 _BYTE_CLUTTER = 249
-"""in 8 bits; 250 is no data"""
+"""Code of clutter in 8 bits; 250 means no data."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,29 @@ class _Header:
     time: int
     scale: float
     interval: int
-    """seconds"""
+    """seconds of a rainfall sum"""
     shape: tuple[int, int]
     length: int
-    """bytes, with the sign that ends it"""
+    """bytes of the header, with the character that ends it"""
 
 
 def recognises(path: str, name: str) -> bool:
-    """A RADOLAN header."""
+    """Return whether the file begins with a RADOLAN header."""
     return _HEADER.match(begins(path, 32)) is not None
 
 
 def times(path: str, file: SourceFile) -> np.ndarray:
-    """The time of the header: for sums the end of the interval."""
+    """Return the time in the header; of a sum it is the end of the interval."""
     return np.array([_header(begins(path, _HEADER_BYTES)).time], np.int64)
 
 
 def quantities(path: str, file: SourceFile) -> tuple[Quantity, ...]:
-    """Reflectivity of RX and WX, rainfall of RW, RY, SF and YW."""
+    """Return the reflectivity (RX, WX) or the rainfall (RW, RY, SF, YW)."""
     return (_quantity(_header(begins(path, _HEADER_BYTES))),)
 
 
 def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray) -> Frames:
-    """The one frame; clutter and pixels without data are missing."""
+    """Return the one frame; clutter and pixels without data are NaN."""
     with opened(path) as content:
         data = content.read()
     header = _header(data[:_HEADER_BYTES])
@@ -72,7 +72,7 @@ def read(path: str, file: SourceFile, quantity: Quantity, positions: np.ndarray)
     if not held.same_kind(quantity):
         raise ValueError(f"it holds {held.source_name}, not {quantity.source_name}")
     if header.shape not in _ORIGINS:
-        raise ValueError(f"its grid of {header.shape} is none that is read: {list(_ORIGINS)}")
+        raise ValueError(f"its grid of {header.shape} is not one of {list(_ORIGINS)}")
     kind = np.dtype("u1") if header.product in _REFLECTIVITY else np.dtype("<u2")
     pixels = np.frombuffer(data, kind, offset=header.length).reshape(header.shape)
     values = _bytes(pixels) if kind.itemsize == 1 else _words(pixels, header.scale)
@@ -89,7 +89,9 @@ def _quantity(header: _Header) -> Quantity:
         return Quantity("reflectivity", name, -32.5)
     if header.product in _SUMS:
         return Quantity("rainfall", name, 0.0, header.interval)
-    raise ValueError(f"its product {header.product} is none that is read")
+    raise ValueError(
+        f"its product {header.product} is not one of {', '.join(_REFLECTIVITY + _SUMS)}"
+    )
 
 
 def _header(data: bytes) -> _Header:
@@ -102,7 +104,7 @@ def _header(data: bytes) -> _Header:
     precision = re.search(r"PR\s*E([-+]\d+)", text)
     interval = re.search(r"INT\s*(\d+)", text)
     if size is None or precision is None or interval is None:
-        raise ValueError(f"its header lacks grid, precision or interval: {text!r}")
+        raise ValueError(f"its header has no grid, precision or interval: {text!r}")
     stamp = "".join(match[part].decode() for part in ("year", "month", "day", "clock"))
     return _Header(
         product=match["product"].decode(),

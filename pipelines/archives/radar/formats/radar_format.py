@@ -1,9 +1,8 @@
-"""What a radar format is: four functions and a name, found by content.
+"""What a radar format is: a name and four functions that read its files.
 
-Adding one: write a module of this package that defines ``FORMAT`` and name it in
-:data:`pipelines.archives.radar.options.FORMATS`. Functions raise OSError, ValueError or KeyError
-for a file that is damaged or not as it should be, in words that go into the ledger; they never
-guess.
+To add a format, write a module in this folder that defines `FORMAT`, and name it in `FORMATS` of
+`pipelines.archives.radar.options`. The functions raise OSError, ValueError or KeyError for a file
+that is damaged or unexpected, with a text for the ledger; they never guess.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ _STANDARD = {
     "rain_rate": ("rainfall_rate", "mm/h"),
     "rainfall": ("thickness_of_rainfall_amount", "mm"),
 }
-"""variable of a store -> CF standard name, unit"""
+"""Variable of a store -> its CF standard name and unit."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What the pixels of a composite mean."""
+    """The meaning of a composite's pixels."""
 
     name: str
-    """variable in a store: reflectivity (dBZ), rain_rate (mm/h) or rainfall (mm)"""
+    """the store's variable: reflectivity (dBZ), rain_rate (mm/h) or rainfall (mm)"""
     source_name: str
-    """what the file calls it"""
+    """the file's own name of it"""
     no_echo: float
-    """value of a pixel that was seen and holds no echo; no pixel is smaller"""
+    """value of a pixel that was measured and has no echo; the smallest value"""
     accumulation_seconds: int = 0
-    """rainfall: the time over which it fell, which ends at the frame's time"""
+    """seconds of a rainfall sum, which end at the frame's time; 0 for other quantities"""
 
     @property
     def unit(self) -> str:
@@ -52,11 +51,11 @@ class Quantity:
         return _STANDARD[self.name][1]
 
     def same_kind(self, other: Quantity) -> bool:
-        """Whether values of both can stand in one array."""
+        """Return whether values of both may be in one array."""
         return (self.name, self.accumulation_seconds) == (other.name, other.accumulation_seconds)
 
     def attributes(self) -> dict[str, Any]:
-        """CF attributes of the variable."""
+        """Return the CF attributes of the variable."""
         standard_name, unit = _STANDARD[self.name]
         attributes = {
             "long_name": f"{self.name.replace('_', ' ')} ({self.source_name})",
@@ -70,13 +69,13 @@ class Quantity:
         return attributes
 
     def converted(self, name: str, no_echo: float) -> Quantity:
-        """The same in another unit."""
+        """Return the quantity that this becomes in another unit."""
         return replace(self, name=name, no_echo=no_echo, accumulation_seconds=0)
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Decoded frames of one file, with what the file says of them."""
+    """Decoded frames of one file, with their times and grid in its metadata."""
 
     times: np.ndarray
     """int64 (n,): seconds since 1970-01-01 UTC"""
@@ -90,28 +89,31 @@ class RadarFormat:
     """One format of composites."""
 
     name: str
+    """the value of `--radar_format`, and the name of the module"""
     title: str
+    """the name for people"""
     recognises: Callable[[str, str], bool]
     """(local path, file name) -> whether the file is of this format"""
     times: Callable[[str, SourceFile], np.ndarray]
-    """the frames' times as the file's metadata have them, int64 (n,); reads no pixels"""
+    """the frames' times in the file's metadata, int64 (n,) seconds; reads no pixels"""
     quantities: Callable[[str, SourceFile], tuple[Quantity, ...]]
-    """what the file holds"""
+    """the quantities in the file"""
     read: Callable[[str, SourceFile, Quantity, np.ndarray], Frames]
-    """frames at positions along the file's times, missing pixels NaN, no echo as the quantity's"""
+    """frames at positions along the file's times; a missing pixel is NaN, one without echo has the
+    quantity's `no_echo`"""
     many_frames: bool = False
-    """one file holds many frames; otherwise one"""
+    """whether a file holds many frames instead of one"""
     product: Callable[[str], str | None] = lambda name: ""
-    """which of the format's products a file name stands for; None: no frames, the file is left"""
+    """the format's product that a file name stands for; None: the file holds no frames"""
 
 
 def load_format(name: str) -> RadarFormat:
-    """The format called ``name``."""
+    """Return the format called `name`."""
     return importlib.import_module(f"pipelines.archives.radar.formats.{name}").FORMAT
 
 
 def recognise(path: str, file: SourceFile) -> RadarFormat:
-    """The format of a file; SourceError where it is none of them."""
+    """Return the format of a file; raise SourceError if no format recognises it."""
     for name in FORMATS:
         found = load_format(name)
         if found.recognises(path, file.name):
@@ -121,14 +123,14 @@ def recognise(path: str, file: SourceFile) -> RadarFormat:
     raise SourceError(
         "a source file is empty"
         if not head
-        else f"a source file is no radar composite of a format that is read (begins with {head!r})",
+        else f"a source file is not a radar composite of a known format (it begins with {head!r})",
         where=f"{file.uri} ({file.size} bytes)",
         remedy=f"formats are {', '.join(FORMATS)}; fetch it again, or leave it out of the source",
     )
 
 
 def opened(path: str) -> BinaryIO:
-    """The file's content, uncompressed where it is gzip or bzip2."""
+    """Open a file; its content is decompressed if it is gzip or bzip2."""
     with open(path, "rb") as content:
         magic = content.read(3)
     if magic[:2] == _GZIP:
@@ -137,7 +139,7 @@ def opened(path: str) -> BinaryIO:
 
 
 def begins(path: str, length: int) -> bytes:
-    """The first bytes of the uncompressed content; empty where it cannot be read."""
+    """Return the first bytes of the decompressed content; empty if it cannot be read."""
     try:
         with opened(path) as content:
             return content.read(length)
@@ -146,7 +148,9 @@ def begins(path: str, length: int) -> bytes:
 
 
 def seconds(text: str, pattern: str) -> int:
-    """A UTC time in a ``strptime`` pattern without month names, as seconds since 1970-01-01.
+    """Return a UTC time in a `strptime` pattern as seconds since 1970-01-01.
+
+    Month names in the pattern would depend on the locale.
 
     >>> seconds("20190610-0002", "%Y%m%d-%H%M")
     1560124920

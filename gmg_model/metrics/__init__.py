@@ -1,4 +1,4 @@
-"""Scores of forecasts; the name of a protocol is the name of its conventions.
+"""Scores of forecasts. A protocol is a named set of conventions, one module each.
 
 >>> import numpy as np
 >>> truth = np.zeros((1, 2, 1, 8, 8))
@@ -39,7 +39,7 @@ PROTOCOLS: dict[str, type[StreamingMetrics]] = {
 
 
 def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics:
-    """An empty accumulator with ``update(pred, true)``, ``merge(other)`` and ``result()``.
+    """Return an empty accumulator with ``update(pred, true)``, ``merge(other)`` and ``result()``.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
     Raises
     ------
     ConfigurationError
-        There is no such protocol or option, with the nearest name; one that the protocol needs is
-        not given; or an option's value is impossible.
+        The protocol or an option is unknown (the message names the nearest), a required option is
+        missing, or an option's value is impossible.
     """
     if protocol not in PROTOCOLS:
-        raise ConfigurationError(f"no protocol '{protocol}': {nearest(protocol, PROTOCOLS)}")
+        raise ConfigurationError(f"unknown protocol '{protocol}': {nearest(protocol, PROTOCOLS)}")
     known = inspect.signature(PROTOCOLS[protocol]).parameters
     for name in options:
         if name not in known:
@@ -73,10 +73,13 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
 def score(
     pred: Any, true: Any, protocol: str = "strict", climatology: Any = None, **options: Any
 ) -> dict[str, float]:
-    """Scores over all lead times of forecasts ``pred`` against ``true``, (N, T, C, H, W) each.
+    """Return the scores over all lead times of forecasts ``pred`` against the truth ``true``.
 
-    Protocol ``ensemble`` takes forecasts (N, M, T, C, H, W) of M members.
+    Both have shape (N, T, C, H, W): windows, lead times, channels, rows, columns. Protocol
+    ``ensemble`` takes forecasts (N, M, T, C, H, W) of M members. ``options`` are those of
+    `create_metrics`.
     """
+
     metrics = create_metrics(protocol, **options)
     metrics.update(pred, true, climatology)
     return metrics.result()["overall"]

@@ -1,4 +1,7 @@
-"""Protocol ``detail``: whether forecasts keep the fine structure of the truth, or blur it."""
+"""Protocol ``detail``: do forecasts keep the fine structure of the truth, or blur it?
+
+Array axes: N windows, T lead times, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmg_model.metrics.gradients import gradient_differences
+from gmg_model.metrics.images import gradient_differences
 from gmg_model.metrics.streaming import (
     FRAME_AXES,
     Curve,
@@ -22,33 +25,34 @@ from gmg_model.metrics.streaming import (
 )
 
 FINE_WAVELENGTH = 8.0
-"""Pixels: what is shorter counts as fine."""
+"""Wavelength in pixels below which structure counts as fine."""
 
 
 class DetailMetrics(StreamingMetrics):
     """Radially averaged power spectra and gradient differences.
 
-    - curves ``power_forecast`` and ``power_truth``: |FFT|^2 / (H * W), averaged over rings of one
-      wavenumber, windows and channels, in squared units of the data, over the wavelength in pixels,
-      longest first. Frames are taken as periodic, without a taper. A frame with a missing pixel has
-      no spectrum: forecasts and truth have those of the same frames.
-    - ``frames_with_spectrum``: share of the frames that have one.
-    - ``area_with_spectrum``: share of the grid that spectra are taken of.
-    - ``power_ratio_finer_8px``: power of the forecast over that of the truth, summed over the rings
-      of wavelengths under 8 pixels: below 1 is blurred, above 1 is noisy.
-    - ``gdl``: mean over pairs of neighbours down the rows plus mean over pairs along the rows of
-      ``| |grad true| - |grad pred| |``, in units of the data; pairs with a pixel that is NaN in the
-      truth are left out.
+    - curves ``power_forecast`` and ``power_truth``: |FFT|^2 / (H * W), averaged over rings of equal
+      wavenumber, windows and channels, in squared units of the data. The axis is the wavelength in
+      pixels, longest first. Frames are treated as periodic, without a taper. A frame whose truth
+      has a missing pixel has no spectrum and is left out for the forecast too.
+    - ``frames_with_spectrum``: share of the frames that have a spectrum.
+    - ``area_with_spectrum``: share of the grid that the spectra cover.
+    - ``power_ratio_finer_8px``: power of the forecast divided by power of the truth, each summed
+      over the rings of wavelengths under 8 pixels. Below 1 means blurred, above 1 noisy.
+    - ``gdl``: ``| |grad true| - |grad pred| |`` in units of the data, the mean over pairs of
+      neighbours down the rows plus the mean over pairs along the rows. A pair with a pixel that is
+      NaN in the truth is left out.
 
-    A grid need not be square: its pixels count as square, and rings are 1 / max(H, W) cycles a
-    pixel wide, from that wavenumber to 1/2; the corners beyond are left out. A forecast that is NaN
-    where the truth exists makes the scores NaN.
+    The grid need not be square. Pixels count as square; rings are 1 / max(H, W) cycles per pixel
+    wide and reach from that wavenumber to 1/2. The corners of the spectrum beyond 1/2 are left out.
+    A forecast that is NaN where the truth exists makes the scores NaN.
 
     Parameters
     ----------
     region:
-        (first row, row after the last, first column, column after the last) of the part of the grid
-        that spectra are taken of, and that must miss no pixel; None: all of it.
+        (first row, row after the last, first column, column after the last): the part of the grid
+        that spectra are taken of. A pixel that is missing outside it does not matter. None: the
+        whole grid.
     """
 
     def __init__(self, region: Sequence[int] | None = None) -> None:
@@ -106,20 +110,21 @@ class DetailMetrics(StreamingMetrics):
         return Curve("wavelength", "pixels", self._wavelengths())
 
     def _part(self) -> tuple[Any, ...]:
-        """Where spectra are taken, as an index."""
+        """Return an index that selects the region of the spectra."""
         if self._region is None:
             return (...,)
         top, bottom, left, right = self._region
         return (..., slice(top, bottom), slice(left, right))
 
     def _sides(self) -> tuple[int, ...]:
-        """Rows and columns that spectra are taken of."""
+        """Return the numbers of rows and columns of the region of the spectra."""
         if self._region is None:
             return self._grid or (0, 0)
         top, bottom, left, right = self._region
         return bottom - top, right - left
 
     def _wavelengths(self) -> tuple[float, ...]:
+        """Return the wavelength of each ring in pixels, longest first."""
         longest = max(self._sides())
         return tuple(longest / ring for ring in range(1, longest // 2 + 1))
 
@@ -133,21 +138,21 @@ class DetailMetrics(StreamingMetrics):
 
 
 class Rings(NamedTuple):
-    """Where the coefficients of a grid's half spectrum lie, ring by ring."""
+    """The coefficients of a grid's half spectrum, sorted by ring."""
 
     order: NDArray[np.int64]
-    """flat places of the coefficients, sorted by ring"""
+    """flat indices of the coefficients, sorted by ring"""
     starts: NDArray[np.int64]
-    """first of each ring among them"""
+    """index into `order` of each ring's first coefficient"""
     weights: Field
-    """share of each in its ring's mean"""
+    """weight of each coefficient in the mean over its ring"""
 
 
 def ring_power(frames: Field) -> Field:
-    """Radially averaged power spectral density: (..., H, W) -> (..., max(H, W) // 2).
+    """Return the radially averaged power spectral density: (..., H, W) -> (..., max(H, W) // 2).
 
     Entry k - 1 is the mean of |FFT|^2 / (H * W) over wavenumbers that round to k / max(H, W)
-    cycles a pixel.
+    cycles per pixel.
     """
     height, width = frames.shape[-2:]
     rings = _rings(height, width)
@@ -164,7 +169,8 @@ def _rings(height: int, width: int) -> Rings:
         raise ValueError(f"a grid of {height} x {width} pixels has no spectrum")
     down, along = np.fft.fftfreq(height) * longest, np.fft.rfftfreq(width) * longest
     ring = np.sqrt(down[:, None] ** 2 + along**2).round().astype(np.int64)
-    # The half spectrum leaves out the mirror images of all but its first and, if even, last column.
+    # rfft2 stores half of the spectrum: every coefficient stands for itself and its mirror image,
+    # except in the first column and, for an even width, the last.
     mirrored = np.full(ring.shape, 2.0)
     mirrored[:, 0] = 1.0
     if width % 2 == 0:

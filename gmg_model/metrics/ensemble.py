@@ -22,18 +22,19 @@ class EnsembleMetrics(StreamingMetrics):
 
     - ``crps_fair``: ``mean |x_i - y| - mean over pairs i != j of |x_i - x_j| / 2`` (Ferro 2014), in
       units of the data: unbiased by the number of members.
-    - ``rmse_ensemble_mean``: root of the pooled square error of the members' mean.
-    - ``spread``: root of the pooled variance of the members, M - 1 below.
+    - ``rmse_ensemble_mean``: root of the pooled squared error of the members' mean.
+    - ``spread``: root of the pooled sample variance of the members (divisor M - 1).
     - ``spread_skill``: ``sqrt((M + 1) / M) * spread / rmse_ensemble_mean`` (Fortin et al. 2014): 1
-      for members that cannot be told from the truth, below 1 if they are too sure.
+      if the members cannot be told from the truth, below 1 if they are overconfident.
     - curve ``rank_histogram``: share of the pixels whose truth has 0, 1, ... M members below it.
-      A truth that equals k members counts 1 / (k + 1) in each of the k + 1 ranks it may take: no
-      draw, so that the histogram is repeatable.
-    - for each X of ``thresholds``, of the probability p = share of the members that are >= X and
-      the event o = truth >= X (0 or 1): ``brier_X``, the pooled mean of (p - o)^2, and its parts
-      (Murphy 1973) ``brier_reliability_X`` - ``brier_resolution_X`` + ``brier_uncertainty_X``,
-      which are exact, as p takes M + 1 values only; curves ``reliability_X``, how often the event
-      came when p was forecast, and ``forecast_share_X``, how often p was forecast.
+      A truth that equals k members counts 1 / (k + 1) in each of the k + 1 ranks it may take.
+      Nothing is drawn at random, so the histogram is repeatable.
+    - for each X of ``thresholds``, with the probability p = share of the members that are >= X and
+      the event o = truth >= X (0 or 1): ``brier_X``, the pooled mean of (p - o)^2, which equals
+      ``brier_reliability_X`` - ``brier_resolution_X`` + ``brier_uncertainty_X`` (Murphy 1973). The
+      decomposition is exact because p takes M + 1 values only. The curve ``reliability_X`` is how
+      often the event occurred when p was forecast, the curve ``forecast_share_X`` how often p was
+      forecast.
 
     Pixels that are NaN in the truth are left out; a member that is NaN where the truth exists makes
     the scores NaN.
@@ -41,7 +42,7 @@ class EnsembleMetrics(StreamingMetrics):
     Parameters
     ----------
     thresholds:
-        Of events, in the units of the data; none: no probabilities are scored.
+        Thresholds X of the events, in the units of the data. Empty: no probabilities are scored.
     """
 
     def __init__(self, thresholds: Sequence[float] = ()):
@@ -59,8 +60,8 @@ class EnsembleMetrics(StreamingMetrics):
             )
         if pred[1] < 2:
             raise ValueError(
-                f"an ensemble of {pred[1]} has no spread: give at least 2 members, or score it "
-                "with protocol strict"
+                f"an ensemble of {pred[1]} cannot be scored: give at least 2 members, or use "
+                "protocol strict"
             )
 
     def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
@@ -70,9 +71,10 @@ class EnsembleMetrics(StreamingMetrics):
         truth = np.where(valid, true, 0.0)
         mean = ordered.mean(axis=0)
         distance = np.abs(ordered - truth).mean(axis=0)
-        # Sum over pairs i < j of x_j - x_i, of members in order: each counts by its place.
-        place = 2.0 * np.arange(count) - (count - 1)
-        pairs = np.tensordot(place, ordered, axes=1)
+        # The sum over pairs i < j of x_j - x_i, without a double loop: among sorted members, the
+        # k-th (from 0) is added k times and subtracted M - 1 - k times.
+        factor = 2.0 * np.arange(count) - (count - 1)
+        pairs = np.tensordot(factor, ordered, axes=1)
         error = mean - truth
         variance = by_lead(ordered.var(axis=0, ddof=1))
         sums = {
@@ -133,26 +135,28 @@ class EnsembleMetrics(StreamingMetrics):
 
 
 def _ranks(ordered: Field, truth: Field, valid: NDArray[np.bool_]) -> Field:
-    """Pixels by the rank of their truth, (T, M + 1); members in order along the first axis."""
+    """Count pixels by the rank of their truth, (T, M + 1); members are sorted along axis 0."""
     members, _, leads = ordered.shape[:3]
     below = (ordered < truth).sum(axis=0)
     equal = (ordered == truth).sum(axis=0)
     bins = members + 2
     first = np.arange(leads)[:, None, None, None] * bins + below
     weight = np.where(valid, 1.0 / (equal + 1), 0.0)
-    # Weight goes in at the first rank that the truth may take and out after the last one.
+    # Each pixel adds its weight at the first rank that its truth may take and subtracts it after
+    # the last one; the cumulative sum then gives every rank in between its share.
     size = leads * bins
     enters = np.bincount(first.ravel(), weight.ravel(), size)
     leaves = np.bincount((first + equal + 1).ravel(), weight.ravel(), size)
     ranks = (enters - leaves).reshape(leads, bins).cumsum(axis=1)[:, :-1]
+    # np.sort puts NaN last, so the last member shows whether any member is NaN.
     broken = np.isnan(ordered[-1]).any(axis=(0, 2, 3, 4))
     return np.where(broken[:, None], np.nan, ranks)
 
 
 def _events(ordered: Field, truth: Field, valid: NDArray[np.bool_], threshold: float) -> Sums:
-    """Sums of one event: the square error of its probability, and pixels by probability."""
+    """Return the sums of one event: squared error of its probability, pixels by probability."""
     members, _, leads = ordered.shape[:3]
-    # Not a number where a member is: it must not pass for a forecast of no event.
+    # NaN where a member is NaN: a broken member must not count as a forecast of "no event".
     above = (ordered >= threshold).sum(axis=0) + 0.0 * ordered[-1]
     event = truth >= threshold
     error = np.where(valid, above / members - event, 0.0)

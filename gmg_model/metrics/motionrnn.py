@@ -1,4 +1,7 @@
-"""Protocol ``motionrnn``: the conventions of MotionRNN's tables, on frames clipped to [0, 1]."""
+"""Protocol ``motionrnn``: the conventions of MotionRNN's tables, on frames clipped to [0, 1].
+
+Array axes: N windows, T lead times, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from gmg_model.metrics.gradients import gradient_differences
-from gmg_model.metrics.grey import GREY_LEVELS, GreyScale
+from gmg_model.metrics.images import (
+    GREY_LEVELS,
+    GreyScale,
+    WindowMoments,
+    gradient_differences,
+    ssim_map,
+)
 from gmg_model.metrics.radar import counts_of_events, motionrnn_level, ratios_of_events
-from gmg_model.metrics.ssim import Moments, ssim_map
 from gmg_model.metrics.streaming import (
     FRAME_AXES,
     Field,
@@ -22,30 +29,31 @@ from gmg_model.metrics.streaming import (
 
 
 class MotionrnnMetrics(StreamingMetrics):
-    """Scores as MotionRNN's Tables 1, 4 and 5 have them.
+    """Scores as MotionRNN's Tables 1, 4 and 5 define them (Wu et al. 2021).
 
-    - ``mse_pixel_sum_clipped``, ``mae_pixel_sum_clipped``: of values clipped to [0, 1], mean over
-      windows and leads, SUM over C, H, W. (Table 1 prints a tenth and a hundredth of them.)
+    - ``mse_pixel_sum_clipped``, ``mae_pixel_sum_clipped``: errors of values clipped to [0, 1], mean
+      over windows and lead times, SUM over C, H, W. (Table 1 prints a tenth of the first and a
+      hundredth of the second.)
     - ``psnr_uint8_truncated_frame_mean``: mean over frames of 20 log10(255) - 10 log10(mse) of grey
       levels, TRUNCATED, not rounded, from 255 * value; infinite where a frame is exact.
-    - ``ssim_uint8_truncated_uniform7_range255``: of the same grey levels, mean over all whole 7 x 7
-      windows, sample covariance.
+    - ``ssim_uint8_truncated_uniform7_range255``: SSIM of the same grey levels, mean over all whole
+      7 x 7 windows, sample covariance.
     - ``gdl1_pixel_sum_clipped``, ``gdl2_pixel_sum_clipped``: gradient difference with exponent 1
-      and 2, mean over frames, SUM over C and all pairs of neighbours of both directions. The
-      paper's code for it is not published, and it gives no exponent.
+      and 2, mean over frames, SUM over C and all pairs of neighbours in both directions. Both
+      exponents are given because the paper states none and its code is not published.
     - ``csi_X_motionrnn``, ``pod_...``, ``far_...``, ``hss_...`` for each X of ``thresholds``: event
       = (p + 30) / 2 >= X of the grey level p (so 30 is p >= 30, 40 is p >= 50, 50 is p >= 70),
       counts pooled over everything; NaN where there is no event. (The published loop averages the
       CSI of batches of eight, 0 where there is no event.)
 
-    The protocol knows no missing pixels: a NaN in the truth makes the scores NaN.
+    The protocol does not handle missing pixels: a NaN in the truth makes the scores NaN.
 
     Parameters
     ----------
     data_min, data_max:
-        The values that stand for 0 and 1, grey level 0 and 255.
+        The physical values that are scaled to 0 and 1, grey levels 0 and 255.
     thresholds:
-        For radar images: 30, 40, 50 in the tables.
+        Thresholds X of the events, for radar images; 30, 40, 50 in the tables.
     """
 
     def __init__(
@@ -65,7 +73,7 @@ class MotionrnnMetrics(StreamingMetrics):
         clipped, truth = self.scale.clipped(pred), self.scale.clipped(true)
         grey, grey_true = self.scale.truncated(pred), self.scale.truncated(true)
         error, grey_error = clipped - truth, grey - grey_true
-        similarity = ssim_map(Moments(grey), Moments(grey_true), GREY_LEVELS)
+        similarity = ssim_map(WindowMoments(grey), WindowMoments(grey_true), GREY_LEVELS)
         with np.errstate(divide="ignore"):
             decibel = 10 * np.log10(GREY_LEVELS**2 / (grey_error**2).mean(axis=FRAME_AXES))
         frames = frames_in(true)
@@ -82,7 +90,7 @@ class MotionrnnMetrics(StreamingMetrics):
         for difference in gradient_differences(clipped, truth):
             sums["gdl1"] += by_lead(difference)
             sums["gdl2"] += by_lead(difference * difference)
-        # NaN sums in place of counts that would pass a missing pixel for no event.
+        # A NaN pixel would count as "no event": this makes the counts NaN instead.
         broken = 0.0 * by_lead(truth)
         for threshold in self.thresholds:
             level = motionrnn_level(threshold)

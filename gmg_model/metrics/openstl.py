@@ -1,4 +1,7 @@
-"""Protocol ``openstl``: the conventions of GMG's Tables III to V (OpenSTL), named in each score."""
+"""Protocol ``openstl``: the conventions of GMG's Tables III to V, which are those of OpenSTL.
+
+Array axes: N windows, T lead times, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gmg_model.metrics.ssim import Moments, ssim_map
+from gmg_model.metrics.images import WindowMoments, ssim_map
 from gmg_model.metrics.streaming import (
     FRAME_AXES,
     Field,
@@ -19,27 +22,27 @@ from gmg_model.metrics.streaming import (
 
 
 class OpenstlMetrics(StreamingMetrics):
-    """Scores comparable with the published tables; every score's name carries its convention.
+    """Scores comparable with the published tables; every score's name states its convention.
 
-    - ``mse_pixel_sum``, ``mae_pixel_sum``: mean over windows and leads, SUM over C, H, W, on
-      unclipped predictions; ``rmse_pixel_sum`` the root of the former.
-    - ``*_spatial_norm``: the same divided by C * H * W, as the WeatherBench tables have it.
-    - ``psnr_frame_mean_clipped``: mean over frames of -10 log10(mse), predictions (not the truth)
-      clipped to [0, 1]; infinite where a frame is exact.
+    - ``mse_pixel_sum``, ``mae_pixel_sum``: mean over windows and lead times, SUM over C, H, W, of
+      unclipped forecasts; ``rmse_pixel_sum`` is the root of ``mse_pixel_sum``.
+    - ``*_spatial_norm``: the mean also over C, H, W, as in the WeatherBench tables.
+    - ``psnr_frame_mean_clipped``: mean over frames of -10 log10(mse), with the forecast (not the
+      truth) clipped to [0, 1]; infinite where a frame is exact.
     - ``ssim_uniform7_range2_clipped`` (what the tables print) and ``..._range1_...``: mean over all
-      whole 7 x 7 windows, sample covariance.
+      whole 7 x 7 windows, sample covariance, data range 2 and 1.
     - ``csi_ge_X``, ``hits_ge_X``, ``misses_ge_X``, ``false_alarms_ge_X``: event = value >= X,
       counts pooled over everything.
 
-    The protocol knows no missing pixels: a NaN in the truth makes the scores NaN.
+    The protocol does not handle missing pixels: a NaN in the truth makes the scores NaN.
 
     Parameters
     ----------
     thresholds:
-        Event thresholds, in the units of the data.
+        Thresholds X of the events, in the units of the data.
     image:
-        Whether the data lie in [0, 1], so that clipping, PSNR, SSIM and events mean something.
-        False (temperature in kelvin) leaves only the errors.
+        Whether the data lie in [0, 1]. False (temperature in kelvin, for example) leaves only the
+        errors, because clipping, PSNR, SSIM and events would be meaningless.
     """
 
     def __init__(self, thresholds: Sequence[float] = (0.3, 0.5, 0.7), image: bool = True):
@@ -64,12 +67,12 @@ class OpenstlMetrics(StreamingMetrics):
         with np.errstate(divide="ignore"):
             decibel = -10 * np.log10(((clipped - true) ** 2).mean(axis=FRAME_AXES))
         sums["psnr"] = by_lead(decibel)
-        forecast, truth = Moments(clipped), Moments(true)
+        forecast, truth = WindowMoments(clipped), WindowMoments(true)
         for data_range in (1, 2):
             similarity = ssim_map(forecast, truth, float(data_range))
             sums[f"ssim_{data_range}"] = by_lead(similarity)
             sums["windows"] = frames * np.prod(similarity.shape[2:])
-        # NaN sums in place of counts that would pass a missing pixel for no event.
+        # A NaN pixel would count as "no event": this makes the counts NaN instead.
         broken = 0.0 * by_lead(true)
         for threshold in self.thresholds:
             forecast_event, event = clipped >= threshold, true >= threshold

@@ -1,7 +1,9 @@
-"""Protocol ``perceptual``: LPIPS and FVD over features that the caller gives.
+"""Protocol ``perceptual``: LPIPS and FVD over features that the caller computes.
 
-The networks whose features the literature uses are not part of this package: a feature function is
-any function from frames or clips to features, and its name becomes part of the score's name.
+The networks whose features the literature uses (VGG, I3D) are not part of this package. A feature
+function is any function from frames or clips to features, and its name becomes part of the score's
+name. Array axes: N or n windows, frames or clips, T lead times, C channels, H rows, W columns,
+D features.
 """
 
 from __future__ import annotations
@@ -17,36 +19,37 @@ from gmg_model.errors import ConfigurationError
 from gmg_model.metrics.streaming import Field, StreamingMetrics, Sums, as_float64, frames_in
 
 FrameFeatures = Callable[[Tensor], Sequence[Any]]
-"""Frames (n, C, H, W), float32 on the host, to layers of features (n, C_l, H_l, W_l)."""
+"""From frames (n, C, H, W), float32 on the CPU, to one array (n, C_l, H_l, W_l) per layer l."""
 ClipFeatures = Callable[[Tensor], Any]
-"""Clips (n, T, C, H, W), float32 on the host, to one row of features each, (n, D)."""
+"""From clips (n, T, C, H, W), float32 on the CPU, to one row of features per clip, (n, D)."""
 
 SMALLEST_NORM = 1e-10
+"""Added to the length of a feature vector so that a vector of zeros can be divided by it."""
 
 
 class PerceptualMetrics(StreamingMetrics):
-    """LPIPS of frames and Frechet video distance of whole clips.
+    """LPIPS of frames and Frechet video distance (FVD) of whole clips.
 
-    - ``lpips_<name>``: mean over frames of the distance of Zhang et al. (2018, Eq. 1): features of
-      each layer scaled to unit length over channels, squared difference, weighted by channel,
-      summed over channels, averaged over space, summed over layers.
+    - ``lpips_<name>``: mean over frames of the distance of Zhang et al. (2018, Eq. 1). The features
+      of each layer are scaled to unit length over channels; their squared difference is weighted by
+      channel, summed over channels, averaged over space and summed over layers.
     - ``fvd_<name>`` (Unterthiner et al. 2018): squared Frechet distance
       ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` of the Gaussians with the mean and the sample
-      covariance of the clips' features, over all leads only. It wants many more clips than features
-      have dimensions; of fewer than two clips it is NaN.
+      covariance of the clips' features. It exists over all lead times only. It needs many more
+      clips than a feature row has elements; of fewer than two clips it is NaN.
 
-    A NaN in forecast or truth makes the scores NaN. Pickled, an accumulator leaves its functions
-    behind: it can be merged and read, not updated.
+    A NaN in forecast or truth makes the scores NaN. Pickling drops the feature functions: a copy
+    that was unpickled can be merged and read, but not updated.
 
     Parameters
     ----------
     name:
-        Of the features, for the scores' names: ``"i3d"``, ``"vgg16"``.
+        Name of the features, which ends the scores' names: ``"i3d"``, ``"vgg16"``.
     frame_features, clip_features:
-        At least one of the two. They get values as `update` does, in float32, and scale them and
-        move them to their device as they need.
+        The feature functions; at least one of the two is required. They receive the values that
+        `update` receives, in float32, and must scale them and move them to their device themselves.
     layer_weights:
-        For LPIPS: one array (C_l,) a layer, which multiplies the squared differences; None: 1.
+        For LPIPS: one array (C_l,) per layer, which multiplies the squared differences. None: 1.
     """
 
     windows_at_once = None
@@ -61,8 +64,8 @@ class PerceptualMetrics(StreamingMetrics):
         super().__init__()
         if frame_features is None and clip_features is None:
             raise ConfigurationError(
-                "give frame_features (for LPIPS), clip_features (for FVD) or both: functions that "
-                "this package does not have"
+                "give frame_features (for LPIPS), clip_features (for FVD) or both: this package "
+                "has no feature networks of its own"
             )
         self.name = name
         self._features = {"frame": frame_features, "clip": clip_features}
@@ -81,8 +84,8 @@ class PerceptualMetrics(StreamingMetrics):
     def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         if not self._features:
             raise ConfigurationError(
-                "this accumulator came from another process without its feature functions: merge "
-                "it into one that has them"
+                "this accumulator was pickled, which dropped its feature functions: merge it into "
+                "one that has them"
             )
         forecast, truth = (torch.from_numpy(x.astype(np.float32)) for x in (pred, true))
         frame_features, clip_features = self._features["frame"], self._features["clip"]
@@ -109,21 +112,22 @@ class PerceptualMetrics(StreamingMetrics):
         return {f"lpips_{self.name}": sums["lpips"] / sums["frames"]}
 
     def result(self) -> dict[str, Any]:
-        """As every protocol's; FVD, which has no leads, only over all of them."""
+        """Return the scores as every protocol does; FVD only overall, not per lead time."""
         result = super().result()
         if "clips_truth" in self._sums:
-            moments = [self._moments(side) for side in ("forecast", "truth")]
-            result["overall"][f"fvd_{self.name}"] = frechet_distance(*moments[0], *moments[1])
+            forecast, truth = (self._moments(side) for side in ("forecast", "truth"))
+            result["overall"][f"fvd_{self.name}"] = frechet_distance(*forecast, *truth)
         return result
 
     def _moments(self, side: str) -> tuple[Field, Field]:
+        """Return the mean (D,) and the sample covariance (D, D) of the clips' features."""
         count = self._sums[f"clips_{side}"][0]
         mean = self._sums[f"feature_{side}"][0] / count
         spread = self._sums[f"product_{side}"][0] - count * np.outer(mean, mean)
         return mean, spread / (count - 1) if count > 1 else np.full_like(spread, np.nan)
 
     def _distance(self, pred: Sequence[Any], true: Sequence[Any]) -> Field:
-        """(n,) distances from layers of features."""
+        """Return the LPIPS distances (n,) between the feature layers of two sets of frames."""
         weights = self._weights or [np.ones(1)] * len(true)
         if len(weights) != len(true):
             raise ConfigurationError(
@@ -143,7 +147,7 @@ def frechet_distance(
     other_mean: Field,
     other_covariance: Field,
 ) -> float:
-    """Squared Frechet distance of two Gaussians: means (D,), covariances (D, D).
+    """Return the squared Frechet distance of two Gaussians: means (D,), covariances (D, D).
 
     >>> frechet_distance(np.zeros(1), np.eye(1), np.array([3.0]), 4 * np.eye(1))
     10.0
@@ -152,7 +156,8 @@ def frechet_distance(
         return float("nan")
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    # S1 S2 and root(S1) S2 root(S1) share their eigenvalues; the latter is symmetric.
+    # S1 S2 and root(S1) S2 root(S1) have the same eigenvalues, and the latter is symmetric, so that
+    # no square root of a non-symmetric matrix is needed.
     shared = np.linalg.eigvalsh(root @ other_covariance @ root)
     trace = np.trace(covariance) + np.trace(other_covariance)
     trace -= 2 * np.sqrt(np.maximum(shared, 0.0)).sum()

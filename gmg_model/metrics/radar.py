@@ -1,4 +1,7 @@
-"""Protocol ``radar``: scores of events above thresholds, from counts pooled over all frames."""
+"""Protocol ``radar``: scores of events above thresholds, from counts pooled over all frames.
+
+Array axes: N windows, T lead times, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmg_model.errors import ConfigurationError, require_one_of
-from gmg_model.metrics.grey import ROUNDING, GreyScale
+from gmg_model.metrics.images import ROUNDING, GreyScale
 from gmg_model.metrics.streaming import Field, StreamingMetrics, Sums, by_lead
 
 CONVENTIONS = ("dbz", "pixel", "motionrnn")
@@ -21,17 +24,17 @@ class Event(NamedTuple):
     """A threshold under one convention: event = value >= least."""
 
     label: str
-    """what follows the score's name"""
+    """end of the score's name, such as ``30_dbz``"""
     least: float
-    """in the units of the data"""
+    """smallest value that is an event, in the units of the data"""
 
 
 class RadarMetrics(StreamingMetrics):
     """CSI, POD, FAR, HSS and FSS; event = value >= threshold.
 
     Counts of hits, misses, false alarms and correct rejections are pooled over windows, channels
-    and pixels before a ratio is taken. A ratio of nothing (no event forecast nor seen) is NaN, not
-    0 or 1. Pixels that are NaN in the truth are left out; a forecast of NaN is no event.
+    and pixels before a ratio is taken. The ratio 0 / 0 (no event forecast nor observed) is NaN, not
+    0 or 1. Pixels that are NaN in the truth are left out; a forecast of NaN counts as no event.
 
     The fractions skill score (Roberts and Lean 2008, Eqs. 5 to 7) compares the fractions of event
     pixels in squares of ``scales`` pixels.
@@ -39,23 +42,23 @@ class RadarMetrics(StreamingMetrics):
     Parameters
     ----------
     thresholds:
-        In the units of the data (dBZ, or pixels if those are scored).
+        Thresholds in the units of the data (dBZ, or grey levels if those are scored).
     scales:
-        Odd sides of the squares of FSS in pixels; none: no FSS.
+        Sides of the squares of FSS in pixels, odd. Empty: no FSS.
     edges:
-        ``"whole"``: squares that lie wholly on the grid and have no missing pixel, so that every
-        fraction is of the whole square: ``fss_30_5px``. ``"pad0"``: a square around every pixel,
-        without events beyond the grid and in missing pixels, as pysteps has it:
-        ``fss_30_5px_pad0``.
+        ``"whole"``: only squares that lie wholly on the grid and have no missing pixel, so that
+        every fraction is of a whole square; scores are named ``fss_30_5px``. ``"pad0"``: a square
+        around every pixel, with no events beyond the grid and in missing pixels, as in pysteps;
+        scores are named ``fss_30_5px_pad0``.
     conventions:
-        What the papers mean by "30 dBZ", for data in dBZ that came from an 8-bit image; each adds
-        its own scores. ``"dbz"``: value >= 30, named ``csi_30_dbz``. ``"pixel"``: grey level >= the
-        whole level nearest to 30 dBZ, named by the level, ``csi_107_pixel``. ``"motionrnn"``:
-        (p + 30) / 2 >= 30 of the grey level p, ``csi_30_motionrnn``. None: the thresholds alone,
-        ``csi_30``.
+        What "30 dBZ" means in the papers, for data in dBZ that came from 8-bit images. Each
+        convention adds its own scores. ``"dbz"``: value >= 30, named ``csi_30_dbz``. ``"pixel"``:
+        grey level >= the whole level nearest to 30 dBZ, named by the level, ``csi_107_pixel``.
+        ``"motionrnn"``: (p + 30) / 2 >= 30 of the grey level p, named ``csi_30_motionrnn``. Empty:
+        value >= threshold, named ``csi_30``.
     dbz_range:
-        The dBZ of grey levels 0 and 255: (-10, 85) for CIKM2017, (0, 70) for Shanghai2020. Needed
-        for the conventions ``pixel`` and ``motionrnn``.
+        The dBZ of grey levels 0 and 255: (-10, 85) for CIKM2017, (0, 70) for Shanghai2020. Required
+        by the conventions ``pixel`` and ``motionrnn``.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class RadarMetrics(StreamingMetrics):
         for scale in self.scales:
             if scale < 1 or scale % 2 == 0:
                 raise ConfigurationError(
-                    f"a scale of FSS must be an odd number of pixels, not {scale}"
+                    f"a scale of the FSS must be an odd number of pixels, not {scale}"
                 )
         self.events = _events(self.thresholds, self.conventions, self.dbz_range)
 
@@ -123,7 +126,7 @@ class RadarMetrics(StreamingMetrics):
 
 
 def motionrnn_level(threshold: float) -> float:
-    """The grey level p at which MotionRNN's ``(p + 30) / 2`` reaches a threshold.
+    """Return the grey level p at which MotionRNN's ``(p + 30) / 2`` reaches a threshold.
 
     >>> motionrnn_level(40)
     50
@@ -134,7 +137,10 @@ def motionrnn_level(threshold: float) -> float:
 def counts_of_events(
     forecast: NDArray[np.bool_], event: NDArray[np.bool_], valid: NDArray[np.bool_]
 ) -> Sums:
-    """The four entries of the contingency table, each (T,); forecast and event only where valid."""
+    """Return the four entries of the contingency table, each (T,).
+
+    ``forecast`` and ``event`` must be False where ``valid`` is False.
+    """
     hits = by_lead(forecast & event)
     forecast_events, events, pixels = by_lead(forecast), by_lead(event), by_lead(valid)
     false = forecast_events - hits
@@ -147,7 +153,10 @@ def counts_of_events(
 
 
 def ratios_of_events(sums: Sums, label: str) -> Sums:
-    """CSI, POD, FAR and Heidke's skill score of the counts ``<kind>_<label>``; 0 / 0 is NaN."""
+    """Return CSI, POD, FAR and the Heidke skill score of the counts ``<kind>_<label>``.
+
+    A ratio 0 / 0 is NaN.
+    """
     hits, misses, false, rejected = (sums[f"{kind}_{label}"] for kind in KINDS)
     chance = (hits + misses) * (misses + rejected) + (hits + false) * (false + rejected)
     return {
@@ -163,6 +172,7 @@ def _events(
     conventions: tuple[str, ...],
     dbz_range: tuple[float, ...] | None,
 ) -> tuple[Event, ...]:
+    """Return every threshold under every convention."""
     if not conventions:
         return tuple(Event(f"{threshold}", threshold) for threshold in thresholds)
     scale = None if dbz_range is None else GreyScale(*dbz_range)
@@ -183,6 +193,7 @@ def _events(
                 label = f"{level:.0f}_pixel"
             else:
                 level, label = motionrnn_level(threshold), f"{threshold}_motionrnn"
+            # Grey levels that were stored in dBZ come back up to ROUNDING too low.
             events.append(Event(label, scale.values(level - ROUNDING)))
     return tuple(events)
 
@@ -193,10 +204,14 @@ def _padded(event: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
 
 
 def _fractions(event: NDArray[np.bool_], scale: int) -> Field:
-    """Fraction of event pixels in each whole square: (..., H, W) -> (..., H - s + 1, W - s + 1)."""
+    """Return the fraction of event pixels in each whole square of side s.
+
+    Shapes: (..., H, W) -> (..., H - s + 1, W - s + 1).
+    """
     *lead, rows, columns = event.shape
     if scale > min(rows, columns):
         return np.zeros((*lead, 0, 0))
+    # Summed-area table: entry (i, j) counts the events above row i and left of column j.
     corner = np.zeros((*lead, rows + 1, columns + 1), dtype=np.int64)
     corner[..., 1:, 1:] = event.cumsum(axis=-2).cumsum(axis=-1)
     counts = (

@@ -1,4 +1,7 @@
-"""Protocol ``srvp``: the conventions of SRVP's tables, on whole grey levels, horizon by horizon."""
+"""Protocol ``srvp``: the conventions of SRVP's tables, on whole grey levels, per lead time.
+
+Array axes: N windows, T lead times, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from gmg_model.metrics.grey import GREY_LEVELS, GreyScale
-from gmg_model.metrics.ssim import WINDOW, Moments, ssim_across_windows, ssim_map
+from gmg_model.metrics.images import (
+    GREY_LEVELS,
+    WINDOW,
+    GreyScale,
+    WindowMoments,
+    ssim_across_windows,
+    ssim_map,
+)
 from gmg_model.metrics.streaming import (
     Field,
     StreamingMetrics,
@@ -21,26 +30,27 @@ from gmg_model.metrics.streaming import (
 
 
 class SrvpMetrics(StreamingMetrics):
-    """Scores of frames rounded to the 256 grey levels, as SRVP's Tables 1 to 4 take them.
+    """Scores of frames rounded to the 256 grey levels, as in SRVP's Tables 1 to 4.
 
     - ``mse_uint8_rounded``: mean over windows, C, H and W, in squared grey levels.
     - ``mae_uint8_rounded``: likewise, in grey levels.
-    - ``psnr_uint8_rounded_pooled_range255``: 10 log10(255^2 / mse) with the mse POOLED over the
-      windows of a lead; over all leads, the mean of the leads' decibels.
-    - ``psnr_uint8_rounded_pooled_range_forecast``: the same with the span of the forecasts of that
-      lead in place of 255. This is what the tables print: it is lower where forecasts are faint.
+    - ``psnr_uint8_rounded_pooled_range255``: 10 log10(255^2 / mse), with the mse POOLED over the
+      windows of one lead time. The overall score is the mean of the lead times' decibels.
+    - ``psnr_uint8_rounded_pooled_range_forecast``: the same with the span (brightest minus darkest
+      grey level) of that lead time's forecasts in place of 255. The tables print this score. It is
+      lower where forecasts are faint.
     - ``ssim_uint8_rounded_uniform7_range255``: mean over the whole 7 x 7 windows of each frame.
 
-    The published SSIM is taken otherwise: its 7 x 7 x 7 window reaches over seven test sequences
-    that happen to be neighbours, so it depends on their order and cannot be summed in parts:
-    `published_ssim` gives it for a whole test set.
+    The published SSIM differs from the last score. Its 7 x 7 x 7 window covers seven test sequences
+    that happen to be neighbours, so it depends on their order and cannot be summed in parts.
+    `published_ssim` computes it for a whole test set.
 
-    The protocol knows no missing pixels: a NaN in the truth makes the scores NaN.
+    The protocol does not handle missing pixels: a NaN in the truth makes the scores NaN.
 
     Parameters
     ----------
     data_min, data_max:
-        The values that stand for grey level 0 and 255; what lies outside is clipped.
+        The physical values of grey levels 0 and 255; values outside are clipped.
     """
 
     def __init__(self, data_min: float = 0.0, data_max: float = 1.0):
@@ -53,7 +63,7 @@ class SrvpMetrics(StreamingMetrics):
     def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         grey, grey_true = self.scale.rounded(pred), self.scale.rounded(true)
         error = grey - grey_true
-        similarity = ssim_map(Moments(grey), Moments(grey_true), GREY_LEVELS)
+        similarity = ssim_map(WindowMoments(grey), WindowMoments(grey_true), GREY_LEVELS)
         frames = frames_in(true)
         return {
             "pixels": frames * np.prod(true.shape[2:]),
@@ -80,26 +90,27 @@ class SrvpMetrics(StreamingMetrics):
         return scores | {"psnr_uint8_rounded_pooled_range_forecast": 10 * np.log10(span / mse)}
 
     def overall(self, sums: Sums) -> Sums:
-        """As every protocol's, but the PSNR over all leads is the mean of the leads' decibels."""
-        by_lead = self.scores(sums)
-        means = {name: v.mean(axis=0) for name, v in by_lead.items() if name.startswith("psnr")}
+        """Return the scores of pooled sums; for PSNR the mean of the lead times' decibels."""
+        per_lead = self.scores(sums)
+        means = {name: v.mean(axis=0) for name, v in per_lead.items() if name.startswith("psnr")}
         return super().overall(sums) | means
 
 
 def published_ssim(
     pred: Any, true: Any, data_min: float = 0.0, data_max: float = 1.0
 ) -> list[float]:
-    """SSIM as SRVP's tables have it, one number a lead; the tables print their mean.
+    """Return the SSIM of SRVP's tables per lead time; the tables print the mean over lead times.
 
-    Windows of 7 x 7 pixels x 7 neighbouring test sequences, so that the order of the sequences
-    counts and the first and last three count less; data range: the span of the lead's forecasts.
+    A window is 7 x 7 pixels x 7 neighbouring test sequences. Hence the order of the sequences
+    matters, and the first and last three count less. The data range is the span of the lead time's
+    forecasts.
 
     Parameters
     ----------
     pred, true:
         A whole test set in its order, (N, T, C, H, W), N at least 7.
     data_min, data_max:
-        The values that stand for grey level 0 and 255.
+        The physical values of grey levels 0 and 255.
 
     Raises
     ------
@@ -121,8 +132,11 @@ def published_ssim(
 
 
 def _level_counts(grey: Field) -> Field:
-    """Pixels of each grey level by lead, (T, 256); the span of levels seen follows by any split."""
+    """Count the pixels of each grey level per lead time, (T, 256).
+
+    Counts add up over batches, so the span of the levels does not depend on how a set was split.
+    """
     leads = grey.shape[1]
-    places = np.arange(leads)[:, None, None, None] * 256 + grey
-    counts = np.bincount(places[~np.isnan(places)].astype(np.int64), minlength=leads * 256)
+    bins = np.arange(leads)[:, None, None, None] * 256 + grey
+    counts = np.bincount(bins[~np.isnan(bins)].astype(np.int64), minlength=leads * 256)
     return counts.reshape(leads, 256).astype(np.float64)

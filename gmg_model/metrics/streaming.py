@@ -1,9 +1,9 @@
-"""What every protocol shares: sums per lead time, added batch by batch and part by part.
+"""What every protocol shares: sums per lead time that are added batch by batch.
 
-Every score of the suite is a function of sums over frames or pixels: a protocol says which sums a
-batch contributes and how sums become scores. Sums of two parts of a test set add, so scores of
-shards, workers or batches merge into those of one pass, and the score over all leads comes from
-the sum of the sums of the leads.
+Every score is a function of sums over frames or pixels. A protocol defines which sums a batch
+contributes, and how scores are computed from sums. The sums of two parts of a test set add up, so
+scores of workers or batches merge into the scores of one pass. The score over all lead times comes
+from the sums of the lead times, added.
 
 Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
@@ -21,59 +21,59 @@ from numpy.typing import NDArray
 Field = NDArray[np.float64]
 
 Sums = dict[str, Field]
-"""Named sums; in a batch and in an accumulator one value a lead time, shape (T,), or a row of
-values a lead time, shape (T, K), for what is drawn as a curve."""
+"""Sums by name. In a batch and in an accumulator each has one value per lead time, shape (T,), or
+for curves one row of K values per lead time, shape (T, K)."""
 
 FRAME_AXES = (-3, -2, -1)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a score that is drawn, not printed, runs over."""
+    """The axis of a score that is drawn as a curve."""
 
     label: str
     """name of the axis"""
     units: str
-    """its units"""
+    """units of the positions"""
     positions: tuple[float, ...]
-    """(K,) places on the axis"""
+    """(K,) positions on the axis"""
 
 
 class StreamingMetrics(ABC):
     """Scores of a stream of forecasts in float64, overall and per lead time.
 
-    An accumulator is a plain object: pickled, it carries its options and its sums, so that a worker
-    may return it and the driver merge it.
+    An accumulator is a plain object. It can be pickled with its options and sums, so a worker can
+    return it and the driver can merge it.
     """
 
     windows_at_once: int | None = 1
-    """Windows that `batch_sums` is given. One stays in the processor's cache, and makes the sums
-    independent of how the windows were batched; None: the whole batch."""
+    """Windows per call of `batch_sums`; None: the whole batch. With 1 the arrays stay in the
+    processor's cache, and the sums do not depend on how the windows were batched."""
 
     def __init__(self) -> None:
         self._sums: Sums = {}
 
     @abstractmethod
     def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
-        """The sums of one batch: arrays (N, T, C, H, W) in, one (T,) array a name out."""
+        """Return the sums of one batch of arrays (N, T, C, H, W): an array (T,) or (T, K) each."""
 
     @abstractmethod
     def scores(self, sums: Sums) -> Sums:
-        """Scores from sums, elementwise: the same for one lead time and for all together.
+        """Compute scores from sums, elementwise: of one lead time and of all together alike.
 
-        Sums without the rows of curves give the scores that need no rows.
+        If the sums (T, K) of curves are absent, the scores that need them are left out.
         """
 
     def overall(self, sums: Sums) -> Sums:
-        """Scores over all lead times, from sums whose first axis are the lead times."""
+        """Compute the scores over all lead times from sums whose first axis is the lead time."""
         return self.scores({name: np.asarray(value.sum(axis=0)) for name, value in sums.items()})
 
     def curves(self, sums: Sums) -> Sums:
-        """Rows of scores from sums, shape (..., K), for one lead time and for all together."""
+        """Compute curves (..., K) from sums, of one lead time and of all together alike."""
         return {}
 
     def axis_of(self, curve: str, sums: Sums) -> Curve:
-        """The axis of one of `curves`; KeyError where the protocol has no such curve."""
+        """Return the axis of one of `curves`; raise KeyError if there is no such curve."""
         raise KeyError(curve)
 
     def update(self, pred: Any, true: Any, climatology: Any = None) -> None:
@@ -91,13 +91,13 @@ class StreamingMetrics(ABC):
         Raises
         ------
         ValueError
-            The shapes differ, or the number of lead times is not that of the batches before.
+            The shapes differ, or the number of lead times differs from earlier batches.
         """
         for sums in self.parts(pred, true, climatology):
             self.add(sums)
 
     def parts(self, pred: Any, true: Any, climatology: Any = None) -> Iterator[Sums]:
-        """The sums of a batch, window by window (`windows_at_once`); arguments as of `update`."""
+        """Yield the sums of a batch, `windows_at_once` windows each; arguments as for `update`."""
         pred, true = on_host(pred), on_host(true)
         self.check_shapes(pred.shape, true.shape)
         if climatology is not None:
@@ -112,12 +112,20 @@ class StreamingMetrics(ABC):
             )
 
     def check_shapes(self, pred: tuple[int, ...], true: tuple[int, ...]) -> None:
-        """Raise ValueError unless forecast and truth can be compared."""
+        """Raise ValueError unless forecast and truth have shapes that can be compared."""
         if pred != true or len(true) != 5:
-            raise ValueError(f"forecast {pred} and truth {true} must be one shape (N, T, C, H, W)")
+            raise ValueError(
+                f"forecast {pred} and truth {true} must have one shape (N, T, C, H, W)"
+            )
 
     def merge(self, other: StreamingMetrics) -> None:
-        """Add what another accumulator of the same protocol and options has seen."""
+        """Add the sums of another accumulator of the same protocol and options.
+
+        Raises
+        ------
+        ValueError
+            The protocol, an option or a shape differs.
+        """
         if type(other) is not type(self) or other.options() != self.options():
             raise ValueError(
                 f"cannot merge scores of {type(other).__name__} {other.options()} into "
@@ -126,18 +134,19 @@ class StreamingMetrics(ABC):
         self.add(other._sums)
 
     def options(self) -> Mapping[str, Any]:
-        """The options that the scores depend on; two accumulators merge only if they are equal."""
+        """Return the options that the scores depend on; `merge` compares them."""
         return {}
 
     def result(self) -> dict[str, Any]:
-        """What has been seen so far, as plain numbers; of nothing seen, NaN.
+        """Return the scores of all batches so far as plain numbers; a score of nothing is NaN.
 
         Returns
         -------
         dict
-            ``overall``: {name: float}; ``per_lead``: {name: [float] * T}; and, for protocols that
-            have curves, ``curves``: {name: {label, units, positions, overall, per_lead}} with K
-            numbers in positions and overall, and T rows of K numbers in per_lead.
+            ``overall``: {name: float}; ``per_lead``: {name: [float] * T}. Both are empty before the
+            first batch. Protocols with curves add ``curves``: {name: {label, units, positions,
+            overall, per_lead}}, with K numbers in ``positions`` and ``overall`` and T rows of K
+            numbers in ``per_lead``.
         """
         if not self._sums:
             return {"overall": {}, "per_lead": {}}
@@ -163,7 +172,13 @@ class StreamingMetrics(ABC):
         return result
 
     def add(self, sums: Sums) -> None:
-        """Add sums as `parts` gives them, of the same protocol and options."""
+        """Add sums that `parts` yielded, here or in another process with the same options.
+
+        Raises
+        ------
+        ValueError
+            The number of lead times or another shape differs from the sums so far.
+        """
         for name, value in sums.items():
             seen = self._sums.get(name)
             if seen is not None and len(seen) != len(value):
@@ -177,7 +192,7 @@ class StreamingMetrics(ABC):
 
 
 def on_host(values: Any) -> NDArray[Any]:
-    """An array, or a tensor of any device and precision, as an array."""
+    """Return an array, or a tensor of any device and precision, as a NumPy array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         # NumPy has no bfloat16.
@@ -186,16 +201,16 @@ def on_host(values: Any) -> NDArray[Any]:
 
 
 def as_float64(values: Any) -> NDArray[np.float64]:
-    """An array or a tensor in double precision."""
+    """Return an array or a tensor as a NumPy array in double precision."""
     return np.asarray(on_host(values), dtype=np.float64)
 
 
 def by_lead(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Sum over everything but the lead times: (N, T, ...) -> (T,)."""
+    """Sum over all axes except the lead time: (N, T, ...) -> (T,)."""
     axes = (0, *range(2, values.ndim))
     return np.asarray(values.sum(axis=axes, dtype=np.float64), dtype=np.float64)
 
 
 def frames_in(values: NDArray[Any]) -> NDArray[np.float64]:
-    """The number of frames per lead time, shape (T,)."""
+    """Return the number of frames per lead time, shape (T,)."""
     return np.full(values.shape[1], values.shape[0], dtype=np.float64)

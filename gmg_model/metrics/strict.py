@@ -1,4 +1,7 @@
-"""Protocol ``strict``, the default: errors in physical units, means over the pixels that exist."""
+"""Protocol ``strict``, the default: errors in physical units, means over pixels with a value.
+
+Array axes: N windows, T lead times, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.metrics.ssim import WINDOW, Moments, ssim_map, window_sum
+from gmg_model.metrics.images import WINDOW, WindowMoments, ssim_map, window_sum
 from gmg_model.metrics.streaming import FRAME_AXES, Field, StreamingMetrics, Sums, by_lead
 
-# One rounding of float32 on a range of 1: a frame forecast without error counts as 144.5 dB, so
-# that empty frames do not make the mean infinite.
 SMALLEST_MSE = 2.0**-48
+"""Lower limit of a frame's scaled error in PSNR: the square of float32's rounding on a range of 1.
+A frame that is forecast exactly counts 144.5 dB; without the limit, one such frame (an empty radar
+image) would make the mean infinite."""
 
 
 class StrictMetrics(StreamingMetrics):
-    """Mean squared error, its root, mean absolute error and bias; SSIM and PSNR where scaled.
+    """``mse``, ``rmse``, ``mae`` and ``bias``; with a data range also ``ssim`` and ``psnr``.
 
-    Pixels that are NaN in the truth are left out everywhere; a forecast that is NaN where the
-    truth exists makes the scores NaN, never better.
+    Pixels that are NaN in the truth are left out everywhere. A forecast that is NaN where the truth
+    exists makes the scores NaN.
 
     Parameters
     ----------
     data_min, data_max:
-        Extremes of the TRAIN period in the units of the data. Where both are given, frames are
-        scaled by them for ``ssim`` (uniform 7 x 7 window, sample covariance, whole windows only,
+        Extremes of the TRAIN period in the units of the data. If both are given, frames are scaled
+        by them to [0, 1] for ``ssim`` (uniform 7 x 7 window, sample covariance, whole windows only,
         data range 1, unclipped) and ``psnr`` (mean over frames, dB).
     """
 
@@ -83,10 +87,14 @@ class StrictMetrics(StreamingMetrics):
 def _similarity(
     pred: Field, true: Field, valid: NDArray[np.bool_]
 ) -> tuple[Field, NDArray[np.bool_]]:
-    """SSIM where all 49 pixels of a window exist, else 0, and where that is; data range 1."""
-    forecast, truth = (Moments(np.where(valid, values, 0.0)) for values in (pred, true))
+    """Return the SSIM map for data range 1, and which of its windows are complete.
+
+    A window with a missing pixel has SSIM 0 and is False in the second array.
+    """
+    forecast, truth = (WindowMoments(np.where(valid, values, 0.0)) for values in (pred, true))
     similarity = ssim_map(forecast, truth, data_range=1.0)
     if valid.all():
         return similarity, np.ones_like(similarity, dtype=bool)
+    # Sums of float64 ones: the half makes the comparison independent of rounding.
     whole = window_sum(valid.astype(np.float64)) > WINDOW**2 - 0.5
     return np.where(whole, similarity, 0.0), whole

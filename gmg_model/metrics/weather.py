@@ -1,8 +1,9 @@
 """Protocol ``weather``: latitude-weighted errors and anomaly correlation.
 
-Conventions of WeatherBench 2 (Rasp et al. 2024): rows weigh with the cosine of their latitude; the
-root is taken once, of the mean over all frames; the anomaly correlation of Eq. 8 there is taken for
-each frame, without removing the frame's mean anomaly, and averaged over frames.
+The conventions are those of WeatherBench 2 (Rasp et al. 2024). A row's weight is the cosine of its
+latitude. The root of the RMSE is taken once, of the mean over all frames. The anomaly correlation
+(their Eq. 8) is computed for each frame, without removing the frame's mean anomaly, and averaged
+over frames. Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from gmg_model.metrics.streaming import (
 class WeatherMetrics(StreamingMetrics):
     """``rmse_latitude``, ``mae_latitude``, ``bias_latitude`` and ``acc``.
 
-    Pixels that are NaN in the truth have weight 0. ``acc`` appears where ``update`` is given a
-    climatology; a frame without any anomaly in forecast or truth has none and is left out, so that
-    the climatology itself scores NaN.
+    Pixels that are NaN in the truth have weight 0. ``acc``, the anomaly correlation, needs the
+    climatology in ``update``. A frame whose forecast or truth equals the climatology everywhere has
+    no correlation and is left out, so the climatology as a forecast scores NaN.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class WeatherMetrics(StreamingMetrics):
             raise ConfigurationError(
                 "latitude must hold one value in degrees, -90 to 90, for each row"
             )
-        # A pole's cosine is 6e-17, not 0, and may round below it.
+        # In floating point cos(90°) is 6e-17 and beyond the pole (within the tolerance) negative.
         self._weight_h1 = np.maximum(np.cos(np.deg2rad(self.latitude)), 0.0)[:, None]
 
     def options(self) -> Mapping[str, Any]:
@@ -51,7 +52,9 @@ class WeatherMetrics(StreamingMetrics):
 
     def batch_sums(self, pred: Field, true: Field, climatology: Field | None) -> Sums:
         if true.shape[-2] != self.latitude.size:
-            raise ValueError(f"frames of {true.shape[-2]} rows, {self.latitude.size} latitudes")
+            raise ValueError(
+                f"frames have {true.shape[-2]} rows and there are {self.latitude.size} latitudes"
+            )
         valid = ~np.isnan(true)
         weight = np.where(valid, self._weight_h1, 0.0)
         error = np.where(valid, pred - true, 0.0)
@@ -70,7 +73,7 @@ class WeatherMetrics(StreamingMetrics):
             for values in (forecast * truth, forecast * forecast, truth * truth)
         )
         norm = np.sqrt(forecast_power * truth_power)
-        # NaN is kept (a broken forecast), zero is left out (no anomaly to correlate with).
+        # A norm of NaN (a broken forecast) counts; a norm of 0 (no anomaly) is left out.
         counted = norm != 0
         with np.errstate(invalid="ignore", divide="ignore"):
             correlation = np.where(counted, product / norm, 0.0)

@@ -186,7 +186,7 @@ def test_lpips_by_hand():
 
 
 def test_features_must_be_given_and_stay_where_they_are():
-    with pytest.raises(ConfigurationError, match="functions that this package does not have"):
+    with pytest.raises(ConfigurationError, match="no feature networks of its own"):
         create_metrics("perceptual", name="none")
     frames = np.ones((2, 1, 1, 4, 4))
     metrics = create_metrics("perceptual", name="x", frame_features=lambda frames: [frames])

@@ -97,14 +97,15 @@ def inspect(arguments: argparse.Namespace) -> int:
         check_writable(arguments.plot, "plot")
     description = describe(arguments.store)
     store = open_store(arguments.store)
-    description["windows"] = _windows(store, arguments)
-    print(show_store(description))
+    windows = _windows(store, arguments)
+    print(show_store(description, windows))
+    record = description.as_dict() | {"windows": windows}
     if arguments.plot:
         with progress("drawing", "figures") as report:
-            description["figures"] = write_figures(store, arguments.plot, report)
-        print("\n".join(description["figures"]))
+            record["figures"] = write_figures(store, arguments.plot, report)
+        print("\n".join(record["figures"]))
     if arguments.json:
-        print_json(description)
+        print_json(record)
     return 0
 
 

@@ -82,6 +82,8 @@ AVAILABLE = {
     "flag_meanings": "ok missing_in_source unreadable out_of_range",
 }
 OK, MISSING_IN_SOURCE, UNREADABLE, OUT_OF_RANGE = AVAILABLE["flag_values"]
+FLAG_MEANINGS: tuple[str, ...] = tuple(AVAILABLE["flag_meanings"].split())
+"""meaning of each flag, by its value"""
 NO_FLAG = 255
 """what a flag whose object is lost reads as"""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,11 @@ import numpy as np
 from pipelines.timeline.clips import split_text
 
 if TYPE_CHECKING:
+    from pipelines.audit.inspection import (
+        StaticFieldDescription,
+        StoreDescription,
+        VariableDescription,
+    )
     from pipelines.audit.verification import Verification
     from pipelines.conversion.convert import ConversionReport
     from pipelines.stores.history import Commit
@@ -23,21 +29,20 @@ def show_plan(plan: dict[str, Any]) -> str:
     rows = [
         ("title", plan["title"] + (" (synthetic)" if plan["synthetic"] else "")),
         ("files", f"{plan['files']} ({size(plan['files_bytes'])})"),
-        *_period_rows(plan),
-        *_sample_rows(plan["samples"]),
-        ("frames", _frames(plan)),
+        *_period_rows(plan["periods"]),
+        *_clip_rows(plan["samples"]),
+        ("frames", _frames(plan["frames"], plan["cadence_seconds"], _offsets(plan["samples"]))),
     ]
-    for name, v in plan["variables"].items():
-        rows.append((name, _variable_line(v)))
-    rows += _static_rows(plan["static_fields"])
+    rows += [(name, _array_line(**_array(v))) for name, v in plan["variables"].items()]
+    rows += _planned_static_rows(plan["static_fields"])
     rows += [
         ("chunk, shard", f"{plan['chunk_frames']} and {plan['shard_frames']} frames"),
         ("shards", f"{plan['shards']}, of which {plan['shards_due']} to write"),
         ("bytes raw", size(plan["bytes_raw"])),
         *_estimate_rows(plan["estimate"]),
-        *_split_rows(plan),
+        *_split_rows(plan["splits"], plan["splits_origin"]),
         *_window_rows(plan["windows"]),
-        *_gap_rows(plan["gaps"]),
+        *_gap_rows([tuple(gap.values()) for gap in plan["gaps"]]),
         *(("note", note) for note in plan["notes"]),
     ]
     return table(rows)
@@ -83,50 +88,58 @@ def _unreadable_lines(report: ConversionReport) -> list[str]:
     return [*report.unreadable[:_SHOWN_GAPS], *more]
 
 
-def show_store(description: dict[str, Any]) -> str:
-    """What a store holds."""
+def show_store(description: StoreDescription, windows: dict[str, Any] | None = None) -> str:
+    """Return what a store holds, and how many windows of a given shape."""
     grid = " x ".join(
-        f"{dim} {g['size']}"
-        + (f" ({g['from_to'][0]:g} to {g['from_to'][1]:g})" if g["from_to"] else "")
-        for dim, g in description["grid"].items()
+        f"{dim} {axis.size}"
+        + (f" ({axis.from_to[0]:g} to {axis.from_to[1]:g})" if axis.from_to else "")
+        for dim, axis in description.grid.items()
     )
-    title = description["title"] + (" (synthetic)" if description["synthetic"] else "")
+    title = description.title + (" (synthetic)" if description.synthetic else "")
+    clips = None if description.samples is None else asdict(description.samples)
+    frames = _frames(description.frames, description.cadence_seconds, _offsets(clips))
     rows = [
-        ("store", description["store"]),
-        ("title", f"{title}, archive {description['archive']}"),
+        ("store", description.store),
+        ("title", f"{title}, archive {description.archive}"),
         ("grid", grid),
-        *_period_rows({"periods": [description["period"]]} if description["period"] else {}),
-        *_sample_rows(description["samples"]),
-        ("frames", f"{_frames(description)}, {description['frames_available']} usable"),
+        *_period_rows([description.period] if description.period else []),
+        *_clip_rows(clips),
+        ("frames", f"{frames}, {description.frames_available} usable"),
     ]
-    statistics = description["statistics"]["variables"]
-    for name, v in description["variables"].items():
-        s = statistics[name]
-        rows.append((name, _variable_line(v)))
-        rows.append(
-            (
-                "",
-                f"{v['shards']} shards of {v['shard_frames']} frames, chunks of "
-                f"{v['chunk_frames']}, {size(v['bytes_stored'])} of {size(v['bytes_raw'])}"
-                + (f"; {v['shards_missing']} MISSING: see verify" if v["shards_missing"] else ""),
-            )
-        )
-        rows.append(("", _statistics_line(s)))
-    rows += _static_rows(description["static_fields"])
-    provenance = description["provenance"]
+    for name, variable in description.variables.items():
+        rows += _variable_rows(name, variable, description.statistics["variables"][name])
+    for name, field in description.static_fields.items():
+        rows += _static_rows(name, field)
+    provenance = description.provenance
     rows += [
-        ("objects", f"{description['objects']} ({size(description['bytes'])})"),
-        *_split_rows(description),
-        *_window_rows(description["windows"]),
-        *_gap_rows(description["gaps"]),
-        ("statistics", description["statistics_fingerprint"]),
-        ("source", f"{provenance['source']} ({len(provenance['files'])} files)"),
-        ("written", f"{provenance['updated_at']} by {provenance['owner']}"),
+        ("objects", f"{description.objects} ({size(description.bytes)})"),
+        *_split_rows(description.splits, description.splits_origin),
+        *_window_rows(windows),
+        *_gap_rows([astuple(gap) for gap in description.gaps]),
+        ("statistics", description.statistics_fingerprint),
+        ("source", f"{provenance.source} ({len(provenance.files)} files)"),
+        ("written", f"{provenance.updated_at} by {provenance.owner}"),
     ]
     return table(rows)
 
 
-def _statistics_line(s: dict[str, Any]) -> str:
+def _variable_rows(
+    name: str, variable: VariableDescription, statistics: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    missing = variable.shards_missing
+    return [
+        (name, _array_line(variable.long_name, variable.units, variable.dims, variable.shape)),
+        (
+            "",
+            f"{variable.shards} shards of {variable.shard_frames} frames, chunks of "
+            f"{variable.chunk_frames}, {size(variable.bytes_stored)} of {size(variable.bytes_raw)}"
+            + (f"; {missing} MISSING: see verify" if missing else ""),
+        ),
+        ("", _statistics_line(statistics)),
+    ]
+
+
+def _statistics_line(s: Mapping[str, Any]) -> str:
     if not s["count"]:
         return (
             f"train: no value, all {s['nan_count']} are missing: nothing can be trained on it "
@@ -172,10 +185,10 @@ def _anomaly_lines(found: Verification) -> list[str]:
         f"  warning: {a.variable}{f' (channel {a.channel})' if a.channel else ''}, {a.first}"
         + (f" to {a.last}" if a.frames > 1 else "")
         + f": {a.kind}, {a.detail}"
-        for a in found.anomalies[:_SHOWN_PROBLEMS]
+        for a in found.suspicious[:_SHOWN_PROBLEMS]
     ]
-    if len(found.anomalies) > _SHOWN_PROBLEMS:
-        lines.append(f"  warning: and {len(found.anomalies) - _SHOWN_PROBLEMS} more")
+    if len(found.suspicious) > _SHOWN_PROBLEMS:
+        lines.append(f"  warning: and {len(found.suspicious) - _SHOWN_PROBLEMS} more")
     return lines
 
 
@@ -255,64 +268,68 @@ def _window_rows(windows: dict[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
-def _variable_line(variable: dict[str, Any]) -> str:
-    shape = ", ".join(
-        f"{dim} {n}" for dim, n in zip(variable["dims"], variable["shape"], strict=True)
-    )
-    unit = f" [{variable['units']}]" if variable["units"] else ""
-    return f"{variable['long_name']}{unit} ({shape})"
+def _array(described: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: described[name] for name in ("long_name", "units", "dims", "shape")}
 
 
-def _static_rows(fields: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Fields without time: what they are, and their statistics or where they come from."""
+def _array_line(long_name: str, units: str, dims: Sequence[str], shape: Sequence[int]) -> str:
+    axes = ", ".join(f"{dim} {n}" for dim, n in zip(dims, shape, strict=True))
+    unit = f" [{units}]" if units else ""
+    return f"{long_name}{unit} ({axes})"
+
+
+def _static_rows(name: str, field: StaticFieldDescription) -> list[tuple[str, str]]:
+    line = _array_line(field.long_name, field.units, field.dims, field.shape)
+    return [
+        (name, f"{line}, without time"),
+        (
+            "",
+            f"mean {field.mean:.6g}, std {field.std:.6g}, {field.min:.6g} to {field.max:.6g}",
+        ),
+    ]
+
+
+def _planned_static_rows(fields: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     rows = []
     for name, field in fields.items():
-        rows.append((name, f"{_variable_line(field)}, without time"))
-        if "file" in field:
-            fill = field["missing_pixels_set_to"]
-            more = "" if fill is None else f", missing pixels set to {fill:g}"
-            rows.append(("", f"from {field['file']}{more}"))
-        else:
-            rows.append(
-                (
-                    "",
-                    f"mean {field['mean']:.6g}, std {field['std']:.6g}, "
-                    f"{field['min']:.6g} to {field['max']:.6g}",
-                )
-            )
+        fill = field["missing_pixels_set_to"]
+        more = "" if fill is None else f", missing pixels set to {fill:g}"
+        rows.append((name, f"{_array_line(**_array(field))}, without time"))
+        rows.append(("", f"from {field['file']}{more}"))
     return rows
 
 
-def _period_rows(content: dict[str, Any]) -> list[tuple[str, str]]:
-    return [("period", f"{first} to {last}") for first, last in content.get("periods", [])]
+def _period_rows(periods: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    return [("period", f"{first} to {last}") for first, last in periods]
 
 
-def _sample_rows(samples: dict[str, Any] | None) -> list[tuple[str, str]]:
-    return [("clips", f"{samples['count']} of {samples['frames']} frames")] if samples else []
+def _clip_rows(clips: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    return [("clips", f"{clips['count']} of {clips['frames']} frames")] if clips else []
 
 
-def _frames(content: dict[str, Any]) -> str:
-    if content["cadence_seconds"] is None:
-        return str(content["frames"])
-    steps = dict.fromkeys(np.diff((content["samples"] or {}).get("offsets", [])).tolist())
-    shown = " then ".join(duration(step) for step in steps or [content["cadence_seconds"]])
-    return f"{content['frames']} every {shown}"
+def _offsets(clips: Mapping[str, Any] | None) -> Sequence[int]:
+    return clips["offsets"] if clips else ()
 
 
-def _split_rows(content: dict[str, Any]) -> list[tuple[str, str]]:
-    origin = content["splits_origin"]
-    return [
-        (name, f"{' to '.join(split_text(ends))} ({origin})")
-        for name, ends in content["splits"].items()
-    ]
+def _frames(frames: int, cadence_seconds: int | None, offsets: Sequence[int]) -> str:
+    if cadence_seconds is None:
+        return str(frames)
+    steps = dict.fromkeys(np.diff(offsets).tolist())
+    shown = " then ".join(duration(int(step)) for step in steps or [cadence_seconds])
+    return f"{frames} every {shown}"
 
 
-def _gap_rows(gaps: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _split_rows(splits: Mapping[str, Any], origin: str) -> list[tuple[str, str]]:
+    return [(name, f"{' to '.join(split_text(ends))} ({origin})") for name, ends in splits.items()]
+
+
+def _gap_rows(gaps: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
+    """Return rows of (first, last, frames, why)."""
     rows = [
-        ("gap", f"{g['first']} to {g['last']}, {g['frames']} frames, {g['why']}")
-        for g in gaps[:_SHOWN_GAPS]
+        ("gap", f"{first} to {last}, {frames} frames, {why}")
+        for first, last, frames, why in gaps[:_SHOWN_GAPS]
     ]
     if len(gaps) > _SHOWN_GAPS:
-        frames = sum(g["frames"] for g in gaps[_SHOWN_GAPS:])
+        frames = sum(gap[2] for gap in gaps[_SHOWN_GAPS:])
         rows.append(("", f"and {len(gaps) - _SHOWN_GAPS} more gaps with {frames} frames"))
     return rows or [("gaps", "none")]

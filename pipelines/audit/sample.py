@@ -1,4 +1,4 @@
-"""Numbers that a look at a store needs: a bounded sample of its frames, and when frames lack."""
+"""Data for pictures of a store: a bounded sample of its frames, and when frames are missing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.cf import AVAILABLE, OK
+from pipelines.cf import FLAG_MEANINGS, OK
 from pipelines.errors import UsageError
 from pipelines.stores.reader import FrameReader
 from pipelines.stores.store import Store
 
 MAX_FRAMES = 48
+"""Frames of a sample."""
 MAX_BYTES = 64 * 1024**2
+"""Bytes of a sample at most; large frames make it smaller."""
 MAX_BINS = 360
-STATES = tuple(AVAILABLE["flag_meanings"].split())
+"""Stretches of a timeline: about one per pixel column of its figure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,21 +24,23 @@ class FrameSample:
     """Some frames of one variable."""
 
     variable: str
+    """name of the variable"""
     labels: tuple[str, ...]
-    """(C,)"""
+    """(C,) names of its channels"""
     period: tuple[str, str]
-    """of which split, as people read it"""
+    """first and last time of the train period, or its first and last clip"""
     frames: np.ndarray
-    """int64 (n,): which frames of the store, increasing"""
+    """int64 (n,): the sampled frames of the store, increasing"""
     values_nchw: np.ndarray
-    """float32, physical units, NaN missing"""
+    """float32, physical units, NaN where missing"""
     last: int
     """the last frame of the store that can be used"""
     last_chw: np.ndarray
+    """its values, float32, physical units"""
 
     @property
     def mean_chw(self) -> np.ndarray:
-        """Mean over the sampled frames, NaN where none has a value: float64 (C, H, W)."""
+        """Mean over the sampled frames, float64 (C, H, W); NaN where no frame has a value."""
         held = ~np.isnan(self.values_nchw)
         total = np.where(held, self.values_nchw, 0.0).sum(axis=0, dtype=np.float64)
         count = held.sum(axis=0)
@@ -46,10 +50,10 @@ class FrameSample:
 def sample_frames(
     store: Store, variable: str, *, frames: int = MAX_FRAMES, seed: int = 0
 ) -> FrameSample:
-    """One frame, drawn from the seed, of each of ``frames`` equal parts of the train period.
+    """Return one random frame from each of `frames` equal parts of the train period.
 
-    Even distances would take every frame at the same hour. Fewer frames are taken where so many
-    would not fit :data:`MAX_BYTES`.
+    Even distances could take every frame at the same hour. Fewer frames are returned if `frames` of
+    them exceed `MAX_BYTES`.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def sample_frames(
         raise UsageError(
             "no frame of the store can be used",
             where=store.uri,
-            remedy="convert a source that has some",
+            remedy="convert a source that has readable frames",
         )
     first, last = store.splits["train"]
     train = usable[(store.times[usable] >= first) & (store.times[usable] <= last)]
@@ -88,20 +92,24 @@ def sample_frames(
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Which share of the frames of each stretch of time is in which state."""
+    """The states of frames over time, in stretches of time."""
 
     first: np.ndarray
     """int64 (bins,): first frame of each stretch"""
     frames: np.ndarray
-    """int64 (bins,): frames in it"""
+    """int64 (bins,): number of frames in each stretch"""
     shares: np.ndarray
-    """float64 (states, bins): of the frames, by :data:`STATES`; a column adds up to 1"""
+    """float64 (states, bins): fraction of frames in each state of `cf.FLAG_MEANINGS`; a column adds
+    up to 1"""
     missing_pixels: np.ndarray
-    """float64 (bins,): mean share of pixels without a value over frames that are ok; NaN without"""
+    """float64 (bins,): mean fraction of missing pixels over the usable frames; NaN without any"""
 
 
 def timeline(store: Store, bins: int = MAX_BINS) -> Timeline:
-    """The frames of a store in about ``bins`` stretches, none across a jump in time."""
+    """Return the states of a store's frames in about `bins` stretches of time.
+
+    No stretch crosses a jump in time.
+    """
     count = len(store.times)
     jumps = np.flatnonzero(np.diff(store.times) != store.cadence) + 1
     if store.clips is not None:
@@ -114,7 +122,10 @@ def timeline(store: Store, bins: int = MAX_BINS) -> Timeline:
     first = np.concatenate(starts).astype(np.int64)
     frames = np.diff([*first, count])
     shares = np.stack(
-        [np.add.reduceat(store.available == flag, first) / frames for flag in range(len(STATES))]
+        [
+            np.add.reduceat(store.available == flag, first) / frames
+            for flag in range(len(FLAG_MEANINGS))
+        ]
     )
     fraction = np.asarray(store.dataset()["missing_fraction"]).reshape(-1).astype(np.float64)
     usable = store.available == OK

@@ -1,8 +1,8 @@
-"""Frames that look wrong by their moments in the ledger, without reading a value.
+"""Find frames that look wrong by their moments in the ledger, without reading values.
 
-These are warnings: a storm may be real, and so may a calm night. What is looked for: a mean far
-from those of the other frames, a field that stands still, a field of one value where such fields
-are rare, and many more missing pixels than usual.
+Four things are looked for: a mean far from the means of the other frames, a field that stands
+still, a field of one value where such fields are rare, and many more missing pixels than usual. The
+findings are warnings: a storm may be real, and so may a calm night.
 """
 
 from __future__ import annotations
@@ -16,49 +16,58 @@ from pipelines.stores.statistics import COUNT, MAX, MIN, NANS, SQUARES, SUM, Mom
 from pipelines.timeline.intervals import true_runs
 
 FAR_SIGMAS = 8.0
-"""standard deviations of the frames' means; at least :data:`LEAST_FRAMES` make a climate"""
+"""Standard deviations of the frames' means between an unlikely mean and the mean of all."""
 LEAST_FRAMES = 100
+"""Fewer frames do not say what is usual."""
 REPEATS = 3
-"""frames in a row with the same values, and not of one value everywhere"""
+"""Frames in a row with the same values, which are not the same everywhere, that are suspicious."""
 STATIC = 0.5
-"""of the frames: a field that stands still for more of them is not meant to change"""
+"""A field that stands still in more than this fraction of its frames is not meant to change."""
 RARE = 0.01
-"""of the frames: fields of one value are told where there are fewer"""
+"""Fields of one value are suspicious if at most this fraction of the frames is like that."""
 MORE_MISSING = 0.25
-"""of the pixels, beyond what is usual"""
+"""Fraction of missing pixels, beyond the median fraction, that is suspicious."""
 
 
 @dataclass(frozen=True)
-class Anomaly:
-    """A run of frames of one variable, or of one of its channels, that look wrong."""
+class SuspiciousFrames:
+    """Frames in a row, of one channel of a variable, that look wrong."""
 
     kind: str
     """unlikely mean, repeated, constant, missing pixels or no values"""
     variable: str
+    """name of the variable"""
     channel: int
-    """of the extra dimensions flattened"""
+    """number of the channel: the variable's extra dimensions flattened"""
     first: str
+    """name of the first frame: its time, for example"""
     last: str
-    """first and last frame, as people read them"""
+    """name of the last frame"""
     frames: int
+    """number of frames"""
     detail: str
+    """what looks wrong, with its numbers"""
 
 
 def find_suspicious_frames(
     variable: str, moments: Moments, frames: int, label: Callable[[int], str] = str
-) -> list[Anomaly]:
-    """What looks wrong in the moments of a whole time axis of so many frames.
+) -> list[SuspiciousFrames]:
+    """Return what looks wrong in the moments of all frames of a variable.
 
     Parameters
     ----------
+    frames:
+        Number of frames.
     label:
-        What a frame is called: its time, for example.
+        Names a frame: its time, for example.
     """
     found = []
     for channel in range(moments.channels):
         for kind, wrong, detail in _checks(_traits(moments, frames, channel)):
             found += [
-                Anomaly(kind, variable, channel, label(first), label(last), count, detail(first))
+                SuspiciousFrames(
+                    kind, variable, channel, label(first), label(last), count, detail(first)
+                )
                 for first, last, count in true_runs(wrong)
             ]
     return found
@@ -66,20 +75,20 @@ def find_suspicious_frames(
 
 @dataclass(frozen=True, eq=False)
 class _Traits:
-    """What the checks need of every frame: less than a half of its moments."""
+    """What the checks need of every frame: less than half the size of its moments."""
 
     held: np.ndarray
-    """bool (n,): some pixel has a value"""
+    """bool (n,): whether some pixel has a value"""
     means: np.ndarray
-    """float64 (n,): NaN where none has"""
+    """float64 (n,): mean of the frame; NaN if no pixel has a value"""
     missing: np.ndarray
-    """float64 (n,): fraction of the pixels"""
+    """float64 (n,): fraction of pixels without a value"""
     repeated: np.ndarray
-    """bool (n,): as the frame before, and not of one value"""
+    """bool (n,): whether the values are those of the frame before, and not all the same"""
     constant: np.ndarray
-    """bool (n,): of one value"""
+    """bool (n,): whether all values are the same"""
     value: Callable[[int], float]
-    """the smallest value of a frame"""
+    """returns the smallest value of a frame"""
 
 
 def _traits(moments: Moments, frames: int, channel: int) -> _Traits:
@@ -123,7 +132,7 @@ def _checks(traits: _Traits) -> Sequence[_Check]:
 
 
 def _unlikely(means: np.ndarray, held: np.ndarray) -> _Check:
-    # Infinite values are flagged in the store already, and would hide all else here.
+    # Infinite values are flagged in the store already; here they would make the spread infinite.
     finite = held & np.isfinite(means)
     centre = float(np.mean(means[finite])) if finite.any() else 0.0
     spread = float(np.std(means[finite])) if finite.any() else 0.0

@@ -1,16 +1,16 @@
-"""A store against its ledger, and its sources against what was read; what mends either."""
+"""Compare a store with its ledger, and its sources with what was read."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.archives import load_archive
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.series.static_variables import find_static
-from pipelines.audit.suspicious_frames import Anomaly, find_suspicious_frames
+from pipelines.audit.suspicious_frames import SuspiciousFrames, find_suspicious_frames
 from pipelines.conversion.resume import object_sizes
 from pipelines.conversion.shard_task import checksum
 from pipelines.errors import StoreError
@@ -24,39 +24,65 @@ from pipelines.stores.store import open_store
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as recorded."""
+    """One object or source file that is not as recorded."""
 
     kind: str
-    """of the store: missing, altered, extra or unrecorded; of a source: missing, changed or new"""
+    """in the store: missing, altered, extra or unrecorded; of a source: missing, changed or new"""
     place: str
     """object in the store, or source file"""
     frames: str = ""
-    """which frames of which variable it holds"""
+    """variable and frames in the object; empty if there are none"""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What :func:`verify` found."""
+    """What `verify` found."""
 
     store: str
+    """URI of the store"""
     objects: int
+    """objects that the ledger records"""
     bytes: int
+    """bytes of those that are in the store"""
     problems: tuple[Problem, ...]
+    """problems of the store"""
     source_problems: tuple[Problem, ...]
-    """sources that are not as they were when the store was made"""
+    """sources that changed since the store was made"""
     remedy: str
-    """the command that mends it; empty where nothing is wrong"""
-    anomalies: tuple[Anomaly, ...] = ()
-    """frames that are as recorded and look wrong all the same; no problem of the store"""
+    """the command that repairs the store; empty without problems"""
+    suspicious: tuple[SuspiciousFrames, ...] = ()
+    """frames that are as recorded and look wrong; not problems of the store"""
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong."""
+        """Whether there is no problem."""
         return not self.problems and not self.source_problems
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain dictionary."""
-        return asdict(self) | {"ok": self.ok}
+        """Return a plain dictionary, for JSON."""
+        record = asdict(self)
+        # Scripts read the name of the first version.
+        record["anomalies"] = record.pop("suspicious")
+        return record | {"ok": self.ok}
+
+
+@dataclass
+class RecordedObjects:
+    """What the ledger says of a store's objects."""
+
+    checksums: dict[str, str]
+    """object -> checksum of its bytes"""
+    frames: dict[str, str] = field(default_factory=dict)
+    """object -> its variable and frames, if it is a shard"""
+    problems: list[Problem] = field(default_factory=list)
+    """shards without a record"""
+    suspicious: list[SuspiciousFrames] = field(default_factory=list)
+    """frames whose recorded moments look wrong"""
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether a shard has no record."""
+        return bool(self.problems)
 
 
 def verify(store: str, source: str | None = None, progress: Progress = ignore) -> Verification:
@@ -65,98 +91,154 @@ def verify(store: str, source: str | None = None, progress: Progress = ignore) -
     Parameters
     ----------
     source:
-        Also compare the archive's files with the versions that were read.
+        Place of the archive, to compare its files with the versions that were read; None: do not.
 
     Raises
     ------
     StoreError
-        Nothing was ever converted at ``store``.
+        Nothing was ever converted at `store`.
     """
     ledger = Ledger(store)
-    summary = ledger.read_plan()
-    if summary is None:
-        raise StoreError(
-            "there is no store with a ledger",
-            where=store,
-            remedy="make it with  python jobs/reprocess.py convert --archive ARCHIVE --source "
-            f"SOURCE --store {shlex.quote(store)}",
-        )
-    names: list[str] = summary["configuration"]["variables"]
-    shard_frames: int = summary["configuration"]["shard_frames"]
-    shards = -(-summary["frames"] // shard_frames)
-    expected = dict(summary.get("objects", {}))
-    labels: dict[str, str] = {}
-    problems: list[Problem] = []
-    anomalies: list[Anomaly] = []
-    frame_label = _frame_label(store)
-
-    def frames_of(name: str, shard: int) -> str:
-        first, end = shard * shard_frames, min((shard + 1) * shard_frames, summary["frames"])
-        return f"{name}, frames {first} to {end - 1}"
-
-    for name in names:
-        table, recorded = None, set[int]()
-        for record in ledger.read(name, range(shards)):
-            expected[record.object_name] = record.checksum
-            labels[record.object_name] = frames_of(name, record.shard)
-            recorded.add(record.shard)
-            if table is None:
-                table = MomentsTable(record.moments.shape[1])
-            table.write(record.start, record.moments)
-        for shard in sorted(set(range(shards)) - recorded):
-            place = f"{FOLDER}/{name}/{shard:06d}.json"
-            problems.append(Problem("unrecorded", place, frames_of(name, shard)))
-        if table is not None and len(recorded) == shards:
-            anomalies += find_suspicious_frames(name, table, summary["frames"], frame_label)
-    for name, _ in summary["configuration"].get("static_fields", ()):
-        label = f"static field {name}"
-        for record in ledger.read(name, range(1)):
-            expected[record.object_name] = record.checksum
-            labels[record.object_name] = label
-        if label not in labels.values():
-            problems.append(Problem("unrecorded", f"{FOLDER}/{name}/{0:06d}.json", label))
-    present = object_sizes(store, "")
-    total_bytes = 0
-    for done, (name, sum_recorded) in enumerate(sorted(expected.items())):
-        progress(done, len(expected))
-        data = _read_or_none(places.join(store, *name.split("/")))
-        if data is None:
-            problems.append(Problem("missing", name, labels.get(name, "")))
-            continue
-        total_bytes += len(data)
-        if checksum(data) != sum_recorded:
-            problems.append(Problem("altered", name, labels.get(name, "")))
-    progress(len(expected), len(expected))
-    unrecorded = {p.frames for p in problems if p.kind == "unrecorded"}
-    problems.extend(
-        Problem("extra", name)
-        for name in sorted(present)
-        if name not in expected and not name.startswith((f"{FOLDER}/", f"{CLIMATOLOGY_FOLDER}/"))
-    )
-    if summary.get("state") != "complete" and not unrecorded:
+    summary = _summary(ledger, store)
+    recorded = recorded_objects(ledger, summary, _frame_label(store))
+    compared, total_bytes = compare_objects(store, recorded, progress)
+    problems = [*recorded.problems, *compared]
+    if summary.get("state") != "complete" and not recorded.unrecorded:
         problems.append(Problem("missing", "zarr.json", "the conversion did not end"))
-    sources = tuple(_source_problems(summary, source)) if source else ()
+    sources = check_sources(summary, source) if source else ()
     return Verification(
         store=places.absolute(store),
-        objects=len(expected),
+        objects=len(recorded.checksums),
         bytes=total_bytes,
         problems=tuple(problems),
         source_problems=sources,
         remedy=_remedy(store, summary, source, problems, sources),
-        anomalies=tuple(anomalies),
+        suspicious=tuple(recorded.suspicious),
     )
 
 
+def recorded_objects(
+    ledger: Ledger, summary: dict[str, Any], label: Callable[[int], str]
+) -> RecordedObjects:
+    """Return the objects that the ledger records, and the shards that it should record.
+
+    Parameters
+    ----------
+    summary:
+        The ledger's record of the plan.
+    label:
+        Names a frame: its time, for example.
+    """
+    recorded = RecordedObjects(dict(summary.get("objects", {})))
+    for name in summary["configuration"]["variables"]:
+        _add_variable(recorded, ledger, summary, name, label)
+    for name, _ in summary["configuration"].get("static_fields", ()):
+        frames, found = f"static field {name}", False
+        for record in ledger.read(name, range(1)):
+            recorded.checksums[record.object_name] = record.checksum
+            recorded.frames[record.object_name] = frames
+            found = True
+        if not found:
+            recorded.problems.append(Problem("unrecorded", _record_place(name, 0), frames))
+    return recorded
+
+
+def _add_variable(
+    recorded: RecordedObjects,
+    ledger: Ledger,
+    summary: dict[str, Any],
+    name: str,
+    label: Callable[[int], str],
+) -> None:
+    total, shard_frames = summary["frames"], summary["configuration"]["shard_frames"]
+    shards = -(-total // shard_frames)
+
+    def frames_of(shard: int) -> str:
+        first, end = shard * shard_frames, min((shard + 1) * shard_frames, total)
+        return f"{name}, frames {first} to {end - 1}"
+
+    table, found = None, set[int]()
+    for record in ledger.read(name, range(shards)):
+        recorded.checksums[record.object_name] = record.checksum
+        recorded.frames[record.object_name] = frames_of(record.shard)
+        found.add(record.shard)
+        if table is None:
+            table = MomentsTable(record.moments.shape[1])
+        table.write(record.start, record.moments)
+    for shard in sorted(set(range(shards)) - found):
+        recorded.problems.append(
+            Problem("unrecorded", _record_place(name, shard), frames_of(shard))
+        )
+    # Without the moments of every frame nothing can be said of what is usual.
+    if table is not None and len(found) == shards:
+        recorded.suspicious += find_suspicious_frames(name, table, total, label)
+
+
+def _record_place(name: str, shard: int) -> str:
+    return f"{FOLDER}/{name}/{shard:06d}.json"
+
+
+def compare_objects(
+    store: str, recorded: RecordedObjects, progress: Progress = ignore
+) -> tuple[list[Problem], int]:
+    """Read every recorded object, and list the store.
+
+    Returns
+    -------
+    problems:
+        Objects that are missing, altered, or in the store without a record.
+    bytes:
+        Bytes of the recorded objects that are in the store.
+    """
+    present = object_sizes(store, "")
+    problems: list[Problem] = []
+    total_bytes = 0
+    for done, (name, expected) in enumerate(sorted(recorded.checksums.items())):
+        progress(done, len(recorded.checksums))
+        data = _read_or_none(places.join(store, *name.split("/")))
+        if data is None:
+            problems.append(Problem("missing", name, recorded.frames.get(name, "")))
+            continue
+        total_bytes += len(data)
+        if checksum(data) != expected:
+            problems.append(Problem("altered", name, recorded.frames.get(name, "")))
+    progress(len(recorded.checksums), len(recorded.checksums))
+    own = (f"{FOLDER}/", f"{CLIMATOLOGY_FOLDER}/")
+    problems += (
+        Problem("extra", name)
+        for name in sorted(present)
+        if name not in recorded.checksums and not name.startswith(own)
+    )
+    return problems, total_bytes
+
+
+def check_sources(summary: dict[str, Any], source: str) -> tuple[Problem, ...]:
+    """Compare the files of an archive with the versions that were read."""
+    return tuple(_source_problems(summary, source))
+
+
+def _summary(ledger: Ledger, store: str) -> dict[str, Any]:
+    summary = ledger.read_plan()
+    if summary is None:
+        raise StoreError(
+            "no store with a ledger is there",
+            where=store,
+            remedy="make it with  python jobs/reprocess.py convert --archive ARCHIVE --source "
+            f"SOURCE --store {shlex.quote(store)}",
+        )
+    return summary
+
+
 def _frame_label(store: str) -> Callable[[int], str]:
-    """What a frame is called in warnings: its time, or its number where the store does not open."""
+    """Return what names a frame: its time, or its number if the store cannot be opened."""
     try:
         return open_store(store).label
     except Exception:
-        # Whatever keeps the store from opening is among the problems.
+        # What keeps the store from being opened is among the problems.
         return lambda frame: f"frame {frame}"
 
 
-def _source_problems(summary: dict[str, Any], source: str) -> Iterable[Problem]:
+def _source_problems(summary: dict[str, Any], source: str) -> Iterator[Problem]:
     archive = load_archive(summary["archive"])
     found = {file.name: file for file in archive.find(source)}
     recorded = {file.name: file for file in (SourceFile(**s) for s in summary["sources"])}
@@ -164,7 +246,7 @@ def _source_problems(summary: dict[str, Any], source: str) -> Iterable[Problem]:
     yield from (Problem("new", found[name].uri) for name in sorted(found.keys() - recorded.keys()))
     static = summary.get("static", {})
     if static.get("source"):
-        # Other files may lie there, of which none of the fields was read.
+        # Other files in that folder were never read, so that new ones do not matter.
         found = {file.name: file for file in find_static(static["source"])}
         recorded = {file.name: file for file in (SourceFile(**s) for s in static["files"])}
         yield from _gone_or_changed(recorded, found)
@@ -189,7 +271,7 @@ def _remedy(
 ) -> str:
     shards = tuple(f"{name}/c/" for name in summary["configuration"]["variables"])
     strays = [p.place for p in problems if p.kind == "extra" and not p.place.startswith(shards)]
-    # Nobody knows what else a user keeps there, so that a repair leaves it alone.
+    # A repair does not delete these: they may be files that the user keeps there.
     by_hand = f"remove by hand what is no part of the store ({', '.join(strays)})" if strays else ""
     if len(strays) == len(problems) and not sources:
         return by_hand

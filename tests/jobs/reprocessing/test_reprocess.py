@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,11 +214,11 @@ def test_figures_and_manifests_that_cannot_be_written_end_with_2(folder: Path, o
 
 
 def test_a_variable_without_a_value_is_said_to_have_none(folder: Path):
-    description = describe(str(folder / "s")) | {"windows": None}
+    description = describe(str(folder / "s"))
     assert "train: mean" in show_store(description)
     moments = reduce_moments(lambda: [missing_moments(24, 1, 24)])
-    description["statistics"] = {"variables": {"t2m": moments}}
-    assert "no value, all 576 are missing" in show_store(description)
+    empty = replace(description, statistics={"variables": {"t2m": moments}})
+    assert "no value, all 576 are missing" in show_store(empty)
 
 
 def test_an_unfinished_store_names_the_command_that_finishes_it(folder: Path, tmp_path: Path):

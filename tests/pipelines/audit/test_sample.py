@@ -1,4 +1,4 @@
-"""Samples and timelines that figures of a store are drawn from."""
+"""The sample and the timeline from which a store's figures are drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from pipelines.audit.sample import STATES, sample_frames, timeline
+from pipelines.audit.sample import sample_frames, timeline
+from pipelines.cf import FLAG_MEANINGS
 from pipelines.errors import UsageError
 from pipelines.stores.store import Store
 
@@ -23,7 +24,7 @@ SPLITS = {
 def hours(
     folder: Path, write_store: Callable[..., Store], flags: dict[int, int] | None = None, **options
 ) -> Store:
-    """Ten days in which every frame holds the number of its hour."""
+    """Write ten days of hours; every pixel of a frame is the number of its hour."""
     available = np.zeros(HOURS, "u1")
     for frame, flag in (flags or {}).items():
         available[frame] = flag
@@ -32,7 +33,7 @@ def hours(
     return write_store(folder / "s", {"t2m": values.copy()}, **options)
 
 
-def test_sampled_frames_are_usable_and_of_the_train_period(
+def test_sampled_frames_are_usable_and_in_the_train_period(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     missing = dict.fromkeys(range(20, 60), 1)
@@ -47,7 +48,7 @@ def test_sampled_frames_are_usable_and_of_the_train_period(
     assert (sample.last, sample.last_chw[0, 0, 0]) == (239, 239.0)
 
 
-def test_a_sample_is_not_of_one_hour_of_the_day(tmp_path: Path, write_store: Callable[..., Store]):
+def test_a_sample_has_different_hours_of_the_day(tmp_path: Path, write_store: Callable[..., Store]):
     # Seven even distances over seven days would all be midnight.
     sample = sample_frames(hours(tmp_path, write_store), "t2m", frames=7)
     assert (sample.frames // 24).tolist() == list(range(7))
@@ -61,29 +62,25 @@ def test_the_same_seed_gives_the_same_sample(tmp_path: Path, write_store: Callab
     assert sample_frames(store, "t2m", frames=9, seed=1).frames.tolist() != first
 
 
-def test_the_last_usable_frame_is_shown_where_later_ones_lack(
-    tmp_path: Path, write_store: Callable[..., Store]
-):
+def test_the_last_frame_is_the_last_usable_one(tmp_path: Path, write_store: Callable[..., Store]):
     store = hours(tmp_path, write_store, {238: 1, 239: 2})
     assert sample_frames(store, "t2m", frames=3).last == 237
 
 
-def test_a_store_without_a_usable_frame_is_refused(
-    tmp_path: Path, write_store: Callable[..., Store]
-):
+def test_a_store_without_a_usable_frame_raises(tmp_path: Path, write_store: Callable[..., Store]):
     store = hours(tmp_path, write_store, dict.fromkeys(range(HOURS), 1))
     with pytest.raises(UsageError, match="no frame of the store can be used"):
         sample_frames(store, "t2m")
 
 
-def test_a_timeline_holds_every_frame_once_and_by_its_state(
+def test_a_timeline_counts_every_frame_once_by_its_state(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     store = hours(tmp_path, write_store, {24: 1, 25: 1, 26: 2, 200: 3})
     found = timeline(store, bins=10)
     assert found.frames.tolist() == [24] * 10
     counts = found.shares * found.frames
-    by_state = {state: counts[number].tolist() for number, state in enumerate(STATES)}
+    by_state = {state: counts[number].tolist() for number, state in enumerate(FLAG_MEANINGS)}
     assert by_state["missing_in_source"][1] == pytest.approx(2)
     assert by_state["unreadable"][1] == pytest.approx(1)
     assert by_state["out_of_range"][8] == pytest.approx(1)
@@ -101,7 +98,7 @@ def test_no_stretch_of_a_timeline_crosses_a_jump_in_time(
     assert found.frames.tolist() == [60, 40, 60, 60, 20]
 
 
-def test_missing_pixels_are_those_of_usable_frames(
+def test_missing_pixels_of_a_timeline_are_those_of_usable_frames(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     store = hours(tmp_path, write_store, dict.fromkeys(range(24, 48), 1))

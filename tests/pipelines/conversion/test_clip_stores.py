@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.audit.inspection import inspect
+from pipelines.audit.inspection import ClipsDescription, inspect
 from pipelines.audit.verification import verify
 from pipelines.conversion.convert import ConversionReport, ConversionRequest, convert
 from pipelines.conversion.plan import ConversionOptions
@@ -142,10 +142,10 @@ def test_windows_for_scores_are_the_stored_values(store: Store):
 
 def test_inspect_counts_clips(store: Store):
     found = inspect(store.uri)
-    assert found["samples"] == {"count": 19, "frames": 6, "offsets": [0, 1, 2, 3, 4, 5]}
-    assert found["splits"]["test"] == [15, 18]
-    assert (found["period"], found["cadence_seconds"], found["gaps"]) == (None, None, [])
-    assert found["variables"]["intensity"]["shards"] == 5
+    assert found.samples == ClipsDescription(19, 6, offsets=(0, 1, 2, 3, 4, 5))
+    assert found.splits["test"] == [15, 18]
+    assert (found.period, found.cadence_seconds, found.gaps) == (None, None, ())
+    assert found.variables["intensity"].shards == 5
 
 
 def test_sizes_that_cut_clips_are_refused(digits: Path, tmp_path: Path):
@@ -211,7 +211,7 @@ def test_a_missing_image_is_a_gap_that_is_filled_when_it_comes(tmp_path: Path):
     run("cikm2017", tmp_path / "a", tmp_path / "s", **sizes)
     store = open_store(str(tmp_path / "s"))
     assert np.flatnonzero(store.available).tolist() == [15 + 4]
-    assert [gap["first"] for gap in inspect(store.uri)["gaps"]] == ["clip sample_2, frame 4"]
+    assert [gap.first for gap in inspect(store.uri).gaps] == ["clip sample_2, frame 4"]
     assert split_starts(store, "train", WindowSpec(5, 10)).tolist() == [0, 30, 45]
     late.write_bytes(image)
     assert run("cikm2017", tmp_path / "a", tmp_path / "s").shards_written == 1

@@ -82,7 +82,7 @@ def test_the_estimate_of_a_plan_is_close_to_what_the_conversion_writes(tmp_path:
     assert cost is not None
     assert cost.chunks == SAMPLED_CHUNKS
     assert cost.bytes_stored == pytest.approx(done.bytes_stored, rel=0.15)
-    assert cost.objects == inspect(str(tmp_path / "s"))["objects"]
+    assert cost.objects == inspect(str(tmp_path / "s")).objects
     assert 0 < cost.seconds <= cost.processor_seconds
 
 

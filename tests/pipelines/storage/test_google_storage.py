@@ -94,7 +94,7 @@ def test_an_archive_on_google_storage_is_converted_inspected_verified_and_stream
     assert len(stored) > 10
     assert stored == objects(local)
     assert not convert(request).changed
-    assert inspect(request.store)["frames_available"] == 72
+    assert inspect(request.store).frames_available == 72
     assert verify(request.store, request.source).ok
     bare, kept = xr.open_zarr(request.store), xr.open_zarr(local)
     assert bare.t2m.dims == ("time", "latitude", "longitude")

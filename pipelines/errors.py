@@ -2,15 +2,15 @@
 
 Each class carries the exit code that the jobs end with:
 
-==== =============================================================
+==== ==============================================================================
 code meaning
-==== =============================================================
-0    done (a run with nothing to do says so)
-1    anything else: a lease held by another process, a failed upload
+==== ==============================================================================
+0    done (also if there was nothing to do, which the job then prints)
+1    anything else, such as a lease that another process holds, or a failed upload
 2    wrong usage or configuration
-3    source data missing, unreadable or contradicting itself
-4    store incomplete, damaged or not matching what is asked of it
-==== =============================================================
+3    source data is missing, unreadable or contradicts itself
+4    a store is incomplete or damaged, or does not match the request
+==== ==============================================================================
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PlatformError(Exception):
     where:
         The store, file, variable or time that it is about.
     remedy:
-        What to do, as a command where there is one.
+        What to do, as a command if there is one.
     """
 
     exit_code = 1
@@ -68,27 +68,43 @@ class UsageError(PlatformError):
 
 
 class StorageError(PlatformError):
-    """A storage that does not answer now: another attempt may succeed."""
+    """The storage does not answer now; a later attempt may succeed."""
 
 
 class SourceError(PlatformError):
-    """Source data missing, unreadable or contradicting itself."""
+    """Source data is missing, unreadable or contradicts itself."""
 
     exit_code = 3
 
 
+class NoFilesError(SourceError):
+    """The source holds no file of the archive."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        names: tuple[str, ...] = (),
+    ):
+        super().__init__(what, where=where, remedy=remedy)
+        self.names = names
+        """names of the other files there; lost when the error is pickled"""
+
+
 class UnreadableError(SourceError):
-    """Frames that cannot be used, in an archive that goes on without them: they are flagged."""
+    """Frames cannot be used. An archive that tolerates this flags them and goes on."""
 
 
 class StoreError(PlatformError):
-    """A store that is incomplete, damaged or does not match."""
+    """A store is incomplete or damaged, or does not match the request."""
 
     exit_code = 4
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: ``did you mean 't2m'? known: ...``.
+    """Return a hint for a misspelt name.
 
     >>> nearest("t2n", ["t2m", "tp"])
     "did you mean 't2m'? known: t2m, tp"
@@ -97,3 +113,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}known: {', '.join(names)}"
+
+
+def reason(error: BaseException) -> str:
+    """Return the class and the text of another library's error, for a message.
+
+    >>> reason(ValueError("no such key")), reason(TimeoutError())
+    ('ValueError: no such key', 'TimeoutError')
+    """
+    return f"{type(error).__name__}: {error}".strip(": ")

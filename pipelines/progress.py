@@ -1,4 +1,4 @@
-"""The callback by which long work tells how far it is."""
+"""The callback with which a long task reports its progress."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ Progress = Callable[[int, int], None]
 
 
 def ignore(done: int, total: int) -> None:
-    """Do nothing with the progress."""
+    """Do not report progress."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.timeline.clips import split_text
+from pipelines.timeline.splits import split_text
 
 if TYPE_CHECKING:
     from pipelines.audit.inspection import (

@@ -1,17 +1,19 @@
 """The archives that `reprocess` reads. The module of an archive is imported when it is asked for.
 
-To add an archive, write a module that defines `ARCHIVE` and add a line to :data:`ARCHIVES`. An
-archive says which files belong to it, how they are described and decoded, and which splits its
-papers use. :mod:`pipelines.archives.interface` is the full list.
+To add an archive, write a module that defines `ARCHIVE` and add a line to `ARCHIVES`. An archive
+defines which files belong to it, how they are described and decoded, and which splits its papers
+use. `pipelines.archives.interface` lists everything that it offers.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.errors import UsageError, nearest
+from pipelines.errors import NoFilesError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pipelines.archives.interface import AnyArchive
@@ -66,10 +68,23 @@ def load_archive(name: str) -> AnyArchive:
     return importlib.import_module(f"{__name__}.{ARCHIVES[name].module}").ARCHIVE
 
 
-def archives_that_read(names: list[str]) -> list[str]:
-    """Return the archives whose file endings match one of the file `names` (lower case)."""
+@contextmanager
+def suggesting_other_archives() -> Iterator[None]:
+    """Add to a `NoFilesError` of the block which archives may read the files that are there."""
+    try:
+        yield
+    except NoFilesError as error:
+        if others := _archives_that_read(error.names):
+            hint = f"what is in the folder may be for --archive {' or '.join(others)}"
+            remedy = f"{error.remedy}; {hint}"
+            raise NoFilesError(error.what, where=error.where, remedy=remedy) from None
+        raise
+
+
+def _archives_that_read(names: Sequence[str]) -> list[str]:
+    """Return the archives with an ending that one of the file names has."""
     return [
         archive
         for archive in ARCHIVES
-        if any(name.endswith(load_archive(archive).suffixes) for name in names)
+        if any(name.lower().endswith(load_archive(archive).suffixes) for name in names)
     ]

@@ -143,6 +143,3 @@ Decode = Callable[[str, np.ndarray], np.ndarray]
 
 Opener = Callable[[str, SourceFile], AbstractContextManager[Decode]]
 """local path and file -> a context that keeps the file open and gives how it is decoded"""
-
-Splits = dict[str, tuple[int, int]]
-"""split -> first and last time, inclusive, seconds since 1970-01-01"""

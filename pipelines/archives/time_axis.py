@@ -9,18 +9,10 @@ import numpy as np
 
 from pipelines.archives.contents import FileContents, SourceFile, VariableIndex
 from pipelines.errors import SourceError
+from pipelines.timeline.intervals import iso
 
 _PART = 65_536
 """times that are worked on at once"""
-
-
-def iso(seconds: int) -> str:
-    """A time as it stands in messages and attributes.
-
-    >>> iso(1262304000)
-    '2010-01-01T00:00:00'
-    """
-    return str(np.datetime64(int(seconds), "s"))
 
 
 def all_times(variables: Sequence[VariableIndex]) -> np.ndarray:

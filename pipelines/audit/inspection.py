@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from pipelines import cf
-from pipelines.archives.time_axis import iso
 from pipelines.conversion.plan import Plan
 from pipelines.conversion.resume import due_tasks, object_sizes
 from pipelines.conversion.static_plan import StaticTask
 from pipelines.stores.ledger import Ledger
 from pipelines.stores.store import Store, open_store
 from pipelines.timeline.clips import Clips
-from pipelines.timeline.intervals import true_runs
+from pipelines.timeline.intervals import iso, true_runs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.archives import load_archive
+from pipelines.archives import load_archive, suggesting_other_archives
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.series.static_variables import find_static
 from pipelines.audit.suspicious_frames import SuspiciousFrames, find_suspicious_frames
@@ -17,7 +17,8 @@ from pipelines.errors import StoreError
 from pipelines.inputs.kept_climatology import FOLDER as CLIMATOLOGY_FOLDER
 from pipelines.progress import Progress, ignore
 from pipelines.storage import places
-from pipelines.stores.ledger import FOLDER, Ledger
+from pipelines.storage.lease import LEDGER_FOLDER
+from pipelines.stores.ledger import Ledger
 from pipelines.stores.moments import MomentsTable
 from pipelines.stores.store import open_store
 
@@ -175,7 +176,7 @@ def _add_variable(
 
 
 def _record_place(name: str, shard: int) -> str:
-    return f"{FOLDER}/{name}/{shard:06d}.json"
+    return f"{LEDGER_FOLDER}/{name}/{shard:06d}.json"
 
 
 def compare_objects(
@@ -203,7 +204,7 @@ def compare_objects(
         if checksum(data) != expected:
             problems.append(Problem("altered", name, recorded.frames.get(name, "")))
     progress(len(recorded.checksums), len(recorded.checksums))
-    own = (f"{FOLDER}/", f"{CLIMATOLOGY_FOLDER}/")
+    own = (f"{LEDGER_FOLDER}/", f"{CLIMATOLOGY_FOLDER}/")
     problems += (
         Problem("extra", name)
         for name in sorted(present)
@@ -240,7 +241,8 @@ def _frame_label(store: str) -> Callable[[int], str]:
 
 def _source_problems(summary: dict[str, Any], source: str) -> Iterator[Problem]:
     archive = load_archive(summary["archive"])
-    found = {file.name: file for file in archive.find(source)}
+    with suggesting_other_archives():
+        found = {file.name: file for file in archive.find(source)}
     recorded = {file.name: file for file in (SourceFile(**s) for s in summary["sources"])}
     yield from _gone_or_changed(recorded, found)
     yield from (Problem("new", found[name].uri) for name in sorted(found.keys() - recorded.keys()))

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.archives import load_archive
 from pipelines.archives.sources.cache import kept_copies
-from pipelines.archives.sources.files import reading
+from pipelines.archives.sources.reading import reading
 from pipelines.conversion.metadata import compose
 from pipelines.conversion.plan import Plan, Segment, ShardTask
 from pipelines.errors import SourceError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.archives import load_archive
+from pipelines.archives import load_archive, suggesting_other_archives
 from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.sources.cache import kept_copies
 from pipelines.conversion.metadata import compose
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipelines.stores.ledger import ShardRecord
 
 
+@suggesting_other_archives()
 def newest_frames(
     recipe: Recipe,
     source: str,

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.archives.contents import ArchiveIndex, SourceFile, Splits, VariableIndex
-from pipelines.archives.time_axis import iso
+from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.area_average import AreaAverage
 from pipelines.conversion.options import ConversionOptions
 from pipelines.conversion.regrid import regridded
 from pipelines.errors import UsageError
 from pipelines.stores.shards import COMPRESSION
-from pipelines.timeline.intervals import from_runs, run_table, true_runs
-from pipelines.timeline.splits import SplitChoice, choose_splits
+from pipelines.timeline.intervals import from_runs, iso, run_table, true_runs
+from pipelines.timeline.splits import SplitChoice, Splits, choose_splits
 
 if TYPE_CHECKING:
     from pipelines.conversion.static_plan import StaticTask

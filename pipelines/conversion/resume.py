@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.time_axis import iso
 from pipelines.conversion.options import ConversionOptions
 from pipelines.conversion.plan import Plan, ShardTask
 from pipelines.errors import SourceError, StoreError
 from pipelines.storage import places
 from pipelines.stores.grid_digest import grid_digest
 from pipelines.stores.ledger import Ledger, ShardRecord
-from pipelines.timeline.intervals import as_runs, from_runs
+from pipelines.timeline.intervals import as_runs, from_runs, iso
 
 _FIXED = ("chunk_frames", "shard_frames", "regrid")
 

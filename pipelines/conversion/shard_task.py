@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.archives import load_archive
 from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.sources.cache import SourceCache
-from pipelines.archives.sources.files import reading
+from pipelines.archives.sources.reading import reading
 from pipelines.conversion.plan import CONVERTER_VERSION, Segment, ShardTask
 from pipelines.errors import SourceError, UnreadableError
 from pipelines.storage import places

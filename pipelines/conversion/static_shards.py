@@ -16,9 +16,10 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from pipelines import cf
+from pipelines.archives import suggesting_other_archives
 from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.interface import AnyArchive
-from pipelines.archives.series.archive import Archive
+from pipelines.archives.series.archive import SeriesArchive
 from pipelines.archives.series.static_variables import (
     describe_static,
     known_static,
@@ -42,6 +43,7 @@ Records = dict[str, ShardRecord]
 """static field -> its record"""
 
 
+@suggesting_other_archives()
 def index_archive(
     archive: AnyArchive,
     source: str,
@@ -84,7 +86,7 @@ def index_archive(
         "options": options.archive_options,
         "progress": progress,
     }
-    if isinstance(archive, Archive):
+    if isinstance(archive, SeriesArchive):
         rest = tuple(name for name in asked if name not in fields)
         index = archive.index(source, **given, static=rest)
     else:

@@ -19,7 +19,7 @@ import numpy as np
 
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.inputs.climatology import Climatology
-from pipelines.timeline.clips import split_text
+from pipelines.timeline.splits import split_text
 
 if TYPE_CHECKING:
     from pipelines.stores.store import Store, VariableInfo

@@ -23,8 +23,9 @@ from typing import Literal
 from pipelines.errors import BusyError, PlatformError, UsageError
 from pipelines.storage import places
 from pipelines.storage.retry import Retry, retrying
-from pipelines.stores.ledger import FOLDER
 
+LEDGER_FOLDER = ".ledger"
+"""folder of a store or a run that holds the lease and the ledger, hidden from Zarr readers"""
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLING_SECONDS = 0.5
@@ -258,7 +259,7 @@ def _refreshed(record: LeaseRecord) -> LeaseRecord:
 
 
 def _place(uri: str) -> str:
-    return places.join(uri, FOLDER, "lease.json")
+    return places.join(uri, LEDGER_FOLDER, "lease.json")
 
 
 def _read(uri: str) -> LeaseRecord | None:
@@ -295,7 +296,7 @@ def _exclusive(uri: str, what: _What) -> Iterator[None]:
     if not places.is_local(uri):
         yield
         return
-    folder = os.path.join(places.local_path(uri), FOLDER)
+    folder = os.path.join(places.local_path(uri), LEDGER_FOLDER)
     try:
         os.makedirs(folder, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)

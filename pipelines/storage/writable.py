@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pipelines.errors import UsageError
 from pipelines.storage import places
-from pipelines.stores.ledger import FOLDER
+from pipelines.storage.lease import LEDGER_FOLDER
 
 
 def check_store_folder(store: str) -> None:
@@ -24,7 +24,7 @@ def check_store_folder(store: str) -> None:
     check_writable(store, "store")
     path = places.local_path(store)
     entries = set(os.listdir(path)) if os.path.isdir(path) else set()
-    if entries and not entries & {"zarr.json", FOLDER}:
+    if entries and not entries & {"zarr.json", LEDGER_FOLDER}:
         raise _other(store)
 
 
@@ -39,7 +39,7 @@ def check_no_other_objects(store: str, entries: Iterable[str], own: Iterable[str
         Arrays that a run may have begun before it could write its plan.
     """
     found = set(entries)
-    if "zarr.json" not in found and found - {FOLDER} - set(own):
+    if "zarr.json" not in found and found - {LEDGER_FOLDER} - set(own):
         raise _other(store)
 
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from pipelines.errors import StoreError
 from pipelines.storage import places
+from pipelines.storage.lease import LEDGER_FOLDER
 
-FOLDER = ".ledger"
 PLAN = "plan.json"
 _AT_A_TIME = 32
 """records that are read, and held, at once"""
@@ -98,7 +98,7 @@ class Ledger:
             yield from self._read_some(variable, some)
 
     def _read_some(self, variable: str, shards: Sequence[int]) -> Iterator[ShardRecord]:
-        uri = places.join(self.store, FOLDER, variable)
+        uri = places.join(self.store, LEDGER_FOLDER, variable)
         fs, folder = places.filesystem(uri)
         paths = [f"{folder}/{shard:06d}.json" for shard in shards]
 
@@ -124,26 +124,26 @@ class Ledger:
     def commit(self, record: ShardRecord) -> None:
         """Write one record; its shard must already stand."""
         name = f"{record.shard:06d}.json"
-        place = places.join(self.store, FOLDER, record.variable, name)
+        place = places.join(self.store, LEDGER_FOLDER, record.variable, name)
         places.write_bytes(place, record.to_bytes(), durable=False)
 
     def read_plan(self) -> dict[str, Any] | None:
         """The summary of the last plan; None where no conversion was begun."""
         try:
-            return json.loads(places.read_bytes(places.join(self.store, FOLDER, PLAN)))
+            return json.loads(places.read_bytes(places.join(self.store, LEDGER_FOLDER, PLAN)))
         except FileNotFoundError:
             return None
         except ValueError:
             raise StoreError(
                 "the plan summary of the store is damaged",
-                where=places.join(self.store, FOLDER, PLAN),
+                where=places.join(self.store, LEDGER_FOLDER, PLAN),
                 remedy="remove the store and convert again",
             ) from None
 
     def write_plan(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary of the plan."""
         places.write_bytes(
-            places.join(self.store, FOLDER, PLAN), json.dumps(summary, indent=1).encode()
+            places.join(self.store, LEDGER_FOLDER, PLAN), json.dumps(summary, indent=1).encode()
         )
 
 

@@ -17,7 +17,8 @@ from pipelines.cf import GRID_MAPPING, NO_FLAG
 from pipelines.errors import PlatformError, StoreError, UsageError, nearest
 from pipelines.storage import places
 from pipelines.stores.ledger import Ledger
-from pipelines.timeline.clips import Clips, split_text
+from pipelines.timeline.clips import Clips
+from pipelines.timeline.splits import split_text
 
 if TYPE_CHECKING:
     import xarray as xr

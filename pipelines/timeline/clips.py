@@ -1,15 +1,14 @@
-"""Archives made of clips: short sequences of their own, all of one length.
+"""Archives made of clips: short sequences that all have the same length.
 
-A store of clips has the dimensions ``(sample, time, ...)``. Planning, streaming and the ledger see
-it as one axis of frames, clip after clip, with a jump in time between two clips, just as separate
-periods of one archive have: no window crosses it.
+A store of clips has the dimensions `(sample, time, ...)`. Planning, streaming and the ledger see it
+as one axis of frames, clip after clip, with a jump in time between two clips. No window crosses a
+jump, as in an archive of separate periods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ SPLITS_UNIT = "sample"
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Which clips there are, in the order in which a store holds them: split after split.
+    """The clips of an archive, in the order in which a store holds them: split after split.
 
     >>> clips = Clips(np.array(["a", "b"]), np.array([0, 360, 720]), {"train": (0, 1)})
     >>> clips.axis().tolist(), clips.label(4)
@@ -29,46 +28,52 @@ class Clips:
     """
 
     ids: np.ndarray
-    """(N,) str or int64, no two alike"""
+    """(N,) str or int64: a different name for each clip"""
     offsets: np.ndarray
-    """(T,) int64, increasing from 0: seconds since a clip's first frame, or numbers of frames"""
+    """(T,) int64, increasing from 0: seconds since the first frame of a clip, or frame numbers"""
     splits: Mapping[str, tuple[int, int]]
-    """split -> first and last clip, both counted"""
+    """split -> first and last clip, inclusive"""
     timed: bool = True
-    """False: the frames have an order but no time, as those of a video without its rate"""
+    """whether `offsets` are seconds; False for videos with an unknown frame rate"""
 
     @property
     def frames(self) -> int:
-        """T: frames of a clip."""
+        """T: frames per clip."""
         return len(self.offsets)
 
     @property
     def step(self) -> int:
-        """From the first frame of a clip to its second."""
+        """The offset of the second frame of a clip, or 1 if a clip has only one frame."""
         return int(self.offsets[1]) if self.frames > 1 else 1
 
     @property
     def regular(self) -> bool:
-        """Whether every frame of a clip follows the one before by the same step."""
+        """Whether the step between frames is the same throughout a clip."""
         return bool(np.all(np.diff(self.offsets) == self.step))
 
     def axis(self) -> np.ndarray:
-        """(N * T,) int64: an axis of time with a jump of two steps from clip to clip."""
+        """Return all frames as one time axis, int64 (N * T,).
+
+        From one clip to the next it jumps by two steps.
+        """
         length = int(self.offsets[-1]) + 2 * self.step
         heads = np.arange(len(self.ids), dtype=np.int64) * length
         return (heads[:, None] + self.offsets).ravel()
 
     def label(self, frame: int) -> str:
-        """A frame of the axis as it stands in messages and captions."""
+        """Return the name of a frame of the axis for messages and captions."""
         return f"clip {self.ids[frame // self.frames]}, frame {frame % self.frames}"
 
     def frame_range(self, split: str) -> tuple[int, int]:
-        """Frames of a split on the axis, half open."""
+        """Return the frames `[begin, end)` of a split on the axis."""
         first, last = self.splits[split]
         return first * self.frames, (last + 1) * self.frames
 
     def lead_offsets(self, input_frames: int, horizon: int, stride: int) -> tuple[int, ...]:
-        """From the last input frame of a window to each predicted one; see ``offsets``."""
+        """Return the time from a window's last input frame to each predicted one, like `offsets`.
+
+        If the cadence changes inside a clip, the window is taken to start with the clip.
+        """
         last = (input_frames - 1) * stride
         leads = last + np.arange(1, horizon + 1) * stride
         if not self.regular:
@@ -76,36 +81,25 @@ class Clips:
         return tuple(((leads - last) * self.step).tolist())
 
     def check_sizes(self, **sizes: int | None) -> None:
-        """Refuse chunks and shards, in frames, that are no whole number of clips."""
+        """Raise UsageError if a size in frames, such as a chunk's, is not a multiple of a clip."""
         for name, size in sizes.items():
             if size is not None and size % self.frames:
                 raise UsageError(
-                    f"{name} {size} is no whole number of clips of {self.frames} frames",
+                    f"{name} {size} is not a multiple of the {self.frames} frames of a clip",
                     where=f"--{name}",
                     remedy=f"give for example {-(-size // self.frames) * self.frames}",
                 )
 
     def check_window(self, frames: int, stride: int, where: str) -> None:
-        """Refuse a window other than a whole clip where the cadence changes inside it."""
+        """Raise UsageError if the cadence changes inside clips and a window is not a whole clip."""
         if self.regular or (frames == self.frames and stride == 1):
             return
         steps = np.diff(self.offsets)
         change = int(np.flatnonzero(steps != steps[0])[0]) + 1
         raise UsageError(
-            f"a window of {frames} frames at stride {stride} is no whole clip of {self.frames}, "
+            f"a window of {frames} frames at stride {stride} is not a whole clip of {self.frames}, "
             f"and the cadence inside a clip changes from {steps[0]} s to {steps[change - 1]} s "
             f"after frame {change}",
             where=where,
-            remedy=f"choose input_frames and horizon that make {self.frames} together, and "
-            "stride 1",
+            remedy=f"choose input_frames and horizon that add up to {self.frames}, and stride 1",
         )
-
-
-def split_text(bounds: Sequence[Any]) -> tuple[str, str]:
-    """First and last of a split, or of a period of statistics, as people read them.
-
-    >>> split_text([0, 8999]), split_text(["2010-01-01T00:00:00", "2015-12-31T23:00:00"])[0]
-    (('sample 0', 'sample 8999'), '2010-01-01T00:00:00')
-    """
-    first, last = (f"sample {end}" if isinstance(end, int) else str(end) for end in bounds)
-    return first, last

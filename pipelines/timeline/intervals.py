@@ -1,4 +1,7 @@
-"""Runs of frames: a few pairs of numbers for many indices that follow each other."""
+"""Ranges of frames: long lists of mostly consecutive numbers as a few pairs, and times as text.
+
+A "run" is a maximal range of consecutive numbers. It is stored as its first number and its length.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import numpy as np
 
 
 def true_runs(values: np.ndarray) -> list[tuple[int, int, int]]:
-    """Runs of True: first index, last index, length.
+    """Return the runs of True in a bool (n,) array: first index, last index, length.
 
     >>> true_runs(np.array([False, True, True, False]))
     [(1, 2, 2)]
@@ -17,7 +20,7 @@ def true_runs(values: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def run_table(values: np.ndarray) -> np.ndarray:
-    """Increasing steps of one as int64 (runs, 2): the first number of each run, and how many.
+    """Return the runs of increasing integers, int64 (runs, 2): first number and length.
 
     >>> run_table(np.array([3, 4, 5, 9])).tolist()
     [[3, 3], [9, 1]]
@@ -29,13 +32,26 @@ def run_table(values: np.ndarray) -> np.ndarray:
 
 
 def as_runs(values: np.ndarray) -> list[list[int]]:
-    """The same for JSON: lists of ``[first, count]``."""
+    """Return the runs of increasing integers as lists `[first, length]`, for JSON."""
     return run_table(values).tolist()
 
 
 def from_runs(runs: np.ndarray | list[list[int]]) -> np.ndarray:
-    """The inverse of :func:`run_table` and of :func:`as_runs`."""
+    """Return the integers of some runs: the inverse of `run_table` and `as_runs`.
+
+    >>> from_runs([[3, 3], [9, 1]]).tolist()
+    [3, 4, 5, 9]
+    """
     table = np.asarray(runs, np.int64).reshape(-1, 2)
     firsts, counts = table.T
     begins = np.cumsum(counts) - counts
     return np.arange(counts.sum()) + np.repeat(firsts - begins, counts)
+
+
+def iso(seconds: int) -> str:
+    """Return a time, given in seconds since 1970-01-01, as it stands in messages and attributes.
+
+    >>> iso(1262304000)
+    '2010-01-01T00:00:00'
+    """
+    return str(np.datetime64(int(seconds), "s"))

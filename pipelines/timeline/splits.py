@@ -1,25 +1,30 @@
-"""Splits by time: the archive's protocol, a file of the user's, or 70/10/20 by time."""
+"""Train, validation and test: from the archive's protocol, a file of the user, or by fraction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import yaml
 
-from pipelines.archives.contents import Splits
-from pipelines.archives.time_axis import iso
 from pipelines.errors import SourceError, UsageError, nearest
+from pipelines.storage import places
+from pipelines.timeline.intervals import iso
 
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1)
-"""train and validation; the rest is the test split"""
+"""fractions of the frames for train and validation; the rest is the test split"""
 MOVED = 0.05
-"""of all frames: so far a cut moves, so that a period of the archive stays in one split"""
+"""fraction of all frames by which a cut may move, to keep a period of the archive in one split"""
+_EXAMPLE = 'write for example  train: ["2010", "2015"]  validation: ["2016", "2016"]  test: [...]'
 
+Splits = dict[str, tuple[int, int]]
+"""split -> first and last time, inclusive, seconds since 1970-01-01"""
 Bounds = dict[str, tuple[str, str]]
-"""split -> first and last as the user wrote them, in ISO form"""
+"""split -> first and last time, inclusive, in ISO form: the user's dates written out in full"""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,24 @@ class SplitChoice:
     def embargo(self) -> bool:
         """Whether windows keep a distance of window - 1 frames from the split before.
 
-        Splits by fraction cut the archive where it happens to fall; protocols and files say
-        exactly which frames belong to which split.
+        Splits by fraction cut the archive at an arbitrary frame, so that the windows on both sides
+        of a cut resemble each other. Protocols and files define exactly which frames belong to
+        which split.
         """
         return self.origin == "fraction"
 
 
 def choose_splits(times: np.ndarray, protocol: Splits | None, file: Bounds | None) -> SplitChoice:
-    """The splits of a time axis ``times`` (int64 seconds, increasing).
+    """Return the splits of a time axis: from the file, else the protocol, else by fraction.
 
-    A file wins over the protocol, the protocol over fractions.
+    Parameters
+    ----------
+    times:
+        int64 (n,): increasing, seconds since 1970-01-01.
+    protocol:
+        The splits of the archive's papers; None if they define none.
+    file:
+        The bounds that the user gave; None if no file was given.
     """
     if file is not None:
         return SplitChoice(splits_between(times, file), "file")
@@ -53,10 +66,14 @@ def choose_splits(times: np.ndarray, protocol: Splits | None, file: Bounds | Non
 
 
 def split_by_fraction(times: np.ndarray) -> Splits:
-    """70/10/20 by time; SourceError with fewer than three frames.
+    """Return splits of 70/10/20 % by time.
 
-    Where a jump in time is near a cut, the cut is made there: an archive of short events keeps each
-    of them whole.
+    A cut moves to a jump in time if one is near, so that the short events of an archive stay whole.
+
+    Raises
+    ------
+    SourceError
+        There are fewer than three frames.
     """
     frames = len(times)
     if frames < len(NAMES):
@@ -78,7 +95,7 @@ def split_by_fraction(times: np.ndarray) -> Splits:
 
 
 def _near(cut: int, jumps: np.ndarray, frames: int) -> int:
-    """The jump that is nearest to ``cut``, or ``cut`` where none is near."""
+    """Return the jump nearest to `cut`, or `cut` itself if no jump is near."""
     if not len(jumps):
         return cut
     nearest_jump = int(jumps[np.argmin(np.abs(jumps - cut))])
@@ -86,7 +103,13 @@ def _near(cut: int, jumps: np.ndarray, frames: int) -> int:
 
 
 def splits_between(times: np.ndarray, bounds: Bounds) -> Splits:
-    """The frames inside each split's bounds; UsageError where a split is empty or two overlap."""
+    """Return the first and last frame inside each split's bounds.
+
+    Raises
+    ------
+    UsageError
+        A split holds no frame, or two splits overlap.
+    """
     splits: Splits = {}
     for name in NAMES:
         first, last = bounds[name]
@@ -111,20 +134,16 @@ def splits_between(times: np.ndarray, bounds: Bounds) -> Splits:
 
 
 def read_splits_file(uri: str) -> Bounds:
-    """Bounds from a YAML file such as ``train: ["2010", "2015"]``; both ends are inclusive.
+    """Return the bounds in a YAML file such as `train: ["2010", "2015"]`; both are inclusive.
 
-    A year, month or day stands for all of it, as in pandas: ``["2010", "2015"]`` ends with the
-    last second of 2015.
+    A year, month or day stands for all of it, as in pandas: `["2010", "2015"]` ends with the last
+    second of 2015.
 
     Raises
     ------
     UsageError
-        No such file, no YAML, an unknown or missing split, or a date that is none.
+        The file does not exist or is not YAML, a split is unknown or missing, or a date is invalid.
     """
-    import yaml
-
-    from pipelines.storage import places
-
     try:
         content = yaml.safe_load(places.read_bytes(uri))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -134,29 +153,40 @@ def read_splits_file(uri: str) -> Bounds:
             remedy=_EXAMPLE,
         ) from None
     if not isinstance(content, dict):
-        raise UsageError("the splits file names no splits", where=uri, remedy=_EXAMPLE)
+        raise UsageError("the splits file contains no splits", where=uri, remedy=_EXAMPLE)
     for name in content:
         if name not in NAMES:
             raise UsageError(f"unknown split '{name}'", where=uri, remedy=nearest(str(name), NAMES))
     missing = [name for name in NAMES if name not in content]
     if missing:
-        raise UsageError(f"the splits file lacks {', '.join(missing)}", where=uri, remedy=_EXAMPLE)
+        raise UsageError(
+            f"splits are missing in the splits file: {', '.join(missing)}",
+            where=uri,
+            remedy=_EXAMPLE,
+        )
     return {name: _bounds(name, content[name], uri) for name in NAMES}
 
 
-_EXAMPLE = 'write for example  train: ["2010", "2015"]  validation: ["2016", "2016"]  test: [...]'
+def split_text(bounds: Sequence[Any]) -> tuple[str, str]:
+    """Return the first and last of a split, or of a period of statistics, as text for people.
+
+    >>> split_text([0, 8999]), split_text(["2010-01-01T00:00:00", "2015-12-31T23:00:00"])[0]
+    (('sample 0', 'sample 8999'), '2010-01-01T00:00:00')
+    """
+    first, last = (f"sample {end}" if isinstance(end, int) else str(end) for end in bounds)
+    return first, last
 
 
 def _bounds(name: str, value: Any, uri: str) -> tuple[str, str]:
     if not isinstance(value, list) or len(value) != 2:
         raise UsageError(
-            f"the split '{name}' is no pair of dates: {value!r}", where=uri, remedy=_EXAMPLE
+            f"the split '{name}' is not a pair of dates: {value!r}", where=uri, remedy=_EXAMPLE
         )
     try:
         begin, end = _ends(str(value[0]))[0], _ends(str(value[1]))[1]
     except ValueError as error:
         raise UsageError(
-            f"the split '{name}' has a date that is none: {error}", where=uri, remedy=_EXAMPLE
+            f"the split '{name}' has an invalid date: {error}", where=uri, remedy=_EXAMPLE
         ) from None
     if begin > end:
         raise UsageError(
@@ -168,10 +198,13 @@ def _bounds(name: str, value: Any, uri: str) -> tuple[str, str]:
 
 
 def _ends(date: str) -> tuple[Any, Any]:
-    """First and last second of the period that a date stands for; ValueError where it is none."""
+    """Return the first and last second of a year, month, day or time; raise ValueError if invalid.
+
+    pandas is imported here because it loads slowly, and workers import this module.
+    """
     import pandas as pd
 
     period = pd.Period(date)
-    if not isinstance(period, pd.Period):
-        raise ValueError(f"no date: {date!r}")
+    if not isinstance(period, pd.Period):  # pd.Period("") is NaT
+        raise ValueError(f"{date!r} is not a date")
     return period.start_time.floor("s"), period.end_time.floor("s")

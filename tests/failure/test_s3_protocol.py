@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.archives.sources.files import find_files
+from pipelines.archives.sources.finding import find_files
 from pipelines.errors import BusyError, SourceError, UsageError
 from pipelines.storage import lease, places
 from pipelines.storage.writable import check_writable

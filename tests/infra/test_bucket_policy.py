@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.archives.sources.files import find_files
+from pipelines.archives.sources.finding import find_files
 from pipelines.errors import PlatformError
 from pipelines.storage import lease, places
 from pipelines.storage.writable import check_writable

@@ -67,7 +67,7 @@ def test_clips_are_trained_on_and_scored_beside_persistence(radar_store: str, tm
 
 
 def test_part_of_a_clip_with_two_cadences_is_no_window(radar_store: str, tmp_path: Path):
-    with pytest.raises(UsageError, match="is no whole clip of 20"):
+    with pytest.raises(UsageError, match="is not a whole clip of 20"):
         make_plan(options(radar_store, str(tmp_path / "run"), input_frames=5))
 
 

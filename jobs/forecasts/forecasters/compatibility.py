@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.inputs.static_fields import differences
 from pipelines.stores.recipe import Recipe
-from pipelines.timeline.clips import split_text
+from pipelines.timeline.splits import split_text
 
 if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint

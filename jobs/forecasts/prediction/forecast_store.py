@@ -19,16 +19,16 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from pipelines.storage import places
+from pipelines.storage.lease import LEDGER_FOLDER
 from pipelines.storage.writable import sweep_partial
-from pipelines.stores.ledger import FOLDER
 from pipelines.stores.shards import COMPRESSION
 
 if TYPE_CHECKING:
     import zarr
 
 ROOT = "zarr.json"
-_PLAN = (FOLDER, "plan.json")
-_RECORDS = (FOLDER, "forecasts")
+_PLAN = (LEDGER_FOLDER, "plan.json")
+_RECORDS = (LEDGER_FOLDER, "forecasts")
 _OWN = {"weights", "init_times"}
 """what plans of forecasts have, and those of conversions have not"""
 _MOST_CHUNK_BYTES = 2**31 - 2**16
@@ -98,7 +98,7 @@ class ForecastStore:
                 remedy="give an empty or new folder as --forecasts",
             )
         # A run that failed before its first forecast leaves a plan that binds nobody.
-        held = [name for name in places.names(self.uri) if name != FOLDER]
+        held = [name for name in places.names(self.uri) if name != LEDGER_FOLDER]
         if begun is None and held:
             raise UsageError(
                 f"the folder holds something else than forecasts: {', '.join(held[:3])}",

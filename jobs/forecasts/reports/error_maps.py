@@ -16,7 +16,7 @@ from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
 from pipelines.storage import places
-from pipelines.stores.ledger import FOLDER
+from pipelines.storage.lease import LEDGER_FOLDER
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -176,7 +176,7 @@ def _are_maps(fields: str, held: list[str]) -> bool:
         root = json.loads(places.read_bytes(places.join(fields, ROOT)))
     except FileNotFoundError:
         # What an evaluation left that was killed while it wrote them.
-        return SYSTEM in held and FOLDER not in held
+        return SYSTEM in held and LEDGER_FOLDER not in held
     except (NotADirectoryError, ValueError):
         return False
     return isinstance(root, dict) and COUNTED in root.get("attributes", {})

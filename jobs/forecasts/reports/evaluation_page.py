@@ -14,7 +14,7 @@ from jobs.forecasts.reports.motion import Motion
 from jobs.forecasts.reports.template import fill_page
 from jobs.forecasts.scoring import text
 from jobs.forecasts.scoring.scores import MODEL, Evaluation, GroupScores
-from pipelines.timeline.clips import split_text
+from pipelines.timeline.splits import split_text
 
 if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint

@@ -22,8 +22,8 @@ from jobs.training.options import TrainOptions
 from jobs.training.run.checkpoints import PREFIX
 from pipelines.errors import UsageError
 from pipelines.storage import places
+from pipelines.storage.lease import LEDGER_FOLDER
 from pipelines.storage.writable import check_writable
-from pipelines.stores.ledger import FOLDER as LEASE_FOLDER
 
 RECORD = "run.json"
 HISTORY = "history"
@@ -56,7 +56,7 @@ def check_place(run: str) -> None:
         It cannot be written, or it holds something else.
     """
     check_writable(run, "run")
-    foreign = [] if is_run(run) else [name for name in places.names(run) if name != LEASE_FOLDER]
+    foreign = [] if is_run(run) else [name for name in places.names(run) if name != LEDGER_FOLDER]
     if foreign:
         raise UsageError(
             f"the folder exists and is no run of this project (it holds {', '.join(foreign[:3])})",

@@ -14,20 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.contents import (
-    ArchiveIndex,
-    Decode,
-    Opener,
-    SourceFile,
-    Splits,
-    VariableIndex,
-)
-from pipelines.archives.options import ArchiveOptions, resolve
-from pipelines.archives.sources.file_tree import find_tree
+from pipelines.archives.contents import ArchiveIndex, Decode, Opener, SourceFile, VariableIndex
+from pipelines.archives.interface import ArchiveOptions, resolve
+from pipelines.archives.sources.finding import find_tree
 from pipelines.errors import SourceError, UsageError, nearest
 from pipelines.progress import Progress, ignore
 from pipelines.timeline.clips import Clips
-from pipelines.timeline.splits import NAMES
+from pipelines.timeline.splits import NAMES, Splits
 
 MISSING = -1
 """Stands for the file of a frame that is missing in the source."""

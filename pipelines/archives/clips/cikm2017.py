@@ -32,8 +32,8 @@ from pipelines.archives.clips.archive import (
 )
 from pipelines.archives.clips.images import image_decoder, image_shape
 from pipelines.archives.contents import Decode, SourceFile
-from pipelines.archives.options import ArchiveOptions, check_at_least, option
-from pipelines.archives.sources.files import reading
+from pipelines.archives.interface import ArchiveOptions, check_at_least, option
+from pipelines.archives.sources.reading import reading
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError, UsageError
 from pipelines.progress import Progress

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.archives.contents import Decode, SourceFile
-from pipelines.archives.sources.files import reading
+from pipelines.archives.sources.reading import reading
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 

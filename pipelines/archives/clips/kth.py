@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.archives.clips.archive import Clip, ClipArchive, ClipContents
 from pipelines.archives.clips.images import GREY_VALUES, image_decoder, image_shape
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.options import ArchiveOptions, check_at_least, option
+from pipelines.archives.interface import ArchiveOptions, check_at_least, option
 from pipelines.errors import SourceError
 from pipelines.progress import Progress
 

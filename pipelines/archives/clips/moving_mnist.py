@@ -23,8 +23,8 @@ import numpy as np
 from pipelines.archives.clips.archive import Clip, ClipArchive, ClipContents, whole
 from pipelines.archives.clips.images import GREY_VALUES
 from pipelines.archives.contents import Decode, SourceFile
-from pipelines.archives.options import ArchiveOptions, check_at_least, option
-from pipelines.archives.sources.files import reading
+from pipelines.archives.interface import ArchiveOptions, check_at_least, option
+from pipelines.archives.sources.reading import reading
 from pipelines.errors import SourceError
 from pipelines.progress import Progress
 

@@ -27,9 +27,9 @@ from pipelines.archives.clips.archive import (
     whole,
 )
 from pipelines.archives.contents import Decode, SourceFile
-from pipelines.archives.options import ArchiveOptions, option
-from pipelines.archives.series.taxibj import CHANNELS
-from pipelines.archives.sources.files import reading
+from pipelines.archives.formats.coordinates import FLOW_CHANNELS
+from pipelines.archives.interface import ArchiveOptions, option
+from pipelines.archives.sources.reading import reading
 from pipelines.errors import SourceError
 from pipelines.progress import Progress
 
@@ -76,7 +76,7 @@ def describe(
     given, ahead = shapes["X_train"], shapes["Y_train"]
     consistent = all(len(s) == 5 and s[2:] == given[2:] for s in shapes.values())
     pairs = all(shapes[f"X_{s}"][0] == shapes[f"Y_{s}"][0] for s in ("train", "test"))
-    if not (consistent and pairs) or given[2] != len(CHANNELS):
+    if not (consistent and pairs) or given[2] != len(FLOW_CHANNELS):
         raise _damaged(files[0], f"its arrays are {shapes}, not (n, T, 2, H, W) in pairs")
     frames = given[1] + ahead[1]
     if shapes["X_test"][1] + shapes["Y_test"][1] != frames:
@@ -91,7 +91,7 @@ def describe(
         },
         offsets=np.arange(frames, dtype=np.int64) * CADENCE,
         clips=_windows(given[0], shapes["X_test"][0], frames, options.validation),
-        coordinates={"channel": np.array(CHANNELS)},
+        coordinates={"channel": np.array(FLOW_CHANNELS)},
     )
 
 

@@ -26,8 +26,8 @@ from pipelines.archives.clips.archive import (
 )
 from pipelines.archives.clips.images import image_decoder, image_shape
 from pipelines.archives.contents import SourceFile
-from pipelines.archives.options import ArchiveOptions, option
-from pipelines.archives.sources.files import reading
+from pipelines.archives.interface import ArchiveOptions, option
+from pipelines.archives.sources.reading import reading
 from pipelines.cf import GREY_LEVELS
 from pipelines.errors import SourceError
 from pipelines.progress import Progress

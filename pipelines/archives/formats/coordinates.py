@@ -1,4 +1,4 @@
-"""Names of dimensions: what archives call time, levels, members and grid, and what stores do."""
+"""Names of dimensions and coordinates in source files, and their names in a store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ EXTRA = {
     "pressure_level": "level",
     "isobaricInhPa": "level",
 }
-"""extra dimensions that have one name in every store; others keep the source's"""
+"""extra dimensions with one name in every store; other dimensions keep the name of the source"""
+FLOW_CHANNELS = ("inflow", "outflow")
+"""the channels of traffic flows, in the order of TaxiBJ"""
 
 
 def store_dim(name: str) -> str:
-    """The name of a source's dimension in a store.
+    """Return the name in a store of a source's dimension.
 
     >>> store_dim("lat"), store_dim("number"), store_dim("depthBelowLandLayer")
     ('latitude', 'member', 'depthBelowLandLayer')
@@ -28,7 +30,9 @@ def store_dim(name: str) -> str:
 
 
 def ordered(dims: tuple[str, ...], time: tuple[str, ...]) -> tuple[str, ...] | None:
-    """``dims`` without time, extra dimensions first and the grid (y, x) last; None without a grid.
+    """Return the dimensions without time: extra dimensions first, then y and x.
+
+    None if the dimensions do not contain exactly one y and one x.
 
     >>> ordered(("number", "time", "lat", "lon"), ("time",))
     ('number', 'lat', 'lon')

@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.archives.contents import Decode, FileContents, FileVariable, SourceFile
 from pipelines.archives.formats import coordinates
 from pipelines.archives.formats.netcdf import as_seconds
-from pipelines.archives.options import ArchiveOptions
+from pipelines.archives.interface import ArchiveOptions
 from pipelines.errors import SourceError
 from pipelines.optional_libraries import load_pyproj_before_eccodes
 

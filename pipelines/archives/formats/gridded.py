@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 from pipelines.archives.contents import Decode, FileContents, SourceFile
 from pipelines.archives.formats import grib, netcdf
-from pipelines.archives.options import ArchiveOptions
+from pipelines.archives.interface import ArchiveOptions
 from pipelines.errors import SourceError
 
 SUFFIXES = (".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".nc", ".nc4")

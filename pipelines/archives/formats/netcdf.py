@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.archives.contents import Decode, FileContents, FileVariable, SourceFile
 from pipelines.archives.formats import coordinates
 from pipelines.archives.formats.netcdf_classic import needed_bytes
-from pipelines.archives.options import ArchiveOptions
+from pipelines.archives.interface import ArchiveOptions
 from pipelines.errors import SourceError
 
 if TYPE_CHECKING:

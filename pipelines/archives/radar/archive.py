@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.contents import ArchiveIndex, Decode, Opener, SourceFile, Splits
-from pipelines.archives.options import resolve
+from pipelines.archives.contents import ArchiveIndex, Decode, Opener, SourceFile
+from pipelines.archives.interface import resolve
 from pipelines.archives.radar.file_times import time_in_name
 from pipelines.archives.radar.formats.radar_format import load_format
 from pipelines.archives.radar.index import FOUND, RadarReading, described, index
 from pipelines.archives.radar.options import RadarOptions
 from pipelines.archives.radar.processing import Processing, converted_quantity
-from pipelines.archives.sources.files import find_files
+from pipelines.archives.sources.finding import find_files
 from pipelines.errors import PlatformError, UnreadableError, UsageError
 from pipelines.progress import Progress, ignore
+from pipelines.timeline.splits import Splits
 
 SUFFIXES = (
     *(".h5", ".hf5", ".hdf5", ".hdf", ".nc", ".npz", ".pgm", ".pgm.gz", ".grib2", ".grb2"),

@@ -22,10 +22,11 @@ from pipelines.archives.radar.formats.radar_format import (
 from pipelines.archives.radar.grid import RadarGrid
 from pipelines.archives.radar.options import AUTO, RadarOptions
 from pipelines.archives.radar.processing import converted_quantity
-from pipelines.archives.sources.files import reading
-from pipelines.archives.time_axis import check_regular, iso, most_common_step
+from pipelines.archives.sources.reading import reading
+from pipelines.archives.time_axis import check_regular, most_common_step
 from pipelines.errors import PlatformError, SourceError, UsageError, nearest
 from pipelines.progress import Progress
+from pipelines.timeline.intervals import iso
 
 FOUND = "found"
 """Key, beside the options that a store keeps, of what indexing found out about the archive."""

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from pipelines.archives.options import ArchiveOptions, option
+from pipelines.archives.interface import ArchiveOptions, option
 from pipelines.errors import UsageError, nearest
 
 FORMATS = ("knmi_hdf5", "odim_hdf5", "mrms_grib2", "fmi_pgm", "radolan", "bom_rf3", "meteonet")

@@ -13,21 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.contents import (
-    ArchiveIndex,
-    FileContents,
-    Opener,
-    SourceFile,
-    Splits,
-)
-from pipelines.archives.options import ArchiveOptions, resolve
+from pipelines.archives.contents import ArchiveIndex, FileContents, Opener, SourceFile
+from pipelines.archives.interface import ArchiveOptions, resolve
 from pipelines.archives.series.merging import assemble
-from pipelines.archives.sources.files import find_files, reading
+from pipelines.archives.sources.finding import find_files
+from pipelines.archives.sources.reading import reading
 from pipelines.progress import Progress, ignore
+from pipelines.timeline.splits import Splits
 
 
 @dataclass(frozen=True)
-class Archive:
+class SeriesArchive:
     """How one kind of archive is read.
 
     ``describe(path, file, options)`` reads headers. ``decoder(path, file)`` is a context that keeps
@@ -79,7 +75,7 @@ class Archive:
 
 
 def index_archive(
-    archive: Archive,
+    archive: SeriesArchive,
     source: str,
     *,
     variables: Sequence[str] | None = None,

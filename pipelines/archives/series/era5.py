@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.archives.contents import Splits
 from pipelines.archives.formats import gridded
-from pipelines.archives.series.archive import Archive
+from pipelines.archives.series.archive import SeriesArchive
+from pipelines.timeline.splits import Splits
 
 
 def protocol_splits(times: np.ndarray) -> Splits | None:
@@ -17,7 +17,7 @@ def protocol_splits(times: np.ndarray) -> Splits | None:
     return None
 
 
-ARCHIVE = Archive(
+ARCHIVE = SeriesArchive(
     name="era5",
     title="ERA5",
     suffixes=gridded.SUFFIXES,

@@ -17,17 +17,17 @@ from pipelines.archives.contents import (
     VariableIndex,
 )
 from pipelines.archives.series.static_variables import take_static
-from pipelines.archives.sources.files import reading
+from pipelines.archives.sources.reading import reading
 from pipelines.archives.time_axis import (
     all_times,
     check_regular,
     is_increasing,
-    iso,
     joined,
     most_common_step,
     sparse_notes,
 )
 from pipelines.errors import SourceError, UsageError, nearest
+from pipelines.timeline.intervals import iso
 
 _COMPARED_FRAMES = 64
 """frames of an overlap that are compared at a time"""

@@ -14,8 +14,9 @@ import numpy as np
 
 from pipelines.archives.contents import FileContents, SourceFile, StaticVariable
 from pipelines.archives.formats import gridded
-from pipelines.archives.options import ArchiveOptions
-from pipelines.archives.sources.files import find_files, reading
+from pipelines.archives.interface import ArchiveOptions
+from pipelines.archives.sources.finding import find_files
+from pipelines.archives.sources.reading import reading
 from pipelines.errors import SourceError
 from pipelines.progress import Progress, ignore
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives.contents import Decode, FileContents, FileVariable, SourceFile, Splits
+from pipelines.archives.contents import Decode, FileContents, FileVariable, SourceFile
+from pipelines.archives.formats.coordinates import FLOW_CHANNELS
 from pipelines.archives.formats.netcdf import covering
-from pipelines.archives.options import ArchiveOptions, check_at_least, option
-from pipelines.archives.series.archive import Archive
+from pipelines.archives.interface import ArchiveOptions, check_at_least, option
+from pipelines.archives.series.archive import SeriesArchive
 from pipelines.errors import SourceError
+from pipelines.timeline.splits import Splits
 
-CHANNELS = ("inflow", "outflow")
 TEST_SECONDS = 28 * 86_400
 """the last four weeks are the test split"""
 VALIDATION_FRACTION = 0.1
@@ -54,7 +55,12 @@ def describe(path: str, file: SourceFile, options: TrafficOptions) -> FileConten
             remedy="it must hold 'data' (N, 2, H, W) and 'date' (N,): fetch it again, or leave it "
             "out of the source",
         ) from None
-    if len(shape) != 4 or shape[1] != len(CHANNELS) or len(dates) != shape[0] or not len(dates):
+    if (
+        len(shape) != 4
+        or shape[1] != len(FLOW_CHANNELS)
+        or len(dates) != shape[0]
+        or not len(dates)
+    ):
         raise SourceError(
             f"'data' is {shape} and 'date' ({len(dates)},), not (N, 2, H, W) and (N,)",
             where=file.uri,
@@ -67,7 +73,7 @@ def describe(path: str, file: SourceFile, options: TrafficOptions) -> FileConten
         times=np.array([_seconds(day, slot, per_day, file) for day, slot in slots], np.int64),
         dims=("channel", "y", "x"),
         shape=tuple(shape[1:]),
-        coordinates={"channel": np.array(CHANNELS)},
+        coordinates={"channel": np.array(FLOW_CHANNELS)},
         attributes={"long_name": "people entering and leaving the cell in a slot", "units": "1"},
     )
     return FileContents(file, (flow,), attributes, 86_400 // per_day, local_time=True)
@@ -134,7 +140,7 @@ def _seconds(day: datetime.date, slot: int, per_day: int, file: SourceFile) -> i
     return days * 86_400 + (slot - 1) * (86_400 // per_day)
 
 
-ARCHIVE = Archive(
+ARCHIVE = SeriesArchive(
     name="taxibj",
     title="Traffic: inflow and outflow of a city's cells",
     suffixes=(".h5", ".hdf5"),

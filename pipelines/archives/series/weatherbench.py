@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.archives.contents import Splits
 from pipelines.archives.formats import netcdf
-from pipelines.archives.series.archive import Archive
+from pipelines.archives.series.archive import SeriesArchive
+from pipelines.timeline.splits import Splits
 
 PROTOCOL_YEARS = {"train": (2010, 2015), "validation": (2016, 2016), "test": (2017, 2018)}
 
@@ -28,7 +28,7 @@ def protocol_splits(times: np.ndarray) -> Splits | None:
     return splits
 
 
-ARCHIVE = Archive(
+ARCHIVE = SeriesArchive(
     name="weatherbench",
     title="WeatherBench, 5.625 degrees",
     suffixes=(".nc",),

@@ -35,6 +35,15 @@ def place_of(uri: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def last_part(uri: str) -> str:
+    """Return the name of a file or of a zip's member without its folders.
+
+    >>> last_part("s3://bucket/t2m.zip!a/2010.nc")
+    '2010.nc'
+    """
+    return re.split("[/!]", uri)[-1]
+
+
 def members(uri: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
     """The members with one of the endings, in the zip's own order.
 

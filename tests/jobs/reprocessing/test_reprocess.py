@@ -172,7 +172,7 @@ def test_help_and_usage_errors_import_nothing_heavy():
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        ({"--source": "nowhere"}, 3, "nothing at the source"),
+        ({"--source": "nowhere"}, 3, "the source does not exist"),
         ({"--variables": "t2n"}, 2, "did you mean 't2m'"),
         ({"--archive": "taxibj"}, 4, "written by archive 'weatherbench'"),
         ({"--shard_frames": "48"}, 4, "the store has 24, asked 48"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines import archives
-from pipelines.archives.sources.files import reading
+from pipelines.archives.sources.reading import reading
 from pipelines.conversion.convert import ConversionRequest, plan_conversion
 from pipelines.errors import SourceError
 from tests.conftest import ROOT

@@ -15,10 +15,10 @@ from pipelines.archives import load_archive
 from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.series.archive import index_archive
 from pipelines.archives.series.taxibj import TrafficOptions
-from pipelines.archives.sources.files import reading
-from pipelines.archives.time_axis import iso
+from pipelines.archives.sources.reading import reading
 from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError, UsageError
+from pipelines.timeline.intervals import iso
 from tests.support.archives.small_archives import (
     fields,
     hourly,

@@ -13,8 +13,8 @@ from pipelines.archives import load_archive
 from pipelines.archives.clips.archive import ClipArchive, index_clips
 from pipelines.archives.clips.moving_mnist import MovingMnistOptions, make_clip
 from pipelines.archives.contents import ArchiveIndex
-from pipelines.archives.options import resolve
-from pipelines.archives.sources.files import reading
+from pipelines.archives.interface import resolve
+from pipelines.archives.sources.reading import reading
 from pipelines.errors import SourceError, UsageError
 from pipelines.timeline.clips import Clips
 from tests.support.archives.clip_archives import (

@@ -10,11 +10,11 @@ import pytest
 
 from pipelines.archives import load_archive
 from pipelines.archives.contents import ArchiveIndex
-from pipelines.archives.series.archive import Archive, index_archive
-from pipelines.archives.sources.files import reading
-from pipelines.archives.time_axis import iso
+from pipelines.archives.series.archive import SeriesArchive, index_archive
+from pipelines.archives.sources.reading import reading
 from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError
+from pipelines.timeline.intervals import iso
 from tests.pipelines.archives.test_zips import zipped
 from tests.support.archives.era5_files import (
     accumulated,
@@ -31,9 +31,9 @@ def index(source: Path) -> ArchiveIndex:
     return index_archive(era5(), str(source))
 
 
-def era5() -> Archive:
+def era5() -> SeriesArchive:
     archive = load_archive("era5")
-    assert isinstance(archive, Archive)
+    assert isinstance(archive, SeriesArchive)
     return archive
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.archives.radar import ARCHIVE
 from pipelines.archives.radar.formats import knmi_hdf5
-from pipelines.archives.time_axis import iso
 from pipelines.errors import SourceError, UnreadableError, UsageError
+from pipelines.timeline.intervals import iso
 from tests.support.archives.radar_files import (
     five_minutes,
     knmi_folder,

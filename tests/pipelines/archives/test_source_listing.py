@@ -1,4 +1,4 @@
-"""What counts as a file of a source: links, signs of globs in names, files that may not be read."""
+"""Finding source files: links, glob characters in names, and missing permissions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.archives.sources.file_tree import find_tree
-from pipelines.archives.sources.files import check_unchanged, find_files
-from pipelines.errors import SourceError, UsageError
+from pipelines.archives import suggesting_other_archives
+from pipelines.archives.sources.finding import find_files, find_tree
+from pipelines.archives.sources.reading import check_unchanged
+from pipelines.errors import NoFilesError, SourceError, UsageError
 from pipelines.storage import places
 from tests.conftest import ROOT
 
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_links_to_files_and_folders_belong_to_the_source(folder: Path, tmp_path: Path):
+def test_links_to_files_and_folders_are_followed(folder: Path, tmp_path: Path):
     assert names(folder) == ["a.nc", "b.nc"]
     assert names(folder / "*.nc") == ["a.nc", "b.nc"]
     above = tmp_path / "above"
@@ -45,7 +46,7 @@ def test_links_to_files_and_folders_belong_to_the_source(folder: Path, tmp_path:
     assert [f.name for f in find_tree(str(above), ENDINGS, "kth")] == ["linked/a.nc", "linked/b.nc"]
 
 
-def test_a_change_of_what_a_link_points_to_is_noticed(folder: Path, tmp_path: Path):
+def test_a_changed_target_of_a_link_raises_an_error(folder: Path, tmp_path: Path):
     linked = find_files(str(folder), ENDINGS, "era5")[1]
     check_unchanged(linked)
     (tmp_path / "elsewhere" / "b.nc").write_bytes(b"second version")
@@ -53,7 +54,7 @@ def test_a_change_of_what_a_link_points_to_is_noticed(folder: Path, tmp_path: Pa
         check_unchanged(linked)
 
 
-def test_folders_that_link_to_each_other_end(folder: Path):
+def test_a_circle_of_links_lists_every_file_once(folder: Path):
     (folder / "again").symlink_to(folder)
     (folder / "below").mkdir()
     (folder / "below" / "up").symlink_to("..")
@@ -63,31 +64,37 @@ def test_folders_that_link_to_each_other_end(folder: Path):
 
 @pytest.mark.parametrize("target", ["gone.nc", "c.nc"], ids=["to nothing", "to itself"])
 @pytest.mark.parametrize("find", [find_files, find_tree])
-def test_a_link_to_nothing_is_refused_by_name(folder: Path, target: str, find):
+def test_a_link_to_nothing_raises_an_error_with_its_path(folder: Path, target: str, find):
     (folder / "c.nc").symlink_to(target)
-    with pytest.raises(SourceError, match="link to nothing") as refused:
+    with pytest.raises(SourceError, match="link to nothing") as raised:
         find(str(folder), ENDINGS, "era5")
-    assert refused.value.where == str(folder / "c.nc")
+    assert raised.value.where == str(folder / "c.nc")
 
 
-def test_a_folder_whose_name_holds_signs_of_a_glob_is_that_folder(folder: Path, tmp_path: Path):
+def test_a_folder_with_glob_characters_in_its_name_is_that_folder(folder: Path, tmp_path: Path):
     signs = tmp_path / "run [1] ünï*"
     shutil.copytree(folder, signs)
     assert names(signs) == ["a.nc", "b.nc"]
 
 
-def test_files_of_another_archive_are_named_with_the_archive_that_reads_them(tmp_path: Path):
-    (tmp_path / "x.grib").write_bytes(b"")
-    with pytest.raises(SourceError, match="no files found") as refused:
+def test_the_error_for_files_of_another_archive_names_that_archive(tmp_path: Path):
+    (tmp_path / "X.GRIB").write_bytes(b"")
+    with (
+        pytest.raises(NoFilesError, match="no files found") as raised,
+        suggesting_other_archives(),
+    ):
         find_files(str(tmp_path), ENDINGS, "weatherbench")
-    assert "--archive era5" in str(refused.value.remedy)
+    assert raised.value.remedy == (
+        "archive 'weatherbench' reads files ending in .nc: give their folder, or one file; "
+        "what is in the folder may be for --archive era5"
+    )
 
 
-_AS_NOBODY_SPECIAL = """
+_WITHOUT_PERMISSION = """
 import sys
 from pipelines.storage import places
-from pipelines.archives.sources.file_tree import find_tree
-from pipelines.archives.sources.files import find_files
+from pipelines.archives.sources.finding import find_tree
+from pipelines.archives.sources.finding import find_files
 from pipelines.errors import PlatformError
 for action in (
     lambda: find_files(sys.argv[1], (".nc",), "era5"),
@@ -98,23 +105,23 @@ for action in (
 ):
     try:
         action()
-        print("nothing was refused")
+        print("no error")
     except PlatformError as error:
         print(error.exit_code, str(error).replace("\\n", ";"))
 """
 
 
-def test_what_may_not_be_read_or_written_is_refused_with_its_name(folder: Path):
+def test_missing_permissions_raise_an_error_with_the_path(folder: Path):
     (folder / "closed").mkdir()
     (folder / "closed").chmod(0)
     (folder / "a.nc").chmod(0)
-    # Root may read everything, but for a process without these capabilities.
+    # Root may read everything, unless the process drops these capabilities.
     rights = "-dac_override,-dac_read_search"
     dropped = ["setpriv", "--bounding-set", rights, "--inh-caps", "-all"]
-    command = [sys.executable, "-c", _AS_NOBODY_SPECIAL, str(folder)]
+    command = [sys.executable, "-c", _WITHOUT_PERMISSION, str(folder)]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
-            pytest.skip("root may read everything, and setpriv is not there to change that")
+            pytest.skip("root may read everything, and setpriv, which changes that, is missing")
         command = [*dropped, *command]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (folder / "closed").chmod(0o755)
@@ -129,11 +136,11 @@ def test_what_may_not_be_read_or_written_is_refused_with_its_name(folder: Path):
 
 
 @pytest.mark.parametrize("place", ["s3://", "s3:///store", "s3:/bucket/store", "gs:store", " "])
-def test_a_place_without_a_bucket_is_refused(place: str):
+def test_a_uri_without_a_bucket_raises_an_error(place: str):
     with pytest.raises(UsageError, match=r"names no bucket|is empty"):
         places.filesystem(place)
 
 
-def test_a_place_below_a_file_cannot_be_written(folder: Path):
+def test_writing_below_a_file_raises_an_error(folder: Path):
     with pytest.raises(UsageError, match="nothing can be written here"):
         places.write_bytes(str(folder / "a.nc" / "new"), b"")

@@ -10,8 +10,9 @@ import pytest
 
 from pipelines.archives import load_archive
 from pipelines.archives.contents import ArchiveIndex
-from pipelines.archives.series.archive import Archive, index_archive
-from pipelines.archives.sources.files import find_files, reading
+from pipelines.archives.series.archive import SeriesArchive, index_archive
+from pipelines.archives.sources.finding import find_files
+from pipelines.archives.sources.reading import reading
 from pipelines.archives.sources.zips import place_of
 from pipelines.conversion.plan import ConversionOptions, make_plan
 from pipelines.errors import SourceError
@@ -35,9 +36,9 @@ def zipped(folder: Path, target: Path, below: str = "") -> Path:
     return target
 
 
-def weatherbench() -> Archive:
+def weatherbench() -> SeriesArchive:
     archive = load_archive("weatherbench")
-    assert isinstance(archive, Archive)
+    assert isinstance(archive, SeriesArchive)
     return archive
 
 

@@ -149,7 +149,7 @@ def test_inspect_counts_clips(store: Store):
 
 
 def test_sizes_that_cut_clips_are_refused(digits: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="chunk_frames 16 is no whole number of clips") as refused:
+    with pytest.raises(UsageError, match="chunk_frames 16 is not a multiple of") as refused:
         run("moving_mnist", digits, tmp_path / "s", **FEW, chunk_frames=16)
     assert "18" in str(refused.value.remedy)
 
@@ -264,7 +264,7 @@ def test_a_changing_cadence_allows_whole_clips_only(tmp_path: Path):
     assert (leads[0], leads[-1], len(leads)) == (720, 7200, 10)
     with pytest.raises(UsageError, match="from 360 s to 720 s after frame 10") as refused:
         split_starts(store, "train", WindowSpec(5, 10))
-    assert "make 20 together" in str(refused.value.remedy)
+    assert "add up to 20" in str(refused.value.remedy)
 
 
 def test_channels_of_clips_share_their_normalisation(tmp_path: Path):

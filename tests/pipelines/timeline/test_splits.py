@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipelines.archives.series import taxibj, weatherbench
-from pipelines.archives.time_axis import iso
 from pipelines.errors import SourceError, UsageError
+from pipelines.timeline.intervals import iso
 from pipelines.timeline.splits import (
     choose_splits,
     read_splits_file,
@@ -39,7 +39,7 @@ def test_weatherbench_uses_the_years_of_the_papers():
     }
 
 
-def test_weatherbench_without_a_validation_year_has_no_protocol():
+def test_weatherbench_without_a_validation_year_has_no_protocol_splits():
     times = np.concatenate(
         [hours("2014-01-01", "2015-12-31T23"), hours("2017-01-01", "2018-12-31T23")]
     )
@@ -64,7 +64,7 @@ def events(*frames: int) -> np.ndarray:
     return np.concatenate([np.arange(n) * 300 + day * 86_400 for day, n in enumerate(frames)])
 
 
-def test_fractions_keep_short_events_whole_where_a_cut_is_near_one():
+def test_a_cut_by_fraction_moves_to_the_end_of_a_near_event():
     times = events(36, 36, 36, 36, 36, 36)
     splits = split_by_fraction(times)
     counts = [int(((times >= a) & (times <= b)).sum()) for a, b in splits.values()]
@@ -72,7 +72,7 @@ def test_fractions_keep_short_events_whole_where_a_cut_is_near_one():
 
 
 @pytest.mark.parametrize("frames", [(100, 100), (3, 200), (2, 1, 1), (70, 8, 1, 1, 20)])
-def test_fractions_are_kept_where_events_end_elsewhere(frames: tuple[int, ...]):
+def test_a_cut_by_fraction_stays_if_no_event_ends_near_it(frames: tuple[int, ...]):
     times = events(*frames)
     splits = split_by_fraction(times)
     counts = np.array([((times >= a) & (times <= b)).sum() for a, b in splits.values()])
@@ -83,7 +83,7 @@ def test_fractions_are_kept_where_events_end_elsewhere(frames: tuple[int, ...]):
     )
 
 
-def test_a_traffic_archive_of_a_month_has_no_protocol():
+def test_taxibj_has_no_protocol_splits_for_a_month_of_frames():
     assert taxibj.protocol_splits(hours("2014-04-01", "2014-05-10")) is None
 
 
@@ -95,7 +95,7 @@ def test_fractions_cover_every_frame_once(frames: int):
     assert covered == times.tolist()
 
 
-def test_two_frames_cannot_be_split():
+def test_two_frames_are_too_few_to_split():
     with pytest.raises(SourceError, match="2 frames"):
         split_by_fraction(np.array([0, HOUR]))
 
@@ -114,28 +114,30 @@ def test_both_ends_of_a_period_in_a_file_are_inclusive(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: [2010, 2011]\nvalidation: [2012, 2012]", "lacks test"),
+        ("train: [2010, 2011]\nvalidation: [2012, 2012]", "missing .*: test"),
         ("trian: [2010, 2011]", "did you mean 'train'"),
-        ("train: 2010\nvalidation: [2012, 2012]\ntest: [2013, 2013]", "no pair of dates"),
-        ("train: [soon, later]\nvalidation: [2012, 2012]\ntest: [2013, 2013]", "date"),
+        ("train: 2010\nvalidation: [2012, 2012]\ntest: [2013, 2013]", "not a pair of dates"),
+        ("train: [soon, later]\nvalidation: [2012, 2012]\ntest: [2013, 2013]", "invalid date"),
         ("train: [2011, 2010]\nvalidation: [2012, 2012]\ntest: [2013, 2013]", "ends before"),
         ("train: [", "cannot be read"),
-        ("just words", "names no splits"),
+        ("just words", "contains no splits"),
     ],
 )
-def test_a_wrong_splits_file_is_refused(tmp_path: Path, text: str, message: str):
+def test_a_wrong_splits_file_raises_an_error_with_the_reason(
+    tmp_path: Path, text: str, message: str
+):
     file = tmp_path / "splits.yaml"
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
         read_splits_file(str(file))
 
 
-def test_a_splits_file_that_is_not_there_is_refused(tmp_path: Path):
+def test_a_missing_splits_file_raises_an_error(tmp_path: Path):
     with pytest.raises(UsageError, match="cannot be read"):
         read_splits_file(str(tmp_path / "none.yaml"))
 
 
-def test_splits_that_share_a_frame_are_refused():
+def test_splits_that_share_a_frame_raise_an_error():
     bounds = {"train": ("2010-01-01", "2010-01-05"), "validation": ("2010-01-05", "2010-01-06")}
     with pytest.raises(UsageError, match="overlap at 2010-01-05"):
         splits_between(
@@ -143,7 +145,7 @@ def test_splits_that_share_a_frame_are_refused():
         )
 
 
-def test_a_split_outside_the_archive_is_refused():
+def test_a_split_outside_the_archive_raises_an_error():
     bounds = {"train": ("2010-01-01", "2010-01-05"), "validation": ("2010-01-06", "2010-01-06")}
     with pytest.raises(UsageError, match=r"'test' .* holds no frame"):
         splits_between(

@@ -1,4 +1,4 @@
-"""A Ray to work in: the one that runs already, a cluster that is named, or a small own one."""
+"""Connect to a Ray cluster: one that runs already, one named by `RAY_ADDRESS`, or a local one."""
 
 from __future__ import annotations
 
@@ -14,27 +14,37 @@ from pipelines.errors import UsageError
 from pipelines.storage import places
 
 _OBJECT_STORE_BYTES = 128 * 1024**2
-"""field values never pass through the object store: records of shards need little"""
-_CLEARING_SECONDS = 30.0
+"""small, because field values never pass through the object store, only records of shards"""
+_CALL_SECONDS = 30.0
+"""longest wait for a function to return on the other nodes"""
 _STARTS = 3
+"""attempts to start a local Ray"""
 UNLIMITED = 2**31
-"""as many nodes as an autoscaler may add that does not say how many"""
+"""number of nodes that stands for an autoscaler without a stated limit"""
 
 
 @contextmanager
 def ray_session(workers: int | None = None) -> Iterator[None]:
-    """Ray for the length of the block.
+    """Provide Ray while the block runs.
 
-    An initialised Ray is used and left running. Otherwise ``RAY_ADDRESS`` says which cluster to
-    join (``ray job submit`` sets it), and without it a local Ray with ``workers`` CPUs (all of the
-    machine's if None) starts and is shut down again.
+    A Ray that is already initialised is used and left running. Otherwise `RAY_ADDRESS` names the
+    cluster to join (`ray job submit` sets it). Without it, a local Ray starts and is shut down
+    after the block.
+
+    Parameters
+    ----------
+    workers:
+        CPUs of a local Ray; all CPUs of the machine if None.
 
     Raises
     ------
     UsageError
-        There is no cluster at ``RAY_ADDRESS``.
+        No cluster answers at `RAY_ADDRESS`.
     """
+    # Workers inherit the environment: without bytecode caches each start would take twice as long.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Take over what Ray announces for later versions, which also silences its warning: a task that
+    # asks for no GPU keeps the variables that name the visible ones.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -54,10 +64,10 @@ def ray_session(workers: int | None = None) -> Iterator[None]:
 
 
 def start_here(cpus: int, object_store_bytes: int, **options: Any) -> None:
-    """Start a Ray of this process on this machine, whatever else runs on it.
+    """Start a local Ray that belongs to this process, even if other Ray clusters run here.
 
-    Ray gives its own processes half a minute to start. On a machine that is full of other work they
-    need longer, but less the next time: their files are in memory then.
+    Ray gives its own processes half a minute to start. On a machine that is busy with other work
+    they need longer. A second attempt is faster, because their files are in memory by then.
     """
     import ray
 
@@ -70,7 +80,7 @@ def start_here(cpus: int, object_store_bytes: int, **options: Any) -> None:
                 include_dashboard=False,
                 **options,
             )
-        except Exception as error:  # Ray has no class of its own for it
+        except Exception as error:  # Ray has no class of its own for a start that timed out
             if not left or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
@@ -84,7 +94,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
     try:
         host, colon, port = address.rpartition(":")
         if colon and "/" not in host and port.isdigit():
-            # Ray itself would try for minutes.
+            # Ask for a connection first: Ray itself would try for minutes.
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(**options)
     except (OSError, ValueError) as error:
@@ -97,12 +107,12 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def cluster_status() -> Any:
-    """What nodes and autoscaler last told the connected cluster (``GetClusterStatusReply``)."""
+    """Return the latest reports of the nodes and the autoscaler (`GetClusterStatusReply`)."""
     import ray
     from ray import _raylet
     from ray.core.generated import autoscaler_pb2
 
-    # Both are made of compiled code, of which a type checker sees nothing.
+    # Both modules are compiled, so a type checker cannot see into them.
     reply: Any = cast(Any, autoscaler_pb2).GetClusterStatusReply()
     client: Any = cast(Any, _raylet).GcsClient(ray.get_runtime_context().gcs_address)
     reply.ParseFromString(client.get_cluster_status(timeout_s=30))
@@ -110,16 +120,16 @@ def cluster_status() -> Any:
 
 
 def is_autoscaled() -> bool:
-    """Whether the nodes of the connected cluster are started and ended by an autoscaler.
+    """Return whether an autoscaler starts and ends the nodes of the connected cluster.
 
-    Those have the identity that their cloud, or Kubernetes, gave them; nodes that were started by
-    hand have none.
+    Nodes of an autoscaler carry an identity from their cloud or from Kubernetes. Nodes that were
+    started by hand do not.
     """
     return any(node.instance_id for node in cluster_status().cluster_resource_state.node_states)
 
 
 def on_other_nodes(function: Callable[[], None]) -> None:
-    """Run a function once on every node of the cluster but this one; nodes that go are left out."""
+    """Run a function once on every other node of the cluster; nodes that end are left out."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -140,39 +150,48 @@ def on_other_nodes(function: Callable[[], None]) -> None:
         for node in others
     ]
     with contextlib.suppress(RayError):
-        ray.get(pending, timeout=_CLEARING_SECONDS)
+        ray.get(pending, timeout=_CALL_SECONDS)
 
 
 def check_reachable(
-    places_used: dict[str, str], shared_paths: bool, nodes: int | None = None
+    uris: dict[str, str], shared_paths: bool, node_limit: int | None = None
 ) -> None:
-    """UsageError where workers on other nodes cannot see a local path.
+    """Check that workers on other nodes can see every path.
 
     Parameters
     ----------
-    places_used:
-        option -> URI.
+    uris:
+        Command line option -> URI.
     shared_paths:
-        The user says that local paths are the same on every node.
-    nodes:
-        How many nodes the cluster has or may get; None: the hosts that it has now, or any number
-        where an autoscaler adds nodes.
+        Whether the user declared that local paths are the same on every node.
+    node_limit:
+        How many nodes the cluster has or may get. None: the nodes that it has now, or no limit if
+        an autoscaler adds nodes.
+
+    Raises
+    ------
+    UsageError
+        A path is local, and the cluster has or may get more than one node.
     """
     import ray
 
     if shared_paths:
         return
-    if nodes is None:
+    if node_limit is None:
         hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-        nodes = UNLIMITED if is_autoscaled() else len(hosts)
-    if nodes < 2:
+        node_limit = UNLIMITED if is_autoscaled() else len(hosts)
+    if node_limit < 2:
         return
-    has = f"has up to {nodes} nodes" if nodes < UNLIMITED else "gets nodes from its autoscaler"
-    for option, place in places_used.items():
-        if places.is_local(place):
+    has = (
+        f"has up to {node_limit} nodes"
+        if node_limit < UNLIMITED
+        else "gets nodes from its autoscaler"
+    )
+    for option, uri in uris.items():
+        if places.is_local(uri):
             raise UsageError(
                 f"{option} is a local path, but the cluster {has}",
-                where=place,
+                where=uri,
                 remedy="use s3:// or gs://, or declare with --shared_paths true that the path is "
                 "the same file system on every node",
             )

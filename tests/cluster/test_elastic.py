@@ -137,7 +137,7 @@ def test_a_local_path_is_refused_on_several_nodes_unless_declared_shared(
 
 @pytest.mark.usefixtures("nodes")
 def test_more_workers_than_the_cluster_has_room_for_are_refused(options: TrainOptions) -> None:
-    with pytest.raises(UsageError, match=r"3 workers of 1 CPU need 3 CPU.* at most 2"):
+    with pytest.raises(UsageError, match=r"3 x 1 CPU, .* room for 2 "):
         train(dataclasses.replace(options, workers=3))
 
 

@@ -192,10 +192,11 @@ def test_a_run_that_finds_no_room_says_so_with_numbers_and_ends(
             )
     finally:
         remove_placement_group(others)
-    shortage = "2 worker(s) of 1 CPU are needed, the cluster's 1 node(s) have room for 4"
-    assert f"no room for the workers within 1 s: {shortage} (4 CPU of which 1 free)" in str(
-        ended.value
+    shortage = (
+        "the job asks for 2 x 1 CPU, and the cluster has room for 4 "
+        "(4 CPU on 1 node(s), 1 CPU free)"
     )
+    assert f"no room for the workers within 1 s: {shortage}" in str(ended.value)
     assert "end other jobs" in str(ended.value)
     assert f"waiting for room: {shortage}" in capsys.readouterr().err
 

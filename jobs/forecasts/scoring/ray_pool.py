@@ -21,14 +21,22 @@ import numpy as np
 
 from jobs.command_line import say
 from jobs.forecasts.scoring.sums import WindowGroups
-from pipelines.cluster.nodes import START_WAIT_SECONDS, Worker, wait_for_one
+from pipelines.cluster.nodes import (
+    START_WAIT_SECONDS,
+    Worker,
+    check_room,
+    groups_of_one,
+    room_for,
+    wait_for_one,
+)
 from pipelines.cluster.session import check_reachable, is_autoscaled, ray_session
-from pipelines.errors import PlatformError, UsageError
+from pipelines.errors import PlatformError
 
 if TYPE_CHECKING:
     from jobs.forecasts.scoring.blocks import BlockScores, Scorer
 
-_SHAPES: list[Worker] = [{"CPU": 1, "GPU": 1}, {"CPU": 1}]
+_LEAST: Worker = {"CPU": 1}
+_SHAPES: list[Worker] = [{"CPU": 1, "GPU": 1}, _LEAST]
 """what a worker asks an autoscaler for, by preference"""
 
 RETRIES = 3
@@ -155,7 +163,7 @@ def _nodes(workers: int) -> list[Mapping[str, float]]:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
     nodes = standing()
-    if sum(int(node.get("CPU", 0)) for node in nodes) < workers and is_autoscaled():
+    if room_for(groups_of_one(nodes), _LEAST) < workers and is_autoscaled():
         wait_for_one(workers, _SHAPES, say, START_WAIT_SECONDS)
         nodes = standing()
     return nodes
@@ -175,12 +183,8 @@ def share(workers: int, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     UsageError
         There are fewer processors than workers.
     """
+    check_room(workers, _LEAST, groups_of_one(nodes))
     cpus = [int(node.get("CPU", 0)) for node in nodes]
-    if sum(cpus) < workers:
-        raise UsageError(
-            f"{workers} workers need a processor each, and the cluster has {sum(cpus)}",
-            remedy=f"--workers {max(sum(cpus), 1)}, or add nodes to the cluster",
-        )
     own = max(1, sum(cpus) // workers)
     while sum(cpu // own for cpu in cpus) < workers:
         own -= 1

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.command_line import say
 from jobs.training.options import TrainOptions
-from pipelines.cluster import nodes
+from pipelines.cluster.nodes import (
+    NodeGroup,
+    Remedies,
+    Worker,
+    check_room,
+    standing_nodes,
+    wait_for_one,
+)
 from pipelines.cluster.session import UNLIMITED, check_reachable, is_autoscaled, ray_session
 from pipelines.errors import UsageError
 
-REMEDIES = nodes.Remedies(
+REMEDIES = Remedies(
     smaller="lower --workers or --cpus_per_worker",
     longer="a longer --elastic.start_wait waits longer",
+)
+GPU_REMEDIES = replace(
+    REMEDIES, smaller="lower --workers or --cpus_per_worker, or give --use_gpu false"
 )
 
 
@@ -28,9 +38,9 @@ class Cluster:
     """the most of each resource that it can come to"""
     nodes: int
     """the most nodes that it can come to; UNLIMITED where an autoscaler does not say"""
-    standing: tuple[tuple[dict[str, float], int], ...]
+    standing: tuple[NodeGroup, ...]
     """the nodes that run now: resources of one, and 1"""
-    scalable: tuple[tuple[dict[str, float], int], ...] = ()
+    scalable: tuple[NodeGroup, ...] = ()
     """the autoscaler's groups: resources of one node, and the most of them"""
     open_ended: bool = False
     """whether an autoscaler adds nodes and does not say which"""
@@ -54,14 +64,13 @@ class Cluster:
         added = UNLIMITED if -1 in groups else sum(groups)
         # The nodes that run now belong to these groups, so the larger of both is the bound.
         most = {key: max(now.get(key, 0), scaled.get(key, 0)) for key in {*now, *scaled}}
-        standing = [(dict(node["Resources"]), 1) for node in ray.nodes() if node["Alive"]]
         scalable = [
             (dict(group.resources), UNLIMITED if group.max_count == -1 else group.max_count)
             for group in (config.node_group_configs if config else [])
         ]
         open_ended = config is None and is_autoscaled()
         bound = UNLIMITED if open_ended else max(len(used), added)
-        return cls(most, bound, tuple(standing), tuple(scalable), open_ended)
+        return cls(most, bound, standing_nodes(), tuple(scalable), open_ended)
 
     @property
     def extent(self) -> str:
@@ -77,52 +86,20 @@ class Cluster:
             The cluster can never place all the workers: the job would wait for ever.
         """
         if self.open_ended:
-            cpu: nodes.Worker = {"CPU": options.cpus_per_worker}
+            cpu: Worker = {"CPU": options.cpus_per_worker}
             gpu = cpu | {"GPU": 1}
             shapes = {"true": [gpu], "false": [cpu], "auto": [gpu, cpu]}[options.use_gpu]
             least, limit = options.worker_range.least, options.elastic.start_wait
-            return "GPU" in nodes.wait_for_one(least, shapes, say, limit, REMEDIES)
-        gpus, cpus = self.resources.get("GPU", 0), self.resources.get("CPU", 0)
+            return "GPU" in wait_for_one(least, shapes, say, limit, REMEDIES)
         least = options.worker_range.least
-        if options.use_gpu == "true" and gpus < least:
-            raise UsageError(
-                f"{least} workers with a GPU each, but the cluster has at most {gpus:g}",
-                remedy=f"--workers {max(1, int(gpus))}, or --use_gpu false",
-            )
-        needed = least * options.cpus_per_worker
-        if cpus < needed:
-            raise UsageError(
-                f"{least} workers of {options.cpus_per_worker} CPU need {needed} CPU, "
-                f"but the cluster has at most {cpus:g}",
-                remedy=f"--workers {max(1, int(cpus // options.cpus_per_worker))}, "
-                "or add nodes to the cluster",
-            )
-        use_gpu = options.use_gpu == "true" or (options.use_gpu == "auto" and gpus >= least)
-        self._check_room(options, use_gpu)
+        enough = self.resources.get("GPU", 0) >= least
+        use_gpu = options.use_gpu == "true" or (options.use_gpu == "auto" and enough)
+        shape: Worker = {"CPU": options.cpus_per_worker}
+        if use_gpu:
+            shape["GPU"] = 1
+        remedies = GPU_REMEDIES if use_gpu else REMEDIES
+        check_room(least, shape, self.standing, remedies, possible=self.scalable)
         return use_gpu
-
-    def _check_room(self, options: TrainOptions, use_gpu: bool) -> None:
-        """UsageError where the nodes have enough in all, but none, or too few, hold a worker."""
-        wants = {"CPU": options.cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
-        room = max(
-            sum(
-                count * min(int(node.get(key, 0) // amount) for key, amount in wants.items())
-                for node, count in nodes
-            )
-            for nodes in (self.standing, self.scalable)
-        )
-        least = options.worker_range.least
-        if room >= least:
-            return
-        worker = " and ".join(f"{amount} {key}" for key, amount in wants.items())
-        largest = max(node.get("CPU", 0) for node, _ in self.standing + self.scalable)
-        raise UsageError(
-            f"{least} workers of {worker} each, but the cluster's nodes have room for "
-            f"{room}: a worker must fit on one node, and the largest has {largest:g} CPU",
-            remedy="lower --cpus_per_worker"
-            + (f" or --workers to {room}" if room else "")
-            + ", or give the cluster larger nodes",
-        )
 
     def check_reading_room(self, options: TrainOptions) -> None:
         """Raise UsageError if the workers leave no CPU for the tasks of `--data.transport ray`."""

@@ -28,7 +28,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
 from jobs.training.driver.ending import StoppedError
 from jobs.training.driver.failures import Failures
 from jobs.training.options import TrainOptions
-from pipelines.cluster.nodes import room_for, staying_nodes
+from pipelines.cluster.nodes import groups_of_one, room_for, shortage, staying_nodes
 from pipelines.errors import PlatformError
 
 INTERVALS = {
@@ -93,17 +93,17 @@ class ReportingPolicy(ScalingPolicy):
         first = self._waits_since is None
         self._waits_since = now if self._waits_since is None else self._waits_since
         waited, least = now - self._waits_since, self.scaling_config.min_workers
-        room = room_for(staying_nodes().values(), self._worker)
+        room = room_for(groups_of_one(staying_nodes().values()), self._worker)
         if first and room >= least:
             return  # the usual start
         time.sleep(PAUSE_SECONDS)
         limit = self._options.elastic.start_wait
         if first or now - self._said >= AGAIN_SECONDS:
             self._said = now
-            self._board.say.remote(f"waiting for room: {self._shortage(least, room)}")
+            self._board.say.remote(f"waiting for room: {self._shortage(least)}")
         if limit and waited >= limit:
             failure = PlatformError(
-                f"no room for the workers within {limit} s: {self._shortage(least, room)}",
+                f"no room for the workers within {limit} s: {self._shortage(least)}",
                 where=self._options.run,
                 remedy="add nodes or end other jobs, or give fewer --workers (MIN:MAX takes what "
                 "there is); the same command then goes on from the latest checkpoint",
@@ -111,16 +111,9 @@ class ReportingPolicy(ScalingPolicy):
             ray.get(self._board.fail.remote(failure))
             raise failure
 
-    def _shortage(self, least: int, room: int) -> str:
-        one = " and ".join(f"{amount:g} {key}" for key, amount in self._worker.items())
-        has, free = ray.cluster_resources(), ray.available_resources()
-        there = ", ".join(
-            f"{has.get(key, 0):g} {key} of which {free.get(key, 0):g} free" for key in self._worker
-        )
-        return (
-            f"{least} worker(s) of {one} are needed, the cluster's {len(staying_nodes())} node(s) "
-            f"have room for {room} ({there})"
-        )
+    def _shortage(self, least: int) -> str:
+        staying = groups_of_one(staying_nodes().values())
+        return shortage(least, self._worker, staying, ray.available_resources())
 
 
 class Fixed(ReportingPolicy, FixedScalingPolicy):

@@ -1,4 +1,4 @@
-"""Waiting for nodes: room, none that can ever be, and room that other jobs hold for now."""
+"""Room on a cluster: free room, room that can never exist, and room that other jobs use for now."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GPU: dict[str, float] = {"CPU": 1, "GPU": 1}
 
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
-    """A Ray of one CPU whose autoscaler, the second version, can add nothing."""
+    """A Ray of one CPU whose autoscaler (version 2) cannot add nodes."""
     import ray
 
     shared_ray.end()
@@ -32,26 +32,26 @@ def one_cpu() -> Iterator[None]:
 
 
 def all_is_held() -> bool:
-    """Whether no node has a processor left, as the autoscaler is told: a moment after it is so."""
+    """Return whether every processor is in use, by the reports of the nodes (a moment late)."""
     nodes = cluster_status().cluster_resource_state.node_states
     return all(node.available_resources.get("CPU", 0) == 0 for node in nodes)
 
 
 @pytest.mark.usefixtures("one_cpu")
-def test_room_that_is_there_is_taken() -> None:
-    assert not is_autoscaled(), "a node that no cloud has named is no autoscaler's"
+def test_existing_room_needs_no_waiting() -> None:
+    assert not is_autoscaled(), "a node without a cloud identity does not belong to an autoscaler"
     assert wait_for_one(1, [CPU], lambda line: None) == CPU
 
 
 @pytest.mark.usefixtures("one_cpu")
-def test_what_cannot_be_had_gives_way_to_what_can() -> None:
+def test_a_shape_that_no_node_can_hold_gives_way_to_the_next_one() -> None:
     said: list[str] = []
     assert wait_for_one(1, [GPU, CPU], said.append) == CPU
     assert "asks for 1 x (1 CPU and 1 GPU), the cluster has 1 CPU on 1 node(s)" in said[0]
 
 
 @pytest.mark.usefixtures("one_cpu")
-def test_room_that_others_hold_is_waited_for_and_refused_once_they_end_without_giving_it() -> None:
+def test_workers_wait_for_room_in_use_and_fail_once_it_is_free_but_too_small() -> None:
     import ray
 
     class Holder:
@@ -68,6 +68,6 @@ def test_room_that_others_hold_is_waited_for_and_refused_once_they_end_without_g
         wait_for_one(2, [CPU], lambda line: None)
 
 
-def test_a_request_reads_as_a_user_would_write_it() -> None:
+def test_a_request_in_words() -> None:
     assert words(2, CPU) == "2 x 1 CPU"
     assert words(4, {"CPU": 8, "GPU": 1}) == "4 x (8 CPU and 1 GPU)"

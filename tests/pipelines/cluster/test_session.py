@@ -1,4 +1,4 @@
-"""Joining a Ray cluster that is named."""
+"""Joining the Ray cluster that RAY_ADDRESS names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.processes.processes import nobody_listens
 
 
 @pytest.mark.parametrize("scheme", ["", "http://"])
-def test_an_address_where_no_cluster_is_says_so(
+def test_an_address_without_a_cluster_raises_an_error(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared_ray.end()
@@ -19,8 +19,8 @@ def test_an_address_where_no_cluster_is_says_so(
         address = f"{scheme}127.0.0.1:{port}"
         monkeypatch.setenv("RAY_ADDRESS", address)
         with (
-            pytest.raises(UsageError, match="no Ray cluster at RAY_ADDRESS") as refused,
+            pytest.raises(UsageError, match="no Ray cluster at RAY_ADDRESS") as raised,
             ray_session(),
         ):
             pass
-    assert refused.value.where == address
+    assert raised.value.where == address

@@ -1,7 +1,8 @@
-"""One writer at a time: a lease in a store or in a run, with owner and heartbeat.
+"""One writer at a time: a lease in a store or in a run, with an owner and a heartbeat.
 
-The lease of a dead process on this host (its process number and start time are written down) is
-taken over at once; that of another host once its heartbeat is 30 s old. A live one is refused.
+A lease records the process number and the start time of its owner. If the owner ran on this host
+and is dead, the lease is taken over at once. If it ran on another host, the lease is taken over
+once its heartbeat is 30 s old. While the owner lives, a second writer gets a BusyError.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ from pipelines.storage.retry import Retry, retrying
 LEDGER_FOLDER = ".ledger"
 """folder of a store or a run that holds the lease and the ledger, hidden from Zarr readers"""
 HEARTBEAT_SECONDS = 5.0
+"""time between two updates of the heartbeat"""
 STALE_SECONDS = 30.0
+"""age of the heartbeat at which another host's lease is taken over"""
 SETTLING_SECONDS = 0.5
-"""after which two who took a lease on an object store at the same time both see who has it"""
+"""time after which two processes that took a lease at the same time see which of them has it"""
 
 _released: set[str] = set()
-"""tokens that this process gave back: one that still stands could not be removed"""
+"""tokens of leases that this process released. If such a lease is still there, the storage was away
+when it was to be removed, and this process may take it over"""
 
 _Print = Callable[[str], None]
 _What = Literal["store", "run", "forecasts"]
@@ -40,22 +44,22 @@ _What = Literal["store", "run", "forecasts"]
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """Who writes to a store or a run."""
+    """The process that writes to a store or a run."""
 
     token: str
-    """drawn anew for each lease"""
+    """a random identifier of the lease"""
     user: str
     host: str
-    """host name and boot id: process numbers mean something on this host only"""
+    """host name and boot id, because process numbers are unique only until a host boots"""
     pid: int
     started: str
-    """start time of the process, which tells it from a later one of the same number"""
+    """start time of the process, which differs from that of a later process of the same number"""
     heartbeat: float
-    """seconds since 1970-01-01"""
+    """time of the last heartbeat, seconds since 1970-01-01"""
 
     @property
     def owner(self) -> str:
-        """For messages and records.
+        """The owner as it stands in messages and records.
 
         >>> LeaseRecord("", "ada", "node7/5e1b", 41, "", 0.0).owner
         'ada@node7, process 41'
@@ -65,24 +69,25 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class Permit:
-    """A lease as its owner's workers know it: they ask before they write. Can be pickled."""
+    """What the owner's workers need to check the lease before they write. It can be pickled."""
 
     uri: str
     record: LeaseRecord
     what: _What
     sure_at: float
-    """when it is sure, on the clock of its host that only goes forward"""
+    """time by the owner's monotonic clock after which no other process can have the lease"""
 
     def confirm(self) -> None:
-        """Wait until the lease is sure; returns at once on a local disk, and later on.
+        """Wait until it is certain that the owner holds the lease.
 
-        An object store has no exclusive section: the last of two writers is the one who holds, and
-        until then neither may write.
+        On a local disk it is certain at once. An object storage has no exclusive section: if two
+        processes take the lease at the same time, the last one has it, and until both can see that,
+        neither may write.
 
         Raises
         ------
         BusyError
-            Another process holds it.
+            Another process holds the lease.
         """
         if places.is_local(self.uri):
             return
@@ -94,7 +99,7 @@ class Permit:
 
 
 class Lease:
-    """A lease that is held; :func:`hold` makes one."""
+    """A lease that this process holds. A thread updates its heartbeat. `hold` creates one."""
 
     def __init__(self, uri: str, record: LeaseRecord, what: _What = "store"):
         self.uri = uri
@@ -108,15 +113,15 @@ class Lease:
 
     @property
     def owner(self) -> str:
-        """Who holds it."""
+        """The owner as it stands in messages and records."""
         return self.record.owner
 
     def check(self) -> None:
-        """BusyError where another process took the lease over: nothing may be written now."""
+        """Raise BusyError if another process took the lease over: stop writing then."""
         check_held(self.uri, "" if self._lost.is_set() else self.record.token, self.what)
 
     def release(self) -> None:
-        """Give the lease back; if the storage is away it stays, for the next to take over."""
+        """Release the lease. If the storage is away, the lease stays until it is taken over."""
         self._stop.set()
         self._thread.join()
         _released.add(self.record.token)
@@ -134,27 +139,31 @@ class Lease:
                     return
                 _write(self.uri, _refreshed(self.record))
             except (OSError, PlatformError):
-                # The storage is away for a moment; the next beat tries again, and check() decides.
+                # The storage is away. The next beat retries, and check() decides whether to go on.
                 continue
 
 
 def check_held(uri: str, token: str, what: _What) -> None:
-    """Check a lease from a process that works for its owner, such as a worker on another node.
+    """Check a lease in any process that works for its owner, such as a worker on another node.
 
     Parameters
     ----------
+    uri:
+        The store or run.
     token:
-        ``Lease.record.token`` of the owner.
+        `Lease.record.token` of the owner.
+    what:
+        The word for it in messages.
 
     Raises
     ------
     BusyError
-        Another process took the lease over: nothing may be written now.
+        Another process took the lease over: stop writing then.
     """
     held = _read(uri)
     if held is None or held.token != token:
         raise BusyError(
-            f"another process took the {what} over while this one was not heard of",
+            f"another process took the {what} over while this one sent no heartbeat",
             where=uri,
             remedy="wait until it has ended and run the same command again: it resumes",
         )
@@ -164,17 +173,26 @@ def check_held(uri: str, token: str, what: _What) -> None:
 def hold(
     uri: str, say: _Print = print, what: _What = "store", *, confirmed: bool = True
 ) -> Iterator[Lease]:
-    """Hold the lease of the store or run at ``uri`` while the block runs.
+    """Hold the lease of the store or run at `uri` while the block runs.
 
-    ``what`` is the word for it in messages, and the option that names it. Where it need not be
-    ``confirmed``, the block calls ``permit.confirm`` before it writes anything.
+    Parameters
+    ----------
+    uri:
+        The store or run.
+    say:
+        Called with a line if another host's heartbeat has to be watched first.
+    what:
+        The word for it in messages, which is also the name of its option.
+    confirmed:
+        Wait until it is certain that this process has the lease. If False, the block must call
+        `permit.confirm` before it writes anything.
 
     Raises
     ------
     BusyError
-        A live process holds it.
+        A live process holds the lease.
     UsageError
-        It cannot be written.
+        The store or run cannot be written.
     """
     lease = _take(uri, say, what)
     try:
@@ -186,7 +204,7 @@ def hold(
 
 
 def acquire(uri: str, say: _Print = print, what: _What = "store") -> Lease:
-    """Take the lease, see :func:`hold`."""
+    """Take the lease until its `release` is called; parameters and errors are those of `hold`."""
     lease = _take(uri, say, what)
     try:
         lease.permit.confirm()
@@ -220,7 +238,7 @@ def _take(uri: str, say: _Print, what: _What) -> Lease:
 
 
 def this_process() -> LeaseRecord:
-    """A fresh lease in the name of this process."""
+    """Return a new lease record with this process as the owner."""
     return LeaseRecord(
         token=uuid.uuid4().hex,
         user=_user(),
@@ -234,7 +252,7 @@ def this_process() -> LeaseRecord:
 def _busy(uri: str, held: LeaseRecord, what: _What) -> BusyError:
     age = max(0.0, time.time() - held.heartbeat)
     return BusyError(
-        f"another process writes to this {what}: {held.owner}, heard of {age:.0f} s ago",
+        f"another process writes to this {what}: {held.owner}, last heartbeat {age:.0f} s ago",
         where=uri,
         remedy="wait until it has ended and run the same command again",
     )
@@ -249,7 +267,8 @@ def _is_dead(held: LeaseRecord) -> bool:
 def _is_stale(held: LeaseRecord, watched: LeaseRecord | None, since: float) -> bool:
     if time.time() - held.heartbeat > STALE_SECONDS:
         return True
-    # The clocks of two hosts may differ: a heartbeat that stood still while watched is as old.
+    # The clocks of two hosts may differ, so a heartbeat that did not change while it was watched
+    # counts as old as well.
     still = watched is not None and watched.heartbeat == held.heartbeat
     return still and time.monotonic() - since > STALE_SECONDS
 
@@ -278,21 +297,21 @@ def _content(record: LeaseRecord) -> bytes:
 
 
 def _set_down(uri: str, mine: LeaseRecord, instead_of: LeaseRecord | None) -> bool:
-    """Write a lease; False where another process was first, as far as the storage can tell."""
+    """Write a lease; return False if the storage shows that another process was faster."""
     if instead_of is not None or places.is_local(uri):
         _write(uri, mine)
         return True
     if places.create_bytes(_place(uri), _content(mine)):
         return True
     if (now := _read(uri)) is None:
-        _write(uri, mine)  # over one that cannot be read
+        _write(uri, mine)  # replaces a lease that cannot be read
         return True
-    return now.token == mine.token  # written by an attempt whose answer was lost
+    return now.token == mine.token  # an earlier attempt wrote it, and its answer was lost
 
 
 @contextmanager
 def _exclusive(uri: str, what: _What) -> Iterator[None]:
-    """On a local disk, one process at a time looks at the lease and takes it."""
+    """On a local disk, let only one process at a time look at the lease and take it."""
     if not places.is_local(uri):
         yield
         return
@@ -326,7 +345,7 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> str | None:
-    """Start of a process in the kernel's ticks; None where there is no such process."""
+    """Return the start of a process in the kernel's ticks, or None if it does not run."""
     stat = Path(f"/proc/{pid}/stat")
     if not Path("/proc/self/stat").exists():
         return _alive_without_proc(pid)
@@ -334,11 +353,12 @@ def _start_time(pid: int) -> str | None:
         fields = stat.read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # A zombie writes nothing any more.
+    # A zombie (state Z) cannot write any more, so it counts as ended.
     return None if fields[0] == "Z" else fields[19]
 
 
 def _alive_without_proc(pid: int) -> str | None:
+    """Return "" for a running process and None otherwise, on systems without /proc."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""Places: every path of the platform is a URI (local, ``s3://``, ``gs://``) opened by fsspec.
+"""Read, write and list files by URI: a local path, `s3://` or `gs://`, opened with fsspec.
 
-Credentials come from the standard environment only (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``,
-``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``); a URI that carries one is refused,
-so that none can reach an attribute or a log.
+Credentials come from the standard environment variables only (`AWS_ENDPOINT_URL`,
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `GOOGLE_APPLICATION_CREDENTIALS`). A URI that contains
+credentials is an error, so that they cannot reach an attribute or a log.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import fsspec
 from fsspec.config import conf as fsspec_settings
 from fsspec.spec import AbstractFileSystem
 
-from pipelines.errors import PlatformError, StorageError, UsageError
+from pipelines.errors import PlatformError, StorageError, UsageError, reason
 from pipelines.storage.retry import call_with_retry, is_refusal, is_storage_fault
 
 T = TypeVar("T")
 
 _OBJECT_STORAGES = ("s3", "gs", "gcs")
 _AT_ONCE = 10
-"""requests to one storage that wait at the same time; drivers keep as many connections"""
+"""requests to one storage that run in parallel; drivers keep as many connections"""
 
 CHECK_ACCESS = (
     "check the bucket's name, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
@@ -39,17 +39,18 @@ CHECK_ACCESS = (
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The filesystem that holds ``uri`` and the path inside it.
+    """Return the fsspec filesystem of `uri` and the path inside it.
 
     Raises
     ------
     UsageError
-        The URI carries credentials, names no bucket, or no driver for its scheme is installed.
+        The URI contains credentials, its bucket is missing, or no driver for its scheme is
+        installed.
     """
     parts = urlsplit(uri)
     if parts.username or parts.password:
         raise UsageError(
-            "a URI must not carry credentials",
+            "a URI must not contain credentials",
             where=f"{parts.scheme}://***@{parts.hostname}{parts.path}",
             remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment instead",
         )
@@ -57,8 +58,9 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     if is_local(uri):
         return fsspec.filesystem("file"), local_path(uri)
     if parts.scheme in ("gs", "gcs"):
-        # It prints the traceback of every attempt that fails, beside raising the error; and it asks
-        # for the kind of each bucket, which needs a permission more and matters to zonal ones only.
+        # gcsfs prints the traceback of every failed attempt, although it also raises the error. It
+        # also asks for the kind of each bucket, which needs one more permission and matters only
+        # for zonal buckets.
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
@@ -75,7 +77,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
 
 def driver_options(uri: str) -> dict[str, Any]:
-    """Options for the fsspec driver of ``uri`` (``storage_options``), also for other libraries."""
+    """Return the `storage_options` with which fsspec, or a library on top of it, opens `uri`."""
     if not uri.startswith("s3://"):
         return {}
     from pipelines.storage.s3 import BoundedSession
@@ -85,35 +87,36 @@ def driver_options(uri: str) -> dict[str, Any]:
 
 
 def check_uri(uri: str) -> None:
-    """UsageError where ``uri`` is empty, or an object storage without ``//`` and a bucket.
+    """Raise UsageError if `uri` is empty, or is one of an object storage without `//` and a bucket.
 
     >>> check_uri("s3:/bucket/store")
     Traceback (most recent call last):
     ...
-    pipelines.errors.UsageError: 's3:/bucket/store' names no bucket
+    pipelines.errors.UsageError: the bucket is missing in 's3:/bucket/store'
       to do: give s3://BUCKET/PATH, with two slashes
     """
     if not uri.strip():
-        raise UsageError("a place is empty", remedy="give a local path, s3://... or gs://...")
+        raise UsageError("a URI is empty", remedy="give a local path, s3://... or gs://...")
     scheme, _, rest = uri.partition(":")
     if scheme in _OBJECT_STORAGES and not re.match(r"//[^/]", rest):
         raise UsageError(
-            f"'{uri}' names no bucket", remedy=f"give {scheme}://BUCKET/PATH, with two slashes"
+            f"the bucket is missing in '{uri}'",
+            remedy=f"give {scheme}://BUCKET/PATH, with two slashes",
         )
 
 
 def is_local(uri: str) -> bool:
-    """True for a plain path and for ``file://``."""
+    """Return True for a plain path and for `file://`."""
     return "://" not in uri or uri.startswith("file://")
 
 
 def local_path(uri: str) -> str:
-    """The absolute path of a local URI."""
+    """Return the absolute path of a local URI."""
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
 def absolute(uri: str) -> str:
-    """``uri`` in the one form that is written into records: absolute, without a trailing slash.
+    """Return the form of `uri` that records use: absolute, without a trailing slash.
 
     >>> absolute("s3://bucket/store/")
     's3://bucket/store'
@@ -122,7 +125,7 @@ def absolute(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """``uri`` with further path parts.
+    """Return `uri` extended by further path parts.
 
     >>> join("s3://bucket/store", "zarr.json")
     's3://bucket/store/zarr.json'
@@ -131,17 +134,26 @@ def join(uri: str, *parts: str) -> str:
 
 
 def ask(uri: str, what: str, action: Callable[[], T]) -> T:
-    """What ``action`` returns, which asks the storage that holds ``uri`` for something.
+    """Return the result of `action`, a request to the storage that holds `uri`.
 
-    A remote storage that fails is asked again as :func:`pipelines.storage.retry.retrying` allows;
-    then its error names the place and what to check. An absent object stays one.
+    A request to a remote storage is retried as `pipelines.storage.retry.retrying` allows. Errors
+    that only say that an object is missing pass unchanged.
+
+    Parameters
+    ----------
+    uri:
+        The file or folder of the request, for messages.
+    what:
+        Description of the request for messages, such as "reading".
+    action:
+        Sends the request; may be called several times.
 
     Raises
     ------
     UsageError
-        The storage refuses these credentials, or there are none.
+        The storage denies access, or credentials are missing.
     StorageError
-        It cannot be reached, or fails.
+        The storage cannot be reached, or it fails.
     """
     try:
         return action() if is_local(uri) else call_with_retry(f"{what} {uri}", action)
@@ -151,26 +163,29 @@ def ask(uri: str, what: str, action: Callable[[], T]) -> T:
         if not is_storage_fault(error):
             raise
         if is_local(uri):
-            raise _here(uri, what, error) from error
+            raise _local_fault(uri, what, error) from error
         kind, refused = type(error).__name__, is_refusal(error)
         raise (UsageError if refused else StorageError)(
-            f"the storage {'refuses access' if refused else 'fails'}: {kind}: {error}",
+            f"the storage {'denies access' if refused else 'fails'}: {kind}: {error}",
             where=uri,
             remedy=CHECK_ACCESS if refused else f"try again; {CHECK_ACCESS}",
         ) from None
 
 
-def _here(uri: str, what: str, error: Exception) -> PlatformError:
-    """What a fault of the local disk is to the user; its cause says whether it may pass."""
+def _local_fault(uri: str, what: str, error: Exception) -> PlatformError:
+    """Turn an error of the local disk into an error for the user.
+
+    `__cause__` keeps the original, which tells whether a retry can help.
+    """
     kind, remedy = StorageError, "make room or mend the disk, and run the same command again"
     if isinstance(error, PermissionError):
         kind, remedy = UsageError, "give this user the permission (chmod), and run it again"
-    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return kind(f"{what} failed: {reason}", where=uri, remedy=remedy)
+    why = getattr(error, "strerror", None) or reason(error)
+    return kind(f"{what} failed: {why}", where=uri, remedy=remedy)
 
 
 def exists(uri: str) -> bool:
-    """Whether an object or folder stands at ``uri``; asks the storage, never a cached listing."""
+    """Return whether an object or folder exists at `uri`, without using cached listings."""
     fs, path = filesystem(uri)
 
     def look() -> bool:
@@ -181,51 +196,60 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The object's bytes; ``FileNotFoundError`` where it is absent."""
+    """Return the bytes of an object; raise FileNotFoundError if it is missing."""
     fs, path = filesystem(uri)
     content = ask(uri, "reading", lambda: fs.cat_file(path, **one_request(fs)))
     return content.encode() if isinstance(content, str) else content
 
 
 def one_request(fs: AbstractFileSystem) -> dict[str, Any]:
-    """Options of a driver's ``cat`` with which a whole object costs one request.
+    """Return options for a driver's `cat_file` with which a whole object costs one request.
 
-    Where s3fs may read parts at the same time, it asks for the size first.
+    If s3fs may read parts in parallel, it sends a request for the size first.
     """
     return {"max_concurrency": 1} if "s3" in fs.protocol else {}
 
 
 def read_range(uri: str, start: int, end: int | None = None) -> bytes:
-    """Bytes [start, end) of an object in one request; a negative start alone: its last bytes."""
+    """Return the bytes [start, end) of an object, in one request.
+
+    A negative `start` without `end` means the last bytes.
+    """
     fs, path = filesystem(uri)
     content = ask(uri, "reading", lambda: fs.cat_file(path, start=start, end=end))
     content = content.encode() if isinstance(content, str) else content
-    # A server that knows no ranges of this kind answers with the whole object.
+    # A server that does not support such a range answers with the whole object.
     wanted = -start if start < 0 else len(content) if end is None else end - start
     return content if len(content) <= wanted else content[start:end]
 
 
 def write_bytes(uri: str, data: bytes | Sequence[bytes], *, durable: bool = True) -> None:
-    """Write one object so that a reader sees the old bytes or the new ones, never a part.
+    """Write one object atomically: a reader sees the old bytes or the new ones, never a part.
 
-    ``data`` may come in pieces, which are written one after the other.
+    An object storage publishes an object when its upload ends. On a local disk the bytes go to a
+    temporary file in the same folder, which is then renamed.
 
-    Object stores publish an object when its upload ends; on a local disk the bytes go to a
-    temporary name beside it and are renamed. ``durable`` waits there until the disk has them, which
-    matters if the machine itself loses power.
+    Parameters
+    ----------
+    uri:
+        Where to write.
+    data:
+        The bytes, or pieces of them that are written one after the other.
+    durable:
+        On a local disk, wait until the bytes are on the disk, so that they survive a power failure.
     """
     fs, path = filesystem(uri)
     if not is_local(uri):
         whole = data if isinstance(data, bytes) else b"".join(data)
         ask(uri, "writing", lambda: fs.pipe_file(path, whole))
         return
-    ask(uri, "writing", lambda: _write_here(path, data, durable))
+    ask(uri, "writing", lambda: _write_local(path, data, durable))
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
-    """Write one object on an object storage where none stands; False: there is one.
+    """Create an object on an object storage; return False if it already exists.
 
-    A storage that knows no conditional requests writes over it and gives True.
+    A storage that does not support conditional requests overwrites the object and returns True.
     """
     fs, path = filesystem(uri)
 
@@ -236,7 +260,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
             return False
         except OSError as error:
             if error.errno == errno.EINVAL and "precondition" in repr(error.__cause__).lower():
-                return False  # which condition failed, not every storage says
+                return False  # the only condition of the request is that nothing exists yet
             if error.errno != errno.ENOSYS:
                 raise
             fs.pipe_file(path, data)
@@ -245,7 +269,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
     return ask(uri, "writing", create)
 
 
-def _write_here(path: str, data: bytes | Sequence[bytes], durable: bool) -> None:
+def _write_local(path: str, data: bytes | Sequence[bytes], durable: bool) -> None:
     folder = os.path.dirname(path)
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
@@ -260,7 +284,7 @@ def _write_here(path: str, data: bytes | Sequence[bytes], durable: bool) -> None
         raise UsageError(
             f"nothing can be written here: {error.strerror}",
             where=folder,
-            remedy="give another place to write to",
+            remedy="give another folder to write to",
         ) from None
     finally:
         if os.path.exists(partial):
@@ -268,20 +292,21 @@ def _write_here(path: str, data: bytes | Sequence[bytes], durable: bool) -> None
 
 
 def in_parallel(uri: str, actions: Sequence[Callable[[], T]]) -> list[T]:
-    """What the actions return, in their order; they wait for a remote ``uri`` all together.
+    """Return the results of the actions, in their order; run them in parallel for a remote `uri`.
 
-    The first error is raised when all have ended. On a local disk they run one after the other.
+    On a local disk they run one after the other. If actions fail, the error of the first of them is
+    raised after all have ended.
     """
     if is_local(uri) or len(actions) < 2:
         return [action() for action in actions]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        # A thread starts without the patience of the block that it works for.
+        # A thread starts with an empty context: copy it, so that retrying() applies there too.
         futures = [pool.submit(copy_context().run, action) for action in actions]
     return [future.result() for future in futures]
 
 
 def delete(uri: str) -> None:
-    """Remove one object; nothing happens where it is absent."""
+    """Remove one object; do nothing if it is missing."""
     fs, path = filesystem(uri)
 
     def remove() -> None:
@@ -293,7 +318,7 @@ def delete(uri: str) -> None:
 
 
 def names(uri: str) -> list[str]:
-    """Sorted names directly below a folder; empty where the folder is absent."""
+    """Return the sorted names directly below a folder; an empty list if the folder is missing."""
     fs, path = filesystem(uri)
 
     def look() -> list[str]:
@@ -309,9 +334,9 @@ def names(uri: str) -> list[str]:
 
 
 def objects(uri: str) -> dict[str, dict[str, Any]]:
-    """What the driver tells of every object below a folder, by its name there.
+    """Return the driver's information on every object below a folder, by its path in the folder.
 
-    Empty where the folder is absent; unfinished uploads are left out.
+    Empty if the folder is missing. Unfinished local files are left out.
     """
     fs, folder = filesystem(uri)
 
@@ -331,10 +356,10 @@ def objects(uri: str) -> dict[str, dict[str, Any]]:
 
 
 def etag(info: dict[str, Any]) -> str:
-    """A version of an object from its fsspec ``info``: the store's ETag, else time and size.
+    """Return the version of an object, given its fsspec `info`: its ETag, else its time and size.
 
-    Local files have no ETag: modification time in nanoseconds and size stand for it, as web servers
-    do it, so that planning never reads a whole archive.
+    Local files have no ETag. Their modification time in nanoseconds and their size are used
+    instead, as web servers do, so that planning never reads a whole archive.
     """
     for key in ("ETag", "etag", "md5Hash", "generation"):
         if info.get(key):

@@ -1,8 +1,11 @@
-"""Storage that is away for a while: what failed is done again, for a bounded time.
+"""Retry while a storage is away, for a bounded time.
 
-One rule for every access to a store, a source or a run: a fault that may pass (a server that does
-not answer, a reset connection, a request to slow down, a stale mount) is met by trying again, ever
-more slowly; a refusal (wrong key, no permission, no such object, no room) is not.
+One rule holds for every access to a store, a source or a run. A fault that may pass is retried with
+growing pauses: a server that does not answer, a reset connection, a request to slow down, a stale
+mount. A refusal is not retried: a wrong key, a missing permission, a missing object, a full disk.
+
+The project has code of its own for this because the work lies in telling faults from refusals for
+every storage driver. A retry library would save only the loop.
 """
 
 from __future__ import annotations
@@ -21,40 +24,44 @@ from pipelines.errors import StorageError
 T = TypeVar("T")
 
 STORAGE_WAIT_SECONDS = 90.0
-"""from the first fault to the last attempt, where nothing else is asked"""
+"""time from the first fault to the last attempt, if the user sets no other"""
 FIRST_PAUSE_SECONDS = 0.5
+"""pause after the first fault; each further pause is twice as long"""
 LONGEST_PAUSE_SECONDS = 15.0
+"""limit of the growing pauses"""
 _DRIVERS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}
-_ABSENCES = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""packages whose exceptions are faults of a storage"""
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def is_storage_fault(error: BaseException) -> bool:
-    """Whether a storage or the way to it failed, and not the program: drivers raise their own."""
+    """Return whether a storage or the connection to it failed, rather than the program."""
     packages = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
     return isinstance(error, (OSError, StorageError)) or not packages.isdisjoint(_DRIVERS)
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Whether a storage answered that this user may not, or has no such credentials.
+    """Return whether a storage denied access to this user, or found no credentials.
 
     >>> is_refusal(PermissionError()), is_refusal(ConnectionResetError())
     (True, False)
     """
     if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
         return True
-    # gcsfs has no class of its own for these.
+    # gcsfs has no exception class of its own for these.
     return getattr(error, "code", None) in (401, 403) or str(error).startswith("Forbidden")
 
 
 def passes(error: BaseException) -> bool:
-    """Whether a fault of the storage may pass by itself.
+    """Return whether an error is a fault of the storage that a retry may overcome.
 
     >>> passes(ConnectionResetError()), passes(PermissionError()), passes(KeyError())
     (True, False, False)
     """
-    causes = [error, error.__cause__]  # a reader names the chunk and keeps the driver's error
-    if any(isinstance(cause, _ABSENCES) or is_refusal(cause) for cause in causes):
+    # An error that names a chunk or a file keeps the driver's error as its cause.
+    causes = [error, error.__cause__]
+    if any(isinstance(cause, _MISSING) or is_refusal(cause) for cause in causes):
         return False
     if any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in causes):
         return False
@@ -63,25 +70,27 @@ def passes(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Retry:
-    """How long a fault of the storage is waited out."""
+    """For how long an action is retried after a fault of the storage."""
 
     seconds: float
-    """from the first fault to the last attempt; 0: nothing is tried again"""
+    """time from the first fault to the last attempt; 0 means no retry"""
     say: Callable[[str], None] | None = None
-    """told once when a fault begins to be waited out, and once when it has passed"""
+    """called with a line when retrying begins, and with another when it succeeded"""
 
     def __call__(self, what: str, action: Callable[[], T]) -> T:
-        """What ``action`` returns, which is called again after a fault that may pass.
+        """Return the result of `action`, which is called again after a fault that may pass.
 
         Parameters
         ----------
         what:
-            What is being done, for the message: "writing checkpoint step_000000012".
+            Description of the action for messages: "writing checkpoint step_000000012".
+        action:
+            A function that may be called any number of times.
 
         Raises
         ------
         Exception
-            The fault itself, where it does not pass in time or is a refusal.
+            The error of `action`, if it is not a fault that may pass or the time is over.
         """
         began, pause = None, FIRST_PAUSE_SECONDS
         while True:
@@ -95,7 +104,7 @@ class Retry:
                 if now == began:
                     first = (str(error).strip() or type(error).__name__).splitlines()[0]
                     self._tell(f"{what}: {first}; trying again for up to {self.seconds:.0f} s")
-                # Many workers met the same fault at the same time: they come back one by one.
+                # Many workers meet the same fault together; random pauses spread their retries.
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 continue
@@ -113,10 +122,10 @@ _active: ContextVar[Retry | None] = ContextVar("retry", default=None)
 
 @contextmanager
 def retrying(retry: Retry) -> Iterator[None]:
-    """Accesses of this thread that ask :func:`call_with_retry` have this retry inside the block.
+    """Use `retry` for every `call_with_retry` of this thread while the block runs.
 
-    Without such a block a fault ends the access at once: a place that never answered is more often
-    misspelt than away.
+    Outside such a block the first fault is raised at once: a storage that never answered is more
+    often misspelt than away.
     """
     before = _active.set(retry)
     try:
@@ -126,6 +135,6 @@ def retrying(retry: Retry) -> Iterator[None]:
 
 
 def call_with_retry(what: str, action: Callable[[], T]) -> T:
-    """What ``action`` returns, called again as the patience of the block allows."""
+    """Return the result of `action`, retried as the enclosing `retrying` block allows."""
     retry = _active.get()
     return action() if retry is None else retry(what, action)

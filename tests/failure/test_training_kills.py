@@ -89,7 +89,9 @@ def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(
     with barrier.before(SECOND_CHECKPOINT):
         driver = start(options, family, tmp_path)
         barrier.wait(lambda: driver.poll() is None)
-        with pytest.raises(BusyError, match=r"another process writes to this run: .* heard of"):
+        with pytest.raises(
+            BusyError, match=r"another process writes to this run: .* last heartbeat"
+        ):
             train(options)
         workers = family.named(WORKER)
         driver.kill()

@@ -148,7 +148,7 @@ def test_what_may_pass_is_tried_again_and_a_refusal_is_not() -> None:
     assert len(tries) == 3
     assert [line.split(":")[0] for line in said] == ["writing", "writing"]
     assert "by peer; trying again for up to 30 s" in said[0]
-    assert not passes(UsageError("the storage refuses access"))
+    assert not passes(UsageError("the storage denies access"))
     assert not passes(FileNotFoundError("gone"))
     assert not passes(ValueError("a fault of the program"))
 

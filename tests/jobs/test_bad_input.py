@@ -314,11 +314,14 @@ def test_a_run_in_the_folder_of_the_store_ends_with_2(train: Refuse, traffic_sto
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ("{folder}/options.yaml", "the run cannot be written: {folder}/options.yaml is no folder"),
-        ("{folder}/options.yaml/run", "{folder}/options.yaml is no folder"),
+        (
+            "{folder}/options.yaml",
+            "the run cannot be written: {folder}/options.yaml is not a folder",
+        ),
+        ("{folder}/options.yaml/run", "{folder}/options.yaml is not a folder"),
         ("/proc/run", "the run cannot be written"),
         ("s4://bucket/run", "no driver for 's4://'"),
-        ("s3://key:secret@bucket/run", "a URI must not carry credentials"),
+        ("s3://key:secret@bucket/run", "a URI must not contain credentials"),
     ],
     ids=["a file", "below a file", "no folder can be made", "unknown scheme", "with a key"],
 )

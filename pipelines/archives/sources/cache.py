@@ -1,9 +1,13 @@
-"""Local copies of what is remote or in a zip: fetched once a node, not once for each shard.
+"""Local copies of remote files and of zip members: fetched once per node, not once per shard.
 
-All processes of a node share one folder. A file lock per copy lets readers in together and one
-fetcher at a time; the copies that were not used for longest make room for new ones, and a copy
-that is being read is never removed. Locks end with their process, so nothing that was killed
-blocks anyone, and a folder that nobody uses any more is removed by the next conversion.
+All processes of a node share one folder. Each copy has a lock file, which lets in any number of
+readers but only one process that fetches. If space runs out, the copies that were unused for the
+longest time are removed; a copy that is being read stays. The operating system releases the locks
+of a process that ends, so a killed process blocks nobody. The next conversion removes folders that
+no process uses any more.
+
+fsspec has a cache of files too, but without locks between processes, without a limit, and without a
+check of the version.
 """
 
 from __future__ import annotations
@@ -23,24 +27,26 @@ from dataclasses import dataclass, field
 from pipelines.archives.contents import SourceFile
 
 MAX_BYTES = 16 * 1024**3
-"""of copies on a node, where nothing else is asked; at most half of what the disk has free"""
+"""limit of the copies on a node if the user sets none; the limit is also half of the free disk"""
 
 Fetch = Callable[[str], None]
 """writes a file's content to a local path"""
 
 _used: dict[str, int] = {}
-"""folders that this process uses: the open file whose shared lock says so"""
+"""cache folders that this process uses -> the open file whose shared lock protects the folder. The
+locks belong to the process as a whole, so this is state of the module"""
 _active: ContextVar[SourceCache | None] = ContextVar("source_cache", default=None)
 
 
 @dataclass(frozen=True)
 class SourceCache:
-    """One conversion's copies; the same on every node but for the copies themselves."""
+    """The cache of one conversion. It can be sent to every node, where it names a local folder."""
 
     limit_bytes: int | None = None
-    """of copies on a node; 0: nothing is kept; None: :data:`MAX_BYTES` or half the free disk"""
+    """limit of the copies on a node; 0 keeps no copies; None means MAX_BYTES or half of the free
+    disk, whichever is smaller"""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """names the folder"""
+    """random part of the folder's name"""
 
     @property
     def folder(self) -> str:
@@ -49,7 +55,7 @@ class SourceCache:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """:func:`local_copy` keeps its copies here inside the block."""
+        """Keep the copies of `local_copy` in this cache while the block runs."""
         before = _active.set(self)
         try:
             yield
@@ -57,7 +63,7 @@ class SourceCache:
             _active.reset(before)
 
     def remove(self) -> None:
-        """Take the folder away from this node; who still reads a copy keeps it until it closes."""
+        """Remove the folder on this node. Processes can finish reading copies that they opened."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if (lock := _used.pop(self.folder, None)) is not None:
             os.close(lock)
@@ -65,7 +71,13 @@ class SourceCache:
 
 @contextmanager
 def kept_copies(limit_bytes: int | None = None) -> Iterator[SourceCache]:
-    """A cache for the block: the one that is active already, or one that ends with the block."""
+    """Provide a cache for the block: the active one, or a new one that is removed after the block.
+
+    Parameters
+    ----------
+    limit_bytes:
+        Limit of a new cache, as in `SourceCache`.
+    """
     if (cache := _active.get()) is not None:
         yield cache
         return
@@ -79,14 +91,16 @@ def kept_copies(limit_bytes: int | None = None) -> Iterator[SourceCache]:
 
 @contextmanager
 def local_copy(file: SourceFile, name: str, fetch: Fetch) -> Iterator[str]:
-    """A local path of the file's content: the copy that is kept, or one that ends with the block.
+    """Yield a local path of the file's content: a kept copy, or one that is removed afterwards.
 
     Parameters
     ----------
+    file:
+        The file to copy.
     name:
         The last part of the path.
     fetch:
-        Called where there is no copy yet; what it raises is passed on and nothing is kept.
+        Called if there is no copy yet. Its errors are passed on, and nothing is kept then.
     """
     cache = _active.get()
     if cache is not None and cache.limit_bytes != 0:
@@ -102,7 +116,7 @@ def local_copy(file: SourceFile, name: str, fetch: Fetch) -> Iterator[str]:
 
 @contextmanager
 def _kept(cache: SourceCache, file: SourceFile, name: str, fetch: Fetch) -> Iterator[str | None]:
-    """The kept copy, locked against removal; None where there is no room for it."""
+    """Yield the kept copy, locked against removal; None if it is too large to be kept."""
     folder = _enter(cache)
     key = hashlib.sha256(f"{file.uri}\n{file.etag}\n{file.size}".encode()).hexdigest()[:32]
     path = os.path.join(folder, key, name)
@@ -113,7 +127,7 @@ def _kept(cache: SourceCache, file: SourceFile, name: str, fetch: Fetch) -> Iter
                 os.utime(lock)
                 yield path
                 return
-            # Between the two locks another process may fetch it: look again under the second.
+            # Another process may fetch the file between the two locks: check again.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.exists(path):
                 continue
@@ -130,7 +144,7 @@ def _kept(cache: SourceCache, file: SourceFile, name: str, fetch: Fetch) -> Iter
 
 
 def _reserve(cache: SourceCache, folder: str, key: str, size: int) -> bool:
-    """Make room for a copy and count it as there; the copy's own lock is held."""
+    """Reserve room for a copy; return False if it is too large. The copy's own lock is held."""
     with _locked(os.path.join(folder, "room.lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         entries = [name[:-5] for name in os.listdir(folder) if name.endswith(".size")]
@@ -148,14 +162,14 @@ def _reserve(cache: SourceCache, folder: str, key: str, size: int) -> bool:
             return False
         with open(os.path.join(folder, f"{key}.size"), "w") as file:
             file.write(str(size))
-        # What a killed process left of an earlier attempt goes first.
+        # A killed process may have left an unfinished copy here.
         shutil.rmtree(os.path.join(folder, key), ignore_errors=True)
         os.mkdir(os.path.join(folder, key))
         return True
 
 
 def _forget(folder: str, key: str) -> bool:
-    """Remove a copy unless someone reads or fetches it."""
+    """Remove a copy; return False if a process reads or fetches it."""
     with _locked(os.path.join(folder, f"{key}.lock")) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +181,7 @@ def _forget(folder: str, key: str) -> bool:
 
 
 def _enter(cache: SourceCache) -> str:
-    """The cache's folder, which this process uses from now on."""
+    """Register this process as a user of the cache's folder, and return the folder."""
     folder = cache.folder
     if folder in _used and os.path.isdir(folder):
         return folder
@@ -178,7 +192,7 @@ def _enter(cache: SourceCache) -> str:
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(users, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(lock, fcntl.LOCK_SH)
-            # A sweep of another process may have removed the folder before the lock was there.
+            # Another process may have swept the folder away before this one had the lock.
             if os.path.exists(users) and os.path.samestat(os.fstat(lock), os.stat(users)):
                 if (before := _used.pop(folder, None)) is not None:
                     os.close(before)
@@ -188,7 +202,7 @@ def _enter(cache: SourceCache) -> str:
 
 
 def _sweep(keep: str) -> None:
-    """Remove folders of conversions that were killed: nobody holds a lock on them."""
+    """Remove the folders of killed conversions: no process holds a lock on them."""
     root = tempfile.gettempdir()
     for name in os.listdir(root):
         folder = os.path.join(root, name)
@@ -202,7 +216,7 @@ def _sweep(keep: str) -> None:
 
 @contextmanager
 def _locked(path: str) -> Iterator[int]:
-    """A lock file, open; what is locked on it ends with the block."""
+    """Open a lock file. Locks that the block takes on it are released after the block."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         yield lock

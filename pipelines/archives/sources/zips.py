@@ -1,7 +1,8 @@
-"""Zip files as they are published: their members are sources of their own, never unpacked in place.
+"""Read zip files as they are published: each member is a source file, and nothing is unpacked.
 
-A member's URI is ``archive.zip!folder/member.nc``, its version the checksum that the zip keeps of
-it. Zips on object storage are read in ranges: the list of members, and the members themselves.
+The URI of a member is `archive.zip!folder/member.nc`. Its version is the checksum that the zip
+stores for it. A zip on object storage is read in ranges: first the list of members, then each
+member that is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from pipelines.archives.contents import SourceFile
-from pipelines.errors import PlatformError, SourceError
+from pipelines.errors import PlatformError, SourceError, reason
 from pipelines.storage import places
 from pipelines.storage.retry import is_storage_fault
 
@@ -23,10 +24,11 @@ SUFFIX = ".zip"
 _MEMBER = re.compile(r"(.+\.zip)!(.+)", re.IGNORECASE | re.DOTALL)
 _BLOCK_BYTES = 8 * 1024**2
 _ENCRYPTED = 0x1
+"""flag of an encrypted member"""
 
 
 def place_of(uri: str) -> tuple[str, str] | None:
-    """URI of the zip that holds a member, and the member's path in there; None for other files.
+    """Return the URI of a member's zip and the member's path in it; None for other files.
 
     >>> place_of("s3://bucket/t2m.zip!a/2010.nc")
     ('s3://bucket/t2m.zip', 'a/2010.nc')
@@ -45,12 +47,12 @@ def last_part(uri: str) -> str:
 
 
 def members(uri: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
-    """The members with one of the endings, in the zip's own order.
+    """Return the members of a zip with one of the endings, in the zip's own order.
 
     Raises
     ------
     SourceError
-        The file is no zip, or damaged, or a member is encrypted.
+        The file is not a zip, or it is damaged, or a member is encrypted.
     """
     with _opened(uri) as content:
         infos = [info for info in content.infolist() if _belongs(info, suffixes)]
@@ -58,7 +60,7 @@ def members(uri: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
 
 
 def check_member(file: SourceFile) -> None:
-    """SourceError where the zip no longer holds the member as it was planned."""
+    """Raise SourceError if the member is missing or changed since it was planned."""
     uri, member = _place(file)
     with _opened(uri) as content:
         try:
@@ -78,12 +80,12 @@ def check_member(file: SourceFile) -> None:
 
 
 def extract(file: SourceFile, path: str) -> None:
-    """Write a member's content to a local path; its checksum is verified on the way.
+    """Write a member's content to a local path and verify its checksum.
 
     Raises
     ------
     SourceError
-        The member is damaged, or packed in a way that Python cannot read.
+        The member is damaged, or its compression is one that Python cannot read.
     """
     uri, member = _place(file)
     with _opened(uri) as content:
@@ -107,7 +109,7 @@ def _opened(uri: str) -> Iterator[zipfile.ZipFile]:
     except PlatformError:
         raise
     except zipfile.BadZipFile as error:
-        raise _damaged(f"it is truncated or no zip: {error}", uri) from None
+        raise _damaged(f"it is truncated or not a zip: {error}", uri) from None
     except FileNotFoundError:
         raise SourceError(
             "a source file is missing", where=uri, remedy="put it back and run again"
@@ -116,7 +118,7 @@ def _opened(uri: str) -> Iterator[zipfile.ZipFile]:
         if not is_storage_fault(error):
             raise
         raise SourceError(
-            f"a zip cannot be read: {type(error).__name__}: {error}",
+            f"a zip cannot be read: {reason(error)}",
             where=uri,
             remedy="check the connection and the permissions, and run the same command again",
         ) from error
@@ -146,13 +148,13 @@ def _source(uri: str, info: zipfile.ZipInfo) -> SourceFile:
 def _place(file: SourceFile) -> tuple[str, str]:
     place = place_of(file.uri)
     if place is None:
-        raise ValueError(f"{file.uri} is no member of a zip")
+        raise ValueError(f"{file.uri} is not a member of a zip")
     return place
 
 
-def _damaged(reason: str, uri: str) -> SourceError:
+def _damaged(what: str, uri: str) -> SourceError:
     return SourceError(
-        f"a zip is damaged: {reason}",
+        f"a zip is damaged: {what}",
         where=uri,
         remedy="fetch it again, or leave it out of the source",
     )

@@ -76,7 +76,7 @@ def test_plan_refuses_a_folder_that_convert_would_refuse(folder: Path):
     for verb in ("plan", "convert"):
         done = job(verb, "--archive", "weatherbench", *place)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "the folder holds something else than a store" in done.stderr
+        assert "the folder holds something other than a store" in done.stderr
 
 
 def test_inspect_draws_what_can_be_read_and_names_the_shard_that_cannot(
@@ -181,7 +181,7 @@ def test_help_and_usage_errors_import_nothing_heavy():
         ({"--store": "/proc/store"}, 2, "cannot be written"),
         ({"--store": "s4://bucket/store"}, 2, "no driver for 's4://'"),
         ({"--store": "s3:/bucket/store"}, 2, "give s3://BUCKET/PATH"),
-        ({"--source": ""}, 2, "a place is empty"),
+        ({"--source": ""}, 2, "a URI is empty"),
     ],
 )
 def test_what_is_refused_ends_with_its_code_and_no_traceback(

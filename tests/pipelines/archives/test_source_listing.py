@@ -137,7 +137,7 @@ def test_missing_permissions_raise_an_error_with_the_path(folder: Path):
 
 @pytest.mark.parametrize("place", ["s3://", "s3:///store", "s3:/bucket/store", "gs:store", " "])
 def test_a_uri_without_a_bucket_raises_an_error(place: str):
-    with pytest.raises(UsageError, match=r"names no bucket|is empty"):
+    with pytest.raises(UsageError, match=r"bucket is missing|is empty"):
         places.filesystem(place)
 
 

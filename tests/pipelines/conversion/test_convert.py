@@ -418,7 +418,7 @@ def test_a_frame_that_cannot_be_decoded_stops_the_run_and_names_the_file(convert
 
 def test_a_folder_with_other_things_is_not_written_to(tmp_path: Path):
     write_days(tmp_path / "a", 1)
-    with pytest.raises(UsageError, match="something else than a store"):
+    with pytest.raises(UsageError, match="something other than a store"):
         run("weatherbench", tmp_path / "a", tmp_path / "a")
     assert [path.suffix for path in (tmp_path / "a").iterdir()] == [".nc"]
 

@@ -153,7 +153,7 @@ def test_a_prefix_with_other_objects_is_not_written_to(ray_beside_s3: S3Server, 
         ConversionRequest("weatherbench", f"{bucket}/archive", bucket, SMALL),
     ):
         for verb in (plan_conversion, convert):
-            with pytest.raises(UsageError, match="something else than a store") as refused:
+            with pytest.raises(UsageError, match="something other than a store") as refused:
                 verb(request)
             assert refused.value.where == request.store
     assert before
@@ -170,7 +170,7 @@ def test_a_wrong_key_is_refused_before_any_work(
 
     s3fs.S3FileSystem.clear_instance_cache()
     try:
-        with pytest.raises(UsageError, match="refuses access") as refused:
+        with pytest.raises(UsageError, match="denies access") as refused:
             convert(ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL))
     finally:
         s3fs.S3FileSystem.clear_instance_cache()

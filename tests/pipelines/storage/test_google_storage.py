@@ -1,4 +1,4 @@
-"""``gs://``: its driver is an extra, and a store on it is the local one."""
+"""Stores on `gs://`: the driver is an extra, and a store equals a local one."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
 SPEC = WindowSpec(input_frames=3, horizon=3)
 
 
-def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_driver_raises_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(UsageError, match="no driver for 'gs://'") as refused:
+    with pytest.raises(UsageError, match="no driver for 'gs://'") as raised:
         open_store("gs://bucket/store")
-    assert refused.value.remedy == "pip install 'gmg-platform[gcs]'"
+    assert raised.value.remedy == "pip install 'gmg-platform[gcs]'"
 
 
-def test_places_are_joined_and_named_like_those_of_any_storage():
+def test_uris_are_joined_and_normalised_like_those_of_other_storages():
     assert places.absolute("gs://bucket/store/") == "gs://bucket/store"
     assert places.join("gs://bucket/store", "t2m", "zarr.json") == "gs://bucket/store/t2m/zarr.json"
     assert not places.is_local("gs://bucket/store")
 
 
-def test_its_drivers_refusals_are_told_from_its_faults():
+def test_refusals_of_the_driver_differ_from_faults():
     retry = pytest.importorskip("gcsfs.retry")
     refusals = (OSError("Forbidden: bucket/object"), retry.HttpError({"code": 401}))
     for refusal in refusals:
@@ -58,13 +58,13 @@ def test_its_drivers_refusals_are_told_from_its_faults():
 
 @pytest.fixture(scope="module")
 def ray_beside_gcs(gcs_server: GoogleServer, request: pytest.FixtureRequest) -> GoogleServer:
-    """Ray that was started with the server's variable in its environment."""
+    """The server, after Ray was started with its variable in the environment."""
     request.getfixturevalue("ray_cluster")
     return gcs_server
 
 
 def objects(uri: str) -> dict[str, bytes]:
-    """What a store holds, less the ledger, which tells times and owners."""
+    """Return the objects of a store without the ledger, which records times and owners."""
     fs, root = fsspec.core.url_to_fs(uri)
     fs.invalidate_cache()
     found = {path[len(root) + 1 :]: fs.cat_file(path) for path in fs.find(root)}
@@ -79,7 +79,7 @@ def batches(store: Store) -> list[np.ndarray]:
     return [batch.frames_btchw.copy() for batch in stream.epoch(0)]
 
 
-def test_an_archive_on_google_storage_is_converted_inspected_verified_and_streamed(
+def test_an_archive_on_google_storage_becomes_the_same_store_as_a_local_one(
     ray_beside_gcs: GoogleServer, tmp_path: Path
 ):
     bucket, local = ray_beside_gcs.bucket(), str(tmp_path / "s")
@@ -103,7 +103,7 @@ def test_an_archive_on_google_storage_is_converted_inspected_verified_and_stream
         kept.t2m.attrs,
         kept.attrs,
     )
-    # Zarr finds chunks by the last bytes of a shard, for which this server sends the whole shard.
+    # Zarr reads the index at the end of a shard; this server answers with the whole shard instead.
     xr.testing.assert_identical(bare.drop_vars("t2m").load(), kept.drop_vars("t2m").load())
     here, there = batches(open_store(local)), batches(open_store(request.store))
     assert len(here) > 3

@@ -26,7 +26,7 @@ def held(store: Path) -> bool:
     return (store / ".ledger" / "lease.json").exists()
 
 
-def test_a_lease_is_given_back_even_after_an_error(tmp_path: Path):
+def test_a_lease_is_released_even_after_an_error(tmp_path: Path):
     def fail_while_writing() -> None:
         with lease.hold(str(tmp_path)):
             assert held(tmp_path)
@@ -37,19 +37,19 @@ def test_a_lease_is_given_back_even_after_an_error(tmp_path: Path):
     assert not held(tmp_path)
 
 
-def test_a_second_writer_is_refused_with_owner_and_age(
+def test_a_second_writer_gets_an_error_with_the_owner_and_the_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lease.time, "time", lambda: 1.8e9)
     with lease.hold(str(tmp_path)):
-        with pytest.raises(BusyError) as refused:
+        with pytest.raises(BusyError) as raised:
             lease.acquire(str(tmp_path))
-        assert refused.value.exit_code == 1
-        assert f"process {os.getpid()}" in refused.value.what
-        assert "heard of 0 s ago" in refused.value.what
+        assert raised.value.exit_code == 1
+        assert f"process {os.getpid()}" in raised.value.what
+        assert "last heartbeat 0 s ago" in raised.value.what
 
 
-def test_a_writer_that_was_killed_is_replaced_at_once(tmp_path: Path):
+def test_the_lease_of_a_killed_writer_is_taken_over_at_once(tmp_path: Path):
     script = "import sys, time; from pipelines.storage import lease; lease.acquire(sys.argv[1]); "
     script += "print('held', flush=True); time.sleep(600)"
     writer = subprocess.Popen(
@@ -67,20 +67,20 @@ def test_a_writer_that_was_killed_is_replaced_at_once(tmp_path: Path):
     assert said == []
 
 
-def test_a_process_number_that_was_given_out_again_is_not_the_owner(tmp_path: Path):
+def test_a_later_process_with_the_same_number_is_not_the_owner(tmp_path: Path):
     leave(tmp_path, replace(lease.this_process(), started="1", token="old"))
     with lease.hold(str(tmp_path)):
         assert held(tmp_path)
 
 
-def test_another_hosts_old_heartbeat_is_taken_over(tmp_path: Path):
+def test_the_lease_of_another_host_is_taken_over_if_its_heartbeat_is_old(tmp_path: Path):
     old = replace(lease.this_process(), host="elsewhere/1", heartbeat=time.time() - 31, token="o")
     leave(tmp_path, old)
     with lease.hold(str(tmp_path)):
         assert held(tmp_path)
 
 
-def test_another_hosts_fresh_heartbeat_is_waited_for_and_then_taken_over(
+def test_the_lease_of_another_host_is_watched_if_its_heartbeat_is_fresh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lease, "STALE_SECONDS", 1.5)
@@ -94,7 +94,7 @@ def test_another_hosts_fresh_heartbeat_is_waited_for_and_then_taken_over(
     assert "@elsewhere" in said[0]
 
 
-def test_another_host_that_goes_on_writing_is_refused(
+def test_the_lease_of_another_host_that_still_writes_raises_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     alive = replace(lease.this_process(), host="elsewhere/1", token="o")
@@ -108,7 +108,7 @@ def test_another_host_that_goes_on_writing_is_refused(
         lease.acquire(str(tmp_path))
 
 
-def test_a_writer_notices_that_its_lease_was_taken_over(tmp_path: Path):
+def test_a_writer_gets_an_error_after_its_lease_was_taken_over(tmp_path: Path):
     mine = lease.acquire(str(tmp_path))
     mine.check()
     leave(tmp_path, replace(lease.this_process(), host="elsewhere/1", token="other"))
@@ -118,7 +118,7 @@ def test_a_writer_notices_that_its_lease_was_taken_over(tmp_path: Path):
     assert held(tmp_path)
 
 
-def test_a_place_below_a_file_is_no_store(tmp_path: Path):
+def test_a_store_below_a_file_raises_an_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         lease.acquire(str(tmp_path / "file" / "store"))

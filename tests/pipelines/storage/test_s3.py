@@ -1,4 +1,4 @@
-"""How the bodies of uploads go to an S3 storage."""
+"""Bodies of uploads to an S3 storage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIECE = s3._PIECE_BYTES
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 7])
-def test_a_body_arrives_as_it_is_as_often_as_it_is_sent(size: int):
+def test_a_body_that_is_sent_twice_arrives_unchanged_both_times(size: int):
     content, body = os.urandom(size), None
 
     async def echo(request: web.Request) -> web.Response:
@@ -49,9 +49,9 @@ def test_a_body_arrives_as_it_is_as_often_as_it_is_sent(size: int):
     assert body.size == size
 
 
-def test_an_upload_needs_no_second_copy_of_its_body(s3_server: S3Server):
+def test_an_upload_does_not_copy_its_body(s3_server: S3Server):
     place, content = f"{s3_server.bucket()}/object", os.urandom(48 << 20)
-    places.write_bytes(f"{place}-first", b"what the driver keeps for good")
+    places.write_bytes(f"{place}-first", b"the first upload fills caches of the driver")
     tracemalloc.start()
     try:
         places.write_bytes(place, content)
@@ -62,7 +62,7 @@ def test_an_upload_needs_no_second_copy_of_its_body(s3_server: S3Server):
     assert places.read_bytes(place) == content
 
 
-def test_an_upload_that_is_refused_is_sent_again_whole(s3_server: S3Server):
+def test_a_rejected_upload_is_sent_again_as_a_whole(s3_server: S3Server):
     folder, content = s3_server.bucket(), os.urandom(3 * PIECE + 11)
     relay = LatencyProxy(s3_server.port, 0.0, slow_down_every=2)
     try:

@@ -118,7 +118,7 @@ def test_a_place_that_holds_something_else_or_cannot_be_written_is_refused(
     store = str(two_days / "s")
     for place, message in (
         (tmp_path / "thesis", "something else than an Icechunk repository"),
-        (tmp_path / "thesis" / "chapter1.tex", "is no folder"),
+        (tmp_path / "thesis" / "chapter1.tex", "is not a folder"),
         ("/proc/history", "cannot be written"),
     ):
         with pytest.raises(UsageError, match=message):

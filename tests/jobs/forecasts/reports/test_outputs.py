@@ -44,7 +44,7 @@ def other_arrays() -> bytes:
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     for report in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "day.html"):
-        with pytest.raises(UsageError, match="file is no folder"):
+        with pytest.raises(UsageError, match="file is not a folder"):
             check_writable(str(report))
     with pytest.raises(UsageError, match="no driver"):
         check_writable("nowhere://bucket/report")

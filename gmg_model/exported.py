@@ -1,11 +1,13 @@
 """A trained forecaster in one folder: weights and JSON, read with PyTorch, NumPy and safetensors.
 
-``weights.safetensors``  the weights, and the static fields on the grid that the model was made for,
-                         and the normals of a model of anomalies
+``weights.safetensors``  the weights; static fields on the grid that the model was made for; and the
+                         normals of a model that forecasts anomalies
 ``model.json``           model and options, normalisation, variables, window, versions, and the
                          size and sha256 of the weights
 
-Nothing in it is executed when it is read.
+Reading the folder executes nothing in it: neither file can hold code.
+
+Axes: b sample, t frame, c channel, h row, w column.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.normals import Normals, moments
+from gmg_model.normals import Normals, frame_times
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,7 @@ FORM: dict[str, Any] = {
     "window": {"input_frames": int, "horizon": int},
     "weights": {"sha256": str},
 }
-"""what every ``model.json`` holds, part by part, with the type of each"""
+"""the required parts of ``model.json``, each with its type"""
 
 
 class ExportedForecaster:
@@ -44,15 +46,16 @@ class ExportedForecaster:
     Attributes
     ----------
     record:
-        What ``model.json`` says: ``variables``, ``window``, ``versions``, ``frame_seconds`` (the
-        time between frames, those given and those forecast; None of clips), ...
+        The content of ``model.json``: ``variables``, ``window``, ``versions``, ``frame_seconds``
+        (seconds between frames, both observed and forecast; None for clips), ...
     labels:
         (C,) names of the channels, in the order in which frames hold them.
     static:
-        (S,) names of the static fields that the model reads besides; the folder holds them.
+        (S,) names of the static fields that the model reads beside the frames. Their values are in
+        the folder.
     normals:
-        In words, what is usual at a time, of a model that forecasts departures from it and has to
-        be told the time of the newest frame; None of others.
+        Definition, in words, of the climatological normals of a model that forecasts departures
+        from them; such a model needs the time of the newest frame. None for other models.
     """
 
     def __init__(self, record: dict[str, Any], tensors: dict[str, torch.Tensor]):
@@ -65,13 +68,11 @@ class ExportedForecaster:
         normalisation = record["normalisation"]
         self.labels: tuple[str, ...] = tuple(normalisation["labels"])
         shape = (len(self.labels), 1, 1)
-        self._offset = np.asarray(normalisation["offset"], np.float32).reshape(shape)
-        self._scale = np.asarray(normalisation["scale"], np.float32).reshape(shape)
+        self._offset_c11 = np.asarray(normalisation["offset"], np.float32).reshape(shape)
+        self._scale_c11 = np.asarray(normalisation["scale"], np.float32).reshape(shape)
         known = normalisation.get("normals")
         self.normals: str | None = known and known.get("definition", "")
-        self._normals: Normals | None = None
-        if known:
-            self._normals = Normals.saved(known, tensors)
+        self._normals: Normals | None = Normals.saved(known, tensors) if known else None
         choice = record["model"]
         overrides = {
             key: tuple(value) if isinstance(value, list) else value
@@ -86,7 +87,7 @@ class ExportedForecaster:
         self._device = torch.device("cpu")
 
     def to(self, device: str | torch.device) -> ExportedForecaster:
-        """Move the model, to ``"cuda"`` for example; returns itself."""
+        """Move the model to a device, ``"cuda"`` for example, and return this forecaster."""
         import torch
 
         self._device = torch.device(device)
@@ -96,19 +97,20 @@ class ExportedForecaster:
     def __call__(
         self, frames: np.ndarray, horizon: int | None = None, newest: Any = None
     ) -> np.ndarray:
-        """Forecast the frames after some observed ones.
+        """Forecast the frames that follow some observed ones.
 
         Parameters
         ----------
         frames:
-            (T, C, H, W) or (B, T, C, H, W) in physical units, ``record["frame_seconds"]`` apart;
-            the last is the newest. Missing pixels are NaN: the model sees the mean (or minimum) of
-            the train period there, of anomalies what is usual, as in training; one that no frame
-            has is NaN in the forecast too. At least as many as it was trained with.
+            (T, C, H, W) or (B, T, C, H, W) in physical units, ``record["frame_seconds"]`` apart,
+            the newest last; T is at least the number of input frames in training. Missing pixels
+            are NaN. The model sees the mean (or minimum) of the train period in their place, or the
+            normal if it has `normals`, as in training. A pixel that is missing in all T frames is
+            NaN in the forecast too.
         horizon:
-            Frames to forecast, 1 or more; None: as many as it was trained for.
+            Number of frames to forecast, 1 or more. None: as many as in training.
         newest:
-            Time of the newest frame, UTC (of traffic the clocks there), or (B,) such times; only a
+            Time of the newest frame, in UTC (for traffic: local time), or (B,) such times. Only a
             model with `normals` reads it.
 
         Returns
@@ -119,56 +121,81 @@ class ExportedForecaster:
         Raises
         ------
         ConfigurationError
-            The frames have another shape than those that it was trained on, are too few, hold
-            infinite pixels or no value at all, there is no such horizon, or no time of the newest
-            frame where one is wanted.
+            The frames have another shape than in training, are too few, hold infinite pixels or no
+            value at all; ``horizon`` is not a whole number of 1 or more; or the model needs
+            ``newest`` and it is missing or not a time.
         """
         import torch
 
         frames = np.asarray(frames)
+        self._check_shape(frames)
+        steps = _whole_number(self.record["window"]["horizon"] if horizon is None else horizon)
+        single = frames.ndim == 4
+        frames_btchw = frames[None] if single else frames
+        missing_btchw = np.isnan(frames_btchw)
+        _check_has_values(missing_btchw, single)
+        normalised_btchw = self._normalised(frames_btchw)
+        samples, observed = normalised_btchw.shape[:2]
+        usual_btchw = self._usual(newest, samples, observed, steps)
+        if usual_btchw is not None:
+            normalised_btchw -= usual_btchw[:, :observed]
+        normalised_btchw = np.nan_to_num(normalised_btchw)
+        with torch.inference_mode():
+            given = torch.from_numpy(normalised_btchw).to(self._device)
+            forecast_btchw = self._model(given, steps).float().cpu().numpy()
+        if usual_btchw is not None:
+            forecast_btchw += usual_btchw[:, observed:]
+        physical = np.add(np.multiply(forecast_btchw, self._scale_c11), self._offset_c11)
+        never_seen = missing_btchw.all(axis=1, keepdims=True)
+        physical[np.broadcast_to(never_seen, physical.shape)] = np.nan
+        return physical[0] if single else physical
+
+    def _check_shape(self, frames: np.ndarray) -> None:
+        """Raise ConfigurationError unless the shape and the number of frames fit the model."""
         wanted = (len(self.labels), *self.record["grid"])
         if frames.ndim not in (4, 5) or frames.shape[-3:] != wanted:
             raise ConfigurationError(
                 f"frames have shape {frames.shape}; give (T, C, H, W) or (B, T, C, H, W) with "
-                f"C, H, W = {wanted}: {', '.join(self.labels)} on the grid it was trained on"
+                f"C, H, W = {wanted}: {', '.join(self.labels)} on the grid of the training"
             )
         count, needed = frames.shape[-4], self.record["window"]["input_frames"]
         if count < needed:
             raise ConfigurationError(
-                f"{count} frames, and it was trained to forecast from {needed}"
+                f"{count} frames, and the model was trained to forecast from {needed}: give "
+                f"{needed} or more"
             )
-        steps = _whole_number(self.record["window"]["horizon"] if horizon is None else horizon)
-        single = frames.ndim == 4
-        btchw = frames[None] if single else frames
-        missing = np.isnan(btchw)
-        empty = np.flatnonzero(missing.all(axis=(1, 2, 3, 4)))
-        if empty.size:
-            which = "the frames have" if single else f"sample {empty[0]} of the batch has"
-            raise ConfigurationError(f"{which} no value: there is nothing to forecast from")
-        normalised = np.subtract(btchw, self._offset, dtype=np.float32, casting="same_kind")
-        normalised = np.multiply(normalised, np.float32(1) / self._scale)
+
+    def _normalised(self, frames_btchw: np.ndarray) -> np.ndarray:
+        """Return normalised frames (B, T, C, H, W) float32; raise ConfigurationError on infinity.
+
+        The arithmetic is that of training, operation by operation, so that a forecast equals that
+        of the checkpoint bit for bit.
+        """
+        shifted = np.subtract(frames_btchw, self._offset_c11, dtype=np.float32, casting="same_kind")
+        normalised = np.multiply(shifted, np.float32(1) / self._scale_c11)
         infinite = np.isinf(normalised).sum()
         if infinite:
             raise ConfigurationError(f"infinite pixels ({infinite}): mark missing ones with NaN")
-        usual = None
-        if self._normals is not None:
-            size = len(normalised), count, steps
-            usual = self._normals.at(moments(newest, *size, self.record["frame_seconds"]))
-            normalised -= usual[:, :count]
-        normalised = np.nan_to_num(normalised)
-        with torch.inference_mode():
-            given = torch.from_numpy(normalised).to(self._device)
-            forecast = self._model(given, steps).float().cpu().numpy()
-        if usual is not None:
-            forecast += usual[:, count:]
-        physical = np.add(np.multiply(forecast, self._scale), self._offset)
-        unseen = missing.all(axis=1, keepdims=True)
-        physical[np.broadcast_to(unseen, physical.shape)] = np.nan
-        return physical[0] if single else physical
+        return normalised
+
+    def _usual(self, newest: Any, samples: int, observed: int, steps: int) -> np.ndarray | None:
+        """Return the normals of all frames, (B, T + horizon, C, H, W), if the model has normals."""
+        if self._normals is None:
+            return None
+        seconds = self.record["frame_seconds"]
+        return self._normals.at(frame_times(newest, samples, observed, steps, seconds))
+
+
+def _check_has_values(missing_btchw: np.ndarray, single: bool) -> None:
+    """Raise ConfigurationError if all pixels of a sample are missing."""
+    empty = np.flatnonzero(missing_btchw.all(axis=(1, 2, 3, 4)))
+    if empty.size:
+        which = "the frames have" if single else f"sample {empty[0]} of the batch has"
+        raise ConfigurationError(f"{which} no value: there is nothing to forecast from")
 
 
 def _whole_number(horizon: Any) -> int:
-    """A horizon; ConfigurationError unless it is a whole number of 1 or more."""
+    """Return a horizon as an int; raise ConfigurationError unless it is a whole number from 1."""
     try:
         steps = operator.index(horizon)
     except TypeError:
@@ -179,7 +206,7 @@ def _whole_number(horizon: Any) -> int:
 
 
 def load_exported(folder: str | Path) -> ExportedForecaster:
-    """Read a folder that ``jobs/export.py`` wrote.
+    """Read a folder that ``jobs/export.py`` wrote and return its forecaster.
 
     >>> forecaster = load_exported("exported")  # doctest: +SKIP
     >>> forecast = forecaster(frames_in_kelvin, horizon=12)  # doctest: +SKIP
@@ -187,7 +214,8 @@ def load_exported(folder: str | Path) -> ExportedForecaster:
     Raises
     ------
     ConfigurationError
-        The folder is incomplete, damaged or of another format, or this version has no such model.
+        The folder is incomplete, damaged or of another format, or this version cannot make the
+        model.
     """
     from safetensors.torch import load
 
@@ -204,11 +232,11 @@ def load_exported(folder: str | Path) -> ExportedForecaster:
     try:
         return ExportedForecaster(record, load(data))
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ConfigurationError(f"no model can be made of {folder}: {error}") from error
+        raise ConfigurationError(f"cannot make the model of {folder}: {error}") from error
 
 
 def problem_of(record: Any, form: Mapping[str, Any]) -> str | None:
-    """What keeps a ``model.json`` from being read, in words; None where it has the form.
+    """Return what is wrong with the content of a ``model.json``, or None if it has the form.
 
     >>> problem_of({"format": 2}, FORM)
     'it has format 2; this version reads format 1'
@@ -216,36 +244,42 @@ def problem_of(record: Any, form: Mapping[str, Any]) -> str | None:
     "'model.json' has no 'window'"
     """
     if not isinstance(record, dict):
-        return f"'{RECORD}' is no JSON object"
+        return f"'{RECORD}' is not a JSON object"
     if record.get("format") != FORMAT:
         return f"it has format {record.get('format')}; this version reads format {FORMAT}"
-    lacking = _lacking(record, form)
-    return f"'{RECORD}' has no '{lacking}'" if lacking else None
+    part = _missing_part(record, form)
+    return f"'{RECORD}' has no '{part}'" if part else None
 
 
-def _lacking(record: Mapping[str, Any], form: Mapping[str, Any], parent: str = "") -> str | None:
-    """The first part of a form that a record lacks, or holds as something else."""
+def _missing_part(
+    record: Mapping[str, Any], form: Mapping[str, Any], parent: str = ""
+) -> str | None:
+    """Return the first part of a form that is missing in a record or has another type."""
     for name, kind in form.items():
         held: Any = record.get(name)
         if not isinstance(held, dict if isinstance(kind, Mapping) else kind):
             return parent + name
-        if isinstance(kind, Mapping) and (part := _lacking(held, kind, f"{parent}{name}.")):
-            return part
+        if isinstance(kind, Mapping):
+            part = _missing_part(held, kind, f"{parent}{name}.")
+            if part:
+                return part
     return None
 
 
 def write_exported(folder: str | Path, record: dict[str, Any], weights: bytes) -> None:
-    """Write the folder that `load_exported` reads; ``model.json`` last. Needs no PyTorch.
+    """Write the folder that `load_exported` reads, without PyTorch.
+
+    ``model.json`` is written last, so that an interrupted export has none.
 
     Parameters
     ----------
     record:
         ``model`` (name, overrides), ``normalisation`` (labels, offset, scale), ``grid`` (H, W),
-        ``window`` (input_frames, horizon, stride), ``static`` (labels, ...) where the weights have
-        static fields, ``static/<label>``, ``frame_seconds`` and ``normals`` of the normalisation
-        where they have ``normals/table``, and whatever else is worth knowing.
+        ``window`` (input_frames, horizon, stride); ``static`` (labels, ...) if the weights have
+        static fields, named ``static/<label>``; ``frame_seconds``, and ``normals`` in the
+        normalisation, if the weights have ``normals/table``; further parts as wanted.
     weights:
-        A file of safetensors with the model's parameters by name.
+        The content of a safetensors file with the model's parameters by name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

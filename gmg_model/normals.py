@@ -1,8 +1,8 @@
-"""Climatological normals: what is usual at a time, taken off what a model of anomalies is given.
+"""Climatological normals: the usual frame at each time, for models that forecast anomalies.
 
-Such a model is given ``x - n(t)`` and forecasts ``y``, to which ``n(t)`` is added; x, n and y are
-normalised. The table is that of the checkpoint; here it is read without what made it, so that a
-forecast needs PyTorch and NumPy alone.
+Such a model reads ``x - n(t)`` and forecasts ``y``, to which ``n(t)`` is added; x, n and y are
+normalised. The table n comes from the checkpoint. This module reads it with NumPy alone, so that a
+forecast does not need `pipelines`, which made the table.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TABLE = "normals/table"
-"""name of the table where a file of weights holds it beside the parameters"""
+"""name of the table in a file of weights, beside the parameters"""
 
 _DAY = 86_400
 _DAYS = {"day": 1, "week": 7, "year": 366}
 _MONTHS_TO_2000 = 360
-"""from 1970 to January of a leap year"""
+"""months from January 1970 to January 2000, which begins a leap year"""
 
 
 class Normals:
-    """The usual frame at each place in a cycle.
+    """The usual frame at each place (slot) of a daily, weekly or yearly cycle.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ class Normals:
         ``"day"``: by slot of the day; ``"week"``: by slot of the week, from Thursday 00 UTC, as
         1970 began; ``"year"``: by day of a leap year and slot of the day.
     slot_seconds:
-        Length of a slot.
+        Length of a slot in seconds.
 
     Raises
     ------
     ConfigurationError
-        The table has not as many places as the cycle.
+        The number of places of the table is not that of the cycle.
     """
 
     def __init__(self, table: np.ndarray, cycle: str, slot_seconds: int):
@@ -54,19 +54,19 @@ class Normals:
 
     @classmethod
     def saved(cls, record: Any, tensors: Mapping[str, Tensor]) -> Normals:
-        """Of a model that was saved.
+        """Return the normals of a saved model.
 
         Parameters
         ----------
         record:
             ``cycle`` and ``slot_seconds``.
         tensors:
-            What the file of its weights holds.
+            The tensors in the file of its weights, by name.
 
         Raises
         ------
         ConfigurationError
-            They are not there, or do not fit each other.
+            The record or the table is missing, or they do not fit each other.
         """
         try:
             return cls(tensors[TABLE].numpy(), record["cycle"], int(record["slot_seconds"]))
@@ -74,7 +74,7 @@ class Normals:
             raise ConfigurationError(f"the model's normals cannot be read: {error}") from None
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """The normals at times (datetime64 (...)): (..., C, H, W) float32."""
+        """Return the normals at times, datetime64 of any shape: (..., C, H, W) float32."""
         seconds = times.astype("datetime64[s]").astype(np.int64)
         if self._cycle == "week":
             return self.table[seconds % (7 * _DAY) // self._slot]
@@ -85,7 +85,7 @@ class Normals:
 
 
 def _day_of_leap_year(times: np.ndarray) -> np.ndarray:
-    """(...) from 0 to 365: a day has the same place in all years."""
+    """Return the day's number from 0 to 365 in a leap year, so that a date has one place."""
     months = times.astype("datetime64[M]")
     day_of_month = times.astype("datetime64[D]") - months.astype("datetime64[D]")
     in_2000 = _MONTHS_TO_2000 + months.astype(np.int64) % 12
@@ -93,23 +93,26 @@ def _day_of_leap_year(times: np.ndarray) -> np.ndarray:
     return (day - np.datetime64("2000-01-01")).astype(np.int64)
 
 
-def moments(newest: Any, samples: int, input_frames: int, horizon: int, step: int) -> np.ndarray:
-    """(B, T + horizon) datetime64 of the frames of a forecast.
+def frame_times(
+    newest: Any, samples: int, input_frames: int, horizon: int, step: int
+) -> np.ndarray:
+    """Return the times of the input frames and the forecast frames, (B, T + horizon) datetime64.
 
     Parameters
     ----------
     newest:
-        Time of the last input frame, for all samples or (B,): what NumPy reads as datetime64, UTC.
+        Time of the last input frame in UTC, one for all B samples or (B,), in any form that NumPy
+        reads as datetime64.
     step:
         Seconds between frames.
 
     Raises
     ------
     ConfigurationError
-        It is no time, or as many as there are samples are wanted.
+        ``newest`` is not a time, or the number of times is neither 1 nor B.
     """
     try:
-        # A number would be read as seconds since 1970, silently.
+        # NumPy would silently read a number as seconds since 1970.
         numbers = np.issubdtype(np.asarray(newest).dtype, np.number)
         given = None if numbers else np.asarray(newest, "datetime64[s]")
         last = None if given is None else np.broadcast_to(given, (samples,))

@@ -1,1 +1,1 @@
-"""Building blocks of the recurrent models, each the home of a few equations of the papers."""
+"""Building blocks of the recurrent models; each module names the equations that it computes."""

@@ -1,6 +1,8 @@
 """The self-attention memory of SA-ConvLSTM (Eq. 24 of the GMG paper).
 
-Axes: b sample, c channel, h row, w column, s position (all cells of the grid).
+Names as in SA-ConvLSTM (Lin et al., 2020): q, k, v query, key and value; Z what both attentions
+found. Axes: b sample, c channel, a channel of queries and keys, h row, w column, s position (all
+cells of the grid).
 """
 
 from __future__ import annotations
@@ -15,21 +17,31 @@ from gmg_model.layers.convolution import for_this_precision
 
 
 class AttentionKernels(NamedTuple):
-    """Weights merged for one rollout: projections of H, projections of M, and Z into the gates."""
+    """The weights of one rollout, merged so that each input is read by one convolution."""
 
     from_hidden: Tensor
+    """Of H: query, key and value."""
     from_hidden_bias: Tensor
     from_memory: Tensor
+    """Of M: key and value."""
     from_memory_bias: Tensor
     gates: Tensor
+    """Of what the attentions found, and of H, into the three gates."""
     gates_bias: Tensor
 
 
 class AttentionMemory(nn.Module):
     """``(H, M) -> (H, M)``, both (B, hidden, h, w).
 
-    Unscaled attention over all positions, on H and on M with the query of H; then a gated update
-    of M and an output gate on it.
+    Unscaled softmax attention over all positions, once on H and once on M, both with the query of
+    H. What they find updates M through an input gate; an output gate on the new M gives H.
+
+    Parameters
+    ----------
+    hidden:
+        Channels of H and M.
+    attention_hidden:
+        Channels of queries and keys.
     """
 
     def __init__(self, hidden: int, attention_hidden: int):
@@ -44,7 +56,10 @@ class AttentionMemory(nn.Module):
         self.layer_m = nn.Conv2d(3 * hidden, 3 * hidden, 1)
 
     def kernels(self) -> AttentionKernels:
-        """The fused weights: q, k, v in one product, and layer_z folded into layer_m."""
+        """Return merged weights: q, k, v in one convolution, and layer_z folded into layer_m.
+
+        No activation stands between layer_z and layer_m, so their product is one linear map.
+        """
         from_hidden = (self.layer_q, self.layer_k, self.layer_v)
         from_memory = (self.layer_k2, self.layer_v2)
         z, m = self.layer_z, self.layer_m
@@ -66,7 +81,7 @@ class AttentionMemory(nn.Module):
     def forward(
         self, h_bchw: Tensor, m_bchw: Tensor, kernels: AttentionKernels | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One update; with ``kernels`` in the fused arrangement (equal to rounding)."""
+        """Compute the new H and M; with ``kernels`` by the merged weights (equal to rounding)."""
         if kernels is None:
             return self._unfused(h_bchw, m_bchw)
         batch, _, height, width = h_bchw.shape
@@ -88,14 +103,15 @@ class AttentionMemory(nn.Module):
 
 
 def attend(q_bcs: Tensor, k_bcs: Tensor, v_bcs: Tensor) -> Tensor:
-    """Unscaled attention over positions: (B, a, S), (B, a, S), (B, C, S) -> (B, C, S).
+    """Compute unscaled attention over positions: (B, a, S), (B, a, S), (B, C, S) -> (B, C, S).
 
-    On a GPU the fused kernel, which never holds the S x S weights. On a CPU that kernel wants one
-    width for queries and values and costs a third more than two products around a softmax.
+    A GPU runs PyTorch's fused kernel, which never stores the S x S weights. On a CPU that kernel
+    requires queries and values of equal width, and takes a third longer than two matrix products
+    around a softmax.
     """
     q, v = q_bcs.transpose(1, 2), v_bcs.transpose(1, 2)
     if q.is_cuda:
-        # The fused kernels want an axis of heads and channels that lie side by side in memory.
+        # The fused kernels require an axis of heads, and channels that are contiguous in memory.
         heads = [x.contiguous()[:, None] for x in (q, k_bcs.transpose(1, 2), v)]
         mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], scale=1.0)
         return mixed[:, 0].transpose(1, 2)
@@ -106,9 +122,10 @@ def attend(q_bcs: Tensor, k_bcs: Tensor, v_bcs: Tensor) -> Tensor:
 
 
 def _update(gates_bchw: Tensor, m_bchw: Tensor) -> tuple[Tensor, Tensor]:
-    output, candidate, entry = gates_bchw.chunk(3, dim=1)
-    entry = torch.sigmoid(entry)
-    m_bchw = (1 - entry) * m_bchw + entry * torch.tanh(candidate)
+    """Return the new H and M: ``M' = (1 - i) M + i g`` and ``H' = o M'``."""
+    output, candidate, entered = gates_bchw.chunk(3, dim=1)
+    entered = torch.sigmoid(entered)
+    m_bchw = (1 - entered) * m_bchw + entered * torch.tanh(candidate)
     return torch.sigmoid(output) * m_bchw, m_bchw
 
 

@@ -1,5 +1,7 @@
 """The Causal LSTM and the gradient highway unit of PredRNN++ (Wang et al., 2018, Eq. 3 and 4).
 
+Gates before their activation are named as in the papers: i input gate, f forget gate, g candidate,
+o output gate. Their source stands behind the underscore: ``f_x`` is what f takes from X.
 Axes: b sample, c channel, h row, w column.
 """
 
@@ -11,40 +13,54 @@ import torch
 from torch import Tensor, nn
 
 from gmg_model.layers.cell import Cell, CellOutput, Reading, Start
-from gmg_model.layers.convolution import convolve, for_this_precision
-from gmg_model.layers.st_lstm import FORGET_BIAS, BareConvolution, LSTMState
+from gmg_model.layers.convolution import convolve
+from gmg_model.layers.lstm import (
+    FORGET_BIAS,
+    BareConvolution,
+    LSTMCell,
+    LSTMState,
+    rollout_weights,
+    update_memory,
+)
 
 HIGHWAY_INITIAL = 0.001
-"""The highway's first weights are drawn from [-0.001, 0.001]: it begins as a plain mean with Z."""
+"""The highway's first weights are drawn from [-0.001, 0.001], as published. Its switch then starts
+near 1/2: the new Z is about half the old one."""
 
 
 class CausalKernels(NamedTuple):
-    """The convolutions of one cell as this rollout reads them."""
+    """The convolution weights of one cell, as every step of one rollout reads them."""
 
     x: Tensor
     h: Tensor
     c: Tensor
+    """Of the old C."""
     m: Tensor
     c2m: Tensor
+    """Of the new C."""
     om: Tensor
+    """Of the new M into the output gate."""
     last: Tensor
+    """Of [C, M] into H, 1 x 1."""
 
 
-class CausalLSTM(Cell):
-    """One Causal LSTM: C is updated first, and M sees the new C; forget biases +1, no other bias.
+class CausalLSTM(LSTMCell):
+    """One Causal LSTM (Eq. 3): C is updated first, and the gates of M see the new C.
+
+    The forget biases are +1; there are no other biases.
 
     Parameters
     ----------
     in_channels:
-        Channels of X: the patch frame's at cell 1, ``hidden`` above.
+        Channels of X: those of the patch frame in cell 1, ``hidden`` in the cells above.
     hidden:
         Channels of H, C and M.
     filter_size:
-        Side of the square kernels, in cells, odd.
+        Side of the square kernels in cells of the patch grid, odd.
     """
 
     DEAD_IN_CHECKPOINTS = ("conv_o.0.weight",)
-    """A weight that published checkpoints carry and that no output depends on."""
+    """Weights that published checkpoints hold although no output depends on them."""
 
     def __init__(
         self, in_channels: int, hidden: int, filter_size: int = 5, *, circular: bool = False
@@ -60,40 +76,30 @@ class CausalLSTM(Cell):
 
     def kernels(self) -> CausalKernels:
         layers = (self.conv_x, self.conv_h, self.conv_c, self.conv_m, self.conv_c2m, self.conv_om)
-        weights = (*(layer.weight for layer in layers), self.conv_last.weight)
-        return CausalKernels(*(for_this_precision(weight) for weight in weights))
-
-    def initial_state(self, start: Start) -> LSTMState:
-        return LSTMState(hidden=start(self.hidden), cell=start(self.hidden))
-
-    def read(self, x_bchw: Tensor, kernels: CausalKernels) -> Reading:
-        return (convolve(x_bchw, kernels.x, circular=self.circular),)
+        return CausalKernels(*rollout_weights(*layers, self.conv_last))
 
     def advance(
         self, reading: Reading, state: LSTMState, memory: Tensor, kernels: CausalKernels
     ) -> CellOutput:
         n, circular = self.hidden, self.circular
-        first_x, second_x, output_x = reading[0].split([3 * n, 3 * n, n], dim=1)
-        first_h, output_h = convolve(state.hidden, kernels.h, circular=circular).split(
-            [3 * n, n], dim=1
-        )
+        # C: one set of gates from X, H and the old C.
+        first_x, second_x, o_x = reading[0].split([3 * n, 3 * n, n], dim=1)
+        first_h, o_h = convolve(state.hidden, kernels.h, circular=circular).split([3 * n, n], dim=1)
         from_c = convolve(state.cell, kernels.c, circular=circular)
-        entry, forget, candidate = (first_x + first_h + from_c).chunk(3, dim=1)
-        kept = torch.sigmoid(forget + FORGET_BIAS) * state.cell
-        c_bchw = kept + torch.sigmoid(entry) * torch.tanh(candidate)
+        c_bchw = update_memory(*(first_x + first_h + from_c).chunk(3, dim=1), state.cell)
 
-        # Published order of the gates that the new C gives M: entry, candidate, forget, output.
-        entry_c, candidate_c, forget_c, output_c = convolve(
-            c_bchw, kernels.c2m, circular=circular
-        ).chunk(4, dim=1)
-        entry_x, forget_x, candidate_x = second_x.chunk(3, dim=1)
-        entry_m, forget_m, old_m = convolve(memory, kernels.m, circular=circular).chunk(3, dim=1)
-        kept = torch.sigmoid(forget_x + forget_m + forget_c + FORGET_BIAS) * torch.tanh(old_m)
-        entry = torch.sigmoid(entry_x + entry_m + entry_c)
-        m_bchw = kept + entry * torch.tanh(candidate_x + candidate_c)
+        # M: a second set of gates from X, the old M and the new C. The published code orders those
+        # of the new C i, g, f, o.
+        i_c, g_c, f_c, o_c = convolve(c_bchw, kernels.c2m, circular=circular).chunk(4, dim=1)
+        i_x, f_x, g_x = second_x.chunk(3, dim=1)
+        i_m, f_m, old_m = convolve(memory, kernels.m, circular=circular).chunk(3, dim=1)
+        kept = torch.sigmoid(f_x + f_m + f_c + FORGET_BIAS) * torch.tanh(old_m)
+        entered = torch.sigmoid(i_x + i_m + i_c)
+        m_bchw = kept + entered * torch.tanh(g_x + g_c)
 
-        output_m = convolve(m_bchw, kernels.om, circular=circular)
-        output = torch.tanh(output_x + output_h + output_c + output_m)
+        # H: the output gate sees both new memories, and is a tanh as in the paper.
+        o_m = convolve(m_bchw, kernels.om, circular=circular)
+        output = torch.tanh(o_x + o_h + o_c + o_m)
         both = torch.cat([c_bchw, m_bchw], dim=1)
         hidden = output * torch.tanh(convolve(both, kernels.last))
         return CellOutput(hidden, output, LSTMState(hidden, c_bchw), m_bchw)
@@ -107,16 +113,17 @@ class HighwayState(NamedTuple):
 
 
 class HighwayKernels(NamedTuple):
-    """The convolutions of the unit as this rollout reads them."""
+    """The convolution weights of the unit, as every step of one rollout reads them."""
 
     x: Tensor
     z: Tensor
 
 
 class GradientHighway(Cell):
-    """``Z_t = s * tanh(p) + (1 - s) * Z_{t-1}``: a short way back in time; M passes through.
+    """The gradient highway unit (Eq. 4), a layer of its own whose H is Z; M passes unchanged.
 
-    A layer of its own between two others: it hands Z on as its H.
+    ``Z_t = s * tanh(p) + (1 - s) * Z_{t-1}``, with the switch s and the candidate p computed from X
+    and Z. Gradients reach early steps through Z without passing a memory cell.
     """
 
     def __init__(
@@ -129,8 +136,7 @@ class GradientHighway(Cell):
             nn.init.uniform_(layer.weight, -HIGHWAY_INITIAL, HIGHWAY_INITIAL)
 
     def kernels(self) -> HighwayKernels:
-        layers = (self.x_concat, self.z_concat)
-        return HighwayKernels(*(for_this_precision(layer.weight) for layer in layers))
+        return HighwayKernels(*rollout_weights(self.x_concat, self.z_concat))
 
     def initial_state(self, start: Start) -> HighwayState:
         return HighwayState(hidden=start(self.hidden))

@@ -23,20 +23,20 @@ class GRUState(NamedTuple):
 
 
 class GRUKernels(NamedTuple):
-    """The convolutions of one unit as this rollout reads them."""
+    """The convolution weights of one unit, as every step of one rollout reads them."""
 
     x: Tensor
-    """Of X: both gates, then the candidate, (3 * hidden, in, k, k)."""
+    """Of X: update gate, reset gate and candidate, (3 * hidden, in_channels, k, k)."""
     bias: Tensor
-    """The biases of X's and of H's convolutions together, (3 * hidden,)."""
+    """The sums of the biases of X's and H's convolutions, (3 * hidden,)."""
     h: Tensor
-    """Of H: both gates."""
+    """Of H: update gate and reset gate."""
     candidate: Tensor
-    """Of the part of H that the reset gate lets through."""
+    """Of reset gate times H, into the candidate."""
 
 
 class ConvGRU(Cell):
-    """One ConvGRU: an update and a reset gate; M passes through untouched.
+    """One ConvGRU with an update and a reset gate; M passes through unchanged.
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ class ConvGRU(Cell):
     hidden:
         Channels of H.
     filter_size:
-        Side of the square kernels, in cells, odd.
+        Side of the square kernels in cells of the patch grid, odd.
     dropout:
-        Probability that training drops an element of X in front of the gates; the candidate sees
-        all of X, as in the published code.
+        Probability that training drops an element of X before the gates. The candidate reads all
+        of X, as in the published code.
     fused:
-        Whether gates and candidate read X in one convolution where they see the same X.
+        Whether gates and candidate read X in one convolution whenever they read the same X.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ConvGRU(Cell):
         return GRUState(hidden=start(self.hidden))
 
     def initial_memory(self, start: Start) -> None:
-        """There is none."""
+        """Return None: a GRU has no M."""
 
     def read(self, x_bchw: Tensor, kernels: GRUKernels) -> Reading:
         drops = self.training and self.dropout > 0
@@ -99,7 +99,7 @@ class ConvGRU(Cell):
         from_h = convolve(state.hidden, kernels.h, circular=self.circular)
         update, reset = torch.sigmoid(from_x + from_h).chunk(2, dim=1)
         kept = convolve(reset * state.hidden, kernels.candidate, circular=self.circular)
-        # H keeps the precision of its start (float32 under autocast) by type promotion.
+        # H keeps the precision of its first state (float32 under autocast) by type promotion.
         renewed = 1 - update
         hidden = renewed * torch.tanh(candidate + kept) + update * state.hidden
         return CellOutput(hidden, renewed, GRUState(hidden), memory)

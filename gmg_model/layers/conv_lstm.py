@@ -1,4 +1,4 @@
-"""The convolutional LSTM cell (Shi et al., 2015, without peepholes).
+"""The convolutional LSTM cell (Shi et al., 2015, Eq. 3, without peepholes).
 
 Axes: b sample, c channel, h row, w column.
 """
@@ -10,20 +10,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gmg_model.layers.cell import Cell, CellOutput, Reading, Start
-from gmg_model.layers.convolution import convolve, for_this_precision
-from gmg_model.layers.st_lstm import BareConvolution, LSTMState
+from gmg_model.layers.cell import CellOutput, Reading
+from gmg_model.layers.convolution import convolve
+from gmg_model.layers.lstm import (
+    FORGET_BIAS,
+    BareConvolution,
+    LSTMCell,
+    LSTMState,
+    rollout_weights,
+    update_memory,
+)
 
 
 class ConvLSTMKernels(NamedTuple):
-    """The convolutions of one cell as this rollout reads them."""
+    """The convolution weights of one cell, as every step of one rollout reads them."""
 
     x: Tensor
     h: Tensor
 
 
-class ConvLSTM(Cell):
-    """One ConvLSTM cell; M passes through untouched.
+class ConvLSTM(LSTMCell):
+    """One ConvLSTM cell; M passes through unchanged.
 
     Parameters
     ----------
@@ -32,13 +39,13 @@ class ConvLSTM(Cell):
     hidden:
         Channels of H and C.
     filter_size:
-        Side of the square kernels, in cells, odd.
+        Side of the square kernels in cells of the patch grid, odd.
     forget_bias:
-        Added to the forget gate before its sigmoid; the published code has 0.
+        Added to the forget gate before its sigmoid; 0 in the published code.
     """
 
     DEAD_IN_CHECKPOINTS = ("conv_o.0.weight", "conv_last.weight")
-    """Weights that published checkpoints carry and that no output depends on."""
+    """Weights that published checkpoints hold although no output depends on them."""
 
     def __init__(
         self,
@@ -46,7 +53,7 @@ class ConvLSTM(Cell):
         hidden: int,
         filter_size: int = 5,
         *,
-        forget_bias: float = 1.0,
+        forget_bias: float = FORGET_BIAS,
         circular: bool = False,
     ):
         super().__init__(in_channels, hidden, circular=circular)
@@ -55,21 +62,14 @@ class ConvLSTM(Cell):
         self.conv_h = BareConvolution(hidden, 4 * hidden, filter_size)
 
     def kernels(self) -> ConvLSTMKernels:
-        return ConvLSTMKernels(*(for_this_precision(c.weight) for c in (self.conv_x, self.conv_h)))
-
-    def initial_state(self, start: Start) -> LSTMState:
-        return LSTMState(hidden=start(self.hidden), cell=start(self.hidden))
-
-    def read(self, x_bchw: Tensor, kernels: ConvLSTMKernels) -> Reading:
-        return (convolve(x_bchw, kernels.x, circular=self.circular),)
+        return ConvLSTMKernels(*rollout_weights(self.conv_x, self.conv_h))
 
     def advance(
         self, reading: Reading, state: LSTMState, memory: Any, kernels: ConvLSTMKernels
     ) -> CellOutput:
         gates = reading[0] + convolve(state.hidden, kernels.h, circular=self.circular)
-        entry, forget, candidate, output = gates.chunk(4, dim=1)
-        kept = torch.sigmoid(forget + self.forget_bias) * state.cell
-        c_bchw = kept + torch.sigmoid(entry) * torch.tanh(candidate)
-        output = torch.sigmoid(output)
+        i_bchw, f_bchw, g_bchw, o_bchw = gates.chunk(4, dim=1)
+        c_bchw = update_memory(i_bchw, f_bchw, g_bchw, state.cell, self.forget_bias)
+        output = torch.sigmoid(o_bchw)
         h_bchw = output * torch.tanh(c_bchw)
         return CellOutput(h_bchw, output, LSTMState(h_bchw, c_bchw), memory)

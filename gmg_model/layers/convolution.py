@@ -1,4 +1,7 @@
-"""Convolutions that keep the size of the grid, with columns that may wrap around the globe."""
+"""Convolutions that keep the size of the grid, with columns that may wrap around (longitude).
+
+Axes: b sample, c channel, h row, w column; I input channels, O output channels, k kernel side.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CPU_BLOCK = 256
-"""Most output channels of one convolution on a CPU: wider kernels are done in blocks, because the
-gradient of a kernel that outgrows the cache runs at half the rate (docs/models.md)."""
+"""Largest number of output channels of one convolution on a CPU. Wider convolutions run in blocks,
+because the gradient of a kernel that does not fit into the cache runs at half the speed
+(docs/models.md)."""
 
 
 def convolve(
@@ -19,7 +23,7 @@ def convolve(
     stride: int = 1,
     circular: bool = False,
 ) -> Tensor:
-    """Convolution with an odd kernel, zeros above and below and at the sides.
+    """Convolve with an odd kernel, padding the grid with zeros on all sides.
 
     With ``circular`` the columns continue on the other side (longitude) in place of the zeros.
     Shapes: x (B, I, H, W), weight (O, I, k, k), result (B, O, H / stride, W / stride).
@@ -40,7 +44,7 @@ def convolve(
 
 
 class GridConvolution(nn.Conv2d):
-    """A convolution with an odd kernel and a bias that keeps the grid, as `convolve` does it."""
+    """A layer with weight and bias that runs `convolve`: odd kernel, same grid."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, *, circular: bool = False):
         super().__init__(in_channels, out_channels, size, padding=size // 2)
@@ -53,19 +57,20 @@ class GridConvolution(nn.Conv2d):
 def upsample_twice(
     x_bchw: Tensor, weight: Tensor, bias: Tensor | None, *, circular: bool
 ) -> Tensor:
-    """A 4x4 transposed convolution of stride 2: (B, I, h, w) -> (B, O, 2h, 2w)."""
+    """Run a 4x4 transposed convolution of stride 2: (B, I, h, w) -> (B, O, 2h, 2w)."""
     if not circular:
         return F.conv_transpose2d(x_bchw, weight, bias, stride=2, padding=1)
     wrapped = F.pad(x_bchw, (1, 1, 0, 0), mode="circular")
-    # One column more on each side makes two more columns of output on each side: cropped as well.
+    # One column more on each side makes two more columns of output on each side, which a padding
+    # of 3 (1 + 2) crops.
     return F.conv_transpose2d(wrapped, weight, bias, stride=2, padding=(1, 3))
 
 
 def for_this_precision(weight: Tensor) -> Tensor:
-    """A weight as the convolutions of this rollout will read it.
+    """Cast a weight to the precision of this rollout, once for all its steps.
 
-    Autocast keeps no cast of a weight that is itself a result (a fused one), so it would cast it
-    again at every time step.
+    Autocast caches the cast of a parameter, but not that of a weight that is itself a result (such
+    as merged weights). It would cast such a weight again at every time step.
     """
     kind = weight.device.type
     if torch.is_autocast_enabled(kind) and weight.dtype == torch.float32:
@@ -74,5 +79,5 @@ def for_this_precision(weight: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision values as float32; float32 and float64 as they are."""
+    """Return half-precision values as float32; float32 and float64 as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,5 +1,6 @@
 """The Global Focus Module (Eq. 1-6) and its simplified form (Eq. 20-21).
 
+Symbols as in the paper: X input, H hidden state, X_g global features, g_t feature focus.
 Axes: b sample, c channel, h row, w column.
 """
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from gmg_model.layers.convolution import at_least_float32, convolve, for_this_precision
 
 SCALES = (1, 3, 5)
+"""Sides of the kernels of Eq. 5."""
 FOCUS_SIZE = 5
-"""Side of the kernel that a feature focus merges into."""
+"""Side of the one kernel that those of Eq. 5 merge into, and of the kernel of Eq. 20."""
 
 
 class GlobalFeatures(nn.Module):
@@ -52,13 +54,13 @@ class MultiScaleFocus(nn.Module):
         return reduce(torch.add, parts)
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """The one 5x5 kernel and bias that equal the three."""
+        """Return the one 5x5 kernel and bias whose convolution equals the sum of the three."""
         scales = self._scales()
         rims = [(FOCUS_SIZE - size) // 2 for size in SCALES]
         weights = [F.pad(conv.weight, [rim] * 4) for conv, rim in zip(scales, rims, strict=True)]
         biases = [conv.bias for conv in scales if conv.bias is not None]
-        # One addition after the other: the gradients of a stack's sum would be views of one memory,
-        # which clipping and accumulation would then change once for each of them.
+        # Not torch.stack(...).sum(0): the gradients of its summands would be views of one tensor,
+        # and gradient clipping, which works in place, would scale that tensor three times.
         return reduce(torch.add, weights), reduce(torch.add, biases)
 
     def _scales(self) -> list[nn.Conv2d]:
@@ -77,19 +79,21 @@ class SimplifiedFocus(nn.Module):
         return convolve(x_bchw, self.conv.weight, circular=self.circular)
 
     def merged(self) -> tuple[Tensor, None]:
-        """The kernel, and no bias."""
+        """Return the kernel, and None for the bias."""
         return self.conv.weight, None
 
 
 class GateKernels(NamedTuple):
-    """The gate of Eq. 3 for one rollout: the parts of its kernel that see H and X_g."""
+    """The kernel of the gate of Eq. 3 for one rollout, split by what it reads."""
 
     of_hidden: Tensor
+    """The half that reads H."""
     of_global: Tensor
+    """The half that reads X_g."""
 
 
 def gate_kernels(gate: nn.Conv2d) -> GateKernels:
-    """The two halves of the kernel (hidden, 2 * hidden, 3, 3)."""
+    """Split the gate's kernel (hidden, 2 * hidden, 3, 3) into its two halves."""
     halves = gate.weight.chunk(2, dim=1)
     return GateKernels(*(for_this_precision(half) for half in halves))
 
@@ -102,10 +106,11 @@ def fuse_global(
     *,
     circular: bool = False,
 ) -> Tensor:
-    """Eq. 3-4: mix H with the global features by a gate that sees both, (B, hidden, h, w).
+    """Compute Eq. 3-4: mix H with the global features by a gate that reads both, (B, hidden, h, w).
 
-    With ``kernels`` only H is convolved on the full grid: the part of a constant field has the same
-    value everywhere but at the rim, so convolving a grid of 3 x 3 cells yields all its values.
+    X_g is one number per channel, spread over the grid as a constant field. With ``kernels`` only H
+    is convolved on the full grid: the convolution of a constant field differs from its interior
+    value only at the border, so a grid of 3 x 3 cells already yields all nine different values.
     """
     constant = x_global_bc[:, :, None, None]
     if kernels is None:
@@ -121,7 +126,7 @@ def fuse_global(
 
 
 def _spread(small_bc33: Tensor, height: int, width: int) -> Tensor:
-    """Corners, edges and interior of a 3 x 3 grid at their places in a larger one."""
+    """Copy corners, edges and interior of a 3 x 3 grid to their places in a larger grid."""
     device = small_bc33.device
     rows = torch.ones(height, dtype=torch.long, device=device)
     rows[0], rows[-1] = 0, 2

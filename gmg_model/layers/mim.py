@@ -1,9 +1,12 @@
 """Memory In Memory (Wang et al., CVPR 2019): the forget gate of ST-LSTM as two recurrent cells.
 
-Where ST-LSTM forgets its temporal memory C by one gate, a MIM block passes it through two cells
-with memories of their own: MIM-N follows the differences of the layer below from step to step (the
-non-stationary part), MIM-S what they leave of C (the stationary part). Axes: b sample, c channel,
-h row, w column.
+Where ST-LSTM forgets its temporal memory C by one gate, a MIM block passes C through two cells with
+memories of their own. MIM-N (non-stationary) reads how the layer below changed since the last step.
+MIM-S (stationary) reads the output of MIM-N, and C.
+
+Gates before their activation are named as in the papers: i input gate, f forget gate, g candidate,
+o output gate. Their source stands behind the underscore: ``f_x`` is what f takes from X.
+Axes: b sample, c channel, h row, w column.
 """
 
 from __future__ import annotations
@@ -16,16 +19,17 @@ from torch import Tensor, nn
 
 from gmg_model.layers.cell import Cell, CellOutput, Reading, Start
 from gmg_model.layers.convolution import convolve, for_this_precision
-from gmg_model.layers.st_lstm import FORGET_BIAS, BareConvolution, LSTMState, SpatioTemporalLSTM
+from gmg_model.layers.lstm import FORGET_BIAS, BareConvolution, LSTMState
+from gmg_model.layers.st_lstm import SpatioTemporalLSTM
 
 
 class MIMMemory(NamedTuple):
-    """What goes from cell to cell of a MIM stack."""
+    """What a cell of a MIM stack hands to the cell above it."""
 
     spatial: Tensor
     """M (B, hidden, h, w)."""
     difference: Tensor | None
-    """The output of the MIM-N of the block below; None above a cell that has none."""
+    """The output of the MIM-N of the block below; None if the cell below has no MIM-N."""
 
 
 class MIMState(NamedTuple):
@@ -36,8 +40,8 @@ class MIMState(NamedTuple):
     cell: Tensor
     """C."""
     stationary: Tensor
-    """The memory of MIM-S. It starts anew with each rollout; the published code keeps it from one
-    batch to the next."""
+    """The memory of MIM-S. Here it starts anew with each rollout; the published code carries it
+    over from one batch to the next, so that the same input gives another output."""
     non_stationary: LSTMState
     """Hidden state and memory of MIM-N."""
     below: Tensor | None
@@ -45,7 +49,7 @@ class MIMState(NamedTuple):
 
 
 class MIMKernels(NamedTuple):
-    """The convolutions of one block as this rollout reads them."""
+    """The convolution weights of one block, as every step of one rollout reads them."""
 
     x: Tensor
     h: Tensor
@@ -56,20 +60,20 @@ class MIMKernels(NamedTuple):
 
 
 class PeepholeLSTM(nn.Module):
-    """An LSTM with one weight for each cell of the grid from memory to gates: MIM-S and MIM-N.
+    """An LSTM whose gates also see its memory, by one weight per grid cell: MIM-S and MIM-N.
 
     Parameters
     ----------
     hidden:
         Channels of input, state and memory.
     filter_size:
-        Side of the square kernels, in cells, odd.
+        Side of the square kernels in cells of the patch grid, odd.
     grid:
-        Rows and columns of the only patch grid that the peepholes fit.
+        Rows and columns of the only patch grid that the peephole weights fit.
     """
 
     DEAD_IN_CHECKPOINTS = ("conv_last.weight",)
-    """A weight that published checkpoints carry in MIM-N and that no output depends on."""
+    """Weights of MIM-N that published checkpoints hold although no output depends on them."""
 
     def __init__(
         self, hidden: int, filter_size: int, grid: tuple[int, int], *, circular: bool = False
@@ -82,24 +86,25 @@ class PeepholeLSTM(nn.Module):
         self.conv_h_concat = BareConvolution(hidden, 4 * hidden, filter_size)
 
     def kernel(self) -> Tensor:
-        """Both convolutions as one over [input, state]."""
+        """Return the weights of both convolutions as one convolution of [input, state]."""
         layers = (self.conv_x_concat, self.conv_h_concat)
         return for_this_precision(torch.cat([layer.weight for layer in layers], dim=1))
 
     def forward(self, x_bchw: Tensor, state: LSTMState, kernel: Tensor) -> LSTMState:
-        """One time step; the memory keeps the precision of its start."""
+        """Run one time step; the memory keeps the precision of its first state."""
         both = torch.cat([x_bchw, state.hidden], dim=1)
         gates = convolve(both, kernel, circular=self.circular)
-        entry, candidate, forget, output = gates.chunk(4, dim=1)
-        to_entry, to_forget = self.ct_weight.chunk(2)
-        kept = torch.sigmoid(forget + to_forget * state.cell + FORGET_BIAS) * state.cell
-        cell = kept + torch.sigmoid(entry + to_entry * state.cell) * torch.tanh(candidate)
-        hidden = torch.sigmoid(output + self.oc_weight * cell) * torch.tanh(cell)
+        # Published order of the gates: i, g, f, o.
+        i_bchw, g_bchw, f_bchw, o_bchw = gates.chunk(4, dim=1)
+        i_weight, f_weight = self.ct_weight.chunk(2)
+        kept = torch.sigmoid(f_bchw + f_weight * state.cell + FORGET_BIAS) * state.cell
+        cell = kept + torch.sigmoid(i_bchw + i_weight * state.cell) * torch.tanh(g_bchw)
+        hidden = torch.sigmoid(o_bchw + self.oc_weight * cell) * torch.tanh(cell)
         return LSTMState(hidden, cell)
 
 
 class MIMEntry(SpatioTemporalLSTM):
-    """Cell 1 of a MIM stack: an ST-LSTM, below which no differences are taken."""
+    """Cell 1 of a MIM stack: an ST-LSTM that hands no differences to the block above it."""
 
     def initial_memory(self, start: Start) -> MIMMemory:
         return MIMMemory(start(self.hidden), None)
@@ -112,19 +117,19 @@ class MIMEntry(SpatioTemporalLSTM):
 class MIMBlock(Cell):
     """One MIM block, above a `MIMEntry` or another block.
 
-    The first block's MIM-N follows X_t - X_{t-1}, zeros at the first frame, where X is the block's
-    own input; a later one the output of the MIM-N below. Behind a motion module X is the moved
-    state, so both terms of a difference are: whatever the block of the paper does with the H of the
-    layer below, it does here with X.
+    The MIM-N of the first block reads X_t - X_{t-1} (zeros at the first frame), where X is the
+    block's own input. The MIM-N of a later block reads the output of the MIM-N below it. X is the H
+    of the layer below, and behind a motion module it is the moved state; both terms of a difference
+    are then moved states.
 
     Parameters
     ----------
     hidden:
         Channels of X, H and the memories.
     filter_size:
-        Side of the square kernels, in cells, odd.
+        Side of the square kernels in cells of the patch grid, odd.
     grid:
-        Rows and columns of the patch grid, to which the peephole weights are bound.
+        Rows and columns of the only patch grid that the peephole weights fit.
     """
 
     def __init__(
@@ -168,19 +173,21 @@ class MIMBlock(Cell):
         non_stationary = self.non_stationary(
             difference, state.non_stationary, kernels.non_stationary
         )
-        entry_x, candidate_x, forget_x, output_x = from_x.chunk(4, dim=1)
+        # Published order of the gates: i, g, f, o; C has no forget gate, which is what the two
+        # cells replace.
+        i_x, g_x, f_x, o_x = from_x.chunk(4, dim=1)
         from_h = convolve(state.hidden, kernels.h, circular=self.circular)
-        entry_h, candidate_h, output_h = from_h.chunk(3, dim=1)
+        i_h, g_h, o_h = from_h.chunk(3, dim=1)
         from_m = convolve(memory.spatial, kernels.m, circular=self.circular)
-        entry_m, candidate_m, forget_m, output_m = from_m.chunk(4, dim=1)
+        i_m, g_m, f_m, o_m = from_m.chunk(4, dim=1)
 
-        kept = torch.sigmoid(forget_x + forget_m + FORGET_BIAS) * memory.spatial
-        spatial = kept + torch.sigmoid(entry_x + entry_m) * torch.tanh(candidate_x + candidate_m)
+        kept = torch.sigmoid(f_x + f_m + FORGET_BIAS) * memory.spatial
+        spatial = kept + torch.sigmoid(i_x + i_m) * torch.tanh(g_x + g_m)
         kept, stationary = self.stationary(
             non_stationary.hidden, LSTMState(state.cell, state.stationary), kernels.stationary
         )
-        cell = kept + torch.sigmoid(entry_x + entry_h) * torch.tanh(candidate_x + candidate_h)
-        output = torch.sigmoid(output_x + output_h + output_m)
+        cell = kept + torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
+        output = torch.sigmoid(o_x + o_h + o_m)
         both = torch.cat([cell, spatial], dim=1)
         hidden = output * torch.tanh(convolve(both, kernels.last))
         return CellOutput(
@@ -192,7 +199,7 @@ class MIMBlock(Cell):
 
 
 def own_name(name: str) -> str:
-    """Where a tensor of a published MIM checkpoint belongs in a stack of these cells.
+    """Return the name here of a tensor in a published MIM checkpoint.
 
     >>> own_name("stlstm_layer_diff.0.ct_weight")
     'cell_list.1.non_stationary.ct_weight'

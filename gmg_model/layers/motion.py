@@ -1,7 +1,10 @@
-"""Motion in offset space: the GRU, trend and warp of MotionRNN, and GMG's growth and decay.
+"""The motion-guided module of GMG, Eq. 7-19 of its paper, and MotionRNN's MotionGRU (its Eq. 2-4).
 
-Equations 7 to 19 of the GMG paper. Axes: b sample, c channel, n offset channel (nine rows, then
-nine columns), h row and w column of the grid of stride 2.
+Both are a GRU whose state F is a field of offsets, a trend D (momentum) of F, and a warp by F. GMG
+adds a factor on D that grows and decays (Eq. 11-16).
+
+Axes: b sample, c channel, n offset channel (nine rows, then nine columns), h row and w column of
+the grid of stride 2.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ OFFSETS = ("bounded", "additive")
 
 
 class GrowthAndDecay(nn.Module):
-    """Eq. 11-16: the factor that the momentum D is multiplied with, one number a sample.
+    """Eq. 11-16: the factor that multiplies the momentum D, one number per sample.
 
     Parameters
     ----------
@@ -29,10 +32,11 @@ class GrowthAndDecay(nn.Module):
         exp(-beta t), t the index of the step from 0. ``"none"``: 1. ``"batch_index"``:
         exp(-beta b), b the sample's position in the batch, as the published code computes it.
     bounded:
-        Whether the factor is held within [-1, 1]; without it a learned alpha makes D grow.
+        Whether the factor is clamped to [-1, 1]. Without the clamp D can grow without limit,
+        because alpha is learned.
     own_growth:
-        Whether Eq. 16 multiplies alpha with a third, bias-free output (published code) in place
-        of alpha_d.
+        Whether Eq. 16 multiplies alpha by a third, bias-free linear output (as the published code
+        does) in place of alpha_d.
     """
 
     def __init__(self, channels: int, *, decay: str, bounded: bool, own_growth: bool):
@@ -47,8 +51,9 @@ class GrowthAndDecay(nn.Module):
         self.fc_global = nn.Linear(channels, 1, bias=False) if own_growth else None
 
     def forward(self, encoded_bchw: Tensor, step: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, 1, 1, 1)."""
+        """Return the factor De + alpha * alpha_d of Eq. 16: (B, C, h, w) -> (B, 1, 1, 1)."""
         with torch.autocast(encoded_bchw.device.type, enabled=False):
+            # Eq. 11, then Eq. 12-13.
             pooled = at_least_float32(encoded_bchw).mean((2, 3)).to(self.alpha_fc.weight.dtype)
             alpha_d = torch.sigmoid(self.alpha_fc(pooled))
             alpha = (alpha_d + self.alpha_default) / 2
@@ -59,11 +64,13 @@ class GrowthAndDecay(nn.Module):
         return factor[:, :, None, None]
 
     def _remaining(self, pooled: Tensor, step: Tensor) -> Tensor | float:
+        """Compute De, the decay of Eq. 15, from the beta of Eq. 12 and 14: (B, 1) or 1."""
         if self.decay == "none":
             return 1.0
         beta_default = self.beta_default
         if self.decay != "batch_index":
-            # beta' >= 0, with a gradient on both sides of 0.
+            # The learned default beta' must not be negative, or D would grow; the absolute value
+            # has a gradient on both sides of 0, unlike a clamp.
             beta_default = beta_default.abs()
         beta = (torch.sigmoid(self.beta_fc(pooled)) + beta_default) / 2
         if self.decay == "unit":
@@ -75,19 +82,20 @@ class GrowthAndDecay(nn.Module):
 
 
 class MotionFilter(nn.Module):
-    """Eq. 7-10 and 17-19: offsets F and their trend D from the encoded state, then the warp.
+    """Eq. 7-10 and 17-19: new offsets F and trend D from the encoded state, then the warp.
 
     Parameters
     ----------
     channels:
         Channels of the encoded hidden state.
     offsets:
-        ``"bounded"``: F = (F' + D) / 2, which cannot leave [-1, 1] where the momentum's factor is
-        bounded too; ``"additive"``: F = F' + D, the published recurrence, which can diverge.
+        Eq. 18. ``"bounded"``: F = (F' + D) / 2, which stays within [-1, 1] if the factor on D is
+        bounded too. ``"additive"``: F = F' + D, the published recurrence, which can diverge.
     offset_scale:
-        Cells of the stride-2 grid that an offset of 1 stands for in the warp.
+        Number of cells of the stride-2 grid that an offset of 1 means in the warp.
     growth:
-        The factor on D (GMG), or None for 1 (MotionGRU, step size 0.5).
+        The factor on D (GMG); None: 1, which makes this MotionRNN's MotionGRU with step size
+        alpha = 0.5.
     """
 
     def __init__(
@@ -118,10 +126,21 @@ class MotionFilter(nn.Module):
     def forward(
         self, encoded_bchw: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Warped state (B, C, h, w), new filter and momentum (B, 18, h, w)."""
+        """Return the warped state (B, C, h, w), and the new F and D (B, 18, h, w) each.
+
+        Parameters
+        ----------
+        encoded_bchw:
+            The encoded hidden state on the grid of stride 2.
+        filter_bnhw, momentum_bnhw:
+            F and D of the step before.
+        step:
+            Index of the step from 0, a scalar tensor.
+        """
         both = torch.cat([encoded_bchw, filter_bnhw], dim=1)
         assert self.update.bias is not None
         assert self.reset.bias is not None
+        # Eq. 7-8: update and reset gate, in one convolution.
         gates = torch.sigmoid(
             convolve(
                 both,
@@ -131,6 +150,7 @@ class MotionFilter(nn.Module):
             )
         )
         update, reset = gates.chunk(2, dim=1)
+        # Eq. 9-10: the candidate z and F', the transient variation.
         candidate = torch.tanh(
             convolve(
                 torch.cat([encoded_bchw, filter_bnhw * reset], dim=1),
@@ -140,6 +160,7 @@ class MotionFilter(nn.Module):
             )
         )
         transient = filter_bnhw * (1 - update) + candidate * update
+        # Eq. 16-18: the trend D and the new F.
         if self.global_growth_module is not None:
             momentum_bnhw = self.global_growth_module(encoded_bchw, step) * momentum_bnhw
         momentum_bnhw = 0.5 * momentum_bnhw + 0.5 * filter_bnhw

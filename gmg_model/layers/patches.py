@@ -1,6 +1,6 @@
-"""Frames to patch frames and back, and the padding of grids that do not divide.
+"""Frames to patch frames and back, and the padding of grids that patches do not divide evenly.
 
-Axes: b sample, t frame, c channel, h row, w column, p patch size.
+Axes: b sample, t frame, c channel, h row, w column; p is the patch size in pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def patchify(frames_bchw: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(patches_bchw: Tensor, patch_size: int) -> Tensor:
-    """The inverse of `patchify`: (..., p*p*C, h, w) -> (..., C, h*p, w*p)."""
+    """Undo `patchify`: (..., p*p*C, h, w) -> (..., C, h*p, w*p)."""
     *lead, channels, h, w = patches_bchw.shape
     p = patch_size
     c = channels // (p * p)
@@ -42,24 +42,25 @@ def unpatchify(patches_bchw: Tensor, patch_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class GridPadding:
-    """Pads frames at the bottom and the right to a multiple of ``multiple``, and crops outputs.
+    """How frames are padded at the bottom and the right to whole patches.
 
-    The motion module halves the patch grid, so frames need a multiple of two patches.
+    The motion module halves the patch grid, so its models need a multiple of two patches.
     """
 
     multiple: int
-    """Pixels that the padded height and width divide by."""
+    """The padded height and width are multiples of this number of pixels."""
     circular: bool = False
-    """Whether columns wrap around (longitude) where rows repeat their edge."""
+    """Whether padded columns continue on the other side (longitude) in place of repeating the edge.
+    Padded rows always repeat the edge."""
     refuse: bool = False
-    """Whether a grid that does not divide is an error in place of being padded."""
+    """Whether frames that need padding raise an error."""
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
             raise ConfigurationError(f"multiple={self.multiple} pixels: give 1 or more")
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The padded size.
+        """Return the padded height and width.
 
         >>> GridPadding(8).padded(101, 64)
         (104, 64)
@@ -68,12 +69,12 @@ class GridPadding:
         return -(-height // m) * m, -(-width // m) * m
 
     def pad(self, frames_bchw: Tensor) -> Tensor:
-        """(..., H, W) -> (..., H', W').
+        """Pad frames to the padded size: (..., H, W) -> (..., H', W').
 
         Raises
         ------
         ConfigurationError
-            If the grid does not divide and ``refuse`` is set.
+            If the frames need padding and ``refuse`` is set.
         """
         height, width = frames_bchw.shape[-2:]
         new_height, new_width = self.padded(height, width)

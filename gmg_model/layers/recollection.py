@@ -1,7 +1,9 @@
 """SRVP's two branches, which look back at the observed frames (Eq. 2-5 and Fig. 3 and 4).
 
-Standard attention works on the recurrent layers' states, reinforced feature attention on states
-whose contrast self-correlation has raised. Axes: b sample, t observed frame, l recurrent layer,
+Standard attention works on the states of the recurrent layers. Reinforced feature attention works
+on states whose contrast has been raised by self-correlation (`self_correlation.py`).
+
+Axes: b sample, t observed frame, l recurrent layer, n and k what attends and what is attended to,
 c channel, s position, h row, w column.
 """
 
@@ -16,26 +18,27 @@ from gmg_model.layers.convolution import GridConvolution, at_least_float32
 from gmg_model.layers.self_correlation import SpatialSelfCorrelation, length, unit
 
 
-def weights(query: Tensor, key: Tensor) -> Tensor:
-    """``query key^T / sqrt(S)`` in float32 or better: (B, N, S), (B, K, S) -> (B, N, K).
+def scaled_products(query_bns: Tensor, key_bks: Tensor) -> Tensor:
+    """Return ``query key^T / sqrt(S)`` in float32 or better: (B, N, S), (B, K, S) -> (B, N, K).
 
-    Hidden times positions are half a million products a sum: half precision would round it by more
-    than the softmax behind it can bear.
+    One entry sums up to half a million products (channels times positions). Half precision would
+    round it by so much that the softmax that follows would give other weights.
     """
-    with torch.autocast(query.device.type, enabled=False):
-        query, key = at_least_float32(query), at_least_float32(key)
-        return torch.bmm(query, key.transpose(1, 2)) / math.sqrt(query.shape[-1])
+    with torch.autocast(query_bns.device.type, enabled=False):
+        query_bns, key_bks = at_least_float32(query_bns), at_least_float32(key_bks)
+        return torch.bmm(query_bns, key_bks.transpose(1, 2)) / math.sqrt(query_bns.shape[-1])
 
 
 def attend_to_frames(query_blchw: Tensor, reference_btchw: Tensor, normalise: str) -> Tensor:
-    """Eq. 2: temporal attention, (B, L, c, h, w) and (B, T, c, h, w) -> (B, c, h, w).
+    """Compute Eq. 2, temporal attention: (B, L, c, h, w) and (B, T, c, h, w) -> (B, c, h, w).
 
-    One softmax over the frames for all layers. ``normalise="reduce"``, as published: its logits are
-    the lengths, over the layers, of the scaled products. ``"unit"``, the paper's text: the products
-    at length 1 over the layers, then scaled; a mean over the layers, which the text leaves open.
-    A single layer has nothing to normalise.
+    The layers share one softmax over the frames. With ``normalise="reduce"``, as published, its
+    logits are the lengths of the scaled products over the layers. With ``"unit"``, the paper's
+    text, the products are scaled to length 1 over the layers and then divided by sqrt(c * h * w);
+    the weights are averaged over the layers, which the text leaves open. With a single layer
+    nothing is normalised.
     """
-    similar = weights(query_blchw.flatten(2), reference_btchw.flatten(2))
+    similar = scaled_products(query_blchw.flatten(2), reference_btchw.flatten(2))
     if similar.shape[1] == 1:
         attention = similar.softmax(-1)
     elif normalise == "reduce":
@@ -48,10 +51,10 @@ def attend_to_frames(query_blchw: Tensor, reference_btchw: Tensor, normalise: st
 
 
 def summarise_layers(hidden_blchw: Tensor, normalise: str) -> Tensor:
-    """Eq. 3, "normalised along the layers": (B, L, c, h, w) -> (B, c, h, w).
+    """Normalise H "along the layers" for Eq. 3: (B, L, c, h, w) -> (B, c, h, w).
 
-    ``"reduce"``, as published: the length over the layers. ``"unit"``: the vectors over the layers
-    at length 1, and their mean.
+    ``"reduce"``, as published: the length over the layers. ``"unit"``: the mean over the layers
+    after the vectors over the layers were scaled to length 1.
     """
     if normalise == "reduce":
         return length(hidden_blchw, 1)
@@ -59,9 +62,10 @@ def summarise_layers(hidden_blchw: Tensor, normalise: str) -> Tensor:
 
 
 class ChannelAttention(nn.Module):
-    """Eq. 3-5: every channel of one map looks at all channels of another, over all positions.
+    """Eq. 3-5: every channel of one map attends to all channels of another.
 
-    The paper calls it spatial; its weights are channel x channel, scaled by the root of h * w.
+    The paper calls it spatial attention, but its weights are channel x channel: a product sums over
+    all positions and is divided by the root of h * w.
     """
 
     def __init__(self, channels: int):
@@ -71,15 +75,15 @@ class ChannelAttention(nn.Module):
         self.Wv = nn.Conv2d(channels, channels, 1)
 
     def forward(self, query_bchw: Tensor, other_bchw: Tensor) -> Tensor:
-        """Both (B, c, h, w) -> (B, c, h, w)."""
+        """Let one map attend to another, both (B, c, h, w): -> (B, c, h, w)."""
         query, key = self.Wq(query_bchw).flatten(2), self.Wk(other_bchw).flatten(2)
         value = self.Wv(other_bchw).flatten(2)
-        attention = weights(query, key).softmax(-1)
+        attention = scaled_products(query, key).softmax(-1)
         return torch.bmm(attention.to(value.dtype), value).view_as(query_bchw)
 
 
 class StandardAttention(nn.Module):
-    """Fig. 3: what the frames say (context) and what the states say (refined), crossed."""
+    """Fig. 3: temporal attention (context) and spatial attention (refined), crossed (Eq. 5)."""
 
     def __init__(self, hidden: int, *, normalise: str):
         super().__init__()
@@ -89,7 +93,7 @@ class StandardAttention(nn.Module):
         self.sa_to_ta = ChannelAttention(hidden)
 
     def forward(self, reference_btchw: Tensor, hidden_blchw: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's features and the layers' H -> two maps (B, hidden, h, w)."""
+        """Return two maps (B, hidden, h, w) from the encoder's features and the layers' H."""
         context = attend_to_frames(hidden_blchw, reference_btchw, self.normalise)
         target = summarise_layers(hidden_blchw, self.normalise)
         refined = self.sa(target, target)
@@ -97,14 +101,14 @@ class StandardAttention(nn.Module):
 
 
 class ReinforcedFeatureAttention(nn.Module):
-    """Fig. 4: the same on reinforced features, in ``embedding`` channels.
+    """Fig. 4: standard attention on reinforced features, in ``embedding`` channels.
 
     Parameters
     ----------
     layers, hidden:
         Recurrent layers, and channels of each.
     embedding:
-        Channels of the crossed maps; half as many go on.
+        Channels of the crossed maps; the results have half as many.
     normalise:
         See `gmg_model.layers.self_correlation`.
     dropout:
@@ -140,7 +144,15 @@ class ReinforcedFeatureAttention(nn.Module):
         self.tf_conv = narrowed(embedding, embedding // 2)
 
     def forward(self, reinforced_btchw: Tensor, h_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """Reinforced reference and H of all layers -> two maps (B, embedding / 2, h, w)."""
+        """Return two maps (B, embedding / 2, h, w).
+
+        Parameters
+        ----------
+        reinforced_btchw:
+            The encoder's features after `TemporalSelfCorrelation` (Eq. 8).
+        h_bchw:
+            H of all layers, (B, L * hidden, h, w).
+        """
         target = self.dec_sc(h_bchw)
         context = self.c_conv(attend_to_frames(target[:, None], reinforced_btchw, self.normalise))
         refined = self.r_conv(self.sa(target, target))

@@ -1,7 +1,7 @@
-"""SRVP's self-correlation maps (Eq. 6-10), which raise the contrast of what attention looks at.
+"""SRVP's self-correlation maps (Eq. 6-10), which raise the contrast of what attention reads.
 
-Axes: b sample, n frame or channel that is correlated, s all the rest of one, t frame, c channel,
-h row, w column.
+Axes: b sample, n frame or channel that is correlated, s all elements of one of them, t frame,
+c channel, l recurrent layer, h row, w column.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from gmg_model.layers.convolution import GridConvolution, at_least_float32
 
 NORMALISE = ("reduce", "unit")
 FLOOR = 1e-6
-"""Added under the root of a length, so that the direction of nothing is 0 and has a gradient."""
+"""Added under the root of a length, so that a vector of zeros stays 0 and has a finite gradient."""
 
 
 def unit(x: Tensor, dim: int) -> Tensor:
-    """Vectors along ``dim`` at length 1.
+    """Scale the vectors along ``dim`` to length 1.
 
     >>> unit(torch.tensor([[3.0, 4.0]]), dim=1)
     tensor([[0.6000, 0.8000]])
@@ -30,16 +30,16 @@ def unit(x: Tensor, dim: int) -> Tensor:
 
 
 def length(x: Tensor, dim: int) -> Tensor:
-    """L2 norms along ``dim``, which goes."""
+    """Return the L2 norms along ``dim``; the axis is removed."""
     return torch.linalg.vector_norm(at_least_float32(x), dim=dim)
 
 
 def self_correlation(x_bns: Tensor, normalise: str) -> Tensor:
-    """Eq. 7 and 9: (B, N, S) -> (B, N, S), ``Norm(P)^T Norm(X)`` with ``P = X softmax(X)^T / S``.
+    """Compute Eq. 7 and 9: (B, N, S) -> (B, N, S).
 
-    ``normalise="unit"`` reads Norm as the paper's text does: every column at length 1. With
-    ``"reduce"``, as published, Norm is the length itself, so that the map is the outer product of a
-    number for each n and a number for each s.
+    The map is ``Norm(P)^T Norm(X)`` with ``P = X softmax(X)^T / S``. With ``normalise="unit"``, the
+    paper's text, Norm scales every column to length 1. With ``"reduce"``, as published, Norm is the
+    length itself, so the map is the outer product of one number per n and one number per s.
     """
     product = torch.bmm(x_bns, x_bns.softmax(1).transpose(1, 2).to(x_bns.dtype)) / x_bns.shape[-1]
     if normalise == "reduce":
@@ -48,7 +48,10 @@ def self_correlation(x_bns: Tensor, normalise: str) -> Tensor:
 
 
 class AddAndNorm(nn.Module):
-    """Eq. 8 and 10: a map added to features and each of N parts brought to mean 0, variance 1."""
+    """Eq. 8 and 10: add a map to features, then bring each of N parts to mean 0, variance 1.
+
+    The paper writes LayerNorm; the published code uses group norm with one group per part.
+    """
 
     def __init__(self, parts: int, dropout: float):
         super().__init__()
@@ -56,19 +59,20 @@ class AddAndNorm(nn.Module):
         self.norm = nn.GroupNorm(parts, parts)
 
     def forward(self, correlation: Tensor, features: Tensor) -> Tensor:
-        """Both (B, N, ...) -> (B, N, ...); training drops features."""
+        """Add and normalise, (B, N, ...) each; training applies dropout to the features."""
         return self.norm(correlation + F.dropout(features, self.dropout, self.training))
 
 
 class FrameProjection(nn.Module):
-    """Eq. 6: one small network, with batch norm, for every frame: C -> hidden channels.
+    """Eq. 6: one small network with batch norm, applied to every frame: C -> hidden channels.
 
-    In training the batch norm's statistics are those of one frame over the samples of this process,
-    and its running averages take one step a frame.
+    In training the batch norm uses the statistics of one frame over the samples of this process,
+    and updates its running averages once per frame.
     """
 
     REPEATED_IN_CHECKPOINTS: Mapping[str, str]
-    """Places where published checkpoints hold the network again, and where it is here."""
+    """Prefixes under which published checkpoints repeat the shared network, each with the prefix
+    under which it is kept here."""
 
     def __init__(self, channels: int, hidden: int, frames: int, *, circular: bool):
         super().__init__()
@@ -84,20 +88,20 @@ class FrameProjection(nn.Module):
         self.layers = nn.ModuleList([network])
 
     def forward(self, frames_btchw: Tensor) -> Tensor:
-        """(B, T, C, h, w) -> (B, T, hidden, h, w)."""
+        """Project every frame: (B, T, C, h, w) -> (B, T, hidden, h, w)."""
         network = self.layers[0]
         return torch.stack([network(frame) for frame in frames_btchw.unbind(1)], dim=1)
 
 
 class TemporalSelfCorrelation(nn.Module):
-    """Eq. 6-8: observed frames and the encoder's features of them -> reinforced features.
+    """Eq. 6-8: reinforced features, from observed frames and the encoder's features of them.
 
     Parameters
     ----------
     channels, hidden:
         Channels of a patch frame, and of a feature map.
     frames:
-        Observed frames: the norm has a scale and a shift for each.
+        Number of observed frames; the norm has a scale and a shift for each.
     normalise:
         See `self_correlation`.
     dropout:
@@ -120,14 +124,14 @@ class TemporalSelfCorrelation(nn.Module):
         self.norm = AddAndNorm(frames, dropout)
 
     def forward(self, frames_btchw: Tensor, features_btchw: Tensor) -> Tensor:
-        """(B, T, C, h, w) and (B, T, hidden, h, w) -> (B, T, hidden, h, w)."""
+        """Return (B, T, hidden, h, w) from frames (B, T, C, h, w) and features of that shape."""
         projected = self.lpconv(frames_btchw)
         correlation = self_correlation(projected.flatten(2), self.normalise)
         return self.norm(correlation.view_as(features_btchw), features_btchw)
 
 
 class SpatialSelfCorrelation(nn.Module):
-    """Eq. 9-10: H of all layers, (B, L * hidden, h, w) -> reinforced features (B, hidden, h, w)."""
+    """Eq. 9-10: reinforced features (B, hidden, h, w) from H of all layers (B, L*hidden, h, w)."""
 
     def __init__(
         self, in_channels: int, hidden: int, *, normalise: str, dropout: float, circular: bool

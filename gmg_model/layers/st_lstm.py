@@ -1,65 +1,52 @@
-"""The spatiotemporal LSTM cell (Eq. 26-35 of the GMG paper; PredRNN).
+"""The spatiotemporal LSTM cell (Eq. 26-35 of the GMG paper; PredRNN, Wang et al., 2017).
 
 Axes: b sample, c channel, h row, w column.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gmg_model.layers.cell import Cell, CellOutput, Reading, Start
-from gmg_model.layers.convolution import convolve, for_this_precision
-
-FORGET_BIAS = 1.0
-
-
-class LSTMState(NamedTuple):
-    """The recurrent state of one cell, (B, hidden, h, w) each."""
-
-    hidden: Tensor
-    """H."""
-    cell: Tensor
-    """C."""
+from gmg_model.layers.cell import CellOutput, Reading
+from gmg_model.layers.convolution import convolve
+from gmg_model.layers.lstm import (
+    BareConvolution,
+    LSTMCell,
+    LSTMState,
+    rollout_weights,
+    update_memory,
+)
 
 
 class LSTMKernels(NamedTuple):
-    """The convolutions of one cell as this rollout reads them."""
+    """The convolution weights of one cell, as every step of one rollout reads them."""
 
     x: Tensor
+    """Of X: the gates of C (i, f, g), those of M (i', f', g'), then o: 7 * hidden outputs."""
     h: Tensor
+    """Of H: i, f, g and o."""
     m: Tensor
+    """Of M: i', f' and g'."""
     o: Tensor
+    """Of [C, M] into o."""
     last: Tensor
+    """Of [C, M] into H, 1 x 1."""
 
 
-class BareConvolution(nn.Sequential):
-    """A convolution without bias; the container is part of its name in published checkpoints."""
-
-    def __init__(self, in_channels: int, out_channels: int, filter_size: int):
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, filter_size, padding=filter_size // 2, bias=False)
-        )
-
-    @property
-    def weight(self) -> Tensor:
-        """(O, I, k, k)."""
-        return cast(nn.Conv2d, self[0]).weight
-
-
-class SpatioTemporalLSTM(Cell):
+class SpatioTemporalLSTM(LSTMCell):
     """One ST-LSTM cell: gates of X, H and M without bias, forget bias +1, no layer norm.
 
     Parameters
     ----------
     in_channels:
-        Channels of X: the patch frame's at cell 1, ``hidden`` above.
+        Channels of X: those of the patch frame in cell 1, ``hidden`` in the cells above.
     hidden:
         Channels of H, C and M.
     filter_size:
-        Side of the square kernels, in cells, odd.
+        Side of the square kernels in cells of the patch grid, odd.
     """
 
     def __init__(
@@ -73,18 +60,13 @@ class SpatioTemporalLSTM(Cell):
         self.conv_last = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
     def lstm_kernels(self) -> LSTMKernels:
-        """The cell's own weights in the precision of this rollout."""
-        layers = (self.conv_x, self.conv_h, self.conv_m, self.conv_o, self.conv_last)
-        return LSTMKernels(*(for_this_precision(layer.weight) for layer in layers))
+        """Return the cell's own weights in the precision of this rollout."""
+        return LSTMKernels(
+            *rollout_weights(self.conv_x, self.conv_h, self.conv_m, self.conv_o, self.conv_last)
+        )
 
     def kernels(self) -> Any:
         return self.lstm_kernels()
-
-    def initial_state(self, start: Start) -> LSTMState:
-        return LSTMState(hidden=start(self.hidden), cell=start(self.hidden))
-
-    def read(self, x_bchw: Tensor, kernels: Any) -> Reading:
-        return (convolve(x_bchw, kernels.x, circular=self.circular),)
 
     def advance(
         self, reading: Reading, state: LSTMState, memory: Tensor, kernels: Any
@@ -94,21 +76,19 @@ class SpatioTemporalLSTM(Cell):
     def gates(
         self, from_x: Tensor, state: LSTMState, m_bchw: Tensor, kernels: LSTMKernels
     ) -> CellOutput:
-        """Eq. 26-35, given the input-side gates ``from_x`` (B, 7 * hidden, h, w)."""
+        """Compute Eq. 26-35, given what the gates take from X, (B, 7 * hidden, h, w)."""
         n = self.hidden
         from_h = convolve(state.hidden, kernels.h, circular=self.circular)
         from_m = convolve(m_bchw, kernels.m, circular=self.circular)
-        c_bchw = _forget_and_enter(from_x[:, : 3 * n] + from_h[:, : 3 * n], state.cell)
-        m_bchw = _forget_and_enter(from_x[:, 3 * n : 6 * n] + from_m, m_bchw)
+        # Eq. 26-29: the temporal memory C.
+        of_c = from_x[:, : 3 * n] + from_h[:, : 3 * n]
+        c_bchw = update_memory(*of_c.chunk(3, dim=1), state.cell)
+        # Eq. 30-33: the spatiotemporal memory M.
+        of_m = from_x[:, 3 * n : 6 * n] + from_m
+        m_bchw = update_memory(*of_m.chunk(3, dim=1), m_bchw)
+        # Eq. 34-35: the output gate o and H.
         both = torch.cat([c_bchw, m_bchw], dim=1)
         from_both = convolve(both, kernels.o, circular=self.circular)
         output = torch.sigmoid(from_x[:, 6 * n :] + from_h[:, 3 * n :] + from_both)
         hidden = output * torch.tanh(convolve(both, kernels.last))
         return CellOutput(hidden, output, LSTMState(hidden, c_bchw), m_bchw)
-
-
-def _forget_and_enter(gates_bchw: Tensor, memory_bchw: Tensor) -> Tensor:
-    entry, forget, candidate = gates_bchw.chunk(3, dim=1)
-    kept = torch.sigmoid(forget + FORGET_BIAS) * memory_bchw
-    # The memory keeps the precision of its start (float32 under autocast) by type promotion.
-    return kept + torch.sigmoid(entry) * torch.tanh(candidate)

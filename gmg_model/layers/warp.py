@@ -1,7 +1,8 @@
 """The deformable warp of Eq. 19: nine bilinear taps, a mask and one convolution over the taps.
 
-Axes: b sample, c channel, n tap of the 3x3 window (row-major), h row, w column. Offsets hold nine
-row displacements and then nine column displacements, in cells of this grid.
+Axes: b sample, c channel, n tap of the 3x3 window (row-major) or offset channel, h row, w column.
+The 18 offset channels are nine row displacements, then nine column displacements, in cells of this
+grid.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ TAPS = 9
 
 
 def tap_positions(offsets_bnhw: Tensor, *, circular: bool) -> tuple[Tensor, Tensor]:
-    """Rows and columns at which each tap reads: two tensors (B, 9, H, W), in cells.
+    """Return the rows and columns at which each tap reads: two tensors (B, 9, H, W), in cells.
 
-    Positions are held within one cell of the grid, where the zero outside begins: the values and
-    their derivatives are those of the unbounded positions, and no offset, however far, can
-    overflow. Circular columns are reduced into ``[0, W)`` instead.
+    Positions are clamped to at most one cell outside the grid, where samples are already 0. Samples
+    and their derivatives are therefore those of the unclamped positions, and no offset, however
+    large, can overflow. Circular columns are reduced into ``[0, W)`` instead.
     """
     height, width = offsets_bnhw.shape[-2:]
     device, dtype = offsets_bnhw.device, offsets_bnhw.dtype
@@ -36,13 +37,13 @@ def tap_positions(offsets_bnhw: Tensor, *, circular: bool) -> tuple[Tensor, Tens
 
 
 def sample_taps(x_bchw: Tensor, offsets_bnhw: Tensor, *, circular: bool = False) -> Tensor:
-    """Bilinear samples of x at the displaced taps, zero outside: (B, C, 9, H, W)."""
+    """Sample x bilinearly at the displaced taps, zero outside: (B, C, 9, H, W)."""
     batch, channels, height, width = x_bchw.shape
     rows, columns = tap_positions(offsets_bnhw, circular=circular)
     if circular:
         x_bchw = torch.cat([x_bchw, x_bchw[..., :1]], dim=-1)
     grid_width = x_bchw.shape[-1]
-    # Cell centres at half cells (align_corners=False) also hold for a grid of one cell.
+    # align_corners=False, because the other convention divides by size - 1: by 0 for one cell.
     grid = torch.stack(
         [(2 * columns + 1) / grid_width - 1, (2 * rows + 1) / height - 1], dim=-1
     ).view(batch, TAPS * height, width, 2)
@@ -53,10 +54,10 @@ def sample_taps(x_bchw: Tensor, offsets_bnhw: Tensor, *, circular: bool = False)
 
 
 def gather_taps(x_bchw: Tensor, offsets_bnhw: Tensor, *, circular: bool = False) -> Tensor:
-    """The same samples read by index, so that gradients do not depend on the order of threads.
+    """Compute what `sample_taps` computes, by index, with a deterministic gradient.
 
-    The gradient of `sample_taps` on a GPU adds with atomics; that of a gather is deterministic
-    under ``torch.use_deterministic_algorithms(True)``.
+    On a GPU the gradient of `sample_taps` adds with atomics, in the order in which threads happen
+    to run. That of a gather is deterministic under ``torch.use_deterministic_algorithms(True)``.
     """
     batch, channels, height, width = x_bchw.shape
     rows, columns = tap_positions(offsets_bnhw, circular=circular)
@@ -79,10 +80,10 @@ def gather_taps(x_bchw: Tensor, offsets_bnhw: Tensor, *, circular: bool = False)
 
 
 class Warp(nn.Module):
-    """Eq. 19: ``x (B, C, H, W), offsets (B, 18, H, W) -> (B, C, H, W)``.
+    """The deformable convolution of Eq. 19: x (B, C, H, W), offsets (B, 18, H, W) -> (B, C, H, W).
 
-    Samples and positions stay in float32 under autocast: at 8 to 16 cells bfloat16 can only name
-    sixteenths of a cell.
+    Each of the nine taps is weighted by a mask that is computed from x. Samples and positions stay
+    in float32 under autocast: between 8 and 16 cells, bfloat16 only resolves sixteenths of a cell.
     """
 
     def __init__(self, channels: int, *, circular: bool = False):
@@ -102,6 +103,7 @@ class Warp(nn.Module):
         x_full = at_least_float32(x_bchw)
         samples = taps(x_full, offsets_bnhw.to(x_full.dtype), circular=self.circular)
         masked = (samples * mask.unsqueeze(1)).view(batch, channels * TAPS, height * width)
-        # A stride-3 convolution over the 3x3 mosaic of taps is one product per cell of the grid.
+        # The published code lays the taps out as a mosaic of 3x3 blocks and convolves it with
+        # stride 3. That is one matrix product per cell of the grid.
         mixed = torch.matmul(self.conv.weight.flatten(1), masked)
         return mixed.view(batch, -1, height, width)

@@ -1,8 +1,10 @@
 """States that span a short window of frames, (B, C, d, h, w), and the convolutions over them.
 
-A 3-D kernel as deep as the window, without padding in depth, has one place to stand: it is a 2-D
-convolution of d * C channels, which every back end does well. Axes: b sample, c channel, d frame of
-the window, h row, w column.
+A 3-D kernel that is as deep as the window and is not padded in depth has one position in depth. It
+is therefore a 2-D convolution over d * C channels, which every back end runs well.
+
+Axes: b sample, c channel, d frame of the window, h row, w column; I and O are the numbers of input
+and output channels.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from gmg_model.layers.convolution import convolve
 class WindowConvolution(nn.Sequential):
     """A bias-free convolution with a kernel as deep as the window: (B, I, d, h, w) to (B, O, h, w).
 
-    The container is part of its name in published checkpoints. It holds the weight in its published
-    shape; cells run it by `as_channels`.
+    Published checkpoints name its container, hence ``Sequential``. It holds the weight in its
+    published shape; cells convolve with `as_channels` of it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, depth: int, filter_size: int):
@@ -30,14 +32,14 @@ class WindowConvolution(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        """(O, I, d, k, k)."""
+        """The kernel (O, I, d, k, k)."""
         return cast(nn.Conv3d, self[0]).weight
 
 
 def as_channels(x: Tensor) -> Tensor:
-    """States (B, C, d, h, w) or weights (O, I, d, k, k) with the window among the channels.
+    """Merge the window into the channels of states (B, C, d, h, w) or weights (O, I, d, k, k).
 
-    Tensors without a window stay as they are.
+    Tensors without a window (4 axes) are returned unchanged.
 
     >>> import torch
     >>> as_channels(torch.zeros(1, 8, 2, 4, 6)).shape
@@ -47,7 +49,7 @@ def as_channels(x: Tensor) -> Tensor:
 
 
 def convolve_each(x: Tensor, weight: Tensor, bias: Tensor | None, *, circular: bool) -> Tensor:
-    """The same 2-D convolution of each frame: (B, I, d, h, w) to (B, O, d, h, w), or without d."""
+    """Convolve each frame of the window: (B, I, d, h, w) -> (B, O, d, h, w), or without d."""
     if x.ndim == 4:
         return convolve(x, weight, bias, circular=circular)
     frames = convolve(x.transpose(1, 2).flatten(0, 1), weight, bias, circular=circular)
@@ -55,5 +57,5 @@ def convolve_each(x: Tensor, weight: Tensor, bias: Tensor | None, *, circular: b
 
 
 def over_window(x_bchw: Tensor, depth: int) -> Tensor:
-    """The same in every frame of the window: (B, C, h, w) to (B, C, depth, h, w); a view."""
+    """Repeat x in every frame of the window, as a view: (B, C, h, w) -> (B, C, depth, h, w)."""
     return x_bchw.unsqueeze(2).expand(-1, -1, depth, -1, -1)

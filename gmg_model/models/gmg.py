@@ -34,8 +34,9 @@ from gmg_model.layers.global_focus import (
     fuse_global,
     gate_kernels,
 )
+from gmg_model.layers.lstm import LSTMState
 from gmg_model.layers.motion import DECAYS, OFFSETS, GrowthAndDecay, MotionFilter
-from gmg_model.layers.st_lstm import LSTMKernels, LSTMState, SpatioTemporalLSTM
+from gmg_model.layers.st_lstm import LSTMKernels, SpatioTemporalLSTM
 from gmg_model.models.configuration import OFFICIAL, configure
 from gmg_model.models.stack import CellStack, StackConfig
 

@@ -1,4 +1,4 @@
-"""Normals of an exported model: the same places in a cycle as where they were made."""
+"""Normals of an exported model: the same places in a cycle as in `pipelines`, which makes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.normals import Normals, moments
+from gmg_model.normals import Normals, frame_times
 from pipelines.inputs.climatology import Climatology, Cycle
 
 DAYS: dict[Cycle, int] = {"day": 1, "week": 7, "year": 366}
@@ -29,22 +29,22 @@ def test_each_time_has_the_place_that_the_climatology_gives_it(cycle: Cycle, hou
 
 
 @pytest.mark.parametrize(("cycle", "places"), [("day", 23), ("week", 24), ("moon", 24)])
-def test_a_table_of_another_length_is_refused(cycle: str, places: int):
+def test_a_table_of_the_wrong_length_raises(cycle: str, places: int):
     with pytest.raises(ConfigurationError, match=f"normals of {places} places"):
         Normals(np.zeros((places, 1, 2, 2), np.float32), cycle, 3600)
 
 
-def test_moments_are_the_input_frames_and_the_lead_times():
-    found = moments(["2019-03-31T23:00", "2020-02-28T23:30"], 2, 2, 1, 3600)
+def test_frame_times_are_the_input_frames_and_the_lead_times():
+    found = frame_times(["2019-03-31T23:00", "2020-02-28T23:30"], 2, 2, 1, 3600)
     assert found.astype(str).tolist() == [
         ["2019-03-31T22:00:00", "2019-03-31T23:00:00", "2019-04-01T00:00:00"],
         ["2020-02-28T22:30:00", "2020-02-28T23:30:00", "2020-02-29T00:30:00"],
     ]
     newest = datetime.datetime(2019, 3, 31, 23)
-    np.testing.assert_array_equal(moments(newest, 1, 2, 1, 3600), found[:1])
+    np.testing.assert_array_equal(frame_times(newest, 1, 2, 1, 3600), found[:1])
 
 
 @pytest.mark.parametrize("newest", [None, 1554073200, 2.5, "yesterday", ["2019-03-31"] * 3, "NaT"])
-def test_what_is_no_time_of_the_newest_frame_is_refused(newest: Any):
+def test_a_newest_frame_without_a_valid_time_raises(newest: Any):
     with pytest.raises(ConfigurationError, match="give the time of the newest frame"):
-        moments(newest, 2, 2, 1, 3600)
+        frame_times(newest, 2, 2, 1, 3600)

@@ -400,7 +400,7 @@ def test_a_checkpoint_that_does_not_match_the_store_ends_with_4(
 
 NO_EXPORT: dict[str, tuple[Any, str]] = {
     "nothing": ({}, "format None; this version reads format 1"),
-    "a list": ([], "'model.json' is no JSON object"),
+    "a list": ([], "'model.json' is not a JSON object"),
     "another format": ({"format": 99}, "format 99; this version reads format 1"),
     "no variables": ({"variables": None}, "'model.json' has no 'variables'"),
     "no name": ({"model": {"overrides": {}}}, "'model.json' has no 'model.name'"),

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import gmg_model
 from gmg_model.errors import ConfigurationError
+from gmg_model.layers.lstm import LSTMState
 from gmg_model.layers.mim import MIMBlock, MIMMemory, MIMState
-from gmg_model.layers.st_lstm import LSTMState
 
 Make = Callable[..., Any]
 

@@ -1,7 +1,7 @@
-"""Pools into batches: a background thread that gathers windows by memory copy.
+"""Gather batches from pools of frames, in a background thread, by memory copies.
 
-All memory is allocated once and used again: an arena with one slot a pool, and a ring of batch
-buffers. Fresh memory would cost more in page faults than the copies themselves.
+All memory is allocated once and reused: an arena with one slot per pool, and a ring of batch
+buffers. Page faults of fresh memory would cost more than the copies themselves.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ import numpy as np
 from pipelines.stream.order import EpochOrder, Pool
 
 Load = Callable[[Pool, np.ndarray], None]
-"""Fills (pool.frames, C, H, W) float32 with the pool's pieces laid end to end."""
+"""Fills (pool.frames, C, H, W) float32 with the frames of the pool's pieces, end to end."""
 
 Finish = Callable[["Batch"], "Batch"]
-"""Makes of a batch what the consumer sees; its frames are changed in place."""
+"""Turns a gathered batch into what the consumer sees; may change its frames in place."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The windows that a worker's lanes serve at one step."""
+    """The windows of one step on one worker."""
 
     frames_btchw: np.ndarray
-    """(b, T, C, H, W) float32, C-contiguous, normalised; valid until the next but one is drawn."""
+    """(b, T, C, H, W) float32, C-contiguous, normalised. Its memory is reused: it is valid until
+    the batch after the next one is drawn."""
     lanes: np.ndarray
-    """(b,) int64 lanes of the global batch, ascending; at the last step of an epoch maybe fewer
-    than the worker owns, or none."""
+    """(b,) int64, ascending: lanes of the global batch that the windows belong to. The last step of
+    an epoch may have fewer than the worker's lanes, or no lane."""
     starts: np.ndarray
-    """(b,) int64 first frames of the windows in the store."""
+    """(b,) int64: first frame of each window in the store."""
     step: int
     """Step of the epoch."""
     static: np.ndarray | None = None
-    """float32 (S, H, W): the stream's static fields, normalised, the same for all windows; or
-    (b, S, H, W), where an augmentation moved them with each. None without static fields."""
+    """float32 (S, H, W): the normalised static fields of all windows; or (b, S, H, W) if an
+    augmentation moved them with each window. None without static fields."""
 
 
 class Arena:
@@ -50,13 +51,17 @@ class Arena:
     Parameters
     ----------
     slots:
-        Pools in memory at most.
+        Largest number of pools in memory.
     slot_frames:
         Frames of the largest pool.
     batch:
         Windows of the largest batch.
+    window_frames:
+        Frames per window.
+    frame_shape:
+        (C, H, W).
     buffers:
-        Batch buffers: those that a consumer holds and those that wait for it.
+        Batch buffers: those that the consumer holds and those that wait for it.
     """
 
     def __init__(
@@ -76,27 +81,31 @@ class Arena:
         ]
 
     def slot(self, number: int, frames: int) -> np.ndarray:
-        """(frames, C, H, W) view of a slot."""
+        """Return a (frames, C, H, W) view of a slot."""
         head = number * self.slot_frames
         return self.frames_nchw[head : head + frames]
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the stream holds at most."""
+        """Bytes of slots and buffers."""
         return self.frames_nchw.nbytes + sum(buffer.nbytes for buffer in self.ring)
 
 
 class Gatherer:
-    """The batches of one epoch for some lanes, made ahead of the consumer.
+    """The batches of one epoch for some lanes, gathered ahead of the consumer.
 
     Parameters
     ----------
-    pools:
-        The lanes' pools, in the order of the steps that first draw from them.
+    order:
+        The order of the epoch.
+    lanes:
+        Lanes of the global batch to serve.
+    first_step:
+        Step of the epoch to begin with.
     offsets:
         (T,) int64: frames of a window relative to its first.
     load:
-        Called from ``readers`` threads; in the order of ``pools`` where there is one.
+        Fills a pool. Called from `readers` threads, in the order of the pools if there is one.
     finish:
         Called on each batch in the background; None changes nothing.
     """
@@ -141,7 +150,7 @@ class Gatherer:
             thread.start()
 
     def draw(self) -> Batch | None:
-        """The next batch, or None after the last; raises what a thread failed with."""
+        """Return the next batch, or None after the last; raise what a thread failed with."""
         if self._stopped.is_set():
             return None
         if len(self._held) > 1:
@@ -161,7 +170,7 @@ class Gatherer:
         """Stop the threads and wait for them; a read that has begun is finished first."""
         self._stopped.set()
         self._free_buffers.put(None)
-        # The readers outlive the assembly, so that no request of its own is left unanswered.
+        # The readers must outlive the assembly, which may wait for an answer of theirs.
         self._assembler.join()
         for _ in self._readers:
             self._requests.put(None)
@@ -192,7 +201,7 @@ class Gatherer:
     def _batches(self) -> Iterator[tuple[Batch, np.ndarray]]:
         lanes = len(self._lanes)
         number = {lane: i for i, lane in enumerate(self._lanes)}
-        # Per lane: arena positions and starts of the open pool's windows, and its first step.
+        # Per lane: arena positions and starts of the current pool's windows, and its first step.
         positions: list[list[int]] = [[] for _ in range(lanes)]
         starts: list[list[int]] = [[] for _ in range(lanes)]
         opened = [0] * lanes
@@ -222,7 +231,7 @@ class Gatherer:
             self._free_slots.extend(ending.pop(step, ()))
 
     def _request(self) -> None:
-        """Ask for the pools that are needed next, as far as there is memory for them."""
+        """Request the pools that are needed next, while there is memory for them."""
         while self._free_slots and not self._stopped.is_set():
             pool = next(self._pools, None)
             if pool is None:
@@ -238,8 +247,8 @@ class Gatherer:
         if lanes:
             rows = np.asarray(heads, np.int64)[:, None] + self._offsets
             size = int(np.prod(buffer.shape[2:]))
-            # One call for the whole batch: it leaves the interpreter lock once, and "clip" (no row
-            # is out of range) lets it write straight into the buffer.
+            # One call per batch releases the interpreter lock once. No row is out of range: "clip"
+            # only lets NumPy write directly into the buffer.
             np.take(
                 self._arena.frames_nchw.reshape(-1, size),
                 rows.ravel(),
@@ -252,7 +261,7 @@ class Gatherer:
 
 
 def schedule(order: EpochOrder, lanes: Sequence[int], first_step: int = 0) -> Iterator[Pool]:
-    """The pools of some lanes in the order in which their first windows are drawn."""
+    """Yield the pools of some lanes in the order in which their first windows are drawn."""
     return heapq.merge(
         *(order.pools(lane, first_step) for lane in lanes),
         key=lambda pool: (max(pool.first_step, first_step), pool.lane),

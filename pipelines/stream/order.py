@@ -1,13 +1,13 @@
-"""The order of an epoch: a pure function of (seed, epoch), cut into one lane a sample of a batch.
+"""The order of windows in an epoch: a pure function of seed and epoch.
 
-The valid window starts are grouped into *slabs*, runs of whole chunks of the store. The slabs are
-permuted, laid end to end and cut into G contiguous *lanes*, G being the global batch; step ``s``
-of the epoch takes the ``s``-th window of every lane. Inside a lane the pieces of its slabs are
-gathered into *pools* bounded in bytes, and the windows of a pool are shuffled.
+The windows are grouped by their first frames into *slabs*: whole chunks of the store in a row. The
+slabs are permuted, laid end to end and cut into G contiguous *lanes*, where G is the global batch.
+Step `s` of the epoch takes the `s`-th window of every lane. Inside a lane, pieces of slabs are
+gathered into *pools* of limited size, and the windows of a pool are shuffled.
 
-Nothing here depends on how many workers there are: a worker serves a range of lanes
-(:func:`rank_lanes`) and reads those lanes' pools only, so any number of workers up to G serves the
-same global batches, and an epoch resumes at any step by opening the pools that the step is in.
+The order does not depend on the number of workers. A worker serves a range of lanes (`rank_lanes`)
+and reads only their pools, so any number of workers up to G serves the same global batches. An
+epoch resumes at any step: only the pools of that step are opened.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from pipelines.errors import UsageError
 
 @dataclass(frozen=True)
 class OrderConfig:
-    """What, beside the store and its windows, decides the order of an epoch."""
+    """What decides the order of an epoch, besides the store and its windows."""
 
     global_batch: int
-    """Windows in one optimisation step over all workers: the number of lanes."""
+    """Windows in one optimisation step, over all workers: the number of lanes."""
     seed: int = 0
     """Seed of the permutations."""
     slab_frames: int = 256
-    """Frames in a slab at most; rounded down to whole chunks, and lowered where a split is so
-    short that a slab would serve more lanes than two."""
+    """Largest number of frames in a slab. It is rounded down to whole chunks, and lowered if a
+    split is so short that a slab would be in more than two lanes."""
     pool_bytes: int = 4 * 2**20
-    """Decoded float32 bytes that the pool of one lane may hold; raised to twice the span of a
-    window where that is more, since smaller pools would read every frame many times."""
+    """Largest size of one lane's pool, decoded as float32. It is raised to twice the span of a
+    window if necessary: smaller pools would read every frame many times."""
 
     def __post_init__(self) -> None:
         for name in ("global_batch", "slab_frames", "pool_bytes"):
@@ -46,14 +46,14 @@ class OrderConfig:
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """What the order needs to know of the store and the window."""
+    """The sizes of a store and a window that the order needs."""
 
     chunk_frames: int
-    """Frames in a chunk of the store."""
+    """Frames per chunk of the store."""
     span: int
-    """Frames from the first of a window to its last, both counted."""
+    """Frames of the store from a window's first to its last, both included."""
     frame_bytes: int
-    """Bytes of one frame of all channels in float32."""
+    """Bytes of one frame: all channels, float32."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,22 @@ class Pool:
     first_step: int
     """The step that draws its first window."""
     starts: np.ndarray
-    """(n,) int64 first frames of its windows, in the order of the steps."""
+    """(n,) int64: first frames of its windows, in the order of the steps."""
     pieces: tuple[tuple[int, int], ...]
-    """Runs of frames [first, last) to read; ascending inside a piece, no window crosses two."""
+    """Ranges of frames [first, last) to read; each window lies inside one of them."""
 
     @property
     def frames(self) -> int:
-        """Frames that it holds."""
+        """Frames of all its pieces."""
         return sum(last - first for first, last in self.pieces)
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """(n,) int64: where each window starts among the pool's frames laid end to end."""
+        """(n,) int64: where each window starts in the pool's frames, laid end to end."""
         firsts = np.array([first for first, _ in self.pieces], np.int64)
         lengths = np.array([last - first for first, last in self.pieces], np.int64)
         heads = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        # Pieces may overlap in frames (a window of one reaches into the next), never in starts.
+        # Pieces may share frames (a window of one reaches into the next), but no starts.
         order = np.argsort(firsts)
         owner = order[np.searchsorted(firsts[order], self.starts, side="right") - 1]
         return heads[owner] + self.starts - firsts[owner]
@@ -106,8 +106,8 @@ class EpochOrder:
         self.config, self.epoch, self.layout = config, epoch, layout
         self._starts = np.asarray(starts, np.int64)
         self._slab_frames = slab_frames(config, layout, len(starts))
-        # Where each slab's starts begin among the starts; the last entry closes the last slab. One
-        # search a slab: numbers for all starts would take several times their memory.
+        # Where each slab begins among the starts; the last entry closes the last slab. A search for
+        # the borders needs less memory than a slab number per start.
         borders = np.arange(self._starts[0], self._starts[-1], self._slab_frames)
         borders = borders // self._slab_frames * self._slab_frames + self._slab_frames
         heads = np.searchsorted(self._starts, borders)
@@ -120,25 +120,25 @@ class EpochOrder:
 
     @property
     def steps(self) -> int:
-        """Steps of the epoch; the last may have fewer windows than lanes."""
+        """Steps of the epoch; the last one may have fewer windows than lanes."""
         return steps_per_epoch(len(self._starts), self.config.global_batch)
 
     @property
     def slabs(self) -> int:
-        """Slabs that hold a window."""
+        """Slabs with at least one window."""
         return len(self._slabs)
 
     def length(self, lane: int) -> int:
-        """Windows of a lane; lanes differ by one at most."""
+        """Return the windows of a lane; lanes differ by at most one."""
         return int(self._lane_heads[lane + 1] - self._lane_heads[lane])
 
     def lane(self, lane: int) -> np.ndarray:
-        """(n,) int64: the first frame of the window that the lane serves at each step."""
+        """Return the first frame of the lane's window at each step: (n,) int64."""
         pools = [pool.starts for pool in self.pools(lane)]
         return np.concatenate(pools) if pools else np.empty(0, np.int64)
 
     def pools(self, lane: int, first_step: int = 0) -> Iterator[Pool]:
-        """The pools of a lane in order, from the one that ``first_step`` draws from."""
+        """Yield the pools of a lane in order, from the one that `first_step` draws from."""
         step = 0
         for number, pieces in enumerate(self._gather(lane)):
             starts = np.concatenate(pieces)
@@ -153,7 +153,7 @@ class EpochOrder:
             step += len(starts)
 
     def _gather(self, lane: int) -> Iterator[list[np.ndarray]]:
-        """The lane's pieces in groups of at most ``pool_bytes``."""
+        """Yield the lane's pieces in groups of at most `pool_bytes`."""
         capacity = pool_frames(self.config, self.layout)
         group: list[np.ndarray] = []
         held = 0
@@ -168,7 +168,7 @@ class EpochOrder:
             yield group
 
     def _pieces(self, lane: int, capacity: int) -> Iterator[np.ndarray]:
-        """Ascending starts of the lane, slab by slab; a piece's frames fit a pool."""
+        """Yield the lane's starts, slab by slab and ascending, in pieces that fit a pool."""
         begin, end = self._lane_heads[lane], self._lane_heads[lane + 1]
         slab = int(np.searchsorted(self._slab_heads, begin, side="right")) - 1
         while begin < end:
@@ -183,17 +183,17 @@ class EpochOrder:
 
 
 def steps_per_epoch(windows: int, global_batch: int) -> int:
-    """Steps of an epoch: every window is drawn once, so the last step may be short."""
+    """Return the steps of an epoch: every window is drawn once, so the last step may be short."""
     return -(-windows // global_batch)
 
 
 def rank_lanes(global_batch: int, world: int, rank: int) -> range:
-    """The lanes that a rank serves: contiguous, near equal.
+    """Return the lanes that a rank serves: contiguous ranges of nearly equal length.
 
     Raises
     ------
     UsageError
-        There are more workers than lanes, so that some would have nothing to do.
+        There are more workers than lanes: some would have nothing to do.
 
     Examples
     --------
@@ -209,25 +209,25 @@ def rank_lanes(global_batch: int, world: int, rank: int) -> range:
 
 
 def slab_frames(config: OrderConfig, layout: FrameLayout, windows: int) -> int:
-    """Frames of a slab: whole chunks, at most ``config.slab_frames`` and at most a lane's length.
+    """Return the frames of a slab: whole chunks, at most `config.slab_frames` and a lane's length.
 
-    While a slab is no longer than a lane, two lanes at most draw on it, so that the windows of a
-    batch come from at least half as many slabs as there are lanes.
+    A slab that is not longer than a lane is in at most two lanes. The windows of a batch then come
+    from at least half as many slabs as there are lanes.
     """
     wanted = min(config.slab_frames, windows // config.global_batch)
     return max(wanted // layout.chunk_frames, 1) * layout.chunk_frames
 
 
 def pool_frames(config: OrderConfig, layout: FrameLayout) -> int:
-    """Frames that one pool holds at most."""
+    """Return the largest number of frames in a pool."""
     return max(config.pool_bytes // layout.frame_bytes, 2 * layout.span)
 
 
 def _permutation(length: int, *key: int) -> np.ndarray:
-    """A permutation that depends on the key alone.
+    """Return a permutation that depends only on the key.
 
-    It sorts the raw words of a counter-based generator, whose stream NumPy guarantees from one
-    version to the next (it does not guarantee ``Generator.permutation``).
+    It sorts the raw words of a counter-based generator: NumPy guarantees that stream in all
+    versions, but not `Generator.permutation`.
     """
     words = np.random.Philox(np.random.SeedSequence(key)).random_raw(length)
     return np.argsort(words, kind="stable")

@@ -1,6 +1,6 @@
-"""The same stream as a plain PyTorch dataset, for training loops without Ray.
+"""A window stream as a PyTorch dataset, for training loops without Ray.
 
-The one module of this package that imports torch.
+No other module of this package imports torch.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from pipelines.stream.window_stream import WindowStream
 
 
 class WindowDataset(IterableDataset[Any]):
-    """Batches (b, T, C, H, W) float32 of one epoch, then of the next one.
+    """The batches of a stream, (b, T, C, H, W) float32: one epoch per iteration.
 
-    Of a stream with static fields they are pairs ``(frames, static)``: (S, H, W) that all windows
-    and batches share, or (b, S, H, W) where an augmentation moves them with the windows.
+    With static fields an item is a pair `(frames, static)`. `static` is (S, H, W), the same for all
+    batches, or (b, S, H, W) if an augmentation moves the fields with the windows.
 
-    The batches are ready made and threads of the stream read ahead, so the loader neither batches
-    nor starts workers::
+    The stream makes whole batches and reads ahead in threads, so that the loader must neither
+    collect batches nor start workers::
 
         dataset = WindowDataset(WindowStream(...))
         for frames_btchw in DataLoader(dataset, batch_size=None):
             ...
 
-    In a training on several processes each has a stream of its own lanes
-    (:func:`pipelines.stream.order.rank_lanes`).
+    If several processes train together, each makes a stream of its own lanes
+    (`pipelines.stream.order.rank_lanes`).
 
     Parameters
     ----------
     stream:
-        What is iterated over.
+        The stream to iterate over.
     copy:
-        Whether batches are the caller's to keep. Without it a batch is the stream's memory, valid
-        until the next but one is drawn: enough for a loop that moves it to a GPU or trains on it.
+        Whether to copy each batch, so that the caller can keep it. Without a copy a batch is the
+        stream's memory, which is valid until the batch after the next one is drawn: enough for a
+        loop that trains on it or moves it to a GPU.
     """
 
     def __init__(self, stream: WindowStream, *, copy: bool = True):
@@ -46,16 +47,16 @@ class WindowDataset(IterableDataset[Any]):
         self.epoch, self.step = 0, 0
 
     def __len__(self) -> int:
-        """Batches in a whole epoch; the last may hold fewer windows, or none for some lanes."""
+        """Batches in a whole epoch; the last may have fewer windows than the stream has lanes."""
         return self.stream.steps_per_epoch
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
-        """The rest of the epoch that the dataset stands in.
+        """Yield the rest of the current epoch.
 
         Raises
         ------
         UsageError
-            It runs in a worker process of a loader, where every worker would read everything.
+            The caller is a worker process of a loader: every worker would read everything.
         """
         if get_worker_info() is not None:
             raise UsageError(
@@ -71,9 +72,9 @@ class WindowDataset(IterableDataset[Any]):
         self.epoch, self.step = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the dataset stands; counts the batch drawn last as done."""
+        """Return epoch and step to go on with; the batch drawn last counts as done."""
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there at the next iteration, on any number of processes."""
+        """Set where the next iteration begins; the number of processes may be another."""
         self.epoch, self.step = int(state["epoch"]), int(state["step"])

@@ -1,8 +1,7 @@
-"""The windows of a store as an ordinary Ray dataset, for pipelines of one's own.
+"""The windows of a store as a Ray dataset, for maps over windows: features, scores, exports.
 
-Each row is a window, so that overlapping frames are in memory as often as windows hold them.
-Training streams slabs and cuts windows at the consumer instead
-(:mod:`pipelines.stream.window_stream`); this is for maps over windows: features, scores, exports.
+Each row is a window, so that a frame is in memory once per window that contains it. A training
+reads each frame once and cuts windows at the consumer instead: `pipelines.stream.window_stream`.
 """
 
 from __future__ import annotations
@@ -37,33 +36,35 @@ def read_windows(
     normalisation: Normalisation | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> ray.data.Dataset:
-    """The windows of a split, in order of time where the dataset preserves order.
+    """Return the windows of a split, in order of time if the dataset preserves order.
 
     Parameters
     ----------
     store:
         A store or its URI.
     variables:
-        In channel order; None: all of the store.
+        Names in channel order; None: all variables of the store.
     input_frames, horizon, stride:
         As in `WindowSpec`.
+    split:
+        `train`, `validation` or `test`.
     normalisation:
-        Of the values, as a model is given them. None: physical units, NaN kept.
+        Turns physical values into a model's inputs. None: physical units, missing pixels NaN.
     block_bytes:
-        Bytes of windows that one task makes, about.
+        Approximate size of the windows that one task returns.
 
     Returns
     -------
     Dataset
-        Rows ``frames`` (T, C, H, W) float32, ``time`` of the first frame (datetime64[ns]) and
-        ``start``, its index in the store. Where Ray is not running, Ray Data starts it.
+        Each row has `frames` (T, C, H, W) float32, `time` of the first frame (datetime64[ns]) and
+        `start`, its index in the store. Ray Data starts Ray if it is not running.
 
     Raises
     ------
     StoreError
         The store is incomplete.
     UsageError
-        It lacks a variable or the split, or no window fits.
+        A variable or the split is missing in the store, or no window fits.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def read_windows(
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """Number of a part -> its windows."""
+    """Cuts the windows of one part, given its number."""
 
     store: Store
     variables: tuple[str, ...]

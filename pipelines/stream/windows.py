@@ -1,8 +1,7 @@
-"""Which windows exist: runs of frames without gaps, inside one period. Pure functions.
+"""Find the windows of a store: frames in a row without gaps, inside one split. Pure functions.
 
-A window is ``input_frames`` frames that a model sees and ``horizon`` frames that it predicts, taken
-``stride`` frames apart. It never touches a frame that is not available and never crosses a jump in
-time.
+A window has `input_frames` frames that a model is given and `horizon` frames that it predicts,
+`stride` frames apart. It contains no frame that is not available and never crosses a jump in time.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class WindowSpec:
     """
 
     input_frames: int
-    """Frames that the model sees."""
+    """Frames that the model is given."""
     horizon: int
     """Frames that it predicts."""
     stride: int = 1
@@ -43,16 +42,16 @@ class WindowSpec:
 
     @property
     def frames(self) -> int:
-        """Frames in a window: ``input_frames + horizon``."""
+        """Frames in a window: `input_frames + horizon`."""
         return self.input_frames + self.horizon
 
     @property
     def span(self) -> int:
-        """Frames of the store from the first of a window to its last, both counted."""
+        """Frames of the store from the first of a window to its last, both included."""
         return (self.frames - 1) * self.stride + 1
 
     def frames_of(self, starts: np.ndarray) -> np.ndarray:
-        """(n, frames) int64: the frames of the store in the windows that begin at ``starts``.
+        """Return the frames of the store in the windows at `starts`: (n, frames) int64.
 
         >>> WindowSpec(2, 1, stride=2).frames_of(np.array([5]))
         array([[5, 7, 9]])
@@ -69,24 +68,24 @@ def window_starts(
     last: np.datetime64 | str | None = None,
     embargo_frames: int = 0,
 ) -> np.ndarray:
-    """First frames of all windows that lie inside a period and touch no gap.
+    """Return the first frames of all windows inside a period that touch no gap.
 
     Parameters
     ----------
     times:
         (T,) datetime64, ascending.
     available:
-        (T,) uint8; 0 marks a frame that may be used.
+        (T,) uint8; 0 marks a frame that can be used.
     cadence:
-        The time between frames that follow each other.
+        The time from one frame to the next.
     first, last:
-        The period, inclusive; whole frames of every window lie inside. None: open.
+        The period, inclusive; all frames of every window are inside. None: no limit.
     embargo_frames:
-        Frames at the head of the period that no window may touch.
+        Frames at the beginning of the period that no window may contain.
 
     Returns
     -------
-    (n,) int64, ascending: indices into ``times``.
+    (n,) int64, ascending: indices into `times`.
 
     Examples
     --------
@@ -112,25 +111,25 @@ def window_starts(
 def split_starts(
     store: Store, split: str, spec: WindowSpec, counting: Counting = "every"
 ) -> np.ndarray:
-    """First frames of the windows of one split of a store.
+    """Return the first frames of the windows of one split of a store.
 
     Parameters
     ----------
     split:
-        A name of ``store.splits``, such as ``train``, ``validation`` or ``test``.
+        A name in `store.splits`, such as `train`, `validation` or `test`.
     counting:
-        ``every``: every window that fits. ``openstl``: the counts of the papers, which leave out
-        the last two windows that would fit (``range(input_frames - 1, frames - 1 - horizon - 1)``
-        over last input frames); of clips they leave out none.
+        `every`: every window that fits. `openstl`: as the papers count, who leave out the last two
+        windows of a series (`range(input_frames - 1, frames - 1 - horizon - 1)` over last input
+        frames), but none of clips.
 
     Returns
     -------
-    (n,) int64, ascending: indices into ``store.times``.
+    (n,) int64, ascending: indices into `store.times`.
 
     Raises
     ------
     UsageError
-        There is no such split, or no window of it fits between its gaps.
+        The split is unknown, or no window fits between its gaps.
     """
     if split not in store.splits:
         raise UsageError(
@@ -153,9 +152,9 @@ def split_starts(
 
 
 def lead_seconds(store: Store, spec: WindowSpec) -> tuple[int, ...]:
-    """From the last input frame of a window to each frame that is predicted, (horizon,).
+    """Return the lead time of each predicted frame after the last input frame: (horizon,).
 
-    Seconds; for clips without a time, frames.
+    In seconds, or in frames for clips without time.
     """
     if store.clips is not None:
         return store.clips.lead_offsets(spec.input_frames, spec.horizon, spec.stride)
@@ -164,8 +163,10 @@ def lead_seconds(store: Store, spec: WindowSpec) -> tuple[int, ...]:
 
 
 def _embargo_frames(store: Store, split: str, spec: WindowSpec) -> int:
-    """Frames at the head of a split that no window may touch: those of a window but one, less what
-    a jump in time before the split already keeps away.
+    """Return how many frames at the beginning of a split no window may contain.
+
+    One less than the span of a window, so that no window of the split before shares a frame. A jump
+    in time before the split counts as distance.
     """
     if split == "train" or not store.attributes.get("splits_embargo"):
         return 0
@@ -175,7 +176,10 @@ def _embargo_frames(store: Store, split: str, spec: WindowSpec) -> int:
 
 
 def _whole_clips(store: Store, clips: Clips, split: str) -> np.ndarray:
-    """First frames of the clips of a split that lack no frame; UsageError where there is none."""
+    """Return the first frames of a split's clips without a missing frame.
+
+    Raises UsageError if all its clips have missing frames.
+    """
     heads = np.arange(*clips.frame_range(split), clips.frames, dtype=np.int64)
     whole = (store.available.reshape(-1, clips.frames) == 0).all(axis=1)
     starts = heads[whole[heads // clips.frames]]
@@ -183,13 +187,13 @@ def _whole_clips(store: Store, clips: Clips, split: str) -> np.ndarray:
         raise UsageError(
             f"no clip of split '{split}' has all its {clips.frames} frames",
             where=f"{store.uri}, {' to '.join(store.period(split))}",
-            remedy="fetch what its source lacks and convert again; inspect lists the gaps",
+            remedy="fetch the missing source files and convert again; inspect lists the gaps",
         )
     return starts
 
 
 def longest_run(times: np.ndarray, available: np.ndarray, cadence: np.timedelta64) -> int:
-    """Frames in the longest run that has no missing frame and no jump in time.
+    """Return the longest number of frames in a row without a missing frame or a jump in time.
 
     >>> times = np.arange("2020-01-01T00", "2020-01-01T06", dtype="datetime64[h]")
     >>> longest_run(times, np.array([0, 1, 0, 0, 0, 1], "u1"), np.timedelta64(1, "h"))
@@ -199,7 +203,7 @@ def longest_run(times: np.ndarray, available: np.ndarray, cadence: np.timedelta6
         return 0
     follows = np.diff(times) == cadence
     usable = available == 0
-    # A run ends where the next frame is missing, or before a jump.
+    # A run ends before a missing frame and before a jump.
     breaks = np.flatnonzero(~(usable[1:] & usable[:-1] & follows)) + 1
     edges = np.concatenate([[0], breaks, [len(times)]])
     return int(max(np.diff(edges)[usable[edges[:-1]]], default=0))

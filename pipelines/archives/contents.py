@@ -1,7 +1,8 @@
-"""What an archive holds: its files, their variables, and where every frame of them lies.
+"""What an archive holds: its files, their variables, and the file and position of every frame.
 
-Times are int64 seconds since 1970-01-01 UTC everywhere in planning; a frame is one time of one
-variable, ``(*extra, y, x)`` with the extra dimensions (level, member, channel) that it has.
+Times are int64 seconds since 1970-01-01 UTC everywhere in planning. A frame is one time of one
+variable, `(*extra, y, x)`, where the extra dimensions are those that the variable has: level,
+member, channel.
 """
 
 from __future__ import annotations
@@ -18,47 +19,47 @@ from pipelines.timeline.clips import Clips
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of an archive, as it stood when it was planned."""
+    """One file of an archive, in the version that was planned."""
 
     uri: str
     size: int
     """bytes"""
     etag: str
-    """version of the content: an object store's ETag, or time and size of a local file"""
+    """version of the content: the ETag of an object storage, or time and size of a local file"""
     inside: str = ""
-    """path inside the archive, where files of different folders may have one name"""
+    """path inside the archive, if files in different folders may have the same name"""
 
     @property
     def name(self) -> str:
-        """What tells the file from others of its archive, wherever the archive lies."""
+        """A name that is unique in the archive and does not depend on the archive's folder."""
         return self.inside or self.uri.rsplit("/", 1)[-1]
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain dictionary."""
+        """Return a plain dictionary for JSON."""
         inside = {"inside": self.inside} if self.inside else {}
         return {"uri": self.uri, "size": self.size, "etag": self.etag, **inside}
 
 
 @dataclass(frozen=True, eq=False)
 class FileVariable:
-    """One variable as one file holds it."""
+    """One variable of one file."""
 
     name: str
     times: np.ndarray
-    """int64 (n,): seconds since 1970-01-01, in the file's own order"""
+    """int64 (n,): seconds since 1970-01-01, in the order of the file"""
     dims: tuple[str, ...]
-    """dimensions after time in the store's names, the last two the grid: (level, latitude, ...)"""
+    """dimensions after time, by their names in a store; the last two are the grid"""
     shape: tuple[int, ...]
-    """lengths of ``dims``"""
+    """lengths of `dims`"""
     coordinates: Mapping[str, np.ndarray]
-    """values along those dims that have any"""
+    """values along the dims that have coordinates"""
     attributes: Mapping[str, Any]
-    """the file's own attributes of the variable"""
+    """the file's attributes of the variable"""
     resolution: float = 0.0
-    """step between neighbouring packed values, in the variable's unit; 0 where not packed"""
+    """step between neighbouring packed values, in the variable's unit; 0 if not packed"""
     preliminary: np.ndarray | None = None
-    """bool (n,): frames with values that are going to be replaced, which give way to final ones of
-    the same time; None: all are final"""
+    """bool (n,): frames that the data centre will replace. A final frame of the same time takes
+    precedence over a preliminary one. None if all frames are final"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,47 +70,54 @@ class FileContents:
     variables: tuple[FileVariable, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     cadence_seconds: int | None = None
-    """time between frames where the layout defines it; None: found from the times"""
+    """time between frames, if the file's layout defines it; None: derived from the times"""
     local_time: bool = False
-    """whether times are those of the clocks there, and not UTC"""
+    """whether times are local times of the place, and not UTC"""
     static: tuple[FileVariable, ...] = ()
-    """those without a time axis, on a plain grid: their ``times`` are empty, and position 0 decodes
+    """variables without a time axis, on a plain grid: `times` is empty, and position 0 decodes
     them"""
 
 
 @dataclass(frozen=True, eq=False)
 class StaticVariable:
-    """A variable that does not change with time, as one file holds it: position 0 decodes it."""
+    """A variable of one file that does not change with time. Position 0 decodes it."""
 
     file: SourceFile
     name: str
     dims: tuple[str, ...]
-    """two dimensions in the store's names: (latitude, longitude) or (y, x)"""
+    """two dimensions by their names in a store: (latitude, longitude) or (y, x)"""
     shape: tuple[int, ...]
+    """lengths of `dims`"""
     coordinates: Mapping[str, np.ndarray]
+    """values along the dims that have coordinates"""
     attributes: Mapping[str, Any]
+    """the file's attributes of the variable"""
 
 
 @dataclass(frozen=True, eq=False)
 class VariableIndex:
-    """Where every frame of one variable lies: frame i is ``positions[i]`` of ``files[i]``."""
+    """Where every frame of one variable is: frame i is `positions[i]` in file `files[i]`."""
 
     name: str
     dims: tuple[str, ...]
+    """dimensions after time, by their names in a store; the last two are the grid"""
     shape: tuple[int, ...]
+    """lengths of `dims`"""
     coordinates: Mapping[str, np.ndarray]
+    """values along the dims that have coordinates"""
     attributes: Mapping[str, Any]
+    """attributes of the variable in the first file that has it"""
     times: np.ndarray
-    """int64 (n,): strictly increasing"""
+    """int64 (n,): strictly increasing, seconds since 1970-01-01"""
     files: np.ndarray
     """int32 (n,): index into the archive's files"""
     positions: np.ndarray
-    """integers (n,): index along that file's time axis"""
+    """integers (n,): index along the time axis of the file"""
 
     def without_frames(self) -> VariableIndex:
-        """The variable as such: grid, coordinates and attributes."""
-        none = np.empty(0, np.int64)
-        return replace(self, times=none, files=none.astype(np.int32), positions=none)
+        """Return the variable with its grid, coordinates and attributes, but without frames."""
+        empty = np.empty(0, np.int64)
+        return replace(self, times=empty, files=empty.astype(np.int32), positions=empty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,29 +125,32 @@ class ArchiveIndex:
     """What a whole archive holds."""
 
     archive: str
+    """name of the archive on the command line"""
     title: str
     files: tuple[SourceFile, ...]
     variables: tuple[VariableIndex, ...]
     cadence_seconds: int
+    """time between two frames of a period"""
     periods: tuple[tuple[int, int], ...]
-    """first and last time of each period; inside one the time axis is regular"""
+    """first and last time of each period; the time axis is regular inside a period"""
     synthetic: bool = False
+    """whether the data was made up for a demo or a test"""
     local_time: bool = False
-    """whether times are those of the clocks there, and not UTC"""
+    """whether times are local times of the place, and not UTC"""
     notes: tuple[str, ...] = ()
-    """what a user should know: repeats that were dropped, variables without time"""
+    """lines for the user, such as repeated frames that were dropped or variables without time"""
     clips: Clips | None = None
-    """an archive of clips; times are then those of :meth:`pipelines.timeline.clips.Clips.axis`"""
+    """the clips of an archive of clips; the times are then those of `Clips.axis`"""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """the archive's own options that the values depend on, as resolved"""
+    """resolved values of the archive's own options that change the frames"""
     grid_mapping: Mapping[str, Any] = field(default_factory=dict)
-    """CF attributes of the grid's projection, where it is known"""
+    """CF attributes of the grid's projection, if it is known"""
     static: tuple[StaticVariable, ...] = ()
-    """the static variables that were asked for"""
+    """the static variables that were requested"""
 
 
 Decode = Callable[[str, np.ndarray], np.ndarray]
 """variable and positions -> float32 (n, *extra, y, x)"""
 
 Opener = Callable[[str, SourceFile], AbstractContextManager[Decode]]
-"""local path and file -> a context that keeps the file open and gives how it is decoded"""
+"""local path and file -> a context that keeps the file open and provides its `Decode`"""

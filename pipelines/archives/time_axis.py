@@ -1,4 +1,4 @@
-"""Times of archives with very many frames: every step over them works on a part at a time."""
+"""Time axes of archives with very many frames: each step processes a part of them at a time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipelines.errors import SourceError
 from pipelines.timeline.intervals import iso
 
 _PART = 65_536
-"""times that are worked on at once"""
+"""times that are processed at once, to bound the memory of intermediate arrays"""
 
 
 def all_times(variables: Sequence[VariableIndex]) -> np.ndarray:
-    """The times that any of the variables has, int64 (n,), increasing."""
+    """Return the times that at least one of the variables has, int64 (n,), increasing."""
     first, *others = (variable.times for variable in variables)
     if all(np.array_equal(first, other) for other in others):
         return first
@@ -24,12 +24,17 @@ def all_times(variables: Sequence[VariableIndex]) -> np.ndarray:
 
 
 def joined(parts: Sequence[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One axis of the times of several files, given the number of each file.
+    """Join the times of several files to one axis. The times of a single file are not copied.
+
+    Parameters
+    ----------
+    parts:
+        For each file its number and its times, int64 (m,).
 
     Returns
     -------
-    times (n,) int64, and of each its file and its position there, int32 (n,): one file after the
-    other, in their own order. What one file holds is not copied.
+    The times, int64 (n,), and for each time its file number and its position in the file, int32
+    (n,). The files come one after the other, each in its own order.
     """
     if len(parts) == 1:
         [(number, times)] = parts
@@ -46,15 +51,21 @@ def _count(times: np.ndarray) -> np.ndarray:
 
 
 def is_increasing(times: np.ndarray) -> bool:
-    """Whether every time is later than the one before."""
+    """Return whether every time is later than the one before."""
     return bool((times[1:] > times[:-1]).all())
 
 
 def most_common_step(times: np.ndarray, where: str) -> int:
-    """The cadence of increasing ``times``; SourceError where there is one frame only."""
+    """Return the cadence of increasing `times`: the most common step, the shortest of equals.
+
+    Raises
+    ------
+    SourceError
+        There is only one frame.
+    """
     if len(times) < 2:
         raise SourceError(
-            "the archive holds one frame only, which has no cadence",
+            "the archive holds only one frame, which has no cadence",
             where=where,
             remedy="give the folder of all files",
         )
@@ -68,10 +79,11 @@ def most_common_step(times: np.ndarray, where: str) -> int:
 def sparse_notes(
     contents: Sequence[FileContents], names: Collection[str], cadence: int
 ) -> list[str]:
-    """What there is to say of files whose frames are further apart than the archive's.
+    """Return notes on files whose frames are further apart than the cadence of the archive.
 
-    The frames between them are gaps, which no window touches: a user should know before that a
-    variable every six hours beside hourly ones leaves no window at all.
+    The missing frames in between are gaps, and no window may touch a gap. A variable every six
+    hours beside hourly variables therefore leaves no windows at all, which the user should know
+    before the conversion.
     """
     sparse: dict[tuple[str, int], list[str]] = {}
     for content in contents:
@@ -82,7 +94,7 @@ def sparse_notes(
                     sparse.setdefault((variable.name, step), []).append(content.file.name)
     return [
         f"{name}: {len(files)} files ({files[0]} first) have a frame every {step} s, the archive "
-        f"every {cadence} s; what lies between counts as missing"
+        f"every {cadence} s; the frames in between count as missing"
         for (name, step), files in sparse.items()
     ]
 
@@ -93,7 +105,13 @@ def check_regular(
     periods: Sequence[tuple[int, int]],
     cadence: int,
 ) -> None:
-    """SourceError for a time that does not lie on the steps of its period."""
+    """Check that every time is a whole number of steps after the start of its period.
+
+    Raises
+    ------
+    SourceError
+        A time is not; the error names the file.
+    """
     starts = np.array([first for first, _ in periods])
     for variable in indexed:
         for part in _parts(len(variable.times)):

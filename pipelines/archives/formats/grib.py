@@ -1,9 +1,9 @@
-"""GRIB 1 and 2, read by cfgrib: several variables, levels and members, no index beside the source.
+"""GRIB 1 and 2, read with cfgrib: several variables, levels and members, without an index file.
 
-A file may hold messages that make no one cube (2 m temperature beside pressure levels); cfgrib then
-gives several data sets, and a variable that is in more than one is told apart by its kind of level.
-Forecasts that are stored as (time, step), as accumulated fields are, become one axis of valid
-times; pairs of time and step that the file has no message for are no frames.
+The messages of a file may not fit into one cube, such as 2 m temperature beside pressure levels.
+cfgrib then returns several data sets. If a variable is in more than one of them, its type of level
+becomes part of its name. Fields that are stored by (time, step), such as accumulated fields, get
+one axis of valid times. A pair of time and step without a message in the file is not a frame.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import logging
 import math
 import threading
 import warnings
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _KEPT_SCANS = 4
+"""files whose scan is kept, because scanning the messages takes longer than decoding a shard"""
 _TIME = ("time", "step")
-_scans: OrderedDict[tuple[str, str], dict[str, xr.DataArray]] = OrderedDict()
 _lock = threading.Lock()
+"""lets threads that need the same file wait for one scan"""
 
 
 def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
-    """The variables of one file that lie on a regular grid; scans its messages."""
+    """Return the variables of one file that lie on a regular grid; scan all of its messages."""
     variables = []
     for name, array in _open(path, file).items():
         dims = coordinates.ordered(tuple(map(str, array.dims)), _TIME)
@@ -47,7 +49,7 @@ def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileConten
 
 @contextmanager
 def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
-    """Decodes runs of frames; positions count the file's valid times."""
+    """Yield the function that decodes frames. Positions count the file's valid times."""
     arrays = _open(path, file)
     yield lambda variable, positions: _frames(variable, arrays[variable], positions, file)
 
@@ -66,7 +68,7 @@ def _frames(
         block = array.isel({dim: unique for dim, (unique, _) in picked.items()})
         values = block.transpose(*axes, *dims).values
     except Exception as error:
-        # eccodes raises errors of its own for damaged messages, with no common class.
+        # eccodes raises errors of several classes for damaged messages.
         raise SourceError(
             f"frames of '{variable}' cannot be decoded: {error}",
             where=f"{file.uri}, frames {positions.min()} to {positions.max()}",
@@ -77,54 +79,54 @@ def _frames(
 
 
 def _open(path: str, file: SourceFile) -> dict[str, xr.DataArray]:
-    """The file's variables by name; the scan is kept, for it takes longer than a shard."""
-    key = (path, file.etag)
+    """Return the file's variables by name, from a kept scan if there is one."""
     with _lock:
-        if key not in _scans:
-            _check_complete(path, file)
-            _scans[key] = _named(_datasets(path, file))
-            while len(_scans) > _KEPT_SCANS:
-                _scans.popitem(last=False)
-        _scans.move_to_end(key)
-        return _scans[key]
+        return _scan(path, file)
+
+
+@lru_cache(_KEPT_SCANS)
+def _scan(path: str, file: SourceFile) -> dict[str, xr.DataArray]:
+    _check_complete(path, file)
+    return _named(_datasets(path, file))
 
 
 def _datasets(path: str, file: SourceFile) -> list[xr.Dataset]:
     load_pyproj_before_eccodes()
     import cfgrib
 
-    # cfgrib logs every attempt to make one cube of the file as an error.
+    # cfgrib logs every failed attempt to fit the messages into one cube as an error.
     logging.getLogger("cfgrib").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = cfgrib.open_datasets(path, backend_kwargs={"indexpath": ""}, cache=False)
     except Exception as error:
-        # The same as in decode: eccodes and cfgrib share no class of errors.
+        # eccodes and cfgrib raise errors of several classes.
         raise _unreadable(file, str(error)) from None
     if not found:
-        raise _unreadable(file, "it holds no message that can be decoded")
+        raise _unreadable(file, "it contains no message that can be decoded")
     return found
 
 
 def _check_complete(path: str, file: SourceFile) -> None:
-    """Every GRIB message ends with 7777; a file that was cut off does not."""
+    """Raise SourceError unless the file ends with 7777, as every complete GRIB message does."""
     with open(path, "rb") as content:
         content.seek(max(0, file.size - 4096))
         tail = content.read().rstrip(b"\0\r\n")
     if not tail.endswith(b"7777"):
-        raise _unreadable(file, "its last message has no end")
+        raise _unreadable(file, "the end of its last message is missing")
 
 
-def _unreadable(file: SourceFile, reason: str) -> SourceError:
+def _unreadable(file: SourceFile, what: str) -> SourceError:
     return SourceError(
-        f"a GRIB file cannot be read, it is truncated or damaged: {reason}",
+        f"a GRIB file cannot be read, it is truncated or damaged: {what}",
         where=f"{file.uri} ({file.size} bytes)",
         remedy="fetch it again, or leave it out of the source",
     )
 
 
 def _named(datasets: list[xr.Dataset]) -> dict[str, xr.DataArray]:
+    """Return all variables by name, with the type of level in names that occur several times."""
     arrays = [(str(name), array) for ds in datasets for name, array in ds.data_vars.items()]
     repeated = {name for name, count in Counter(name for name, _ in arrays).items() if count > 1}
     named: dict[str, xr.DataArray] = {}
@@ -153,9 +155,10 @@ def _variable(name: str, array: xr.DataArray, dims: tuple[str, ...]) -> FileVari
 
 
 def _held(array: xr.DataArray, axes: list[str]) -> np.ndarray:
-    """bool, flat over ``axes``: the file has a message for the pair of time and step.
+    """Return whether the file has a message, bool, for each (time, step), flattened over `axes`.
 
-    cfgrib makes a cube of all times and all steps and fills what is not there with NaN.
+    cfgrib builds a cube of all times and all steps, and fills pairs without a message with NaN. The
+    index of messages inside its lazy array tells which pairs exist.
     """
     held = np.ones(math.prod(array.sizes[dim] for dim in axes), bool)
     if len(axes) < 2:

@@ -1,4 +1,4 @@
-"""NetCDF and GRIB, told apart by a file's first bytes: downloads are often named wrongly."""
+"""NetCDF or GRIB, told apart by the first bytes of a file, because file names are often wrong."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ZIP = b"PK\x03\x04"
 
 
 def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
-    """What one file holds, whichever its format."""
+    """Return what one NetCDF or GRIB file holds."""
     return _reader(path, file).describe(path, file, options)
 
 
 def decoder(path: str, file: SourceFile) -> AbstractContextManager[Decode]:
-    """Decodes runs of frames, whichever the format."""
+    """Return a context that provides the function that decodes frames of a NetCDF or GRIB file."""
     return _reader(path, file).decoder(path, file)
 
 
@@ -35,9 +35,9 @@ def _reader(path: str, file: SourceFile):
         return netcdf
     if magic == _ZIP:
         raise SourceError(
-            "a source file is a zip under another name",
+            "a source file is a zip with another ending",
             where=f"{file.uri} ({file.size} bytes)",
-            remedy="rename it to end in .zip: what is in it is then read in place",
+            remedy="rename it to end in .zip: its members are then read in place",
         )
     what = "is empty" if not magic else f"is neither GRIB nor NetCDF (it begins with {magic!r})"
     raise SourceError(

@@ -1,8 +1,9 @@
-"""NetCDF 3 and 4, read by xarray: packing of each file's own, `time` or `valid_time`.
+"""NetCDF 3 and 4, read with xarray: each file with its own packing, and `time` or `valid_time`.
 
-The Climate Data Store puts preliminary ERA5 (ERA5T, expver 5) beside final (expver 1): until 2024
-as a dimension, of which one side is missing at each time, and since then as a coordinate of time.
-Both become one variable, final where there is a final value; which frames are preliminary is told.
+The Climate Data Store delivers preliminary ERA5 (ERA5T, expver 5) together with final ERA5 (expver
+1). Until 2024 expver was a dimension, where one of the two is missing at each time. Since then it
+is a coordinate along time. Both layouts become one variable, with the final value where it exists,
+and `FileVariable.preliminary` marks the preliminary frames.
 """
 
 from __future__ import annotations
@@ -25,16 +26,22 @@ if TYPE_CHECKING:
 EXPVER = "expver"
 FINAL, PRELIMINARY = 1, 5
 _DESCRIBED_FRAMES = 64
+"""frames read at once in the search for preliminary ones"""
 _DECODED_TIMES = 65_536
-"""times that are decoded at once: decoding takes several times their memory"""
+"""times that are decoded at once, because decoding takes several times their memory"""
 _DENSE = 4
-"""read up to so many times the frames that are asked for, rather than one by one"""
+"""frames read per requested frame up to which one slice is read instead of single frames"""
 
 
 def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileContents:
-    """The variables of one file that have a grid, with a time axis and without one.
+    """Return the variables of one file that lie on a grid, with and without a time axis.
 
-    Reads headers and coordinates.
+    Only headers and coordinates are read.
+
+    Raises
+    ------
+    SourceError
+        The file is truncated or not NetCDF, or it has no time axis that can be decoded.
     """
     _check_complete(path, file)
     with _open(path, file, decoded=False) as dataset:
@@ -69,7 +76,7 @@ def describe(path: str, file: SourceFile, options: ArchiveOptions) -> FileConten
 
 @contextmanager
 def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
-    """Decodes runs of frames while the block keeps the file open."""
+    """Keep the file open while the block runs, and yield the function that decodes frames."""
     with ExitStack() as opened:
         readers: dict[str, _Read] = {}
 
@@ -93,11 +100,11 @@ def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
 
 
 _Read = Callable[["slice | np.ndarray"], np.ndarray]
-"""frames along time -> values, time first and then the axes in the store's order"""
+"""frames along time -> values, with time first and then the axes in the order of the store"""
 
 
 def _reader(path: str, file: SourceFile, variable: str, opened: ExitStack) -> _Read:
-    """How a variable is read."""
+    """Return a reader of the variable's frames, with final and preliminary values merged."""
     read, dims = _versions(path, file, variable, opened)
     if EXPVER not in dims:
         return read
@@ -112,9 +119,10 @@ def _reader(path: str, file: SourceFile, variable: str, opened: ExitStack) -> _R
 def _versions(
     path: str, file: SourceFile, variable: str, opened: ExitStack
 ) -> tuple[_Read, tuple[str, ...]]:
-    """How a variable is read with its expver, if it has any, as the second axis; and its dims.
+    """Return a reader of all versions of a variable, and the dimensions in the file.
 
-    The first of two versions is the final one.
+    If the variable has expver as a dimension, the reader returns it as the second axis, with the
+    final version first.
     """
     raw = opened.enter_context(_open(path, file, decoded=False))[variable]
     dims = tuple(map(str, raw.dims))
@@ -139,9 +147,16 @@ def _versions(
 
 
 def _plain_reader(path: str, variable: str, axes: tuple[int, ...], opened: ExitStack) -> _Read:
-    """How numbers that are the values are read: straight from the file, because it is done often.
+    """Return a reader of unpacked values, directly with netCDF4, which is faster than xarray.
 
-    ``axes`` are those of the file in the store's order, time first.
+    Parameters
+    ----------
+    path, variable:
+        The file and the variable to read.
+    axes:
+        Axes of the file in the order of the store, time first.
+    opened:
+        Closes the file.
     """
     import netCDF4
 
@@ -152,7 +167,7 @@ def _plain_reader(path: str, variable: str, axes: tuple[int, ...], opened: ExitS
 
 
 def _labelled_preliminary(dataset: xr.Dataset, time: str) -> np.ndarray | None:
-    """bool (n,): frames that a coordinate along time calls preliminary; None without one."""
+    """Return which frames the expver coordinate marks as preliminary, bool (n,); None if none."""
     if EXPVER not in dataset or dataset[EXPVER].dims[:1] != (time,):
         return None
     labels = dataset[EXPVER].values.astype(str)
@@ -161,7 +176,10 @@ def _labelled_preliminary(dataset: xr.Dataset, time: str) -> np.ndarray | None:
 
 
 def _missing_final(path: str, file: SourceFile, variable: str, frames: int) -> np.ndarray | None:
-    """bool (n,): frames with preliminary values where the final one is missing; reads them all."""
+    """Return frames with preliminary values whose final ones are missing, bool (n,); None if none.
+
+    All frames are read for this.
+    """
     early = np.zeros(frames, bool)
     with ExitStack() as opened:
         try:
@@ -177,9 +195,17 @@ def _missing_final(path: str, file: SourceFile, variable: str, frames: int) -> n
 
 
 def covering(positions: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray | None]:
-    """What to read for ``positions``, and what to take from it (None: all of it, in order).
+    """Return what to read for `positions`, and which of the frames read to take.
 
-    A slice, or where that would read far more than is asked for, increasing indices.
+    Parameters
+    ----------
+    positions:
+        Requested frames, in any order and with repetitions.
+
+    Returns
+    -------
+    A slice to read, or increasing indices if a slice would read far more than requested. Then the
+    index of each requested frame among those read; None if it is all of them in order.
 
     >>> covering(np.array([3, 4, 5]))
     (slice(3, 6, None), None)
@@ -194,7 +220,10 @@ def covering(positions: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray | No
 
 
 def _check_complete(path: str, file: SourceFile) -> None:
-    """A classic file that was cut off would be read as zeros; NetCDF 4 notices it by itself."""
+    """Raise SourceError for a truncated classic file, which the NetCDF library reads as zeros.
+
+    A truncated NetCDF 4 file makes the library itself raise an error.
+    """
     try:
         needed = needed_bytes(path)
     except (ValueError, IndexError) as error:
@@ -203,9 +232,9 @@ def _check_complete(path: str, file: SourceFile) -> None:
         raise _unreadable(file, f"it should have {needed} bytes")
 
 
-def _unreadable(file: SourceFile, reason: str) -> SourceError:
+def _unreadable(file: SourceFile, what: str) -> SourceError:
     return SourceError(
-        f"a NetCDF file cannot be opened, it is truncated or no NetCDF: {reason}",
+        f"a NetCDF file cannot be opened, it is truncated or not NetCDF: {what}",
         where=f"{file.uri} ({file.size} bytes)",
         remedy="fetch it again, or leave it out of the source",
     )
@@ -222,7 +251,7 @@ def _open(path: str, file: SourceFile, *, decoded: bool) -> xr.Dataset:
             mask_and_scale=decoded,
             decode_coords=False,
             cache=False,
-            # An index of time would hold all times of the file, and nothing is looked up by value.
+            # An index would hold all times of the file in memory, and no time is looked up.
             create_default_indexes=False,
         )
     except (OSError, RuntimeError, ValueError) as error:
@@ -230,7 +259,7 @@ def _open(path: str, file: SourceFile, *, decoded: bool) -> xr.Dataset:
 
 
 def is_plain(array: xr.DataArray) -> bool:
-    """True where stored numbers are the values: float32, not packed, nothing but NaN missing."""
+    """Return whether stored numbers are the values: float32, unpacked, and NaN where missing."""
     attributes = array.attrs
     missing = [attributes.get("_FillValue"), attributes.get("missing_value")]
     return (
@@ -265,7 +294,7 @@ def _variable(
 
 
 def _static(dataset: xr.Dataset) -> tuple[FileVariable, ...]:
-    """The variables on a plain grid that have no time axis."""
+    """Return the variables on a plain grid that have no time axis."""
     found = []
     for name, array in dataset.data_vars.items():
         dims = coordinates.ordered(tuple(map(str, array.dims)), ())
@@ -279,7 +308,7 @@ def _times(dataset: xr.Dataset, time: str, file: SourceFile) -> np.ndarray:
 
     if dataset.sizes[time] == 0:
         raise SourceError(
-            "a NetCDF file holds no time step",
+            "a NetCDF file contains no time step",
             where=file.uri,
             remedy="fetch it again, or leave it out of the source",
         )
@@ -300,12 +329,12 @@ def _times(dataset: xr.Dataset, time: str, file: SourceFile) -> np.ndarray:
 
 
 def as_seconds(values: np.ndarray) -> np.ndarray:
-    """datetime64 to int64 seconds since 1970-01-01, rounded to the nearest second.
+    """Return datetime64 values as int64 seconds since 1970-01-01, rounded to the nearest second.
 
     Raises
     ------
     TypeError
-        The values are no datetimes (another calendar, or no units).
+        The values are not datetimes, because of another calendar or missing units.
     """
     if not np.issubdtype(values.dtype, np.datetime64):
         raise TypeError("not in the Gregorian calendar, or without units")

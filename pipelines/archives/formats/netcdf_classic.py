@@ -1,7 +1,8 @@
-"""How long a classic NetCDF file must be, from its header.
+"""Compute from the header of a classic NetCDF file how long the file must be.
 
-The NetCDF library opens a classic file that was cut off and reads zeros where its end is missing,
-which unpack to plausible values. Layout: NetCDF Users Guide, appendix "File Format Specification".
+The NetCDF library opens a truncated classic file without an error and reads zeros in place of the
+missing end, which unpack to plausible values. Layout of the header: NetCDF Users Guide, appendix
+"File Format Specification".
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import math
 from typing import BinaryIO
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
+"""number of a type in the header -> bytes per value"""
 
 
 def needed_bytes(path: str) -> int | None:
-    """The least size of a whole file with this header; None where it is no classic NetCDF.
+    """Return the smallest size of a complete file; None if it is not a classic NetCDF file.
 
     Raises
     ------
     ValueError
-        The header itself is cut off or makes no sense.
+        The header itself is truncated or invalid.
     """
     with open(path, "rb") as file:
         magic = file.read(4)
@@ -30,7 +32,7 @@ def needed_bytes(path: str) -> int | None:
 
 
 class _Header:
-    """Reads the fields of a header in their order."""
+    """The header of a classic file. Methods read its fields in the order of the file."""
 
     def __init__(self, file: BinaryIO, version: int):
         self._file = file
@@ -40,7 +42,7 @@ class _Header:
     def needed_bytes(self) -> int:
         records = self._count()
         if records == 256**self._count_bytes - 1:
-            # A file written as a stream does not say how many records it has.
+            # A file that was written as a stream does not state its number of records.
             records = 0
         lengths = [self._skip_name() or self._count() for _ in range(self._list_length())]
         self._skip_attributes()
@@ -62,7 +64,7 @@ class _Header:
                 fixed_end = max(fixed_end, begin + size)
         if not record_ends or not records:
             return max(fixed_end, self._file.tell())
-        # Each variable's part of a record is padded to four bytes, unless there is only one.
+        # Each variable's part of a record is padded to four bytes, except a single one.
         one = len(record_bytes) == 1
         stride = sum(size if one else -(-size // 4) * 4 for size in record_bytes)
         return max(fixed_end, max(record_ends) + (records - 1) * stride)
@@ -70,7 +72,7 @@ class _Header:
     def _integer(self, length: int) -> int:
         content = self._file.read(length)
         if len(content) < length:
-            raise ValueError("its header is cut off")
+            raise ValueError("its header is truncated")
         return int.from_bytes(content, "big")
 
     def _count(self) -> int:
@@ -89,7 +91,7 @@ class _Header:
     def _skip(self, length: int) -> None:
         padded = -(-length // 4) * 4
         if len(self._file.read(padded)) < padded:
-            raise ValueError("its header is cut off")
+            raise ValueError("its header is truncated")
 
     def _skip_name(self) -> None:
         self._skip(self._count())

@@ -1,8 +1,7 @@
-"""An archive in time: one long series of frames in many files.
+"""Archives that are one long series of frames in many files.
 
-One is a module that defines ``ARCHIVE``, an :class:`Archive`: which files belong to it, how they
-are described and decoded, and which splits its papers use.
-``pipelines/archives/series/weatherbench.py`` is the example.
+Such an archive is a module that defines `ARCHIVE`, a `SeriesArchive`: which files belong to it, how
+they are described and decoded, and which splits its papers use. `weatherbench.py` is an example.
 """
 
 from __future__ import annotations
@@ -24,29 +23,32 @@ from pipelines.timeline.splits import Splits
 
 @dataclass(frozen=True)
 class SeriesArchive:
-    """How one kind of archive is read.
+    """How one series archive is read.
 
-    ``describe(path, file, options)`` reads headers. ``decoder(path, file)`` is a context that keeps
-    the file open and gives ``decode(variable, positions)``, which returns float32 ``(n, *extra, y,
-    x)``, missing pixels NaN. ``path`` is local: remote files are fetched first. Both raise
-    SourceError naming the file. ``protocol_splits(times)`` gives the splits of the papers, or None
-    where the times do not allow them.
+    Paths are local: remote files are fetched first. `describe` and `decoder` raise SourceErrors
+    that name the file.
     """
 
     name: str
+    """name of the archive on the command line"""
     title: str
+    """title of a store whose files have none"""
     suffixes: tuple[str, ...]
-    """endings of the files that belong to it, lower case"""
+    """endings of the archive's files, lower case"""
     describe: Callable[[str, SourceFile, Any], FileContents]
+    """`describe(path, file, options)` reads the headers of a file"""
     decoder: Opener
+    """`decoder(path, file)` is a context that keeps the file open. It provides `decode(variable,
+    positions)`, which returns float32 (n, *extra, y, x) with NaN for missing pixels"""
     protocol_splits: Callable[[np.ndarray], Splits | None]
+    """times -> the splits of the papers, or None if the times do not cover them"""
     separate_periods: bool = False
-    """each file is a period of its own; otherwise all files are one period"""
+    """whether each file is a period of its own; otherwise all files form one period"""
     options: type[ArchiveOptions] = ArchiveOptions
-    """what ``describe`` is given"""
+    """class of the options that `describe` gets"""
 
     def find(self, source: str) -> tuple[SourceFile, ...]:
-        """The archive's files."""
+        """Return the archive's files at `source`."""
         return find_files(source, self.suffixes, self.name)
 
     def index(
@@ -58,7 +60,7 @@ class SeriesArchive:
         progress: Progress,
         static: Sequence[str] = (),
     ) -> ArchiveIndex:
-        """See :meth:`pipelines.archives.interface.AnyArchive.index` and :func:`index_archive`."""
+        """Return what the files hold, given the archive's own options by name."""
         resolved = resolve(self.name, self.options, options)
         return index_archive(
             self,
@@ -70,7 +72,7 @@ class SeriesArchive:
         )
 
     def opener(self, options: Mapping[str, Any]) -> Opener:
-        """The decoder, which depends on no option."""
+        """Return the decoder, which does not depend on options."""
         return self.decoder
 
 
@@ -83,24 +85,32 @@ def index_archive(
     progress: Progress = ignore,
     static: Sequence[str] = (),
 ) -> ArchiveIndex:
-    """What the archive at ``source`` holds: reads every file's header, and the frames of overlaps.
+    """Return what the archive at `source` holds.
+
+    The header of every file is read. Frames are read only where files overlap in time.
 
     Parameters
     ----------
+    archive:
+        How the files are read.
+    source:
+        URI of a file, a folder or a glob.
     variables:
         The variables to keep, in this order; all of them if None.
     options:
-        The archive's own; its defaults if None.
+        The archive's own options; its defaults if None.
+    progress:
+        Called with the number of files read and the number of files.
     static:
-        Variables that are to be static fields, and are no frames where the files have them.
+        Variables to take as static fields. They are left out of the frames.
 
     Raises
     ------
     SourceError
         A file is missing, unreadable or truncated; grids or units differ; a time axis is
-        irregular; two files differ about one time.
+        irregular; or two files contradict each other at the same time.
     UsageError
-        A variable that the archive does not have.
+        A variable is not in the archive.
     """
     resolved = options or archive.options()
     files = find_files(source, archive.suffixes, archive.name)

@@ -13,7 +13,7 @@ from pipelines.timeline.splits import Splits
 
 
 def protocol_splits(times: np.ndarray) -> Splits | None:
-    """ERA5 has no protocol of its own: splits are by fraction or from a file."""
+    """Return None: no protocol defines splits, so they are by fraction or from a file."""
     return None
 
 

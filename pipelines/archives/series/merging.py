@@ -1,9 +1,14 @@
-"""Many files to one index: grids agree, times are regular, overlaps agree, gaps stay gaps."""
+"""Merge the files of an archive into one index.
+
+Files must agree on the grid, and on the values wherever they overlap in time. Times must be
+regular inside a period. Times without a frame stay gaps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +35,7 @@ from pipelines.errors import SourceError, UsageError, nearest
 from pipelines.timeline.intervals import iso
 
 _COMPARED_FRAMES = 64
-"""frames of an overlap that are compared at a time"""
+"""frames of an overlap that are compared at once, to bound the memory"""
 
 
 def assemble(
@@ -43,18 +48,31 @@ def assemble(
     variables: Sequence[str] | None = None,
     static: Sequence[str] = (),
 ) -> ArchiveIndex:
-    """One index of the described files; reads frames only where files overlap in time.
+    """Return one index of the described files; read frames only where files overlap in time.
 
     Parameters
     ----------
+    contents:
+        What each file holds.
     archive:
-        The archive's name.
+        Name of the archive on the command line.
     title:
-        Where the files say none of their own.
+        Title of the store if the files have none.
+    decoder:
+        How a file is opened.
     separate_periods:
-        Each file is a period of its own; otherwise all files are one period.
-    variables, static:
-        As for :func:`pipelines.archives.series.archive.index_archive`, which says what is raised.
+        Whether each file is a period of its own; otherwise all files form one period.
+    variables:
+        The variables to keep, in this order; all of them if None.
+    static:
+        Variables to take as static fields.
+
+    Raises
+    ------
+    SourceError
+        Grids or units differ, a time axis is irregular, or two files contradict each other.
+    UsageError
+        A variable is not in the archive.
     """
     files = tuple(content.file for content in contents)
     fields, contents = take_static(contents, static)
@@ -90,10 +108,11 @@ def _is_true(value: Any) -> bool:
 
 
 def _chosen(contents: Sequence[FileContents], asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the variables to keep."""
     known = list(dict.fromkeys(v.name for content in contents for v in content.variables))
     if not known:
         raise SourceError(
-            "no file holds a variable with time, latitude/longitude or y/x",
+            "no file holds a variable with time and with latitude/longitude or y/x",
             where=contents[0].file.uri,
             remedy="check that the archive is the right one for these files",
         )
@@ -108,12 +127,56 @@ def _chosen(contents: Sequence[FileContents], asked: Sequence[str] | None) -> tu
 
 
 def _static_notes(contents: Sequence[FileContents]) -> list[str]:
-    """What there is to say of variables without time that were not asked for."""
+    """Return a note on the variables without time that were not requested."""
     left = dict.fromkeys(variable.name for content in contents for variable in content.static)
     if not left:
         return []
     names = " ".join(left)
-    return [f"without time, and left out: {names} (--static_fields {names} keeps them)"]
+    return [f"left out because they have no time: {names} (--static_fields {names} keeps them)"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """The frames of one variable in all files, in order of time.
+
+    Among frames of the same time, final ones come before preliminary ones. The first is kept.
+    """
+
+    times: np.ndarray
+    files: np.ndarray
+    positions: np.ndarray
+    preliminary: np.ndarray
+    """bool (n,)"""
+
+    @classmethod
+    def in_order(
+        cls, times: np.ndarray, files: np.ndarray, positions: np.ndarray, preliminary: np.ndarray
+    ) -> _Frames:
+        """Sort frames that are given in any order."""
+        order = np.lexsort((positions, files, preliminary, times))
+        return cls(times[order], files[order], positions[order], preliminary[order])
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """bool (n,): the first frame of each time."""
+        first = np.ones(len(self.times), bool)
+        first[1:] = self.times[1:] != self.times[:-1]
+        return first
+
+    @cached_property
+    def kept_twins(self) -> np.ndarray:
+        """int (n,): for each frame, the kept frame of the same time."""
+        return np.flatnonzero(self.kept)[np.cumsum(self.kept) - 1]
+
+    @cached_property
+    def replaced(self) -> np.ndarray:
+        """bool (n,): preliminary frames that a final one replaces; their values may differ."""
+        return ~self.kept & self.preliminary & ~self.preliminary[self.kept_twins]
+
+    @cached_property
+    def repeated(self) -> np.ndarray:
+        """bool (n,): frames whose values must equal those of the kept frame."""
+        return ~self.kept & ~self.replaced
 
 
 def _merge(
@@ -123,15 +186,16 @@ def _merge(
     notes: list[str],
     early: dict[tuple[int, int], list[str]],
 ) -> VariableIndex:
-    parts = [
-        (number, content, variable)
+    """Return the index of one variable; add to `notes`, and to `early` for `_preliminary_notes`."""
+    variables = {
+        number: variable
         for number, content in enumerate(contents)
         for variable in content.variables
         if variable.name == name
-    ]
-    _check_same_grid([(content.file, variable) for _, content, variable in parts])
-    times, files, positions = joined([(number, variable.times) for number, _, variable in parts])
-    variable = parts[0][2]
+    }
+    _check_same_grid([(contents[number].file, variable) for number, variable in variables.items()])
+    times, files, positions = joined([(number, v.times) for number, v in variables.items()])
+    variable = next(iter(variables.values()))
     merged = VariableIndex(
         name=name,
         dims=variable.dims,
@@ -142,41 +206,40 @@ def _merge(
         files=files,
         positions=positions,
     )
-    if is_increasing(times) and all(v.preliminary is None for _, _, v in parts):
+    if is_increasing(times) and all(v.preliminary is None for v in variables.values()):
         return merged
-    preliminary = np.concatenate([_preliminary(variable) for _, _, variable in parts])
-    order = np.lexsort((positions, files, preliminary, times))
-    times, files, positions = times[order], files[order], positions[order]
-    preliminary = preliminary[order]
-    first = np.ones(len(times), bool)
-    first[1:] = times[1:] != times[:-1]
-    # Final frames come first among those of one time; preliminary ones need not equal them.
-    replaced = ~first & preliminary & ~preliminary[np.flatnonzero(first)[np.cumsum(first) - 1]]
-    repeated = ~first & ~replaced
-    if repeated.any():
-        variables = {number: variable for number, _, variable in parts}
-        _check_equal(decoder, contents, variables, name, times, files, positions, first, repeated)
-        dropped = int(repeated.sum())
+    preliminary = np.concatenate([_preliminary(variable) for variable in variables.values()])
+    frames = _Frames.in_order(times, files, positions, preliminary)
+    if frames.repeated.any():
+        _check_equal(decoder, contents, variables, frames)
+        dropped = int(frames.repeated.sum())
         notes.append(f"{name}: {dropped} repeated frames with equal values are kept once")
+    kept = frames.kept
     if preliminary.any():
-        counts = int((first & preliminary).sum()), int(replaced.sum())
+        counts = int((kept & frames.preliminary).sum()), int(frames.replaced.sum())
         early.setdefault(counts, []).append(name)
-    return replace(merged, times=times[first], files=files[first], positions=positions[first])
+    return replace(
+        merged,
+        times=frames.times[kept],
+        files=frames.files[kept],
+        positions=frames.positions[kept],
+    )
 
 
 def _preliminary(variable: FileVariable) -> np.ndarray:
+    """Return which frames of the file are preliminary, bool (n,)."""
     if variable.preliminary is None:
         return np.zeros(len(variable.times), bool)
     return variable.preliminary
 
 
 def _preliminary_notes(early: Mapping[tuple[int, int], Sequence[str]]) -> list[str]:
-    """What there is to say of preliminary frames: (kept, replaced) -> variables."""
+    """Return notes on preliminary frames, given (number kept, number replaced) -> variables."""
     notes = []
     for (kept, replaced), names in early.items():
         parts = [
             (kept, f"{kept} frames are preliminary: fetch them again when the final ones are out"),
-            (replaced, f"{replaced} preliminary frames give way to final ones"),
+            (replaced, f"{replaced} preliminary frames are replaced by final ones"),
         ]
         said = "; ".join(text for count, text in parts if count)
         notes.append(f"{', '.join(names)}: {said}")
@@ -189,13 +252,14 @@ def _check_same_grid(parts: Sequence[tuple[SourceFile, FileVariable]]) -> None:
         difference = _difference(reference, variable)
         if difference:
             raise SourceError(
-                f"two files hold '{variable.name}' differently: {difference}",
+                f"'{variable.name}' differs between two files: {difference}",
                 where=f"{reference_file.uri} and {file.uri}",
                 remedy="convert them to stores of their own, or leave one out of the source",
             )
 
 
 def _difference(first: FileVariable, other: FileVariable) -> str | None:
+    """Return how the grid or the units of two files differ, in words; None if they agree."""
     if first.dims != other.dims or first.shape != other.shape:
         sizes = [
             ", ".join(f"{dim} {size}" for dim, size in zip(v.dims, v.shape, strict=True))
@@ -218,7 +282,7 @@ def _same_values(values: np.ndarray, others: np.ndarray) -> bool:
 def _close(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     if not np.issubdtype(values.dtype, np.number):
         return values == others
-    # Neighbouring files may carry the same grid in float32 and float64.
+    # Neighbouring files may store the same grid as float32 and as float64.
     return np.isclose(values.astype(float), others.astype(float), rtol=1e-6, atol=1e-6)
 
 
@@ -226,43 +290,56 @@ def _check_equal(
     decoder: Opener,
     contents: Sequence[FileContents],
     variables: Mapping[int, FileVariable],
-    name: str,
-    times: np.ndarray,
-    files: np.ndarray,
-    positions: np.ndarray,
-    first: np.ndarray,
-    repeated: np.ndarray,
+    frames: _Frames,
 ) -> None:
-    """Repeated times must hold equal values, up to the packing of the files that they lie in."""
-    repeats = np.flatnonzero(repeated)
-    originals = np.flatnonzero(first)[np.cumsum(first) - 1][repeats]
-    pairs = np.stack([files[originals], files[repeats]], axis=1)
-    # Pair by pair of files, in the order of time inside a pair: each file is decoded in runs.
+    """Check that repeated frames have equal values, up to the packing of their files.
+
+    Parameters
+    ----------
+    decoder:
+        How a file is opened.
+    contents:
+        The contents of all files.
+    variables:
+        File number -> the variable in that file.
+    frames:
+        The frames of all files.
+
+    Raises
+    ------
+    SourceError
+        Two frames of the same time differ.
+    """
+    repeats = np.flatnonzero(frames.repeated)
+    originals = frames.kept_twins[repeats]
+    pairs = np.stack([frames.files[originals], frames.files[repeats]], axis=1)
+    # One pair of files after the other, each in order of time: files are decoded in long runs.
     for one, two in sorted(set(map(tuple, pairs.tolist()))):
+        name, file, other = variables[one].name, contents[one].file, contents[two].file
         chosen = np.flatnonzero((pairs[:, 0] == one) & (pairs[:, 1] == two))
+        # Half a packing step of each file, and a little more for the rounding of the comparison.
         tolerance = 0.5 * (variables[one].resolution + variables[two].resolution) * (1 + 1e-3)
         for begin in range(0, len(chosen), _COMPARED_FRAMES):
             run = chosen[begin : begin + _COMPARED_FRAMES]
-            left = _frames(decoder, contents[one].file, name, positions[originals[run]])
-            right = _frames(decoder, contents[two].file, name, positions[repeats[run]])
+            left = _decode(decoder, file, name, frames.positions[originals[run]])
+            right = _decode(decoder, other, name, frames.positions[repeats[run]])
             same = np.isclose(left, right, rtol=1e-6 if tolerance else 0, atol=tolerance)
             same |= np.isnan(left) & np.isnan(right)
             wrong = np.flatnonzero(~same.reshape(len(run), -1).all(axis=1))
             if len(wrong):
-                _raise_conflict(
-                    name, contents[one].file, contents[two].file, int(times[repeats[run[wrong[0]]]])
-                )
+                time = int(frames.times[repeats[run[wrong[0]]]])
+                raise _conflict(name, file, other, time)
 
 
-def _frames(decoder: Opener, file: SourceFile, name: str, positions: np.ndarray) -> np.ndarray:
+def _decode(decoder: Opener, file: SourceFile, name: str, positions: np.ndarray) -> np.ndarray:
     with reading(file) as path, decoder(path, file) as decode:
         return decode(name, positions)
 
 
-def _raise_conflict(name: str, one: SourceFile, two: SourceFile, time: int) -> None:
+def _conflict(name: str, one: SourceFile, two: SourceFile, time: int) -> SourceError:
     where = one.uri if one == two else f"{one.uri} and {two.uri}"
     subject = "one file holds a time twice" if one == two else "two files overlap in time"
-    raise SourceError(
+    return SourceError(
         f"{subject} with different values: '{name}' at {iso(time)}",
         where=where,
         remedy="leave one of them out of the source, or repair it",
@@ -275,6 +352,7 @@ def _periods(
     indexed: Sequence[VariableIndex],
     separate: bool,
 ) -> tuple[tuple[int, int], ...]:
+    """Return the first and last time of each period. Files that overlap share a period."""
     if not separate:
         first = min(int(variable.times[0]) for variable in indexed)
         last = max(int(variable.times[-1]) for variable in indexed)
@@ -285,16 +363,17 @@ def _periods(
         times = [v.times for v in content.variables if v.name in kept]
         if times:
             spans.append((min(int(t.min()) for t in times), max(int(t.max()) for t in times)))
-    joined: list[tuple[int, int]] = []
+    periods: list[tuple[int, int]] = []
     for first, last in sorted(spans):
-        if joined and first <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        if periods and first <= periods[-1][1]:
+            periods[-1] = (periods[-1][0], max(periods[-1][1], last))
         else:
-            joined.append((first, last))
-    return tuple(joined)
+            periods.append((first, last))
+    return tuple(periods)
 
 
 def _cadence(contents: Sequence[FileContents], indexed: Sequence[VariableIndex]) -> int:
+    """Return the cadence in seconds: what the files declare, else the most common step."""
     declared = {c.cadence_seconds for c in contents if c.cadence_seconds is not None}
     if len(declared) > 1:
         slow = next(c for c in contents if c.cadence_seconds == max(declared))

@@ -1,8 +1,8 @@
-"""Variables that do not change with time: found among an archive's files, or in files of their own.
+"""Variables that do not change with time, from the archive's own files or from a separate source.
 
-A file holds one without a time axis (WeatherBench's ``constants``), or at one single time (ERA5 as
-the Climate Data Store delivers its invariants, in NetCDF and GRIB). Whatever the archive, a source
-of its own for static variables is NetCDF or GRIB, told apart by content.
+A file holds such a variable either without a time axis (WeatherBench's `constants`) or at a single
+time (the invariants of ERA5 from the Climate Data Store, in NetCDF and GRIB). A separate source of
+static variables holds NetCDF or GRIB files for every archive; the first bytes tell the format.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pipelines.progress import Progress, ignore
 def take_static(
     contents: Sequence[FileContents], names: Iterable[str]
 ) -> tuple[tuple[StaticVariable, ...], list[FileContents]]:
-    """The static variables called ``names``, as far as they are there, and the files without them.
+    """Return the static variables called `names` that exist, and the contents without them.
 
     Raises
     ------
     SourceError
-        One changes with time or has levels, or two files hold it differently.
+        A variable changes with time or has levels, or it differs between two files.
     """
     names = tuple(names)
     found = [field for name in names if (field := _find(contents, name)) is not None]
@@ -45,17 +45,19 @@ def take_static(
 
 
 def find_static(source: str) -> tuple[SourceFile, ...]:
-    """The files at a source of static variables."""
+    """Return the files at a separate source of static variables."""
     return find_files(source, gridded.SUFFIXES, "static fields")
 
 
 def describe_static(source: str, progress: Progress = ignore) -> list[FileContents]:
-    """What the files of a source of static variables hold; reads their headers.
+    """Return what the files of a separate source of static variables hold, from their headers.
 
     Parameters
     ----------
     source:
-        A NetCDF or GRIB file, a folder, a glob or a zip of such; local or remote.
+        A NetCDF or GRIB file, or a folder, a glob or a zip of such files; local or remote.
+    progress:
+        Called with the number of files read and the number of files.
     """
     files = find_static(source)
     contents = []
@@ -68,7 +70,7 @@ def describe_static(source: str, progress: Progress = ignore) -> list[FileConten
 
 
 def known_static(contents: Sequence[FileContents]) -> list[str]:
-    """Names of the variables that are without time, or at one time, on a plain grid."""
+    """Return the names of variables on a plain grid that have no time or only one."""
     return list(
         dict.fromkeys(
             variable.name
@@ -80,12 +82,13 @@ def known_static(contents: Sequence[FileContents]) -> list[str]:
 
 
 def read_static(field: StaticVariable) -> np.ndarray:
-    """The field's values, float32 (y, x) on the source's grid; missing pixels NaN."""
+    """Return the field's values, float32 (y, x) on the source's grid, with NaN where missing."""
     with reading(field.file) as path, gridded.decoder(path, field.file) as decode:
         return decode(field.name, np.zeros(1, np.int64))[0]
 
 
 def _find(contents: Sequence[FileContents], name: str) -> StaticVariable | None:
+    """Return the static variable called `name` after checking that all files agree on it."""
     holders = [
         (content.file, variable)
         for content in contents
@@ -97,14 +100,14 @@ def _find(contents: Sequence[FileContents], name: str) -> StaticVariable | None:
     for file, variable in holders:
         if len(variable.times) > 1:
             raise SourceError(
-                f"'{name}' is no static field: it has {len(variable.times)} times",
+                f"'{name}' is not a static field: it has {len(variable.times)} times",
                 where=file.uri,
-                remedy="leave it among the --variables, or give a --static_source that holds it "
-                "once",
+                remedy="give it with --variables instead, or give a --static_source that holds "
+                "it once",
             )
         if len(variable.dims) != 2:
             raise SourceError(
-                f"'{name}' is no static field: its dimensions are {', '.join(variable.dims)}",
+                f"'{name}' is not a static field: its dimensions are {', '.join(variable.dims)}",
                 where=file.uri,
                 remedy="give fields of (latitude, longitude) or (y, x) alone",
             )
@@ -117,7 +120,7 @@ def _find(contents: Sequence[FileContents], name: str) -> StaticVariable | None:
     for other in others:
         if not np.array_equal(values, read_static(other), equal_nan=True):
             raise SourceError(
-                f"two files hold static field '{name}' differently",
+                f"static field '{name}' differs between two files",
                 where=f"{first.file.uri} and {other.file.uri}",
                 remedy="give a --static_source that holds it once",
             )

@@ -1,8 +1,8 @@
-"""TaxiBJ and BikeNYC: flows of people between the cells of a city, one HDF5 file a period.
+"""TaxiBJ and BikeNYC: flows of people between the cells of a city, one HDF5 file per period.
 
-Zhang et al. (2017), arXiv:1610.00081. ``data`` (N, 2, H, W) holds inflow and outflow, ``date``
-``YYYYMMDDSS`` the day and the slot SS from 01; a day has 48 slots, or 24 where none is above 24.
-Times are the city's own clock.
+Zhang et al. (2017), arXiv:1610.00081. `data` (N, 2, H, W) holds inflow and outflow. `date` (N,)
+holds the day and the slot of the day, counted from 01, as `YYYYMMDDSS`. A day has 48 slots, or 24
+if no slot number is above 24. Times are local times of the city.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pipelines.errors import SourceError
 from pipelines.timeline.splits import Splits
 
 TEST_SECONDS = 28 * 86_400
-"""the last four weeks are the test split"""
+"""length of the test split, which is the last four weeks"""
 VALIDATION_FRACTION = 0.1
-"""of the frames before them, the last ones"""
+"""fraction of the frames before the test split; validation takes the last ones"""
 
 
 @dataclass(frozen=True)
 class TrafficOptions(ArchiveOptions):
-    """What the files do not say themselves."""
+    """What the files do not state themselves."""
 
     slots_per_day: int = option(0, "48 half-hourly or 24 hourly; 0: as found")
 
@@ -40,7 +40,7 @@ class TrafficOptions(ArchiveOptions):
 
 
 def describe(path: str, file: SourceFile, options: TrafficOptions) -> FileContents:
-    """The one variable ``flow`` and its times."""
+    """Return the variable `flow` and its times."""
     import h5py
 
     try:
@@ -50,7 +50,7 @@ def describe(path: str, file: SourceFile, options: TrafficOptions) -> FileConten
             attributes = dict(content.attrs)
     except (OSError, KeyError) as error:
         raise SourceError(
-            f"no HDF5 file in the TaxiBJ layout, or truncated: {error}",
+            f"not an HDF5 file in the TaxiBJ layout, or truncated: {error}",
             where=f"{file.uri} ({file.size} bytes)",
             remedy="it must hold 'data' (N, 2, H, W) and 'date' (N,): fetch it again, or leave it "
             "out of the source",
@@ -81,7 +81,7 @@ def describe(path: str, file: SourceFile, options: TrafficOptions) -> FileConten
 
 @contextmanager
 def decoder(path: str, file: SourceFile) -> Iterator[Decode]:
-    """Decodes runs of frames, float32 (n, 2, y, x), while the block keeps the file open."""
+    """Yield the function that decodes frames, float32 (n, 2, y, x), and keep the file open."""
     import h5py
 
     with h5py.File(path, "r") as content:
@@ -102,7 +102,10 @@ def _frames(data: Any, positions: np.ndarray, file: SourceFile) -> np.ndarray:
 
 
 def protocol_splits(times: np.ndarray) -> Splits | None:
-    """Test: the last four weeks. Validation: the last tenth of the rest. None if too short."""
+    """Return the papers' splits; None if the archive is too short for them.
+
+    The last four weeks are for test, and the last tenth of the rest is for validation.
+    """
     rest = times[times <= times[-1] - TEST_SECONDS]
     test = times[times > times[-1] - TEST_SECONDS]
     validation = round(VALIDATION_FRACTION * len(rest))
@@ -117,6 +120,7 @@ def protocol_splits(times: np.ndarray) -> Splits | None:
 
 
 def _slot(date: bytes | str, file: SourceFile) -> tuple[datetime.date, int]:
+    """Return the day and the slot of a date such as "2014040148"."""
     text = date.decode() if isinstance(date, bytes) else str(date)
     try:
         day = datetime.date(int(text[:4]), int(text[4:6]), int(text[6:8]))
@@ -130,11 +134,12 @@ def _slot(date: bytes | str, file: SourceFile) -> tuple[datetime.date, int]:
 
 
 def _seconds(day: datetime.date, slot: int, per_day: int, file: SourceFile) -> int:
+    """Return the local time at which a slot begins, in seconds since 1970-01-01."""
     if not 1 <= slot <= per_day:
         raise SourceError(
-            f"slot {slot} of {day} lies outside 1 to {per_day}",
+            f"slot {slot} of {day} is outside 1 to {per_day}",
             where=file.uri,
-            remedy="give --slots_per_day as the archive has them",
+            remedy="give the archive's number of slots as --slots_per_day",
         )
     days = (day - datetime.date(1970, 1, 1)).days
     return days * 86_400 + (slot - 1) * (86_400 // per_day)

@@ -1,4 +1,4 @@
-"""The archive that docs/adding-an-archive.md spells out works as it stands there."""
+"""The archive that docs/adding-an-archive.md shows works as written there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = DOCS / "adding-an-archive.md"
 
 @pytest.fixture
 def charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of daily charts with a day missing, and the module of the page in its place."""
+    """A folder of daily charts with a missing day; the module of the page is registered."""
     [code] = page_python(PAGE)
     assert len(code.splitlines()) < 100
     module = ModuleType("pipelines.archives.series.ice_charts")
@@ -36,7 +36,7 @@ def charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_its_frames_gap_and_values_are_found(charts: Path, tmp_path: Path):
+def test_the_archive_of_the_page_finds_frames_gaps_and_values(charts: Path, tmp_path: Path):
     plan = plan_conversion(ConversionRequest("ice_charts", str(charts), str(tmp_path / "s")))
     assert plan.label(0) == "2024-03-01T00:00:00"
     assert (len(plan.times), plan.cadence_seconds) == (96, 3600)
@@ -52,14 +52,14 @@ def test_its_frames_gap_and_values_are_found(charts: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut off", b"a page that says 404"])
-def test_a_damaged_file_of_it_is_refused_by_name(charts: Path, tmp_path: Path, content: bytes):
+def test_a_damaged_file_raises_an_error_that_names_it(charts: Path, tmp_path: Path, content: bytes):
     (charts / "ice_20240305.npz").write_bytes(content)
-    with pytest.raises(SourceError) as refused:
+    with pytest.raises(SourceError) as raised:
         plan_conversion(ConversionRequest("ice_charts", str(charts), str(tmp_path / "s")))
-    assert "ice_20240305.npz" in str(refused.value.where)
+    assert "ice_20240305.npz" in str(raised.value.where)
 
 
-def test_the_page_says_how_long_kth_is():
+def test_the_page_states_the_length_of_the_kth_module():
     lines = len((ROOT / "pipelines" / "archives" / "clips" / "kth.py").read_text().splitlines())
     assert lines < 100
     assert f"is {lines} lines" in PAGE.read_text()

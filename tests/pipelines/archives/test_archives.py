@@ -1,4 +1,4 @@
-"""Indexing of archives: what is read, and what is refused with which message."""
+"""Indexing of series archives: what is read, and which files raise which error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def index(source: Path | str, archive: str = "weatherbench", **options) -> Archi
 
 
 def decoded(found: ArchiveIndex, name: str = "t2m") -> np.ndarray:
-    """All frames of a variable, in order of time."""
+    """Decode all frames of a variable, in order of time."""
     archive = load_archive(found.archive)
     variable = next(v for v in found.variables if v.name == name)
     frames = []
@@ -46,7 +46,7 @@ def decoded(found: ArchiveIndex, name: str = "t2m") -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", ["archive", "archive/t", "archive/t/*.nc"])
-def test_a_folder_its_parent_and_a_glob_mean_the_same_files(tmp_path: Path, place: str):
+def test_a_folder_its_parent_and_a_glob_find_the_same_files(tmp_path: Path, place: str):
     write_days(tmp_path / "archive" / "t", 1, 2)
     (tmp_path / "archive" / "t" / "README.txt").write_text("not a file of the archive")
     found = index(tmp_path / place)
@@ -56,7 +56,7 @@ def test_a_folder_its_parent_and_a_glob_mean_the_same_files(tmp_path: Path, plac
     assert found.cadence_seconds == 3600
 
 
-def test_one_file_is_an_archive(tmp_path: Path):
+def test_a_single_file_can_be_an_archive(tmp_path: Path):
     folder = write_days(tmp_path, 1, 2)
     found = index(next(folder.glob("*day02*")))
     assert len(found.variables[0].times) == 24
@@ -69,7 +69,7 @@ def test_times_out_of_order_are_sorted(tmp_path: Path):
     np.testing.assert_array_equal(decoded(index(tmp_path)), fields(times))
 
 
-def test_frames_are_decoded_alike_in_any_order(tmp_path: Path):
+def test_frames_can_be_decoded_in_any_order(tmp_path: Path):
     times = hourly("2010-01-01", 24)
     write_netcdf(tmp_path / "a.nc", times)
     found = index(tmp_path)
@@ -80,7 +80,7 @@ def test_frames_are_decoded_alike_in_any_order(tmp_path: Path):
     np.testing.assert_array_equal(frames, fields(times)[wanted])
 
 
-def test_files_may_have_packings_of_their_own(tmp_path: Path):
+def test_each_file_is_unpacked_with_its_own_packing(tmp_path: Path):
     for day, scale in ((1, 0.01), (2, 0.02)):
         encoding = {"dtype": "int16", "scale_factor": scale, "add_offset": 280.0}
         encoding |= {"_FillValue": -32767}
@@ -98,7 +98,7 @@ def test_every_netcdf_format_is_read(tmp_path: Path, file_format: str):
     np.testing.assert_array_equal(decoded(index(tmp_path)), fields(times))
 
 
-def test_valid_time_and_levels_and_members_get_their_names(tmp_path: Path):
+def test_levels_and_members_get_the_dimension_names_of_a_store(tmp_path: Path):
     times = hourly("2010-01-01", 5)
     values = np.random.default_rng(0).normal(size=(3, 5, 2, 4, 6)).astype(np.float32)
     dims = ("number", "valid_time", "pressure_level", "lat", "lon")
@@ -109,7 +109,7 @@ def test_valid_time_and_levels_and_members_get_their_names(tmp_path: Path):
     np.testing.assert_array_equal(decoded(found, "z"), values.transpose(1, 0, 2, 3, 4))
 
 
-def test_holes_are_no_error(tmp_path: Path):
+def test_missing_files_leave_gaps_and_raise_no_error(tmp_path: Path):
     write_days(tmp_path, 1, 3)
     planned = make_plan(index(tmp_path), ConversionOptions(), None)
     assert [(planned.label(a), planned.label(b), n) for a, b, n in planned.gaps()] == [
@@ -117,7 +117,7 @@ def test_holes_are_no_error(tmp_path: Path):
     ]
 
 
-def test_files_that_agree_where_they_overlap_are_joined_with_a_note(tmp_path: Path):
+def test_files_with_equal_values_in_their_overlap_are_merged_with_a_note(tmp_path: Path):
     write_netcdf(tmp_path / "a.nc", hourly("2010-01-01", 24))
     write_netcdf(tmp_path / "b.nc", hourly("2010-01-01T20", 24))
     found = index(tmp_path)
@@ -125,13 +125,13 @@ def test_files_that_agree_where_they_overlap_are_joined_with_a_note(tmp_path: Pa
     assert found.notes == ("t2m: 4 repeated frames with equal values are kept once",)
 
 
-def test_a_repeat_inside_a_file_is_kept_once(tmp_path: Path):
+def test_a_repeated_frame_in_a_file_is_kept_once(tmp_path: Path):
     times = hourly("2010-01-01", 24)
     write_netcdf(tmp_path / "a.nc", times.append(times[5:6]))
     np.testing.assert_array_equal(decoded(index(tmp_path)), fields(times))
 
 
-def test_an_overlap_within_the_packing_agrees(tmp_path: Path):
+def test_an_overlap_may_differ_by_the_packing_of_the_files(tmp_path: Path):
     for name, scale in (("a", 0.01), ("b", 0.03)):
         encoding = {"dtype": "int16", "scale_factor": scale, "add_offset": 280.0}
         encoding["_FillValue"] = -32767
@@ -139,21 +139,21 @@ def test_an_overlap_within_the_packing_agrees(tmp_path: Path):
     assert len(index(tmp_path).variables[0].times) == 24
 
 
-def test_files_that_disagree_where_they_overlap_are_both_named(tmp_path: Path):
+def test_different_values_in_an_overlap_raise_an_error_with_both_files(tmp_path: Path):
     write_netcdf(tmp_path / "a.nc", hourly("2010-01-01", 24))
     later = hourly("2010-01-01T20", 24)
     values = fields(later)
     values[2, 1, 1] += 1
     write_netcdf(tmp_path / "b.nc", later, values=values)
-    with pytest.raises(SourceError, match="overlap in time with different values") as refused:
+    with pytest.raises(SourceError, match="overlap in time with different values") as raised:
         index(tmp_path)
-    assert "2010-01-01T22:00:00" in refused.value.what
-    assert "a.nc" in str(refused.value.where)
-    assert "b.nc" in str(refused.value.where)
-    assert refused.value.exit_code == 3
+    assert "2010-01-01T22:00:00" in raised.value.what
+    assert "a.nc" in str(raised.value.where)
+    assert "b.nc" in str(raised.value.where)
+    assert raised.value.exit_code == 3
 
 
-def test_a_repeat_with_other_values_is_refused(tmp_path: Path):
+def test_a_repeated_time_with_other_values_raises_an_error(tmp_path: Path):
     times = hourly("2010-01-01", 24)
     values = fields(times.append(times[5:6]))
     values[-1] += 1
@@ -162,7 +162,7 @@ def test_a_repeat_with_other_values_is_refused(tmp_path: Path):
         index(tmp_path)
 
 
-def test_a_time_off_the_cadence_is_refused(tmp_path: Path):
+def test_a_time_off_the_cadence_raises_an_error(tmp_path: Path):
     times = hourly("2010-01-01", 24)
     odd = times[:12].append(times[12:] + pd.Timedelta(minutes=30))
     write_netcdf(tmp_path / "a.nc", odd)
@@ -170,123 +170,127 @@ def test_a_time_off_the_cadence_is_refused(tmp_path: Path):
         index(tmp_path)
 
 
-def test_grids_that_differ_are_refused_with_both_files(tmp_path: Path):
+def test_different_grids_raise_an_error_with_both_files(tmp_path: Path):
     write_netcdf(tmp_path / "a.nc", hourly("2010-01-01", 24))
     write_netcdf(tmp_path / "b.nc", hourly("2010-01-02", 24), latitude_shift=0.25)
-    with pytest.raises(SourceError, match=r"latitude at index 0 is -60\.0 and -59\.75") as refused:
+    with pytest.raises(SourceError, match=r"latitude at index 0 is -60\.0 and -59\.75") as raised:
         index(tmp_path)
-    assert "a.nc" in str(refused.value.where)
-    assert "b.nc" in str(refused.value.where)
+    assert "a.nc" in str(raised.value.where)
+    assert "b.nc" in str(raised.value.where)
 
 
-def test_units_that_differ_are_refused(tmp_path: Path):
+def test_different_units_raise_an_error(tmp_path: Path):
     write_netcdf(tmp_path / "a.nc", hourly("2010-01-01", 24))
     write_netcdf(tmp_path / "b.nc", hourly("2010-01-02", 24), attributes={"units": "degC"})
     with pytest.raises(SourceError, match="'K' and 'degC'"):
         index(tmp_path)
 
 
-def test_a_wrong_variable_gets_the_nearest_name(tmp_path: Path):
+def test_an_unknown_variable_raises_an_error_with_the_nearest_name(tmp_path: Path):
     write_days(tmp_path, 1)
-    with pytest.raises(UsageError, match="no variable 't2n'") as refused:
+    with pytest.raises(UsageError, match="no variable 't2n'") as raised:
         index(tmp_path, variables=["t2n"])
-    assert "did you mean 't2m'" in str(refused.value.remedy)
+    assert "did you mean 't2m'" in str(raised.value.remedy)
 
 
 @pytest.mark.parametrize("place", ["nowhere", "empty", "nowhere/*.nc"])
-def test_a_source_without_files_is_refused(tmp_path: Path, place: str):
+def test_a_source_without_files_raises_an_error(tmp_path: Path, place: str):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError) as refused:
+    with pytest.raises(SourceError) as raised:
         index(tmp_path / place)
-    assert place in str(refused.value.where)
-    assert ".nc" in str(refused.value.remedy)
+    assert place in str(raised.value.where)
+    assert ".nc" in str(raised.value.remedy)
 
 
-def test_credentials_in_a_uri_are_refused_and_not_repeated():
-    with pytest.raises(UsageError) as refused:
+def test_credentials_in_a_uri_raise_an_error_that_does_not_repeat_them():
+    with pytest.raises(UsageError) as raised:
         index("s3://me:secret@bucket/archive")
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("file_format", ["NETCDF3_CLASSIC", "NETCDF4"])
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
-def test_a_truncated_netcdf_file_is_named(tmp_path: Path, file_format: str, kept: float):
+def test_a_truncated_netcdf_file_raises_an_error_with_its_name(
+    tmp_path: Path, file_format: str, kept: float
+):
     write_days(tmp_path, 1)
     path = write_netcdf(tmp_path / "cut.nc", hourly("2010-01-02", 24), format=file_format)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(SourceError, match="truncated") as refused:
+    with pytest.raises(SourceError, match="truncated") as raised:
         index(tmp_path)
-    assert "cut.nc" in str(refused.value.where)
+    assert "cut.nc" in str(raised.value.where)
 
 
 @pytest.mark.parametrize("missing_bytes", [1, 10_000, 1_000_000])
-def test_a_truncated_record_file_is_not_read_as_zeros(
+def test_the_missing_end_of_a_classic_netcdf_file_is_not_read_as_zeros(
     tmp_path: Path, shared: Path, missing_bytes: int
 ):
     whole = (shared / "data/era5/topopyscale_finse_SURF_201810.nc").read_bytes()
     (tmp_path / "whole.nc").write_bytes(whole)
     assert len(index(tmp_path, "era5").variables[0].times) == 744
     (tmp_path / "cut.nc").write_bytes(whole[:-missing_bytes])
-    with pytest.raises(SourceError, match=f"should have {len(whole)} bytes") as refused:
+    with pytest.raises(SourceError, match=f"should have {len(whole)} bytes") as raised:
         index(tmp_path, "era5")
-    assert "cut.nc" in str(refused.value.where)
+    assert "cut.nc" in str(raised.value.where)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.7])
-def test_a_truncated_grib_file_is_named(tmp_path: Path, shared: Path, kept: float):
+def test_a_truncated_grib_file_raises_an_error_with_its_name(
+    tmp_path: Path, shared: Path, kept: float
+):
     path = tmp_path / "cut.grib"
     whole = (shared / "data/era5/era5-2mt-2019-03-uk.grib").read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(SourceError) as refused:
+    with pytest.raises(SourceError) as raised:
         index(tmp_path, "era5")
-    assert "cut.grib" in str(refused.value.where)
+    assert "cut.grib" in str(raised.value.where)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.7])
-def test_a_truncated_hdf5_file_is_named(tmp_path: Path, kept: float):
+def test_a_truncated_hdf5_file_raises_an_error_with_its_name(tmp_path: Path, kept: float):
     path = tmp_path / "cut.h5"
     write_traffic(path, "2015-01-01", list(range(96)))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(SourceError, match="truncated") as refused:
+    with pytest.raises(SourceError, match="truncated") as raised:
         index(tmp_path, "taxibj")
-    assert "cut.h5" in str(refused.value.where)
+    assert "cut.h5" in str(raised.value.where)
 
 
-def test_a_file_of_another_kind_is_named(tmp_path: Path):
+def test_a_file_of_another_format_raises_an_error(tmp_path: Path):
     (tmp_path / "a.grib").write_bytes(b"<html>login</html>")
     with pytest.raises(SourceError, match="neither GRIB nor NetCDF"):
         index(tmp_path, "era5")
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path):
+def test_a_file_that_changes_while_it_is_read_raises_an_error(tmp_path: Path):
     found = index(write_days(tmp_path, 1))
     path = Path(found.files[0].uri)
     with pytest.raises(SourceError, match="changed while"), reading(found.files[0]):
         path.write_bytes(path.read_bytes() + b"more")
 
 
-def test_a_file_that_vanishes_is_refused(tmp_path: Path):
+def test_a_file_that_is_missing_after_indexing_raises_an_error(tmp_path: Path):
     found = index(write_days(tmp_path, 1))
     Path(found.files[0].uri).unlink()
     with pytest.raises(SourceError, match="missing"), reading(found.files[0]):
         pass
 
 
-def test_a_wrong_extension_is_no_matter_for_era5(tmp_path: Path, shared: Path):
+def test_era5_reads_files_with_a_wrong_ending(tmp_path: Path, shared: Path):
     shutil.copy(shared / "data/era5/era5-levels-members.grib", tmp_path / "download.nc")
     found = index(tmp_path, "era5")
     assert [variable.name for variable in found.variables] == ["z", "t"]
     assert found.variables[0].dims == ("member", "level", "latitude", "longitude")
 
 
-def test_reading_grib_writes_nothing_beside_it(tmp_path: Path, shared: Path):
+def test_reading_grib_writes_no_index_file(tmp_path: Path, shared: Path):
     shutil.copy(shared / "data/era5/era5-2mt-2019-03-uk.grib", tmp_path)
     decoded_frames = decoded(index(tmp_path, "era5", variables=["t2m"]))
     assert decoded_frames.shape == (744, 33, 49)
     assert [path.name for path in tmp_path.iterdir()] == ["era5-2mt-2019-03-uk.grib"]
 
 
-def test_traffic_files_are_periods_with_missing_slots(tmp_path: Path):
+def test_each_traffic_file_is_a_period_and_missing_slots_are_gaps(tmp_path: Path):
     slots = [slot for slot in range(96) if slot not in (5, 6, 50)]
     write_traffic(tmp_path / "BJ13.h5", "2013-07-01", slots)
     write_traffic(tmp_path / "BJ14.h5", "2014-03-01", list(range(48)))
@@ -310,19 +314,19 @@ def test_slots_that_never_exceed_24_are_hours(tmp_path: Path):
     assert index(tmp_path, "taxibj").cadence_seconds == 3600
 
 
-def test_the_slots_of_a_day_can_be_told(tmp_path: Path):
+def test_the_number_of_slots_per_day_can_be_set(tmp_path: Path):
     write_traffic(tmp_path / "a.h5", "2015-01-01", list(range(20)))
     options = TrafficOptions(slots_per_day=48)
     assert index(tmp_path, "taxibj", options=options).cadence_seconds == 1800
 
 
-def test_a_slot_outside_the_day_is_refused(tmp_path: Path):
+def test_a_slot_outside_the_day_raises_an_error(tmp_path: Path):
     write_traffic(tmp_path / "a.h5", "2015-01-01", list(range(40)))
     with pytest.raises(SourceError, match="slot 25 of 2015-01-01"):
         index(tmp_path, "taxibj", options=TrafficOptions(slots_per_day=24))
 
 
-def test_an_hdf5_file_of_another_layout_is_refused(tmp_path: Path):
+def test_an_hdf5_file_of_another_layout_raises_an_error(tmp_path: Path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"] = np.zeros((5, 3, 4, 4))
         file["date"] = np.array([b"2015010101"] * 5)
@@ -330,13 +334,13 @@ def test_an_hdf5_file_of_another_layout_is_refused(tmp_path: Path):
         index(tmp_path, "taxibj")
 
 
-def test_one_frame_has_no_cadence(tmp_path: Path):
+def test_a_single_frame_raises_an_error_because_it_has_no_cadence(tmp_path: Path):
     write_netcdf(tmp_path / "a.nc", hourly("2010-01-01", 1))
-    with pytest.raises(SourceError, match="one frame only"):
+    with pytest.raises(SourceError, match="only one frame"):
         index(tmp_path)
 
 
-def test_an_unknown_archive_gets_the_nearest_name():
-    with pytest.raises(UsageError) as refused:
+def test_an_unknown_archive_raises_an_error_with_the_nearest_name():
+    with pytest.raises(UsageError) as raised:
         load_archive("wetherbench")
-    assert "did you mean 'weatherbench'" in str(refused.value.remedy)
+    assert "did you mean 'weatherbench'" in str(raised.value.remedy)

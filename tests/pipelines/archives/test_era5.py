@@ -38,7 +38,7 @@ def era5() -> SeriesArchive:
 
 
 def decoded(found: ArchiveIndex, name: str) -> np.ndarray:
-    """All frames of a variable, in order of time."""
+    """Decode all frames of a variable, in order of time."""
     variable = next(v for v in found.variables if v.name == name)
     frames = np.full((len(variable.times), *variable.shape), np.nan, np.float32)
     for number, file in enumerate(found.files):
@@ -49,7 +49,7 @@ def decoded(found: ArchiveIndex, name: str) -> np.ndarray:
     return frames
 
 
-def test_final_and_preliminary_halves_of_a_file_are_one_variable(tmp_path: Path):
+def test_final_and_preliminary_values_become_one_variable(tmp_path: Path):
     times = hourly("2024-04-01", 100)
     write_with_expver_dimension(tmp_path / "a.nc", times, final=70, names=("t2m", "d2m"))
     found = index(tmp_path)
@@ -61,7 +61,7 @@ def test_final_and_preliminary_halves_of_a_file_are_one_variable(tmp_path: Path)
     )
 
 
-def test_a_file_whose_preliminary_half_is_empty_has_nothing_to_tell(tmp_path: Path):
+def test_a_file_without_preliminary_values_adds_no_note(tmp_path: Path):
     times = hourly("2024-04-01", 24)
     write_with_expver_dimension(tmp_path / "a.nc", times, final=24)
     found = index(tmp_path)
@@ -69,7 +69,7 @@ def test_a_file_whose_preliminary_half_is_empty_has_nothing_to_tell(tmp_path: Pa
     assert found.notes == ()
 
 
-def test_labels_along_time_tell_preliminary_frames(tmp_path: Path):
+def test_a_coordinate_along_time_marks_preliminary_frames(tmp_path: Path):
     times = hourly("2024-10-01", 24)
     write_with_expver_labels(tmp_path / "a.nc", times, final=20)
     found = index(tmp_path)
@@ -90,10 +90,10 @@ def test_final_frames_of_another_file_replace_preliminary_ones(
     found = index(tmp_path)
     expected = np.concatenate([values(times[:10], 5), values(times[10:])])
     np.testing.assert_array_equal(decoded(found, "t2m"), expected)
-    assert found.notes == ("t2m: 14 preliminary frames give way to final ones",)
+    assert found.notes == ("t2m: 14 preliminary frames are replaced by final ones",)
 
 
-def test_final_frames_that_differ_are_refused_all_the_same(tmp_path: Path):
+def test_final_frames_with_different_values_raise_an_error(tmp_path: Path):
     times = hourly("2024-10-01", 24)
     write_with_expver_labels(tmp_path / "a.nc", times, final=12, seed=1)
     write_with_expver_labels(tmp_path / "b.nc", times, final=24, seed=2)
@@ -101,7 +101,7 @@ def test_final_frames_that_differ_are_refused_all_the_same(tmp_path: Path):
         index(tmp_path)
 
 
-def test_a_download_in_a_zip_has_one_file_a_kind_of_step(tmp_path: Path):
+def test_a_zip_with_one_file_per_step_type_is_read(tmp_path: Path):
     times = hourly("2024-10-01", 24)
     folder = tmp_path / "download"
     folder.mkdir()
@@ -116,7 +116,7 @@ def test_a_download_in_a_zip_has_one_file_a_kind_of_step(tmp_path: Path):
     np.testing.assert_array_equal(decoded(found, "d2m"), values(times, 1))
 
 
-def test_zips_of_several_months_hold_members_of_one_name(tmp_path: Path):
+def test_zips_may_have_members_of_the_same_name(tmp_path: Path):
     for number, month in enumerate(("2024-10-01", "2024-10-02")):
         folder = tmp_path / f"download{number}"
         folder.mkdir()
@@ -128,16 +128,16 @@ def test_zips_of_several_months_hold_members_of_one_name(tmp_path: Path):
     assert len({file.name for file in found.files}) == 2
 
 
-def test_a_zip_under_another_name_says_what_to_do(tmp_path: Path):
+def test_a_zip_with_another_ending_raises_an_error_with_a_remedy(tmp_path: Path):
     write_with_expver_labels(tmp_path / "a.nc", hourly("2024-10-01", 24), final=24)
     packed = zipped(tmp_path, tmp_path / "b" / "download.zip")
     packed = packed.rename(packed.with_suffix(".nc"))
-    with pytest.raises(SourceError, match="is a zip") as refused:
+    with pytest.raises(SourceError, match="is a zip") as raised:
         index(packed)
-    assert "rename it to end in .zip" in str(refused.value.remedy)
+    assert "rename it to end in .zip" in str(raised.value.remedy)
 
 
-def test_accumulated_fields_lie_at_the_end_of_their_hour(tmp_path: Path):
+def test_accumulated_fields_get_the_time_at_the_end_of_their_hour(tmp_path: Path):
     day = hourly("2019-03-01", 24)
     messages = [accumulated(time) for time in day] + [instantaneous(time) for time in day]
     write_grib(tmp_path / "a.grib", messages)
@@ -148,9 +148,9 @@ def test_accumulated_fields_lie_at_the_end_of_their_hour(tmp_path: Path):
     np.testing.assert_allclose(decoded(found, "t2m"), values(day), atol=1e-3)
 
 
-def test_months_of_accumulated_fields_join_without_a_gap(tmp_path: Path):
-    # A month begins inside a forecast of the month before: pairs of time and step that the file
-    # has no message for are not frames without values.
+def test_months_of_accumulated_fields_are_merged_without_a_gap(tmp_path: Path):
+    # A month begins inside a forecast of the month before. A pair of time and step without a
+    # message in the file must not become a frame.
     for number, month in enumerate(("2019-02-27", "2019-03-01")):
         times = hourly(month, 48)
         write_grib(tmp_path / f"{number}.grib", [accumulated(time) for time in times])
@@ -162,7 +162,7 @@ def test_months_of_accumulated_fields_join_without_a_gap(tmp_path: Path):
     assert found.notes == ()
 
 
-def test_frames_of_a_forecast_are_decoded_alike_in_any_order(tmp_path: Path):
+def test_frames_of_a_forecast_can_be_decoded_in_any_order(tmp_path: Path):
     day = hourly("2019-03-01", 24)
     write_grib(tmp_path / "a.grib", [accumulated(time) for time in day])
     file = index(tmp_path).files[0]

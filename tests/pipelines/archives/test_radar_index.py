@@ -204,7 +204,7 @@ def test_an_archive_without_one_readable_file_is_refused(tmp_path: Path):
 
 def test_one_frame_has_no_cadence(tmp_path: Path):
     knmi_folder(tmp_path, five_minutes(FIRST, 1))
-    refused(tmp_path, "one frame only")
+    refused(tmp_path, "only one frame")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Kept copies of sources: fetched once by all processes of a node, bounded, gone at the end."""
+"""Kept copies of sources: fetched once per node, limited in size, removed at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The node's folder for temporary files is the test's."""
+    """A folder of the test that serves as the node's folder for temporary files."""
     folder = tmp_path / "node"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -29,14 +29,14 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 class Source:
-    """A remote that counts how often it is asked."""
+    """A remote source that counts how often it is fetched from."""
 
     def __init__(self, size: int = 100):
         self.fetched: list[str] = []
         self.size = size
 
     def read(self, name: str, version: str = "1") -> str:
-        """Where the copy of a file lay while it was read."""
+        """Read a file, and return the path of its copy."""
         with self.reading(name, version) as path:
             return path
 
@@ -48,7 +48,7 @@ class Source:
         return local_copy(SourceFile(f"s3://bucket/{name}", self.size, version), name, fetch)
 
 
-def test_a_kept_copy_is_fetched_once_and_ends_with_the_block(temporary_folder: Path):
+def test_a_file_is_fetched_once_and_its_copy_is_removed_after_the_block(temporary_folder: Path):
     source = Source()
     with kept_copies():
         paths = {source.read("a") for _ in range(3)}
@@ -58,14 +58,14 @@ def test_a_kept_copy_is_fetched_once_and_ends_with_the_block(temporary_folder: P
     assert list(temporary_folder.iterdir()) == []
 
 
-def test_another_version_of_a_file_is_another_copy():
+def test_another_version_of_a_file_is_fetched_anew():
     source = Source()
     with kept_copies():
         assert source.read("a", version="1") != source.read("a", version="2")
     assert source.fetched == ["a", "a"]
 
 
-def test_the_copy_that_was_not_used_for_longest_makes_room():
+def test_the_copy_that_was_unused_for_the_longest_time_is_removed_first():
     source = Source()
     with kept_copies(limit_bytes=250):
         for name in ("a", "b", "a", "c", "a", "b"):
@@ -73,7 +73,7 @@ def test_the_copy_that_was_not_used_for_longest_makes_room():
     assert source.fetched == ["a", "b", "c", "b"]
 
 
-def test_a_copy_that_is_read_is_never_removed():
+def test_a_copy_that_is_being_read_is_not_removed():
     source = Source()
     with kept_copies(limit_bytes=150) as cache, source.reading("a") as a:
         b = source.read("b")
@@ -92,7 +92,7 @@ def test_a_file_larger_than_the_cache_is_fetched_each_time():
 
 
 @pytest.mark.parametrize("limit", [None, 0])
-def test_without_a_cache_copies_end_with_their_block(temporary_folder: Path, limit: int | None):
+def test_without_a_cache_a_copy_is_removed_after_reading(temporary_folder: Path, limit: int | None):
     source = Source()
     if limit is None:
         source.read("a")
@@ -113,10 +113,10 @@ def test_an_inner_block_uses_the_cache_of_the_outer_one():
     assert source.fetched == ["a"]
 
 
-def test_a_fetch_that_fails_leaves_nothing_and_the_next_one_succeeds():
+def test_a_failed_fetch_leaves_nothing_behind_and_the_next_one_succeeds():
     def failing(path: str) -> None:
         Path(path).write_bytes(b"half")
-        raise OSError("the line was cut")
+        raise OSError("the connection was cut")
 
     source = Source()
     with kept_copies():
@@ -155,7 +155,7 @@ def process(cache: SourceCache, log: Path, seconds: float) -> subprocess.Popen[s
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ)
 
 
-def test_processes_that_want_one_file_at_once_fetch_it_once(tmp_path: Path):
+def test_processes_that_need_the_same_file_fetch_it_only_once(tmp_path: Path):
     cache, log = SourceCache(), tmp_path / "log"
     running = [process(cache, log, 0.3) for _ in range(4)]
     outputs = [one.communicate(timeout=300)[0].split() for one in running]
@@ -165,7 +165,7 @@ def test_processes_that_want_one_file_at_once_fetch_it_once(tmp_path: Path):
     cache.remove()
 
 
-def test_a_killed_fetch_blocks_nobody_and_its_half_is_not_read(tmp_path: Path):
+def test_a_killed_fetch_blocks_nobody_and_its_partial_copy_is_not_read(tmp_path: Path):
     cache, log = SourceCache(), tmp_path / "log"
     killed = process(cache, log, 600)
     assert killed.stdout is not None
@@ -176,7 +176,7 @@ def test_a_killed_fetch_blocks_nobody_and_its_half_is_not_read(tmp_path: Path):
     assert process(cache, log, 0).communicate(timeout=300)[0].split() == ["fetching", "whole"]
 
 
-def test_the_folder_of_a_killed_conversion_is_removed_by_the_next(tmp_path: Path):
+def test_the_folder_of_a_killed_conversion_is_removed_by_the_next_one(tmp_path: Path):
     left, source = SourceCache(), Source()
     assert process(left, tmp_path / "log", 0).communicate(timeout=300)[0]
     assert Path(left.folder).is_dir()
@@ -185,7 +185,7 @@ def test_the_folder_of_a_killed_conversion_is_removed_by_the_next(tmp_path: Path
         assert not Path(left.folder).exists()
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path: Path):
+def test_a_folder_that_a_process_uses_is_not_removed(tmp_path: Path):
     mine, source = SourceCache(), Source()
     with mine.active():
         source.read("a")

@@ -1,4 +1,4 @@
-"""Times of very many frames, worked on a part at a time."""
+"""Time axes of very many frames, processed a part at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def variable(times: np.ndarray, name: str = "t2m") -> VariableIndex:
     return VariableIndex(name, ("y", "x"), (4, 4), {}, {}, times, files, positions)
 
 
-def test_the_step_is_the_most_common_one_wherever_the_parts_are_cut(
+def test_the_cadence_is_the_most_common_step_across_all_parts(
     monkeypatch: pytest.MonkeyPatch,
 ):
     times = np.cumsum([0, 1, 1, 3, 3, 3, 1, 3, 1, 1])
@@ -29,26 +29,26 @@ def test_the_step_is_the_most_common_one_wherever_the_parts_are_cut(
     assert time_axis.most_common_step(times, "a") == 1
 
 
-def test_a_time_off_the_steps_is_found_beyond_the_first_part(monkeypatch: pytest.MonkeyPatch):
+def test_a_time_off_the_cadence_is_found_beyond_the_first_part(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(time_axis, "_PART", 4)
     times = np.array([0, 60, 120, 180, 240, 301])
-    with pytest.raises(SourceError, match="1970-01-01T00:05:01 does not lie") as refused:
+    with pytest.raises(SourceError, match="1970-01-01T00:05:01 does not lie") as raised:
         time_axis.check_regular([variable(times)], [FILE], [(0, 301)], 60)
-    assert refused.value.where == FILE.uri
+    assert raised.value.where == FILE.uri
 
 
-def test_times_that_some_variable_has_are_listed_once():
+def test_a_time_that_several_variables_have_is_listed_once():
     one, two = variable(np.array([0, 60, 120])), variable(np.array([60, 180]))
     assert time_axis.all_times([one, two]).tolist() == [0, 60, 120, 180]
     assert time_axis.all_times([one, one]) is one.times
 
 
-def test_times_of_files_are_joined_with_their_places():
+def test_joined_times_keep_their_file_and_their_position():
     times, files, positions = time_axis.joined([(3, np.array([5, 6])), (1, np.array([9]))])
     assert (times.tolist(), files.tolist(), positions.tolist()) == ([5, 6, 9], [3, 3, 1], [0, 1, 0])
 
 
-def test_a_plan_needs_few_bytes_for_a_frame():
+def test_a_plan_needs_few_bytes_per_frame():
     frames = 1_000_000
     index = ArchiveIndex(
         "era5",
@@ -66,6 +66,6 @@ def test_a_plan_needs_few_bytes_for_a_frame():
     finally:
         tracemalloc.stop()
     assert sum(segment.frames for task in plan.tasks for segment in task.segments) == frames
-    # The times themselves, eight bytes, are the index's; one byte says that the frame is there.
+    # The times (8 bytes each) belong to the index; the plan adds one byte that marks held frames.
     assert kept < 4 * frames
     assert most < 10 * frames

@@ -28,7 +28,7 @@ from tests.support.archives.small_archives import (
 
 
 def zipped(folder: Path, target: Path, below: str = "") -> Path:
-    """A zip of all files of a folder, below a folder of its own where one is named."""
+    """Zip all files of a folder; `below` is a prefix of the members' names."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
         for path in sorted(folder.iterdir()):
@@ -55,7 +55,7 @@ def decoded(found: ArchiveIndex) -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", ["a/t2m.zip", "a", "a/*.zip"])
-def test_a_zip_is_an_archive_wherever_it_lies(tmp_path: Path, place: str):
+def test_a_zip_is_read_as_a_file_in_a_folder_or_by_a_glob(tmp_path: Path, place: str):
     packed = zipped(write_days(tmp_path / "days", 1, 2), tmp_path / "a" / "t2m.zip", below="2m/")
     found = index(tmp_path / place)
     names = [f"2m/2m_temperature_day0{day}_5.625deg.nc" for day in (1, 2)]
@@ -71,13 +71,13 @@ def test_nothing_is_unpacked_beside_a_zip(tmp_path: Path):
     assert [path.name for path in packed.parent.iterdir()] == ["t2m.zip"]
 
 
-def test_zips_and_plain_files_make_one_archive(tmp_path: Path):
+def test_zips_and_plain_files_form_one_archive(tmp_path: Path):
     zipped(write_days(tmp_path / "days", 1), tmp_path / "a" / "t2m.zip")
     write_days(tmp_path / "a", 2)
     assert len(index(tmp_path / "a").variables[0].times) == 48
 
 
-def test_a_member_that_lies_unpacked_beside_its_zip_is_read_once(tmp_path: Path):
+def test_a_member_that_also_lies_unpacked_beside_its_zip_is_read_once(tmp_path: Path):
     days = write_days(tmp_path / "a", 1, 2)
     zipped(days, days / "t2m.zip")
     found = index(days)
@@ -85,7 +85,7 @@ def test_a_member_that_lies_unpacked_beside_its_zip_is_read_once(tmp_path: Path)
     assert found.notes == ()
 
 
-def test_what_is_no_data_in_a_zip_is_passed_over(tmp_path: Path):
+def test_members_of_other_kinds_are_ignored(tmp_path: Path):
     packed = zipped(write_days(tmp_path / "days", 1), tmp_path / "t2m.zip")
     with zipfile.ZipFile(packed, "a") as more:
         more.writestr("__MACOSX/._a.nc", b"resource fork")
@@ -106,7 +106,7 @@ def test_a_member_keeps_its_version_when_the_zip_is_copied(tmp_path: Path):
     assert keys[0] == keys[1]
 
 
-def test_a_member_that_changes_after_planning_is_refused(tmp_path: Path):
+def test_a_member_that_changed_after_planning_raises_an_error(tmp_path: Path):
     packed = zipped(write_days(tmp_path / "days", 1), tmp_path / "t2m.zip")
     found = index(packed)
     write_netcdf(next((tmp_path / "days").iterdir()), hourly("2010-02-01", 24))
@@ -115,7 +115,7 @@ def test_a_member_that_changes_after_planning_is_refused(tmp_path: Path):
         decoded(found)
 
 
-def test_a_member_that_vanishes_is_refused(tmp_path: Path):
+def test_a_member_that_is_missing_after_planning_raises_an_error(tmp_path: Path):
     packed = zipped(write_days(tmp_path / "days", 1), tmp_path / "t2m.zip")
     found = index(packed)
     with zipfile.ZipFile(packed, "w") as empty:
@@ -125,16 +125,16 @@ def test_a_member_that_vanishes_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
-def test_a_truncated_zip_is_named(tmp_path: Path, kept: float):
+def test_a_truncated_zip_raises_an_error_that_names_it(tmp_path: Path, kept: float):
     packed = zipped(write_days(tmp_path / "days", 1), tmp_path / "t2m.zip")
     packed.write_bytes(packed.read_bytes()[: int(packed.stat().st_size * kept)])
-    with pytest.raises(SourceError, match="zip is damaged: it is truncated") as refused:
+    with pytest.raises(SourceError, match="zip is damaged: it is truncated") as raised:
         index(packed)
-    assert "t2m.zip" in str(refused.value.where)
-    assert refused.value.exit_code == 3
+    assert "t2m.zip" in str(raised.value.where)
+    assert raised.value.exit_code == 3
 
 
-def test_a_damaged_member_is_named(tmp_path: Path):
+def test_a_damaged_member_raises_an_error_that_names_it(tmp_path: Path):
     packed = zipped(write_days(tmp_path / "days", 1), tmp_path / "t2m.zip")
     content = bytearray(packed.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -143,19 +143,19 @@ def test_a_damaged_member_is_named(tmp_path: Path):
         index(packed)
 
 
-def test_an_encrypted_member_is_refused_with_what_to_do(tmp_path: Path):
+def test_an_encrypted_member_raises_an_error_with_a_remedy(tmp_path: Path):
     packed = zipped(write_days(tmp_path / "days", 1), tmp_path / "t2m.zip")
     content = bytearray(packed.read_bytes())
-    # The flag for encryption, in the member's own header and in the list at the end.
+    # Set the flag for encryption in the header of the member and in the directory of the zip.
     content[6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1
     packed.write_bytes(bytes(content))
-    with pytest.raises(SourceError, match="is encrypted") as refused:
+    with pytest.raises(SourceError, match="is encrypted") as raised:
         index(packed)
-    assert "unpack it with its password" in str(refused.value.remedy)
+    assert "unpack it with its password" in str(raised.value.remedy)
 
 
-def test_a_zip_without_a_file_of_the_archive_is_refused(tmp_path: Path):
+def test_a_zip_without_a_file_of_the_archive_raises_an_error(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "t2m.zip", "w") as packed:
         packed.writestr("README.txt", b"about")
     with pytest.raises(SourceError, match="no files found in the zip"):
@@ -164,7 +164,7 @@ def test_a_zip_without_a_file_of_the_archive_is_refused(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def nine_years(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published zip with its real years, every hour, on a grid of two pixels."""
+    """A zip of the published years, hourly, on a grid of two pixels."""
     folder = tmp_path_factory.mktemp("weatherbench")
     for year in range(2010, 2019):
         hours = 24 * (366 if year % 4 == 0 else 365)

@@ -279,12 +279,12 @@ def test_what_cannot_be_is_refused_with_what_to_do(archive: Path, tmp_path: Path
     (tmp_path / "t2m.nc").unlink()
     twice = constants()[["lsm"]].expand_dims(time=pd.date_range("2000-01-01", periods=2))
     twice.to_netcdf(tmp_path / "twice.nc")
-    with pytest.raises(SourceError, match="'lsm' is no static field: it has 2 times"):
+    with pytest.raises(SourceError, match="'lsm' is not a static field: it has 2 times"):
         take_static(describe_static(str(tmp_path / "twice.nc")), ("lsm",))
     constants(1).to_netcdf(tmp_path / "one.nc")
     (tmp_path / "twice.nc").unlink()
     constants(2).to_netcdf(tmp_path / "other.nc")
-    with pytest.raises(SourceError, match="two files hold static field 'lsm' differently"):
+    with pytest.raises(SourceError, match="static field 'lsm' differs between two files"):
         take_static(describe_static(str(tmp_path)), ("lsm",))
     for text in ("slt=", "slt=sea", "=1", "slt=nan"):
         with pytest.raises(UsageError, match="names no static field"):

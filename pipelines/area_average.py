@@ -1,9 +1,12 @@
-"""Averages over areas: fields on one grid to a coarser one whose cells overlap the first's.
+"""Average fields from a grid to a coarser one, weighted by area.
 
-A grid is a pair of axes and an axis a row of edges in a measure of area: pixels, metres, degrees of
-longitude, the sine of latitude. A coarse cell is the mean of the cells that it overlaps, each
-weighted with the area that the two share (first-order conservative: Jones, 1999,
+A grid is a pair of axes. An axis is a row of edges in a unit that is proportional to area: pixels,
+metres, degrees of longitude, the sine of latitude. A coarse cell is the mean of the fine cells that
+it overlaps, each weighted with the area that the two share (first-order conservative: Jones, 1999,
 doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2).
+
+The project has its own code for this because a store must hold the same bits however its frames
+are grouped into blocks, and because regridding libraries need a compiled dependency.
 """
 
 from __future__ import annotations
@@ -17,33 +20,34 @@ import numpy as np
 from pipelines.errors import UsageError
 
 LEAST_VALID = 0.5
-"""a coarse cell of which less than this fraction has values is missing"""
+"""smallest fraction of a coarse cell that must have values; otherwise the cell is missing"""
 
 _BLOCK_BYTES = 4 * 1024**2
-"""bytes of float64 that are worked on at once"""
+"""bytes of float64 that are averaged at once"""
 _ROUNDING = 1e-10
-"""of a cell: overlaps below it come from the rounding of edges that were meant to be equal"""
+"""fraction of a cell: smaller overlaps are rounding errors of edges that should be equal"""
 
 
 @dataclass(frozen=True, eq=False)
 class AxisOverlap:
-    """How much of every fine cell of one axis lies in each coarse one."""
+    """The overlap of the fine and the coarse cells of one axis."""
 
     fine: int
-    """fine cells"""
+    """number of fine cells"""
     extent: np.ndarray
     """float64 (coarse,): length of each coarse cell"""
     taps: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
-    """coarse cells, a fine cell of each, and the length that they share; the first tap has the
-    first fine cell of every coarse one, the second the second of those that have one ..."""
+    """Each tap has coarse cells, one fine cell of each, and the length that the two share. The
+    first tap has the first fine cell of every coarse cell, the second tap the second fine cell of
+    those that have one, and so on"""
 
     @property
     def coarse(self) -> int:
-        """Coarse cells."""
+        """Number of coarse cells."""
         return len(self.extent)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Values ``(n, fine, m)`` weighted with their overlaps and added: ``(n, coarse, m)``."""
+        """Return the sums of values (n, fine, m) weighted with their overlaps: (n, coarse, m)."""
         total = np.zeros((len(values), self.coarse, values.shape[2]))
         for coarse, fine, length in self.taps:
             part = values[:, fine] * length[:, None]
@@ -56,7 +60,7 @@ class AxisOverlap:
 
 @dataclass(frozen=True, eq=False)
 class AreaAverage:
-    """From one grid to a coarser one.
+    """Averages fields from one grid to a coarser one.
 
     >>> halve = AreaAverage(equal_parts(2, 1), equal_parts(4, 2))
     >>> halve(np.array([[1.0, 3.0, 5.0, np.nan], [1.0, 3.0, 7.0, np.nan]]))
@@ -68,28 +72,28 @@ class AreaAverage:
 
     @property
     def fine_shape(self) -> tuple[int, int]:
-        """(y, x) of what comes in."""
+        """Shape (y, x) of the fine grid."""
         return self.rows.fine, self.columns.fine
 
     @property
     def coarse_shape(self) -> tuple[int, int]:
-        """(y, x) of what goes out."""
+        """Shape (y, x) of the coarse grid."""
         return self.rows.coarse, self.columns.coarse
 
     def __call__(self, values: np.ndarray, least_valid: float = LEAST_VALID) -> np.ndarray:
-        """Average fields.
+        """Return fields averaged to the coarse grid.
 
         Parameters
         ----------
         values:
-            ``(..., y, x)`` on the fine grid; NaN is missing and counts for nothing.
+            (..., y, x) on the fine grid; NaN is missing and does not count.
         least_valid:
-            Fraction of a coarse cell's area that must have values; the cell is NaN below it.
+            Fraction of a coarse cell's area that must have values; otherwise the cell is NaN.
 
         Returns
         -------
-        float64 ``(..., y, x)`` on the coarse grid. A field's result does not depend on the others
-        that are averaged with it.
+        float64 (..., y, x) on the coarse grid. The result of a field does not depend on the other
+        fields that are averaged with it.
         """
         fields = values.reshape(-1, *self.fine_shape)
         result = np.empty((len(fields), *self.coarse_shape))
@@ -100,7 +104,7 @@ class AreaAverage:
         return result.reshape(*values.shape[:-2], *self.coarse_shape)
 
     def digest(self) -> str:
-        """sha256 of both grids."""
+        """Return the sha256 of both grids."""
         digest = hashlib.sha256()
         for axis in (self.rows, self.columns):
             digest.update(f"{axis.fine} {axis.coarse}".encode())
@@ -119,7 +123,7 @@ class AreaAverage:
             covered = self._sums((~missing).astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             means = self._sums(block) / covered
-        # Half a cell is half a cell, whatever the last digit says.
+        # The tolerance keeps cells that are covered to exactly this fraction, up to rounding.
         means[np.broadcast_to(covered < (least_valid - 1e-9) * extent, means.shape)] = np.nan
         return means
 
@@ -131,19 +135,19 @@ class AreaAverage:
 def overlaps(
     fine_edges: np.ndarray, coarse_edges: np.ndarray, period: float | None = None
 ) -> AxisOverlap:
-    """How the cells between some edges overlap those between others.
+    """Return how the fine and the coarse cells of an axis overlap.
 
     Parameters
     ----------
     fine_edges, coarse_edges:
-        (cells + 1,): rising or falling, each in its own direction.
+        (cells + 1,): increasing or decreasing, independently of each other.
     period:
-        Of an axis that closes on itself: 360 for longitude.
+        Length of an axis that is periodic, such as 360 for longitude; None if it is not.
 
     Raises
     ------
     UsageError
-        A coarse cell overlaps no fine one.
+        A coarse cell overlaps no fine cell.
 
     >>> overlaps(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 1.5, 3.0])).taps[1][2]
     array([0.5, 1. ])
@@ -160,11 +164,11 @@ def overlaps(
     counts = (shared > 0).sum(axis=1)
     if not counts.all():
         raise UsageError(
-            f"cell {int(np.argmin(counts))} of the coarse grid lies outside the fine one",
+            f"cell {int(np.argmin(counts))} of the coarse grid is outside the fine grid",
             where="area average",
             remedy="choose a coarse grid inside the source's",
         )
-    # Fine cells of each coarse one in their own order, the overlapping ones first.
+    # For each coarse cell: the fine cells that overlap it, in their order, and then all others.
     order = np.argsort(shared == 0, axis=1, kind="stable")
     taps = []
     for number in range(int(counts.max())):
@@ -175,12 +179,12 @@ def overlaps(
 
 
 def equal_parts(fine: int, coarse: int) -> AxisOverlap:
-    """``fine`` equal cells, such as pixels, to ``coarse`` equal cells of the same whole."""
+    """Return the overlap of an axis of equal cells, such as pixels, with fewer equal cells."""
     return overlaps(np.arange(fine + 1.0), np.linspace(0.0, fine, coarse + 1))
 
 
 def edges_between(centres: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Edges half-way between neighbouring centres, and as far outside the first and the last.
+    """Return edges half-way between neighbouring centres, and equally far outside the outer two.
 
     >>> edges_between([0.0, 2.0, 4.0])
     array([-1.,  1.,  3.,  5.])
@@ -193,13 +197,13 @@ def edges_between(centres: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _cells(edges: np.ndarray) -> np.ndarray:
-    """(cells, 2): the lower and the upper edge of each."""
+    """Return the lower and the upper edge of each cell, (cells, 2)."""
     edges = np.asarray(edges, np.float64)
     return np.sort(np.stack([edges[:-1], edges[1:]], axis=1), axis=1)
 
 
 def _shifts(fine: np.ndarray, coarse: np.ndarray, period: float | None) -> list[float]:
-    """By how much the fine axis is repeated until it covers the coarse one."""
+    """Return the shifts of a periodic fine axis whose copies together cover the coarse axis."""
     if period is None:
         return [0.0]
     first = int(np.floor((coarse.min() - fine.max()) / period))

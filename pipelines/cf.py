@@ -1,4 +1,4 @@
-"""CF metadata: which attributes a store's arrays carry."""
+"""CF metadata: the attributes of a store's arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 CONVENTIONS = "CF-1.11"
 
 GREY_LEVELS = "grey_level_values"
-"""attribute: the values of levels 0 and 255 of the 8-bit images that a variable came from"""
+"""attribute of variables from 8-bit images: the physical values of the levels 0 and 255"""
 _KEPT = (
     "long_name",
     "standard_name",
@@ -21,7 +21,8 @@ _KEPT = (
     GREY_LEVELS,
 )
 _LIMITS = ("valid_range", "valid_min", "valid_max")
-"""in the unit of the values; a packed file gives them in packed numbers, of no use in a store"""
+"""attributes in the unit of the values. Those of a packed file are in packed numbers and therefore
+not copied to a store"""
 
 _STANDARD_NAMES = {
     "t2m": "air_temperature",
@@ -37,7 +38,7 @@ _STANDARD_NAMES = {
     "q": "specific_humidity",
     "r": "relative_humidity",
 }
-"""ECMWF short names whose files often lack the standard name"""
+"""ECMWF short name -> standard name, because it is often missing in files of ECMWF"""
 
 _COORDINATES: dict[str, dict[str, str]] = {
     "latitude": {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
@@ -51,13 +52,13 @@ _COORDINATES: dict[str, dict[str, str]] = {
 }
 
 GRID_MAPPING = "crs"
-"""the variable whose attributes are the projection, where it is known"""
+"""name of the variable whose attributes describe the projection, if it is known"""
 
 PROJECTED = {
     dim: {"standard_name": f"projection_{dim}_coordinate", "units": "m", "axis": dim.upper()}
     for dim in ("y", "x")
 }
-"""attributes of the axes of a projected grid"""
+"""attributes of the coordinates of a projected grid"""
 
 TIME = {
     "standard_name": "time",
@@ -69,8 +70,8 @@ TIME = {
 
 
 def clip_time(timed: bool) -> dict[str, str]:
-    """Attributes of the time inside a clip: seconds, or the number of the frame."""
-    # "s" and not "seconds", which readers would take for a duration to decode.
+    """Return the attributes of the time inside a clip: seconds, or the number of the frame."""
+    # The unit is "s", because xarray would decode "seconds" to a duration.
     name = "time since the first frame of the clip" if timed else "frame of the clip"
     return {"long_name": name, "units": "s" if timed else "1", "axis": "T"}
 
@@ -85,7 +86,7 @@ OK, MISSING_IN_SOURCE, UNREADABLE, OUT_OF_RANGE = AVAILABLE["flag_values"]
 FLAG_MEANINGS: tuple[str, ...] = tuple(AVAILABLE["flag_meanings"].split())
 """meaning of each flag, by its value"""
 NO_FLAG = 255
-"""what a flag whose object is lost reads as"""
+"""the value that is read for a flag if the object with the flags is missing"""
 
 MISSING_FRACTION = {
     "long_name": "largest fraction over the variables of pixels without a value",
@@ -94,7 +95,7 @@ MISSING_FRACTION = {
 
 
 def variable_attributes(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
-    """A variable's attributes, from those that its file has.
+    """Return the attributes of a variable in a store, given those in its file.
 
     >>> variable_attributes("t2m", {"units": "K", "standard_name": "unknown"})
     {'units': 'K', 'standard_name': 'air_temperature'}
@@ -109,12 +110,15 @@ def variable_attributes(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coordinate_attributes(dim: str) -> dict[str, str]:
-    """A coordinate's attributes by the name of its dimension."""
+    """Return the attributes of a coordinate, given the name of its dimension."""
     return dict(_COORDINATES.get(dim, {"long_name": dim}))
 
 
 def valid_range(attributes: Mapping[str, Any]) -> tuple[float, float]:
-    """The limits outside which a value is wrong; infinite where the source gives none."""
+    """Return the limits outside which a value is wrong.
+
+    Without limits in the attributes they are those of float32.
+    """
     low, high = attributes.get("valid_range", (-np.inf, np.inf))
     low, high = attributes.get("valid_min", low), attributes.get("valid_max", high)
     finite = np.finfo(np.float32)

@@ -1,10 +1,12 @@
-"""Libraries of the extra ``radar``, which have to be loaded with care.
+"""Load the libraries of the extra `radar` in an order and in a way that works.
 
-pyproj and eccodes each bring a PROJ library of their own with the same symbols, and eccodes offers
-its own to every library that is loaded later: a pyproj that comes after it mixes the two, and the
-process ends with a crash. So pyproj is told to keep to its own, and it comes before eccodes where
-it is installed at all. pysteps imports pyproj, and prints where its configuration lies: standard
-output belongs to the jobs, whose last line may be JSON.
+pyproj and eccodes each contain a PROJ library with the same symbols, and eccodes exports its
+symbols to every library that is loaded later. A pyproj that is loaded after eccodes mixes the two,
+and the process crashes. So pyproj is loaded first, if it is installed, and such that it uses its
+own symbols.
+
+pysteps imports pyproj. It also prints the path of its configuration, which is suppressed here,
+because the last line that a job prints may be JSON.
 """
 
 from __future__ import annotations
@@ -22,16 +24,28 @@ from pipelines.errors import UsageError
 
 
 def load_pyproj() -> ModuleType:
-    """The module pyproj; UsageError with the command that installs it where it is absent."""
+    """Return the module pyproj.
+
+    Raises
+    ------
+    UsageError
+        It is not installed; the remedy is the command that installs it.
+    """
     try:
-        with _keeping_to_their_own():
+        with _own_symbols_first():
             return importlib.import_module("pyproj")
     except ImportError as error:
         raise _missing("pyproj", error) from None
 
 
 def load_pysteps(module: str = "pysteps") -> ModuleType:
-    """A module of pysteps, without a word; UsageError with the command that installs it."""
+    """Return a module of pysteps, loaded without its output and its warnings.
+
+    Raises
+    ------
+    UsageError
+        It is not installed; the remedy is the command that installs it.
+    """
     load_pyproj()
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -42,14 +56,14 @@ def load_pysteps(module: str = "pysteps") -> ModuleType:
 
 
 def load_pyproj_before_eccodes() -> None:
-    """To be called before eccodes or cfgrib is imported; nothing happens without pyproj."""
+    """Load pyproj if it is installed. Call this before eccodes or cfgrib is imported."""
     with contextlib.suppress(UsageError):
         load_pyproj()
 
 
 @contextlib.contextmanager
-def _keeping_to_their_own() -> Iterator[None]:
-    """Libraries that are loaded in the block look for symbols among their own first, on Linux."""
+def _own_symbols_first() -> Iterator[None]:
+    """On Linux, let libraries loaded in the block look up symbols among their own ones first."""
     deep = getattr(os, "RTLD_DEEPBIND", None)
     if deep is None:
         yield

@@ -1,8 +1,9 @@
-"""A made-up 2 m temperature archive in the exact layout of WeatherBench, for demos and tests.
+"""Write a made-up archive of 2 m temperature in the layout of WeatherBench, for demos and tests.
 
-Nothing in it was observed. A day, a year and a made-up land mask give each place its climate;
-travelling waves whose amplitude and phase wander give it weather that can be forecast for a day or
-so. Every file says so: its title, and the attribute ``synthetic`` that the store carries on.
+Nothing in it was observed. The cycles of the day and the year and a made-up land mask give each
+place its climate. Travelling waves with slowly changing amplitudes and phases add weather that can
+be forecast for about a day. The title of every file says that it is synthetic, and so does the
+attribute `synthetic`, which a store copies.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from pipelines.errors import UsageError
 LATITUDES = np.linspace(-87.1875, 87.1875, 32)
 LONGITUDES = np.arange(64) * 5.625
 _EPOCH = np.datetime64("1900-01-01T00", "h")
-# The waves of a year start this long before it, from rest: long against their memory, so that one
-# year runs into the next although each is written on its own.
 _SPIN_UP_MONTHS = 4
+"""The waves of a year start from rest this long before the year. This is long compared with their
+memory, so that consecutive years fit together although each is computed separately."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,15 @@ class Waves:
     """A family of travelling waves in both hemispheres."""
 
     wavenumbers: tuple[int, ...]
-    """Waves around a circle of latitude."""
+    """number of waves around a circle of latitude, for each wave"""
     degrees_per_day: float
-    """Speed to the east."""
+    """speed to the east, in degrees of longitude per day"""
     memory_hours: float
-    """Time in which amplitude and phase are forgotten."""
+    """time in which amplitude and phase lose their memory, by a factor of e"""
     smooth_hours: float
-    """Time over which their changes are smoothed."""
+    """time over which changes of amplitude and phase are smoothed"""
     kelvin: float
-    """Standard deviation at the middle latitude of the family."""
+    """standard deviation at the middle latitude of the family"""
 
 
 WEATHER = (
@@ -54,22 +55,31 @@ def write_weatherbench(
     days: int | None = None,
     noise_kelvin: float = 0.15,
 ) -> list[Path]:
-    """Write ``2m_temperature/2m_temperature_<year>_5.625deg.nc`` for each year, hourly.
+    """Write the hourly file `2m_temperature/2m_temperature_<year>_5.625deg.nc` of each year.
 
-    A year's values depend on ``seed`` and the year alone, not on which other years are written.
+    The values of a year depend only on the seed and the year, not on the other years.
 
     Parameters
     ----------
     folder:
-        Local folder of the archive; made where it is absent.
+        Local folder of the archive; created if it is missing.
+    years:
+        Years to write.
+    seed:
+        Seed of everything random.
     days:
-        Days of each year, from its first; None: the whole year.
+        Number of days from the beginning of each year; None writes whole years.
     noise_kelvin:
-        Standard deviation of noise that nobody can forecast.
+        Standard deviation of the white noise, which cannot be forecast.
 
     Returns
     -------
     The files, in order of time.
+
+    Raises
+    ------
+    UsageError
+        There is no year, or less than one day.
     """
     years = sorted(set(years))
     if not years or (days is not None and days < 1):
@@ -134,7 +144,7 @@ def _write_year(
 
 
 class _Climate:
-    """The made-up planet of a seed: land, mean, seasons, day, and the shapes of its waves."""
+    """The made-up planet of a seed: land, mean, seasons, daily cycle, and the shapes of waves."""
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -147,9 +157,17 @@ class _Climate:
         self._shapes = _wave_shapes()
 
     def temperature(self, hours: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
-        """(n, 32, 64) kelvin float32 at (n,) hours, given (n, waves) complex amplitudes."""
+        """Return temperatures in kelvin, float32 (n, 32, 64).
+
+        Parameters
+        ----------
+        hours:
+            datetime64[h] (n,).
+        amplitudes:
+            complex (n, waves), as from `amplitudes`.
+        """
         day_of_year = (hours - hours.astype("datetime64[Y]")).astype(np.float64) / 24.0
-        # The hottest day of the north comes a month after the solstice.
+        # The north is hottest on day 201, a month after the solstice.
         season = np.cos(2 * np.pi * (day_of_year - 201.0) / 365.25)[:, None, None]
         declination = np.deg2rad(23.4) * np.cos(2 * np.pi * (day_of_year - 172.0) / 365.25)
         sunlight = np.clip(
@@ -161,8 +179,8 @@ class _Climate:
         angle = 2 * np.pi * (local - 14.5) / 24.0
         warmth = np.cos(angle) + 0.25 * np.cos(2 * angle)
         weather = self._weather(amplitudes) * (1.0 + 0.3 * self.land)
-        weather *= 1.0 - 0.35 * season * np.sign(self._latitude)  # stormy winters
-        # Cold air comes with cloud, which flattens the day.
+        weather *= 1.0 - 0.35 * season * np.sign(self._latitude)  # winters are stormier
+        # Cold weather is cloudy, and clouds weaken the daily cycle.
         clear = 1.0 + 0.4 * np.tanh(weather / 4.0)
         return (
             self._mean
@@ -172,7 +190,10 @@ class _Climate:
         ).astype(np.float32)
 
     def amplitudes(self, year: int) -> np.ndarray:
-        """(hours of the year, waves) complex amplitudes of unit variance, turning as waves move."""
+        """Return the amplitudes of all waves, complex (hours of the year, waves).
+
+        They have unit variance, and their phases turn as the waves travel.
+        """
         from scipy.signal import lfilter
 
         months = [
@@ -194,7 +215,7 @@ class _Climate:
         for family, (shape, wavenumbers) in zip(WEATHER, self._shapes, strict=True):
             tail = head + len(shape)
             keep = np.exp(-1.0 / np.array([family.memory_hours, family.smooth_hours]))
-            # Two filters in a row: amplitudes change smoothly, as weather does.
+            # A second filter makes the amplitudes change smoothly, as weather does.
             denominator = np.convolve([1.0, -keep[0]], [1.0, -keep[1]])
             impulse = np.zeros(int(12 * family.memory_hours))
             impulse[0] = 1.0
@@ -207,7 +228,7 @@ class _Climate:
         return result[len(hours) - len(_hours_of_year(year)) :]
 
     def _weather(self, amplitudes: np.ndarray) -> np.ndarray:
-        """(n, 32, 64) kelvin: the sum of the waves."""
+        """Return the sum of the waves in kelvin, (n, 32, 64)."""
         spectrum = np.zeros((len(amplitudes), 32, 33), np.complex128)
         head = 0
         for shape, wavenumbers in self._shapes:
@@ -218,27 +239,31 @@ class _Climate:
 
 
 def _wave_shapes() -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each family: (waves, 32) profiles over latitude in kelvin and (waves,) wavenumbers."""
+    """Return the profiles over latitude in kelvin, (waves, 32), and the wavenumbers, (waves,).
+
+    One pair per family.
+    """
     families = []
     for family in WEATHER:
         profiles, wavenumbers = [], []
         for middle in (-46.0, 46.0):
             y = (LATITUDES - middle) / 15.0
             bell = np.exp(-0.5 * y**2)
-            # Gauss-Hermite functions: one belt, a dipole and a tripole across it.
+            # Gauss-Hermite functions of order 0 to 2: a belt, and a dipole and a tripole across it.
             for order in (np.ones_like(y), y, (y**2 - 1.0) / np.sqrt(2.0)):
                 for wavenumber in family.wavenumbers:
                     profiles.append(bell * order)
                     wavenumbers.append(wavenumber)
         shape = np.array(profiles)
-        # irfft doubles each wave's real part, whose variance is half of the amplitude's: 4 / 2.
+        # A real wave is twice the real part of its complex amplitude (factor 4 in variance), and
+        # the real part has half the variance of the amplitude: 4 / 2.
         middle_variance = 2.0 * (shape[:, np.argmin(np.abs(LATITUDES - 46.0))] ** 2).sum()
         families.append((shape * family.kelvin / np.sqrt(middle_variance), np.array(wavenumbers)))
     return families
 
 
 def _land(seed: int) -> np.ndarray:
-    """(32, 64) in [0, 1]: smooth continents over about a third of the planet."""
+    """Return the land fraction in [0, 1], (32, 64): continents on about a third of the planet."""
     random = _stream(seed, _LAND)
     latitude, longitude = np.deg2rad(LATITUDES)[:, None], np.deg2rad(LONGITUDES)
     height = np.zeros((32, 64))
@@ -260,6 +285,7 @@ _LAND, _WAVES, _NOISE = range(3)
 
 
 def _stream(seed: int, *key: int) -> np.random.Generator:
+    """Return a random generator that is independent for each key, such as (_WAVES, year, month)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key])))
 
 
@@ -268,5 +294,6 @@ def _hours_of_year(year: int) -> np.ndarray:
 
 
 def _hours_of_month(year: int, month: int) -> np.ndarray:
+    """Return the hours of a month, datetime64[h] (n,). Months count from 0."""
     first = np.datetime64(f"{year}-01", "M") + month
     return np.arange(first.astype("datetime64[h]"), (first + 1).astype("datetime64[h]"))

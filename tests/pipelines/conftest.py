@@ -1,4 +1,4 @@
-"""A store written by hand to the published layout, for tests of what reads stores."""
+"""A store in the published layout that is written without the converter, for tests of readers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.stores.store import Store, open_store
 
 @pytest.fixture(scope="session")
 def write_store() -> Callable[..., Store]:
-    """``write_store(folder, {"t2m": array}, ...)`` -> the opened store."""
+    """Return a function: `write_store(folder, {"t2m": array}, ...)` returns the opened store."""
     return _write_store
 
 

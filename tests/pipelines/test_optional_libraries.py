@@ -1,4 +1,4 @@
-"""Libraries of extras: loaded in any order, and named where they are absent."""
+"""Optional libraries: they load in any order, and a missing one raises an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _USE = {
 
 
 @pytest.mark.parametrize("order", [("eccodes", "pyproj"), ("pyproj", "eccodes")])
-def test_a_process_that_uses_eccodes_and_pyproj_ends_well(order: tuple[str, str]):
+def test_eccodes_and_pyproj_work_in_one_process(order: tuple[str, str]):
     code = "; ".join(_USE[name] for name in order)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -27,15 +27,15 @@ def test_a_process_that_uses_eccodes_and_pyproj_ends_well(order: tuple[str, str]
     assert done.stderr == ""
 
 
-def test_pysteps_says_nothing_on_standard_output():
+def test_loading_pysteps_prints_nothing():
     code = "from pipelines.optional_libraries import load_pysteps; load_pysteps('pysteps.io')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("absent", ["pysteps", "pyproj"])
-def test_an_absent_library_is_named_with_the_command(absent: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, absent, None)
-    with pytest.raises(UsageError, match=f"need {absent}") as refused:
+@pytest.mark.parametrize("missing", ["pysteps", "pyproj"])
+def test_a_missing_library_raises_an_error(missing: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UsageError, match=f"need {missing}") as raised:
         load_pysteps()
-    assert refused.value.remedy == "pip install 'gmg-platform[radar]'"
+    assert raised.value.remedy == "pip install 'gmg-platform[radar]'"

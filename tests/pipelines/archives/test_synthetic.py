@@ -1,4 +1,4 @@
-"""The synthetic archive: WeatherBench's layout, the same every time, and worth forecasting."""
+"""The synthetic archive: layout of WeatherBench, reproducible, and possible to forecast."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_files_have_the_layout_of_weatherbench(tmp_path: Path):
         assert (np.diff(dataset["time"]) == np.timedelta64(1, "h")).all()
 
 
-def test_files_say_that_they_are_synthetic(tmp_path: Path):
+def test_files_are_marked_as_synthetic(tmp_path: Path):
     [path] = write_weatherbench(tmp_path, [2015], days=1)
     with xr.open_dataset(path) as dataset:
         assert dataset.attrs["synthetic"] == 1
         assert "not observed" in dataset.attrs["title"]
 
 
-def test_a_year_has_the_same_values_whichever_years_are_written(tmp_path: Path):
+def test_the_values_of_a_year_do_not_depend_on_the_other_years(tmp_path: Path):
     alone = write_weatherbench(tmp_path / "alone", [2016], seed=3, days=40)
     among = write_weatherbench(tmp_path / "among", [2014, 2015, 2016], seed=3, days=35)
     other = write_weatherbench(tmp_path / "other", [2016], seed=4, days=35)
@@ -52,7 +52,7 @@ def test_a_year_has_the_same_values_whichever_years_are_written(tmp_path: Path):
     assert abs(one[: len(different)] - different).max() > 1.0
 
 
-def test_years_run_into_each_other(tmp_path: Path):
+def test_consecutive_years_fit_together(tmp_path: Path):
     before, after = write_weatherbench(tmp_path, [2014, 2015], seed=2, noise_kelvin=0.0)
     joined = np.concatenate(
         [xr.load_dataset(before)["t2m"][-24:], xr.load_dataset(after)["t2m"][:24]]
@@ -61,7 +61,7 @@ def test_years_run_into_each_other(tmp_path: Path):
     assert steps[23] < 1.5 * np.median(steps)
 
 
-def test_temperatures_are_those_of_a_planet(two_months: xr.DataArray):
+def test_temperatures_are_plausible(two_months: xr.DataArray):
     assert 200 < float(two_months.min()) < 250
     assert 295 < float(two_months.max()) < 330
     by_latitude = two_months.mean(("time", "lon")).values
@@ -69,7 +69,7 @@ def test_temperatures_are_those_of_a_planet(two_months: xr.DataArray):
     assert by_latitude[0] > by_latitude[-1]  # January and February: the south is in summer
 
 
-def test_land_is_warmest_after_noon_of_its_own_time(two_months: xr.DataArray):
+def test_land_is_warmest_in_the_early_afternoon_of_local_time(two_months: xr.DataArray):
     day = two_months.values.reshape(-1, 24, 32, 64).mean(0)
     swing = np.ptp(day, axis=0)
     latitude, longitude = np.unravel_index(np.argmax(swing), swing.shape)
@@ -80,7 +80,7 @@ def test_land_is_warmest_after_noon_of_its_own_time(two_months: xr.DataArray):
 
 
 def test_a_linear_forecast_beats_persistence_and_the_mean_by_hour(two_months: xr.DataArray):
-    """Weather can be forecast: six hours ahead, from a few past hours and the neighbours."""
+    """A regression on past hours and neighbours forecasts the weather six hours ahead."""
     values = two_months.values[:, 20:28] - two_months.values[:, 20:28].mean(0)
     lead, split = 6, 45 * 24
 
@@ -107,9 +107,9 @@ def test_a_linear_forecast_beats_persistence_and_the_mean_by_hour(two_months: xr
     rmse = {name: np.sqrt(total / 512) for name, total in squares.items()}
     assert rmse["linear"] < 0.6 * rmse["persistence"]
     assert rmse["linear"] < 0.6 * rmse["by hour"]
-    assert rmse["linear"] > 0.3  # and not perfectly
+    assert rmse["linear"] > 0.3  # but it is not perfect
 
 
-def test_no_years_are_refused(tmp_path: Path):
+def test_an_empty_list_of_years_raises_an_error(tmp_path: Path):
     with pytest.raises(UsageError, match="at least one year"):
         write_weatherbench(tmp_path, [])

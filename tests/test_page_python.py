@@ -21,7 +21,7 @@ from tests.support.pages.pages import BLOCK, DOCS, page_python
 
 ALL_PAGES = sorted((*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("infra/**/*.md")))
 RUN_BY = {
-    "adding-an-archive.md": "pipelines/test_adding_an_archive.py",
+    "adding-an-archive.md": "pipelines/archives/test_adding_an_archive.py",
     "metrics.md": "test_page_python.py",
     "store-format.md": "test_store_format.py",
 }

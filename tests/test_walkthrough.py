@@ -101,6 +101,17 @@ def test_the_quickstart_ends_with_a_page_a_forecast_and_a_model_for_python(quick
     assert list((folder / "figures").glob("*.png"))
 
 
+def test_the_page_about_python_converts_reads_and_streams_a_store(walk: Walk):
+    names = walk.python(DOCS / "python.md")
+    store, frames = names["store"], names["frames"]
+    assert names["report"].frames == len(store.times) == 24 * 70
+    np.testing.assert_array_equal(frames[:, 0], names["dataset"]["t2m"].values[:24])
+    assert names["inputs"].shape[1:] == names["truth"].shape[1:] == (12, 1, 8, 8)
+    assert names["state"] == {"epoch": 1, "step": 0}
+    assert names["windows"].stream.steps_per_epoch * 16 > len(names["table"]) > 100
+    assert all(270 < row["mean"] < 300 for row in names["table"])
+
+
 def test_the_picture_of_the_readme_is_drawn_from_a_run(quickstart: Walk, tmp_path: Path):
     (tmp_path / "store.zarr").symlink_to(quickstart.folder / "t2m.zarr")
     (tmp_path / "run").symlink_to(quickstart.folder / "runs/first")

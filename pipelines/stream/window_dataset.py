@@ -79,13 +79,16 @@ def read_windows(
     names = tuple(variables or opened.variables)
     spec = WindowSpec(input_frames, horizon, stride)
     starts = split_starts(opened, split, spec)
-    channels = sum(len(opened.variable(name).channel_labels) for name in names)
-    window_bytes = 4 * spec.frames * channels * int(np.prod(opened.spatial_shape))
-    tasks = min(max(-(-len(starts) * window_bytes // block_bytes), 1), len(starts))
-    parts = np.array_split(starts, tasks)
+    total_bytes = len(starts) * _window_bytes(opened, names, spec)
+    tasks = min(max(-(-total_bytes // block_bytes), 1), len(starts))
+    cut = _Cut(opened, names, spec, tuple(np.array_split(starts, tasks)), normalisation)
     dataset = ray.data.range(tasks, override_num_blocks=tasks)
-    cut = _Cut(opened, names, spec, tuple(parts), normalisation)
     return dataset.map_batches(cut, batch_size=1, batch_format="numpy", zero_copy_batch=True)
+
+
+def _window_bytes(store: Store, variables: Sequence[str], spec: WindowSpec) -> int:
+    channels = sum(len(store.variable(name).channel_labels) for name in variables)
+    return 4 * spec.frames * channels * int(np.prod(store.spatial_shape))
 
 
 @dataclass(frozen=True, eq=False)

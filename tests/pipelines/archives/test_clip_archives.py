@@ -1,4 +1,4 @@
-"""Archives made of clips: which clips are found, how their frames are decoded, what is refused."""
+"""Archives made of clips: the clips that are found, their frames, and which archives raise."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def clips_of(found: ArchiveIndex) -> Clips:
 
 
 def decoded(found: ArchiveIndex) -> np.ndarray:
-    """All frames, (clips, T, ...); NaN where the source has none."""
+    """Return all frames, (clips, T, ...); NaN where a frame is missing."""
     clips, variable = clips_of(found), found.variables[0]
     frames = np.full((len(clips.ids) * clips.frames, *variable.shape), np.nan, np.float32)
     rows = np.searchsorted(clips.axis(), variable.times)
@@ -93,7 +93,7 @@ def test_moving_mnist_digits_overlap_where_they_meet():
     assert set(np.unique(clip).tolist()) == {0, 90, 200}
 
 
-def test_the_published_test_clips_are_the_test_split(tmp_path: Path):
+def test_the_published_test_clips_become_the_test_split(tmp_path: Path):
     folder = write_digits(tmp_path, test=False)
     values = write_test_clips(folder)
     found = index("moving_mnist", folder, samples=4, validation_samples=0)
@@ -101,7 +101,7 @@ def test_the_published_test_clips_are_the_test_split(tmp_path: Path):
     np.testing.assert_array_equal(decoded(found)[4:], values.swapaxes(0, 1))
 
 
-def test_longer_clips_than_the_published_ones_are_made_from_test_digits(tmp_path: Path):
+def test_clips_longer_than_the_published_ones_are_made_from_test_digits(tmp_path: Path):
     folder = write_digits(tmp_path)
     write_test_clips(folder)
     found = index("moving_mnist", folder, **FEW, frames=40)
@@ -110,7 +110,7 @@ def test_longer_clips_than_the_published_ones_are_made_from_test_digits(tmp_path
     assert clips_of(found).splits["test"] == (7, 9)
 
 
-def test_moving_mnist_without_test_digits_says_what_to_put_where(tmp_path: Path):
+def test_moving_mnist_without_test_digits_names_the_missing_file(tmp_path: Path):
     folder = write_digits(tmp_path, test=False)
     with pytest.raises(SourceError, match="t10k-images") as refused:
         index("moving_mnist", folder)
@@ -148,7 +148,7 @@ def test_cikm_text_becomes_reflectivity_of_one_height(tmp_path: Path):
     assert np.isnan(expected).any()
 
 
-def test_the_cikm_manifest_is_seeded_and_a_tenth(tmp_path: Path):
+def test_the_validation_split_of_cikm_is_a_seeded_tenth(tmp_path: Path):
     (tmp_path / "train.txt").write_text("".join(f"train_{i},1.0,0\n" for i in range(1000)))
     first, again = (clips_of(index("cikm2017", tmp_path)) for _ in range(2))
     other = clips_of(index("cikm2017", tmp_path, seed=1))
@@ -212,7 +212,7 @@ def test_a_shanghai_example_with_a_short_list_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_openstl_windows_are_input_and_output_end_to_end(tmp_path: Path, compressed: bool):
+def test_openstl_clips_are_inputs_followed_by_targets(tmp_path: Path, compressed: bool):
     arrays = write_openstl(tmp_path / "dataset.npz", compressed=compressed)
     found = index("openstl_npz", tmp_path)
     clips = clips_of(found)
@@ -224,7 +224,7 @@ def test_openstl_windows_are_input_and_output_end_to_end(tmp_path: Path, compres
     np.testing.assert_array_equal(decoded(found), expected)
 
 
-def test_an_npz_of_objects_is_refused_and_not_unpickled(tmp_path: Path):
+def test_an_npz_of_objects_raises_and_is_not_unpickled(tmp_path: Path):
     arrays: dict[str, Any] = write_openstl(tmp_path / "dataset.npz")
     arrays["Y_test"] = np.empty((5, 4, 2, 6, 5), object)
     np.savez(tmp_path / "dataset.npz", **arrays)
@@ -259,14 +259,14 @@ def test_kth_persons_decide_the_split_and_sequences_are_cut_into_clips(tmp_path:
     np.testing.assert_array_equal(decoded(found)[1], sequence[10:20, :, 1:7])
 
 
-def test_two_clips_of_one_name_are_refused(tmp_path: Path):
+def test_two_clips_with_the_same_name_raise(tmp_path: Path):
     line = "train_1,1.0,0\n"
     (tmp_path / "train.txt").write_text(line + line)
     with pytest.raises(SourceError, match="two clips are called 'train_1'"):
         index("cikm2017", tmp_path)
 
 
-def test_an_archive_without_train_clips_is_refused(tmp_path: Path):
+def test_an_archive_without_train_clips_raises(tmp_path: Path):
     write_kth(tmp_path, {"walking/person25_walking_d1": 10})
     with pytest.raises(SourceError, match="no clip to train on"):
         index("kth", tmp_path, frames=10)
@@ -294,16 +294,14 @@ def test_a_damaged_image_is_named(tmp_path: Path):
         ("era5", {"samples": 3}, "leave it out"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_with_a_way_out(
-    name: str, options: dict[str, Any], said: str
-):
+def test_invalid_options_raise_with_a_remedy(name: str, options: dict[str, Any], said: str):
     with pytest.raises(UsageError) as refused:
         resolve(name, load_archive(name).options, options)
     assert said in str(refused.value.remedy)
     assert f"--{next(iter(options))}" in str(refused.value.where)
 
 
-def test_an_archive_that_moved_is_the_same_archive(tmp_path: Path):
+def test_an_archive_in_another_folder_has_the_same_index(tmp_path: Path):
     write_cikm_images(tmp_path / "here", 2)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     names = [[f.name for f in index("cikm2017", tmp_path / p).files] for p in ("here", "there")]
@@ -311,7 +309,7 @@ def test_an_archive_that_moved_is_the_same_archive(tmp_path: Path):
     assert len(set(names[0])) == 30
 
 
-def test_images_of_another_kind_of_file_are_left_alone(tmp_path: Path):
+def test_images_with_other_names_are_ignored(tmp_path: Path):
     write_kth(tmp_path, {"walking/person01_walking_d1": 10})
     write_image(tmp_path / "poster.png", np.zeros((9, 9), np.uint8))
     (tmp_path / "README.md").write_text("not an image")

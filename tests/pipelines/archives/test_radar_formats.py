@@ -1,4 +1,4 @@
-"""Each radar format against an independent reading of its file."""
+"""Each radar format gives the values of an independent reading of its files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def same(values: np.ndarray, expected: np.ndarray) -> None:
     assert values.dtype == np.float32
 
 
-def test_a_real_file_of_knmi(shared: Path):
+def test_a_real_file_of_knmi_is_read(shared: Path):
     path = first(shared, "data/radar/knmi_2021_hdf5/*/202101032005.hf5")
     quantity, frames = read(path)
     with h5py.File(path) as file:
@@ -58,7 +58,7 @@ def test_a_real_file_of_knmi(shared: Path):
     assert (expected == -32.0).any()
     assert (quantity.name, quantity.unit, quantity.no_echo) == ("reflectivity", "dBZ", -32.0)
     assert frames.times.astype("datetime64[s]") == np.datetime64("2021-01-03T20:05")
-    # The file gives the corners in degrees as well, the north west first after the south west.
+    # The file has its corners in degrees too: first the south west, then the north west.
     grid = frames.grid
     proj = load_pyproj().Proj(grid.projection)
     assert proj(grid.x[0] - 500, grid.y[0] + 500, inverse=True) == pytest.approx(
@@ -69,7 +69,7 @@ def test_a_real_file_of_knmi(shared: Path):
     )
 
 
-def test_a_real_file_of_fmi(shared: Path):
+def test_a_real_file_of_fmi_is_read(shared: Path):
     path = first(shared, "data/radar/fmi_pgm/20160928/*.pgm.gz")
     quantity, frames = read(path)
     content = gzip.decompress(path.read_bytes())
@@ -81,7 +81,7 @@ def test_a_real_file_of_fmi(shared: Path):
     assert abs(frames.grid.y[1]) == pytest.approx(999.629, abs=0.01)
 
 
-def test_a_real_file_of_mrms(shared: Path):
+def test_a_real_file_of_mrms_is_read(shared: Path):
     path = first(shared, "data/radar/mrms_grib2/*-000200.grib2")
     quantity, frames = read(path)
     content = path.read_bytes()
@@ -104,7 +104,7 @@ def test_a_real_file_of_mrms(shared: Path):
 @pytest.mark.parametrize(
     ("name", "missing", "scale"), [("rainfall", -1, 100), ("reflectivity_old", 255, 1)]
 )
-def test_real_files_of_meteonet(shared: Path, name: str, missing: int, scale: int):
+def test_real_files_of_meteonet_are_read(shared: Path, name: str, missing: int, scale: int):
     path = first(shared, f"data/radar/meteonet_npz/{name}_NW_*.npz")
     quantity, frames = read(path, 0, 7, 20, 21)
     with np.load(path, allow_pickle=True) as arrays:
@@ -120,7 +120,9 @@ def test_real_files_of_meteonet(shared: Path, name: str, missing: int, scale: in
 
 @pytest.mark.parametrize("text", [np.bytes_, str])
 @pytest.mark.parametrize("outer", [False, True])
-def test_odim_reflectivity_in_either_kind_of_text(tmp_path: Path, text: Any, outer: bool):
+def test_odim_is_read_with_strings_of_fixed_and_variable_length(
+    tmp_path: Path, text: Any, outer: bool
+):
     raw = pixels(1)
     path = radar_files.write_odim(tmp_path / "a.h5", TIME, raw, text=text, outer=outer)
     quantity, frames = read(path)
@@ -132,7 +134,7 @@ def test_odim_reflectivity_in_either_kind_of_text(tmp_path: Path, text: Any, out
     assert axes["y"][:2] == pytest.approx([-1_001_000, -1_003_000], abs=0.01)
 
 
-def test_odim_codes_far_outside_the_scale(tmp_path: Path):
+def test_an_odim_code_far_outside_the_scale_is_no_echo(tmp_path: Path):
     raw = np.array([[-9999000.0, -8888000.0], [12.5, -31.0]])
     path = radar_files.write_odim(
         tmp_path / "a.h5", TIME, raw, gain=1, offset=0, nodata=-9999000.0, undetect=-8888000.0
@@ -142,7 +144,7 @@ def test_odim_codes_far_outside_the_scale(tmp_path: Path):
     assert quantity.no_echo == -32.0
 
 
-def test_odim_agrees_with_pysteps_where_it_reads_the_file(tmp_path: Path):
+def test_odim_agrees_with_pysteps_for_files_that_pysteps_reads(tmp_path: Path):
     raw = pixels(2)
     path = radar_files.write_odim(tmp_path / "a.h5", TIME, raw, quantity="RATE", gain=0.1, offset=0)
     _, frames = read(path)
@@ -152,7 +154,7 @@ def test_odim_agrees_with_pysteps_where_it_reads_the_file(tmp_path: Path):
     assert metadata["y2"] == pytest.approx(frames.grid.y[0] - frames.grid.y[1] / 2, abs=0.01)
 
 
-def test_odim_sums_know_their_interval_and_longitudes_are_degrees(tmp_path: Path):
+def test_odim_sums_have_an_interval_and_longitudes_are_degrees(tmp_path: Path):
     raw = pixels(2)
     path = radar_files.write_odim(
         tmp_path / "a.h5",
@@ -170,7 +172,7 @@ def test_odim_sums_know_their_interval_and_longitudes_are_degrees(tmp_path: Path
     assert frames.grid.coordinates()["latitude"][:2] == pytest.approx([54.99, 54.97])
 
 
-def test_odim_volumes_are_refused(tmp_path: Path):
+def test_odim_volumes_raise(tmp_path: Path):
     path = radar_files.write_odim(tmp_path / "a.h5", TIME, pixels(1), kind="PVOL")
     with pytest.raises(ValueError, match="PVOL, which is not a composite"):
         described(path)
@@ -188,7 +190,7 @@ def test_projections_of_knmi_in_kilometres_become_metres(tmp_path: Path, project
     assert frames.grid.x == pytest.approx((500, 1000))
 
 
-def test_the_calibration_in_a_file_of_knmi_wins(tmp_path: Path):
+def test_the_calibration_in_a_file_of_knmi_replaces_that_of_pysteps(tmp_path: Path):
     raw = pixels(3)
     formula = "GEO = 0.500000 * PV + -31.500000"
     quantity, frames = read(radar_files.write_knmi(tmp_path / "a.h5", TIME, raw, formula=formula))
@@ -196,7 +198,7 @@ def test_the_calibration_in_a_file_of_knmi_wins(tmp_path: Path):
     assert quantity.no_echo == -31.5
 
 
-def test_rainfall_sums_of_knmi(tmp_path: Path):
+def test_rainfall_sums_of_knmi_are_read(tmp_path: Path):
     raw = np.array([[0, 12, 345], [65534, 65535, 1]], np.uint16)
     path = radar_files.write_knmi(
         tmp_path / "a.h5",
@@ -213,7 +215,7 @@ def test_rainfall_sums_of_knmi(tmp_path: Path):
     assert (quantity.name, quantity.accumulation_seconds) == ("rainfall", 300)
 
 
-def test_radolan_sums_flag_what_their_bits_say(tmp_path: Path):
+def test_the_flag_bits_of_radolan_sums_are_applied(tmp_path: Path):
     words = np.zeros((900, 900), np.uint16)
     words[0, :6] = [0, 57, 57 | 0x1000, 0x29C4, 57 | 0x8000, 3 | 0x4000]
     time = np.datetime64("2021-06-07T08:50")
@@ -231,7 +233,7 @@ def test_radolan_sums_flag_what_their_bits_say(tmp_path: Path):
     assert grid.y[1] > 0
 
 
-def test_radolan_reflectivity(tmp_path: Path):
+def test_radolan_reflectivity_is_read(tmp_path: Path):
     raw = np.zeros((900, 900), np.uint8)
     raw[5, :5] = [0, 1, 100, 249, 250]
     path = radar_files.write_radolan(tmp_path / "raa01-rx---bin", TIME, "RX", raw)
@@ -240,7 +242,7 @@ def test_radolan_reflectivity(tmp_path: Path):
     assert quantity.no_echo == -32.5
 
 
-def test_sums_of_rainfields(tmp_path: Path):
+def test_sums_of_rainfields_are_read(tmp_path: Path):
     values = np.array([[0.0, 0.05, np.nan], [1.5, 20.0, 0.0]])
     quantity, frames = read(radar_files.write_bom(tmp_path / "a.nc", TIME, values))
     np.testing.assert_allclose(frames.values[0], values, atol=1e-6)
@@ -250,14 +252,14 @@ def test_sums_of_rainfields(tmp_path: Path):
 
 
 @pytest.mark.parametrize("ending", ["pgm", "pgm.gz"])
-def test_grey_maps_of_fmi_with_and_without_gzip(tmp_path: Path, ending: str):
+def test_grey_maps_of_fmi_are_read_with_and_without_gzip(tmp_path: Path, ending: str):
     raw = pixels(4, (1226, 760))
     _, frames = read(radar_files.write_pgm(tmp_path / f"a.{ending}", TIME, raw))
     same(frames.values[0], np.where(raw == 255, np.nan, raw / 2 - 32.0))
 
 
 @pytest.mark.parametrize("ending", ["grib2", "grib2.gz"])
-def test_rates_of_mrms_with_and_without_gzip(tmp_path: Path, ending: str):
+def test_rates_of_mrms_are_read_with_and_without_gzip(tmp_path: Path, ending: str):
     raw = np.array([[-3.0, -1.0, 0.0], [0.5, 20.0, 0.0]])
     _, frames = read(radar_files.write_mrms(tmp_path / f"a.{ending}", TIME, raw))
     expected = np.where(raw < 0, np.nan, raw)
@@ -265,7 +267,7 @@ def test_rates_of_mrms_with_and_without_gzip(tmp_path: Path, ending: str):
     assert frames.times.astype("datetime64[s]") == TIME
 
 
-def test_frames_of_meteonet_in_any_order(tmp_path: Path):
+def test_frames_of_meteonet_are_read_in_any_order(tmp_path: Path):
     times = five_minutes("2016-08-21", 6)
     values = np.arange(6 * 12, dtype=np.int16).reshape(6, 3, 4)
     path = radar_files.write_meteonet(tmp_path, "rainfall_NW_2016_08.3.npz", times, values)
@@ -275,7 +277,7 @@ def test_frames_of_meteonet_in_any_order(tmp_path: Path):
         np.testing.assert_array_equal(frames.times.astype("datetime64[s]"), times[list(positions)])
 
 
-def test_a_date_that_is_held_and_missing_is_a_contradiction(tmp_path: Path):
+def test_a_date_with_a_frame_that_is_listed_as_missing_raises(tmp_path: Path):
     times = five_minutes("2016-08-21", 3)
     values = np.zeros((3, 2, 2), np.int16)
     name = "rainfall_NW_2016_08.3.npz"
@@ -291,7 +293,7 @@ class _Harmful:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_a_pickle_of_anything_but_dates_is_refused_and_not_run(protocol: int):
+def test_a_pickle_of_anything_but_dates_raises_and_is_not_run(protocol: int):
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         stream, {"descr": "|O", "fortran_order": False, "shape": (1,)}
@@ -332,7 +334,7 @@ def test_a_file_that_was_cut_off_is_never_read_as_a_frame(tmp_path: Path, kind: 
 @pytest.mark.parametrize(
     ("content", "what"), [(b"", "is empty"), (b"<html>login</html>", "begins with b'<htm'")]
 )
-def test_a_file_of_no_known_format_is_refused(tmp_path: Path, content: bytes, what: str):
+def test_a_file_of_an_unknown_format_raises(tmp_path: Path, content: bytes, what: str):
     path = tmp_path / "202101010000.h5"
     path.write_bytes(content)
     with pytest.raises(SourceError, match=what) as refused:

@@ -1,4 +1,4 @@
-"""Which frames a folder of composites holds: times, periods, and what is refused."""
+"""The frames of a folder of composites: times and periods, and which folders raise."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_folder_of_folders_is_one_archive_with_a_projection(tmp_path: Path):
     assert found.grid_mapping["crs_wkt"].startswith("PROJCRS")
 
 
-def test_few_files_are_opened_where_names_give_the_times(
+def test_few_files_are_opened_if_names_give_the_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     knmi_folder(tmp_path, five_minutes(FIRST, 100))
@@ -63,7 +63,7 @@ def test_few_files_are_opened_where_names_give_the_times(
     assert 2 < len(opened) <= 20
 
 
-def test_long_gaps_begin_a_period_and_short_ones_are_holes(tmp_path: Path):
+def test_long_gaps_begin_a_period_and_short_gaps_are_missing_frames(tmp_path: Path):
     times = five_minutes(FIRST, 200)
     kept = np.concatenate([times[:5], times[8:12], times[12 + 73 : 90]])
     knmi_folder(tmp_path, kept)
@@ -77,7 +77,7 @@ def test_long_gaps_begin_a_period_and_short_ones_are_holes(tmp_path: Path):
     assert len(index(tmp_path, period_gap=2).periods) == 3
 
 
-def test_names_that_give_other_times_than_the_metadata_are_not_believed(tmp_path: Path):
+def test_metadata_win_over_names_that_give_other_times(tmp_path: Path):
     times = five_minutes(FIRST, 5)
     for time in times:
         local = time + np.timedelta64(2, "h")
@@ -87,7 +87,7 @@ def test_names_that_give_other_times_than_the_metadata_are_not_believed(tmp_path
     assert "every file was opened" in found.notes[0]
 
 
-def test_names_without_a_time_are_opened(tmp_path: Path):
+def test_files_without_a_time_in_their_names_are_opened(tmp_path: Path):
     times = five_minutes(FIRST, 5)
     for number, time in enumerate(times[::-1]):
         write_odim(tmp_path / f"composite_{number}.h5", time, pixels(1))
@@ -96,7 +96,7 @@ def test_names_without_a_time_are_opened(tmp_path: Path):
     np.testing.assert_array_equal(found.variables[0].files, [4, 3, 2, 1, 0])
 
 
-def test_a_time_twice_is_refused_with_both_files(tmp_path: Path):
+def test_a_time_that_comes_twice_raises_with_both_files(tmp_path: Path):
     times = five_minutes(FIRST, 4)
     knmi_folder(tmp_path, times)
     write_knmi(tmp_path / f"SECOND_{stamp(times[2])}.h5", times[2], pixels(1))
@@ -105,14 +105,14 @@ def test_a_time_twice_is_refused_with_both_files(tmp_path: Path):
     assert f"SECOND_{stamp(times[2])}.h5" in str(error.where)
 
 
-def test_a_time_off_the_cadence_is_refused(tmp_path: Path):
+def test_a_time_off_the_cadence_raises(tmp_path: Path):
     times = five_minutes(FIRST, 6)
     odd = times[3] + np.timedelta64(2, "m")
     knmi_folder(tmp_path, [*times[:3], odd, *times[4:]])
     assert stamp(odd) in str(refused(tmp_path, "irregular").where)
 
 
-def test_formats_that_are_mixed_are_refused_with_both_files(tmp_path: Path):
+def test_mixed_formats_raise_with_both_files(tmp_path: Path):
     times = five_minutes(FIRST, 4)
     knmi_folder(tmp_path, times[:3])
     write_odim(tmp_path / f"{stamp(times[3])}.hdf", times[3], pixels(1))
@@ -120,14 +120,14 @@ def test_formats_that_are_mixed_are_refused_with_both_files(tmp_path: Path):
     assert ".hdf and " in str(error.where)
 
 
-def test_a_format_that_is_asked_for_must_be_the_files(tmp_path: Path):
+def test_files_of_another_format_than_the_given_one_raise(tmp_path: Path):
     knmi_folder(tmp_path, five_minutes(FIRST, 4))
     error = refused(tmp_path, "holds KNMI composites, not DWD", radar_format="radolan")
     assert "--radar_format knmi_hdf5" in str(error.remedy)
 
 
 @pytest.mark.parametrize("what", ["shape", "projection"])
-def test_an_archive_whose_grid_changes_is_refused_with_both_files(tmp_path: Path, what: str):
+def test_an_archive_whose_grid_changes_raises_with_both_files(tmp_path: Path, what: str):
     times = five_minutes(FIRST, 6)
     knmi_folder(tmp_path, times[:3])
     options = {"projection": "+proj=stere +lat_0=90 +lon_0=5 +lat_ts=60 +a=6378.137 +b=6356.752"}
@@ -141,7 +141,7 @@ def test_an_archive_whose_grid_changes_is_refused_with_both_files(tmp_path: Path
     assert " and " in str(error.where)
 
 
-def test_quantities_that_differ_are_refused(tmp_path: Path):
+def test_quantities_that_differ_raise(tmp_path: Path):
     times = five_minutes(FIRST, 4)
     for time, quantity in zip(times, ("DBZH", "DBZH", "RATE", "RATE"), strict=True):
         write_odim(tmp_path / f"{stamp(time)}.h5", time, pixels(1), quantity=quantity)
@@ -161,7 +161,7 @@ def test_files_with_several_quantities_have_several_variables(tmp_path: Path):
     assert "did you mean 'rain_rate'" in str(error.value.remedy)
 
 
-def test_products_of_meteonet_are_told_apart(tmp_path: Path):
+def test_several_products_of_meteonet_raise(tmp_path: Path):
     times = five_minutes("2016-08-21", 4)
     values = np.zeros((4, 3, 4), np.int16)
     for zone in ("NW", "SE"):
@@ -174,7 +174,7 @@ def test_products_of_meteonet_are_told_apart(tmp_path: Path):
     assert found.variables[0].attributes["cell_methods"] == "time: sum (interval: 5 minutes)"
 
 
-def test_coordinates_of_meteonet_that_are_absent_are_named(tmp_path: Path):
+def test_missing_coordinates_of_meteonet_are_named(tmp_path: Path):
     write_meteonet(
         tmp_path,
         "rainfall_NW_1.npz".replace("1", "2016_08.3"),
@@ -196,13 +196,13 @@ def test_damaged_files_do_not_stop_an_index(tmp_path: Path):
     assert sum("cannot be read" in note for note in found.notes) == 2
 
 
-def test_an_archive_without_one_readable_file_is_refused(tmp_path: Path):
+def test_an_archive_without_a_readable_file_raises(tmp_path: Path):
     for time in five_minutes(FIRST, 3):
         (tmp_path / f"RAD_{stamp(time)}.h5").write_bytes(b"\x89HDF no more")
     assert "RAD_202106070800.h5" in str(refused(tmp_path, "not a radar composite").where)
 
 
-def test_one_frame_has_no_cadence(tmp_path: Path):
+def test_an_archive_of_one_frame_raises(tmp_path: Path):
     knmi_folder(tmp_path, five_minutes(FIRST, 1))
     refused(tmp_path, "only one frame")
 
@@ -242,12 +242,10 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options, what: str)
         ("format", "OSError"),
     ],
 )
-def test_a_frame_that_is_not_what_the_index_took_it_for_is_unreadable(
-    tmp_path: Path, what: str, reason: str
-):
+def test_a_frame_that_contradicts_the_index_is_unreadable(tmp_path: Path, what: str, reason: str):
     times = five_minutes(FIRST, 40)
     knmi_folder(tmp_path, times)
-    # Not among the files of the sample.
+    # This file is not in the sample that the index opens.
     time, path = times[4], tmp_path / f"RAD_{stamp(times[4])}.h5"
     if what == "time":
         write_knmi(path, np.datetime64("2021-06-07T09:00:00"), pixels(1))

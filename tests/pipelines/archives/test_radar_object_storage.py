@@ -1,4 +1,4 @@
-"""Radar composites on S3 give the store that they give from a disk."""
+"""Radar composites on S3 give the same store as on a disk."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SMALL = ConversionOptions(chunk_frames=4, shard_frames=8)
 
 @pytest.fixture(scope="module")
 def ray_beside_s3(s3_server: S3Server, request: pytest.FixtureRequest) -> S3Server:
-    """Ray that was started with the server's variables in its environment."""
+    """A Ray whose workers have the server's variables in their environment."""
     request.getfixturevalue("ray_cluster")
     return s3_server
 
 
 def both(server: S3Server, archive: Path, folder: Path) -> tuple[ConversionReport, str, str]:
-    """A report of the conversion from S3, and the stores that came from there and from the disk."""
+    """Convert from S3 and from the disk; return the report of S3 and both stores."""
     bucket = server.bucket()
     upload(archive, f"{bucket}/archive")
     report = convert(ConversionRequest("radar", f"{bucket}/archive", f"{bucket}/s.zarr", SMALL))
@@ -34,7 +34,9 @@ def both(server: S3Server, archive: Path, folder: Path) -> tuple[ConversionRepor
     return report, f"{bucket}/s.zarr", str(folder / "s")
 
 
-def test_a_folder_of_folders_of_which_one_file_is_damaged(ray_beside_s3: S3Server, tmp_path: Path):
+def test_nested_folders_with_a_damaged_file_give_the_store_of_a_disk(
+    ray_beside_s3: S3Server, tmp_path: Path
+):
     times = five_minutes("2021-06-07T08:00", 20)
     knmi_folder(tmp_path / "a" / "one", times[:12])
     knmi_folder(tmp_path / "a" / "two", times[12:])
@@ -50,7 +52,9 @@ def test_a_folder_of_folders_of_which_one_file_is_damaged(ray_beside_s3: S3Serve
     assert stores[0].fingerprint == stores[1].fingerprint
 
 
-def test_meteonet_finds_its_coordinates_beside_its_files(ray_beside_s3: S3Server, tmp_path: Path):
+def test_coordinates_of_meteonet_are_found_beside_its_files(
+    ray_beside_s3: S3Server, tmp_path: Path
+):
     values = np.arange(20 * 12, dtype=np.int16).reshape(20, 3, 4)
     name = "rainfall_NW_2016_08.3.npz"
     write_meteonet(tmp_path / "a", name, five_minutes("2016-08-21", 20), values)

@@ -1,4 +1,4 @@
-"""What is done to frames: averages in linear units, conversions, thresholds."""
+"""Processing of frames: averages in linear units, conversions, thresholds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def processed(values, held: Quantity, **options) -> np.ndarray:
 
 
 def by_hand(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The mean over each coarse pixel, by cutting every pixel into equal parts."""
+    """Return the mean over each coarse pixel, by cutting every pixel into equal parts."""
     rows, columns = values.shape
     fine = np.repeat(np.repeat(values, shape[0], 0), shape[1], 1)
     blocks = fine.reshape(shape[0], rows, shape[1], columns).swapaxes(1, 2).reshape(*shape, -1)
@@ -33,7 +33,7 @@ def by_hand(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(7, 11), (1, 1), (3, 4), (6, 11), (2, 5)])
-def test_an_area_mean_is_that_of_what_is_measured(shape: tuple[int, int]):
+def test_an_area_mean_is_weighted_by_measured_area(shape: tuple[int, int]):
     rng = np.random.default_rng(0)
     values = rng.gamma(1.0, 5.0, (3, 7, 11))
     values[rng.random(values.shape) < 0.4] = np.nan
@@ -43,19 +43,19 @@ def test_an_area_mean_is_that_of_what_is_measured(shape: tuple[int, int]):
     assert np.isnan(averaged).any() or shape == (1, 1)
 
 
-def test_reflectivity_is_averaged_in_linear_units_and_no_echo_is_nothing():
+def test_reflectivity_is_averaged_in_linear_units_with_no_echo_as_zero():
     values = [[30.0, -32.0, 20.0, 20.0], [-32.0, -32.0, 20.0, 20.0], [-32.0] * 4, [-32.0] * 4]
     means = processed(values, REFLECTIVITY, resize="2x2")
     np.testing.assert_allclose(means, [[10 * np.log10(1000 / 4), 20.0], [-32.0, -32.0]], rtol=1e-6)
     assert means[1, 0] == -32.0
 
 
-def test_an_average_is_missing_where_less_than_half_is_measured():
+def test_an_average_is_missing_if_less_than_half_was_measured():
     values = [[np.nan, np.nan, 4.0, np.nan], [np.nan, 8.0, 2.0, np.nan]]
     np.testing.assert_array_equal(processed(values, RATE, resize="1x2"), [[np.nan, 3.0]])
 
 
-def test_values_that_are_weaker_than_no_echo_are_no_echo():
+def test_values_below_no_echo_become_no_echo():
     values = [[-40.0, -32.0, np.nan, 5.0]]
     np.testing.assert_array_equal(processed(values, REFLECTIVITY), [[-32, -32, np.nan, 5]])
 
@@ -86,7 +86,7 @@ def test_rain_rates_become_reflectivity_and_back():
     assert (quantity.name, quantity.unit, quantity.no_echo) == ("reflectivity", "dBZ", -32.0)
 
 
-def test_sums_become_rates_by_their_interval():
+def test_sums_become_rates_over_their_interval():
     np.testing.assert_allclose(processed([[0.5, 0.0]], SUM, unit="mm/h"), [[6.0, 0.0]])
     assert converted_quantity(SUM, RadarOptions(unit="mm/h")).accumulation_seconds == 0
 
@@ -98,7 +98,7 @@ def test_a_unit_that_the_source_has_changes_nothing():
     )
 
 
-def test_a_threshold_cuts_in_the_unit_of_the_store_and_keeps_what_is_missing():
+def test_a_threshold_is_in_the_store_unit_and_keeps_missing_pixels():
     values = [[-32.0, 14.5, 15.0, np.nan]]
     np.testing.assert_array_equal(
         processed(values, REFLECTIVITY, threshold="15"), [[-32, -32, 15, np.nan]]

@@ -1,4 +1,4 @@
-"""Stores of clips: sample first for readers, one axis of frames for everything that streams."""
+"""Stores of clips: `sample` is the first dimension; streams see one axis of frames."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(digits: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """19 clips of 6 frames in chunks of 2 clips and shards of 4."""
+    """A store of 19 clips of 6 frames, in chunks of 2 clips and shards of 4."""
     place = tmp_path_factory.mktemp("store") / "s"
     run("moving_mnist", digits, place, **FEW, chunk_frames=12, shard_frames=24)
     return open_store(str(place))
 
 
 def frames_of(store: Store) -> np.ndarray:
-    """(clips * T, H, W) as xarray reads them."""
+    """Return the frames as xarray reads them, (clips * T, H, W)."""
     values = store.dataset()["intensity"].values
     return values.reshape(-1, *values.shape[2:])
 
 
-def test_a_plain_xarray_reader_finds_clips_first(store: Store):
+def test_clips_are_the_first_dimension_for_xarray(store: Store):
     dataset = xr.open_zarr(store.uri)
     assert dataset["intensity"].dims == ("sample", "time", "y", "x")
     assert dataset["intensity"].shape == (19, 6, 64, 64)
@@ -71,7 +71,7 @@ def test_a_plain_xarray_reader_finds_clips_first(store: Store):
     assert dataset.attrs["configuration"]["archive_options"]["samples"] == 12
 
 
-def test_statistics_are_those_of_the_train_clips(store: Store):
+def test_statistics_are_of_the_train_clips_only(store: Store):
     train = store.dataset()["intensity"].values[:12].astype(np.float64)
     found = store.statistics["variables"]["intensity"]
     assert store.statistics["period"] == [0, 11]
@@ -88,7 +88,7 @@ def test_a_second_run_does_nothing(store: Store, digits: Path):
     assert content(Path(store.uri)) == before
 
 
-def test_lost_and_damaged_shards_are_named_and_come_back_with_equal_bytes(
+def test_lost_and_damaged_shards_are_named_and_repaired_with_equal_bytes(
     store: Store, digits: Path, tmp_path: Path
 ):
     copy = tmp_path / "s"
@@ -148,32 +148,32 @@ def test_inspect_counts_clips(store: Store):
     assert found.variables["intensity"].shards == 5
 
 
-def test_sizes_that_cut_clips_are_refused(digits: Path, tmp_path: Path):
+def test_chunks_that_cut_clips_raise(digits: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="chunk_frames 16 is not a multiple of") as refused:
         run("moving_mnist", digits, tmp_path / "s", **FEW, chunk_frames=16)
     assert "18" in str(refused.value.remedy)
 
 
-def test_other_options_of_the_archive_are_refused_with_the_difference(store: Store, digits: Path):
+def test_changed_options_of_the_archive_raise_with_the_difference(store: Store, digits: Path):
     with pytest.raises(StoreError, match="seed: the store has 0, asked 1"):
         run("moving_mnist", digits, Path(store.uri), seed=1)
 
 
-def test_an_option_of_another_archive_is_refused(digits: Path, tmp_path: Path):
+def test_an_option_of_another_archive_raises(digits: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="archive 'moving_mnist' has no option 'height'"):
         run("moving_mnist", digits, tmp_path / "s", height=1)
     with pytest.raises(UsageError, match="archive 'weatherbench' has no option 'height'"):
         run("weatherbench", digits, tmp_path / "s", height=1)
 
 
-def test_splits_by_time_are_refused(digits: Path, tmp_path: Path):
+def test_splits_by_time_raise_for_clips(digits: Path, tmp_path: Path):
     bounds = dict.fromkeys(("train", "validation", "test"), ("2010-01-01", "2010-01-02"))
     options = ConversionOptions(splits=bounds, archive_options=FEW)
     with pytest.raises(UsageError, match="clips have no times to split by"):
         convert(ConversionRequest("moving_mnist", str(digits), str(tmp_path / "s"), options))
 
 
-def test_test_clips_that_come_later_are_appended_as_if_converted_at_once(tmp_path: Path):
+def test_later_test_clips_are_appended_as_if_converted_at_once(tmp_path: Path):
     write_cikm_text(tmp_path / "a", train=3, testA=2)
     sizes = {"chunk_frames": 15, "shard_frames": 30, "validation": 0.3}
     run("cikm2017", tmp_path / "a", tmp_path / "grown", **sizes)
@@ -191,7 +191,7 @@ def test_test_clips_that_come_later_are_appended_as_if_converted_at_once(tmp_pat
     )
 
 
-def test_train_clips_that_come_later_are_refused(tmp_path: Path):
+def test_later_train_clips_raise(tmp_path: Path):
     write_cikm_images(tmp_path / "a", 3)
     run("cikm2017", tmp_path / "a", tmp_path / "s", validation=0.4)
     before = content(tmp_path / "s")
@@ -202,7 +202,7 @@ def test_train_clips_that_come_later_are_refused(tmp_path: Path):
     assert content(tmp_path / "s") == before
 
 
-def test_a_missing_image_is_a_gap_that_is_filled_when_it_comes(tmp_path: Path):
+def test_a_missing_image_is_a_gap_until_a_later_run_finds_it(tmp_path: Path):
     pixels = write_cikm_images(tmp_path / "a", 4)
     late = tmp_path / "a" / "sample_2" / "img_5.png"
     image = late.read_bytes()
@@ -221,7 +221,7 @@ def test_a_missing_image_is_a_gap_that_is_filled_when_it_comes(tmp_path: Path):
     np.testing.assert_allclose(stored, pixels * (95 / 255) - 10, rtol=1e-6, atol=1e-5)
 
 
-def test_images_that_are_lost_again_are_refused(tmp_path: Path):
+def test_images_that_disappear_raise(tmp_path: Path):
     write_cikm_images(tmp_path / "a", 3)
     run("cikm2017", tmp_path / "a", tmp_path / "s", validation=0.0)
     (tmp_path / "a" / "sample_2" / "img_5.png").unlink()
@@ -238,7 +238,7 @@ def test_an_image_of_another_size_is_named(tmp_path: Path):
     assert "sample_2/img_7.png" in str(refused.value)
 
 
-def test_grids_are_averaged_to_the_papers_size_on_request(tmp_path: Path):
+def test_regrid_averages_clips_to_the_size_of_the_papers(tmp_path: Path):
     pixels = write_cikm_images(tmp_path / "a", 2)
     options = ConversionOptions(regrid="64x64", archive_options={"validation": 0.0})
     convert(ConversionRequest("cikm2017", str(tmp_path / "a"), str(tmp_path / "s"), options))
@@ -249,7 +249,7 @@ def test_grids_are_averaged_to_the_papers_size_on_request(tmp_path: Path):
     np.testing.assert_allclose(stored.mean((2, 3)), echo.mean((2, 3)), rtol=1e-5)
 
 
-def test_a_changing_cadence_allows_whole_clips_only(tmp_path: Path):
+def test_clips_with_a_changing_cadence_give_only_whole_windows(tmp_path: Path):
     write_shanghai(tmp_path / "a", train=4, test=2)
     (tmp_path / "a/test/data/radar_00011.png").unlink()
     (tmp_path / "a/train/data/radar_00090.png").unlink()

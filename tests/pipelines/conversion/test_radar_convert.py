@@ -1,4 +1,4 @@
-"""Radar composites to a store: values, flags, options, and what a second run does."""
+"""Conversion of radar composites: values, flags, options, and a second run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def copied(files: Sequence[Path], folder: Path) -> Path:
 
 
 def expected(time: np.datetime64) -> np.ndarray:
-    """The frame that :func:`knmi_folder` wrote."""
+    """Return the frame that `knmi_folder` wrote."""
     raw = pixels(int(time.astype("M8[s]").astype(int)) // 60)
     return np.where(raw == 255, np.nan, 0.5 * raw - 32.0).astype(np.float32)
 
@@ -70,7 +70,7 @@ def test_events_of_knmi_are_stored_value_for_value_as_periods(shared: Path, tmp_
     assert stored[attributes["grid_mapping"]].attrs["grid_mapping_name"] == "polar_stereographic"
     assert stored.y.attrs["standard_name"] == "projection_y_coordinate"
     assert stored.y.values[0] > stored.y.values[-1]
-    # Pixels outside the image are missing in every frame and make none of them unusable.
+    # Pixels outside the image are missing in every frame, which does not make it unusable.
     assert not stored.available.values.any()
     np.testing.assert_allclose(stored.missing_fraction.values, np.isnan(values).mean((1, 2)))
     assert stored.missing_fraction.values.min() > 0.1
@@ -191,7 +191,7 @@ def test_windows_of_a_store_of_events_are_streamed(tmp_path: Path):
     spec = WindowSpec(5, 10)
     starts = split_starts(store, "train", spec)
     events = (store.times - store.times[0]) // np.timedelta64(1, "D")
-    # Of the second event ten frames are left on one side of the damaged one, and nine on the other.
+    # The damaged frame leaves ten frames of the second event on one side and nine on the other.
     assert set(events[starts].tolist()) == {0, 2}
     assert all(events[start] == events[start + spec.span - 1] for start in starts)
     normalisation = Normalisation.from_store(store, ("reflectivity",), "standardise")

@@ -1,4 +1,4 @@
-"""How many windows each split has, and the list of them."""
+"""Counts and lists of the windows of each split."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ SPLITS = {
 
 @pytest.fixture
 def store(tmp_path: Path, write_store: Callable[..., Store]) -> Store:
-    """Forty hours, one of them missing."""
+    """A store of forty hours, one of them missing."""
     available = np.zeros(40, "u1")
     available[15] = 1
     values = np.ones((40, 2, 2), "f4")
     return write_store(tmp_path / "s", {"t2m": values}, available=available, splits=SPLITS)
 
 
-def test_a_split_without_a_window_counts_none(store: Store):
+def test_a_split_without_a_window_counts_zero(store: Store):
     assert window_counts(store, WindowSpec(2, 2)) == {"train": 13, "validation": 7, "test": 7}
     assert window_counts(store, WindowSpec(8, 3)) == {"train": 5, "validation": 0, "test": 0}
 
 
-def test_a_table_lists_every_window(store: Store, tmp_path: Path):
+def test_a_csv_manifest_lists_every_window(store: Store, tmp_path: Path):
     spec = WindowSpec(2, 1, stride=2)
     counts = write_manifest(store, spec, str(tmp_path / "windows.csv"))
     with (tmp_path / "windows.csv").open() as file:
@@ -54,7 +54,7 @@ def test_a_table_lists_every_window(store: Store, tmp_path: Path):
     }
 
 
-def test_json_says_for_which_store_and_window(store: Store, tmp_path: Path):
+def test_a_json_manifest_names_store_and_window(store: Store, tmp_path: Path):
     write_manifest(store, WindowSpec(2, 2), str(tmp_path / "windows.json"), counting="openstl")
     record = json.loads((tmp_path / "windows.json").read_text())
     assert record["statistics_fingerprint"] == store.fingerprint
@@ -62,6 +62,6 @@ def test_json_says_for_which_store_and_window(store: Store, tmp_path: Path):
     assert len(record["windows"]) == 13 + 7 + 7 - 3 * 2
 
 
-def test_a_manifest_of_another_kind_is_refused(store: Store, tmp_path: Path):
+def test_a_manifest_that_is_neither_csv_nor_json_raises(store: Store, tmp_path: Path):
     with pytest.raises(UsageError, match=r"\.csv or \.json"):
         write_manifest(store, WindowSpec(2, 2), str(tmp_path / "windows.xlsx"))

@@ -1,4 +1,4 @@
-"""The epoch order: complete, the same for any number of workers, resumable, well mixed."""
+"""The order of an epoch: complete, the same for any number of workers, resumable, well mixed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.stream.order import (
     steps_per_epoch,
 )
 
-# How long an example takes says how busy the machine is, and nothing about the order.
+# A busy machine makes examples slow, which says nothing about the order.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
@@ -28,7 +28,7 @@ FRAME_BYTES = 1024
 
 @st.composite
 def orders(draw: st.DrawFn) -> EpochOrder:
-    """Orders over ragged window lists: gaps, short splits, odd batches, small and large pools."""
+    """Draw orders over windows with gaps, short splits, odd batches, small and large pools."""
     frames = draw(st.integers(1, 400))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     keep = rng.random(frames) < draw(st.sampled_from([0.05, 0.5, 1.0]))
@@ -54,13 +54,13 @@ def global_batches(order: EpochOrder) -> list[list[int]]:
 
 
 @given(orders())
-def test_every_window_is_drawn_exactly_once_an_epoch(order: EpochOrder):
+def test_every_window_is_drawn_exactly_once_per_epoch(order: EpochOrder):
     drawn = np.concatenate(every_lane(order))
     np.testing.assert_array_equal(np.sort(drawn), order._starts)
 
 
 @given(orders())
-def test_lanes_differ_by_one_window_at_most_and_only_the_last_step_is_short(order: EpochOrder):
+def test_lanes_differ_by_at_most_one_window_and_only_the_last_step_is_short(order: EpochOrder):
     lengths = [len(lane) for lane in every_lane(order)]
     assert lengths == [order.length(lane) for lane in range(order.config.global_batch)]
     assert max(lengths) - min(lengths) <= 1
@@ -118,7 +118,7 @@ def week_of_windows(seed: int = 7, epoch: int = 0, **options: int) -> EpochOrder
     return EpochOrder(np.arange(52_561), config, epoch, FrameLayout(32, 24, 8192))
 
 
-def test_the_order_is_the_same_every_time_and_another_for_each_seed_and_epoch():
+def test_the_order_is_a_function_of_seed_and_epoch():
     first = week_of_windows().lane(5)
     np.testing.assert_array_equal(first, week_of_windows().lane(5))
     assert not np.array_equal(first, week_of_windows(epoch=1).lane(5))
@@ -143,7 +143,7 @@ def test_windows_of_a_pool_are_shuffled_across_its_slabs():
 
 @settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(64 * 32, 64 * 200), st.sampled_from([0.0, 0.3]))
-def test_a_batch_draws_on_at_least_half_as_many_slabs_as_lanes(
+def test_a_batch_comes_from_at_least_half_as_many_slabs_as_lanes(
     seed: int, frames: int, missing: float
 ):
     keep = np.random.default_rng(seed).random(frames) >= missing
@@ -156,30 +156,30 @@ def test_a_batch_draws_on_at_least_half_as_many_slabs_as_lanes(
         assert len({start // slab for start in batch}) >= 32
 
 
-def test_reading_costs_few_frames_more_than_the_windows_need():
+def test_an_epoch_reads_less_than_a_fifth_more_frames_than_exist():
     order = week_of_windows()
     read = sum(pool.frames for lane in range(64) for pool in order.pools(lane))
     assert read < 1.2 * 52_561
 
 
-def test_more_workers_than_lanes_are_refused_with_what_to_do():
+def test_more_workers_than_lanes_raise_with_the_largest_number():
     with pytest.raises(UsageError, match="9 workers cannot share a global batch of 8") as caught:
         rank_lanes(8, 9, 0)
     assert "at most 8 workers" in str(caught.value)
 
 
 @pytest.mark.parametrize("field", ["global_batch", "slab_frames", "pool_bytes"])
-def test_sizes_below_one_are_refused(field: str):
+def test_an_order_with_a_size_below_one_raises(field: str):
     with pytest.raises(UsageError, match=field):
         OrderConfig(**{"global_batch": 8, field: 0})
 
 
-def test_an_epoch_without_windows_is_refused():
+def test_an_epoch_without_windows_raises():
     with pytest.raises(UsageError, match="at least one window"):
         EpochOrder(np.empty(0, np.int64), OrderConfig(4), 0, FrameLayout(1, 2, 4))
 
 
-def test_steps_count_the_short_last_step():
+def test_the_number_of_steps_includes_a_short_last_step():
     assert [steps_per_epoch(windows, 8) for windows in (1, 8, 9, 16)] == [1, 1, 2, 2]
 
 

@@ -1,4 +1,4 @@
-"""Whatever kills a training and however many workers go on, the stream is that of a calm run."""
+"""After any kill, and with any number of workers, the stream is that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ quick = settings(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, write_store: Callable[..., Store]) -> Store:
-    """Every pixel of a frame is the frame's number; three frames are missing."""
+    """A store in which every pixel of a frame is the frame's number; three frames are missing."""
     values = np.broadcast_to(np.arange(FRAMES, dtype="f4")[:, None, None], (FRAMES, 2, 3)).copy()
     available = np.zeros(FRAMES, "u1")
     available[[17, 60, 61]] = 1
@@ -46,7 +46,7 @@ class Runs:
         return WindowStream(*arguments, lanes)
 
     def steps(self, world: int, epoch: int, first: int, last: int) -> Iterator[list[int]]:
-        """The global batches of the steps [first, last), as ``world`` workers serve them."""
+        """Yield the global batches of the steps [first, last) from `world` workers."""
         streams = [self.stream(rank_lanes(LANES, world, rank)) for rank in range(world)]
         shares = [islice(stream.epoch(epoch, first), last - first) for stream in streams]
         for batches in zip(*shares, strict=True):
@@ -70,7 +70,7 @@ class Runs:
     slab=st.sampled_from([8, 16, 64]),
     pool=st.sampled_from([1, 400, 4000]),
 )
-def test_killed_anywhere_and_continued_by_any_number_of_workers_it_is_the_same_epoch(
+def test_an_epoch_is_the_same_after_kills_and_with_any_number_of_workers(
     store: Store, seed: int, epoch: int, lives: list[tuple[int, int]], slab: int, pool: int
 ):
     config = OrderConfig(LANES, seed=seed, slab_frames=slab, pool_bytes=pool)
@@ -78,7 +78,7 @@ def test_killed_anywhere_and_continued_by_any_number_of_workers_it_is_the_same_e
     total = runs.stream(range(LANES)).steps_per_epoch
     served: list[list[int]] = []
     for world, survived in lives:
-        # A killed group goes on from its last checkpoint, here the step where it was killed.
+        # A killed group resumes from its last checkpoint: here the step where it was killed.
         last = min(total, len(served) + survived)
         served += runs.steps(world, epoch, len(served), last)
     served += runs.steps(lives[0][0] % LANES + 1, epoch, len(served), total)
@@ -93,7 +93,7 @@ def test_killed_anywhere_and_continued_by_any_number_of_workers_it_is_the_same_e
 
 @quick
 @given(st.integers(0, 2**40), st.integers(1, LANES), st.integers(1, 8), st.integers(0, 7))
-def test_steps_that_are_done_again_from_an_older_checkpoint_are_the_same_steps(
+def test_steps_repeated_from_an_older_checkpoint_are_the_same(
     store: Store, seed: int, world: int, killed: int, back: int
 ):
     runs = Runs(store, OrderConfig(LANES, seed=seed, slab_frames=16, pool_bytes=400))
@@ -105,7 +105,7 @@ def test_steps_that_are_done_again_from_an_older_checkpoint_are_the_same_steps(
 
 @quick
 @given(st.integers(1, LANES), st.integers(1, 64), st.integers(1, 20_000), st.integers(1, 4))
-def test_the_memory_of_a_stream_is_what_its_options_say(
+def test_the_memory_of_a_stream_follows_from_its_options(
     store: Store, lanes: int, slab: int, pool: int, prefetch: int
 ):
     config = OrderConfig(LANES, slab_frames=slab, pool_bytes=pool)
@@ -130,7 +130,7 @@ def test_the_memory_of_a_stream_is_what_its_options_say(
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**40), st.integers(1, 6))
-def test_epochs_and_seeds_mix_the_same_windows_differently(seed: int, epoch: int):
+def test_each_seed_and_epoch_orders_the_same_windows_differently(seed: int, epoch: int):
     starts, layout = np.arange(500), FrameLayout(4, 4, 64)
 
     def drawn(seed: int, epoch: int) -> list[int]:

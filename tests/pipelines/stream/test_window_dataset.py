@@ -1,4 +1,4 @@
-"""Windows for pipelines and loops of one's own: a Ray dataset and a PyTorch dataset."""
+"""Windows as a Ray dataset and as a PyTorch dataset."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_window_is_one_row_in_physical_units(store: Store, values: np.ndar
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_normalised_windows_hold_no_missing_value(store: Store) -> None:
+def test_normalised_windows_have_no_missing_values(store: Store) -> None:
     normalisation = Normalisation.from_store(store, ("t2m",), "standardise")
     windows = pipelines.read_windows(
         store.uri, ["t2m"], input_frames=3, horizon=2, normalisation=normalisation
@@ -73,14 +73,14 @@ def test_normalised_windows_hold_no_missing_value(store: Store) -> None:
     assert 0.9 < frames.std() < 1.1
 
 
-def test_a_split_or_variable_that_is_not_there_is_named(store: Store) -> None:
+def test_an_unknown_split_or_variable_is_named(store: Store) -> None:
     with pytest.raises(UsageError, match="no split 'tests'"):
         pipelines.read_windows(store, split="tests")
     with pytest.raises(UsageError, match="did you mean 't2m'"):
         pipelines.read_windows(store, ["t2n"])
 
 
-def test_a_torch_loader_draws_the_batches_of_the_stream_and_goes_on_where_it_stood(
+def test_a_torch_loader_yields_the_stream_and_resumes_from_its_state(
     store: Store,
 ) -> None:
     from torch.utils.data import DataLoader
@@ -105,7 +105,7 @@ def test_a_torch_loader_draws_the_batches_of_the_stream_and_goes_on_where_it_sto
     np.testing.assert_array_equal(next(iter(resumed)).numpy(), expected[5])
 
 
-def test_worker_processes_of_a_loader_are_refused_with_what_to_do(store: Store) -> None:
+def test_worker_processes_of_a_loader_raise_with_the_option_to_change(store: Store) -> None:
     from torch.utils.data import DataLoader
 
     from pipelines.stream.torch_dataset import WindowDataset

@@ -1,4 +1,4 @@
-"""Which windows exist: inside the period, between the gaps, at any stride."""
+"""Windows are inside their split and between its gaps, at any stride."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def hours(count: int) -> np.ndarray:
     st.integers(0, 2**32),
     st.integers(0, 5),
 )
-def test_windows_are_exactly_those_that_touch_no_gap(
+def test_windows_are_exactly_those_without_a_gap(
     frames: int, input_frames: int, horizon: int, stride: int, seed: int, embargo: int
 ):
     rng = np.random.default_rng(seed)
@@ -55,7 +55,7 @@ def test_windows_are_exactly_those_that_touch_no_gap(
     assert found.tolist() == expected
 
 
-def test_a_window_between_missing_frames_is_kept_where_its_stride_steps_over_them():
+def test_a_window_whose_stride_steps_over_missing_frames_is_kept():
     available = np.array([0, 1, 0, 1, 0], "u1")
     strided = window_starts(hours(5), available, HOUR, WindowSpec(2, 1, stride=2))
     assert strided.tolist() == [0]
@@ -69,12 +69,12 @@ def test_the_period_includes_its_first_and_last_frame():
     assert starts.tolist() == [5, 6, 7]
 
 
-def test_a_series_shorter_than_a_window_has_none():
+def test_a_series_shorter_than_a_window_has_no_windows():
     assert not len(window_starts(hours(3), np.zeros(3, "u1"), HOUR, WindowSpec(2, 2)))
     assert not len(window_starts(hours(0), np.zeros(0, "u1"), HOUR, WindowSpec(2, 2)))
 
 
-def test_six_years_of_hours_give_the_windows_of_the_protocol():
+def test_six_years_of_hours_have_as_many_windows_as_in_the_protocol():
     times = np.arange("2010-01-01T00", "2016-01-01T00", dtype="datetime64[h]")
     every = window_starts(
         times.astype("datetime64[ns]"), np.zeros(len(times), "u1"), HOUR, WindowSpec(12, 12)
@@ -97,7 +97,7 @@ def test_a_jump_in_time_ends_a_run():
 
 
 @pytest.mark.parametrize("field", ["input_frames", "horizon", "stride"])
-def test_empty_windows_are_refused(field: str):
+def test_windows_without_frames_raise(field: str):
     with pytest.raises(UsageError, match=f"{field} must be at least 1"):
         WindowSpec(**{"input_frames": 2, "horizon": 2, field: 0})
 
@@ -126,7 +126,7 @@ def test_the_windows_of_a_split_lie_inside_it(tmp_path: Path, write_store: Calla
     assert split_starts(store, "test", spec).tolist() == list(range(30, 37))
 
 
-def test_splits_by_fraction_keep_a_window_clear_of_the_split_before(
+def test_windows_of_splits_by_fraction_share_no_frame_with_the_split_before(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     store = day_and_a_half(tmp_path, write_store, embargo=True)
@@ -149,7 +149,9 @@ def test_a_jump_in_time_counts_towards_the_embargo(
     assert starts.tolist() == list(range(first, 17))
 
 
-def test_the_papers_count_two_windows_less(tmp_path: Path, write_store: Callable[..., Store]):
+def test_openstl_counting_leaves_out_the_last_two_windows(
+    tmp_path: Path, write_store: Callable[..., Store]
+):
     store = day_and_a_half(tmp_path, write_store)
     frames, spec = 20, WindowSpec(3, 4)
     # Last input frames in range(input_frames - 1, N - horizon - 1) with N = frames - 1.
@@ -158,7 +160,7 @@ def test_the_papers_count_two_windows_less(tmp_path: Path, write_store: Callable
     assert (starts + spec.input_frames - 1).tolist() == list(counted)
 
 
-def test_a_split_without_a_window_names_its_longest_run_and_what_to_change(
+def test_the_error_for_a_split_without_windows_names_its_longest_run(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     store = day_and_a_half(tmp_path, write_store, missing=(24,))
@@ -171,7 +173,7 @@ def test_a_split_without_a_window_names_its_longest_run_and_what_to_change(
     assert "--splits" in message
 
 
-def test_a_misspelt_split_is_refused_with_the_nearest(
+def test_a_misspelt_split_raises_with_the_nearest_name(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     with pytest.raises(UsageError, match="did you mean 'train'"):

@@ -12,6 +12,7 @@ from pipelines import cf
 from pipelines.conversion.plan import Plan
 from pipelines.conversion.resume import due_tasks, object_sizes
 from pipelines.conversion.static_plan import StaticTask
+from pipelines.storage.lease import LEDGER_FOLDER
 from pipelines.stores.ledger import Ledger
 from pipelines.stores.store import Store, open_store
 from pipelines.timeline.clips import Clips
@@ -186,7 +187,9 @@ def inspect(uri: str) -> StoreDescription:
     """
     store = open_store(uri)
     sizes = object_sizes(store.uri, "")
-    stored = {name: size for name, size in sizes.items() if not name.startswith(".ledger/")}
+    stored = {
+        name: size for name, size in sizes.items() if not name.startswith(f"{LEDGER_FOLDER}/")
+    }
     return StoreDescription(
         store=store.uri,
         title=store.title,

@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.cf import GRID_MAPPING, NO_FLAG
 from pipelines.errors import PlatformError, StoreError, UsageError, nearest
 from pipelines.storage import places
+from pipelines.storage.lease import LEDGER_FOLDER
 from pipelines.stores.ledger import Ledger
 from pipelines.timeline.clips import Clips
 from pipelines.timeline.splits import split_text
@@ -329,7 +330,7 @@ def _text(value: Any) -> str:
 
 
 def _absent(uri: str) -> StoreError:
-    begun = places.exists(places.join(uri, ".ledger"))
+    begun = places.exists(places.join(uri, LEDGER_FOLDER))
     what = "the conversion of this store did not end" if begun else "there is no store"
     return StoreError(what, where=uri, remedy=_convert_command(uri))
 

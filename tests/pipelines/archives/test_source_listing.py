@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.archives import suggesting_other_archives
 from pipelines.archives.sources.finding import find_files, find_tree
 from pipelines.archives.sources.reading import check_unchanged
+from pipelines.conversion.convert import ConversionRequest, plan_conversion
 from pipelines.errors import NoFilesError, SourceError, UsageError
 from pipelines.storage import places
 from tests.conftest import ROOT
@@ -79,11 +79,9 @@ def test_a_folder_with_glob_characters_in_its_name_is_that_folder(folder: Path, 
 
 def test_the_error_for_files_of_another_archive_names_that_archive(tmp_path: Path):
     (tmp_path / "X.GRIB").write_bytes(b"")
-    with (
-        pytest.raises(NoFilesError, match="no files found") as raised,
-        suggesting_other_archives(),
-    ):
-        find_files(str(tmp_path), ENDINGS, "weatherbench")
+    request = ConversionRequest("weatherbench", str(tmp_path), str(tmp_path / "store"))
+    with pytest.raises(NoFilesError, match="no files found") as raised:
+        plan_conversion(request)
     assert raised.value.remedy == (
         "archive 'weatherbench' reads files ending in .nc: give their folder, or one file; "
         "what is in the folder may be for --archive era5"

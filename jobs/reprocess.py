@@ -51,11 +51,9 @@ def plan(arguments: argparse.Namespace) -> int:
     """Say what convert would do."""
     from jobs.reprocessing.presentation import show_plan
     from pipelines.archives.sources.cache import kept_copies
-    from pipelines.audit.inspection import describe_plan
     from pipelines.conversion.convert import plan_conversion
-    from pipelines.conversion.estimate import estimate
+    from pipelines.conversion.estimate import describe_plan, estimate, planned_store
     from pipelines.conversion.resume import due_tasks
-    from pipelines.stream.manifest import planned_store
 
     with kept_copies():
         with progress("reading headers", "files") as report:
@@ -63,12 +61,11 @@ def plan(arguments: argparse.Namespace) -> int:
         due, _ = due_tasks(planned, arguments.store)
         with progress("estimating", "chunks") as report:
             cost = estimate(planned, due, report)
-    description = describe_plan(planned, arguments.store)
-    description["estimate"] = cost.as_dict() if cost else None
-    description["windows"] = _windows(planned_store(planned, arguments.store), arguments)
-    print(show_plan(description))
+    description = describe_plan(planned, arguments.store, cost)
+    windows = _windows(planned_store(planned, arguments.store), arguments)
+    print(show_plan(description, windows))
     if arguments.json:
-        print_json(description)
+        print_json(description.as_dict() | {"windows": windows})
     return 0
 
 

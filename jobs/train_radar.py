@@ -62,9 +62,8 @@ def main() -> None:
 def convert(options: TrainOptions, radar: RadarOptions) -> None:
     """Bring the store up to the folder."""
     from jobs.reprocessing.presentation import show_report
-    from pipelines.conversion.convert import ConversionRequest
     from pipelines.conversion.convert import convert as run_conversion
-    from pipelines.conversion.options import ConversionOptions
+    from pipelines.conversion.options import ConversionOptions, ConversionRequest
 
     own = {"resize": radar.resize, "threshold": radar.threshold}
     if radar.radar_format:

@@ -13,11 +13,11 @@ import pytest
 
 from pipelines import cf
 from pipelines.conversion import metadata, plan
-from pipelines.conversion.convert import ConversionRequest
-from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.storage import lease
+from pipelines.stores import shards
 from pipelines.stores.ledger import ShardRecord
-from pipelines.stores.statistics import MOMENTS
+from pipelines.stores.moments import MOMENTS
 from pipelines.stores.store import open_store
 from tests.support.archives.clip_archives import write_kth
 from tests.support.archives.radar_files import five_minutes, knmi_folder
@@ -154,7 +154,7 @@ def conditions(store: Path) -> set[str]:
     return found | ({"local times"} if attributes["archive"] == "taxibj" else set())
 
 
-def test_every_array_is_of_the_dimensions_type_fill_value_and_codecs_that_the_page_says(store):
+def test_arrays_have_the_dimensions_types_fill_values_and_codecs_of_the_page(store):
     said = {quoted(row[0])[0]: row[1:] for row in rows("Arrays")}
     clips = "sample" in arrays_of(store)
     for name, array in arrays_of(store).items():
@@ -205,7 +205,7 @@ def _fits(said: str, dims: list[str], name: str, clips: bool) -> bool:
     return grid and ", ".join(dims) in (plain, extra)
 
 
-def test_shards_and_chunks_are_coded_as_the_page_says(store):
+def test_shards_and_chunks_are_encoded_as_the_page_says(store):
     text = section("Chunks and shards")
     attributes = root_of(store)["attributes"]
     sizes = attributes["configuration"]
@@ -246,7 +246,7 @@ def test_the_limits_are_those_of_the_code():
     assert f"is {lease.STALE_SECONDS:g} s old" in text
 
 
-def test_flags_are_those_of_the_page_and_all_of_them_occur(stores):
+def test_flags_are_those_of_the_page_and_each_of_them_occurs(stores):
     said = {int(row[0]): quoted(row[1])[0] for row in rows("Flags")}
     assert list(said) == cf.AVAILABLE["flag_values"]
     assert " ".join(said.values()) == cf.AVAILABLE["flag_meanings"]
@@ -257,7 +257,7 @@ def test_flags_are_those_of_the_page_and_all_of_them_occur(stores):
         assert attributes["flag_meanings"] == cf.AVAILABLE["flag_meanings"]
 
 
-def test_attributes_of_arrays_are_on_the_page(store):
+def test_all_attributes_of_arrays_are_on_the_page(store):
     said = {quoted(row[0])[0]: row[1:] for row in rows("Attributes of arrays")}
     for name, array in arrays_of(store).items():
         kind = kind_of(name, store)
@@ -269,7 +269,7 @@ def test_attributes_of_arrays_are_on_the_page(store):
         assert must <= found <= must | may, name
 
 
-def test_what_a_variable_may_carry_is_what_the_code_keeps():
+def test_the_page_lists_the_variable_attributes_that_the_code_keeps():
     said = {quoted(row[0])[0]: row[1:] for row in rows("Attributes of arrays")}
     kept = {*cf._KEPT, *cf._LIMITS}
     assert set(quoted(said["<variable>"][1])) == kept | {"grid_mapping"}
@@ -279,12 +279,12 @@ def test_what_a_variable_may_carry_is_what_the_code_keeps():
     }
 
 
-def test_the_root_and_what_is_in_it_have_the_keys_and_types_of_the_page(store):
+def test_the_root_has_the_keys_and_types_of_the_page(store):
     attributes = root_of(store)["attributes"]
     check_keys(attributes, "Attributes of the root", conditions(store))
     check_keys(attributes["configuration"], "Configuration", conditions(store))
     assert attributes["Conventions"] in PAGE.read_text()
-    assert attributes["converter_version"] == plan.CONVERTER_VERSION
+    assert attributes["converter_version"] == shards.CONVERTER_VERSION
     statistics = attributes["statistics"]
     assert set(statistics) == {"split", "period", "variables"}
     for name, numbers in statistics["variables"].items():
@@ -319,7 +319,7 @@ def test_a_lease_has_the_keys_and_types_of_the_page(tmp_path):
         check_keys(json.loads((tmp_path / ".ledger/lease.json").read_text()), "lease.json", set())
 
 
-def test_every_object_is_one_of_those_that_the_page_lists(store):
+def test_the_page_lists_every_object(store):
     patterns = [
         re.sub(r"\\?<shard\\?>", r"\\d+", re.escape(quoted(row[0])[0])) for row in rows("Objects")
     ]

@@ -12,7 +12,7 @@ from pipelines.archives import ARCHIVES, archive_options
 from pipelines.errors import nearest
 
 if TYPE_CHECKING:
-    from pipelines.conversion.convert import ConversionRequest
+    from pipelines.conversion.options import ConversionRequest
     from pipelines.stream.windows import WindowSpec
 
 _REQUIRED = ("archive", "source", "store", "icechunk")
@@ -201,8 +201,7 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
 
 def request(arguments: argparse.Namespace) -> ConversionRequest:
     """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
-    from pipelines.conversion.convert import ConversionRequest
-    from pipelines.conversion.options import ConversionOptions
+    from pipelines.conversion.options import ConversionOptions, ConversionRequest
     from pipelines.conversion.regrid import CoarseGrid
     from pipelines.conversion.static_plan import parse_static
     from pipelines.storage.retry import STORAGE_WAIT_SECONDS

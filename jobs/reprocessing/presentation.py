@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,33 +16,49 @@ if TYPE_CHECKING:
         VariableDescription,
     )
     from pipelines.audit.verification import Verification
-    from pipelines.conversion.convert import ConversionReport
+    from pipelines.conversion.estimate import (
+        ClipsDescription,
+        Estimate,
+        Gap,
+        PlanDescription,
+        PlannedStaticField,
+    )
+    from pipelines.conversion.options import ConversionReport
     from pipelines.stores.history import Commit
 
 _SHOWN_GAPS = 8
 _SHOWN_PROBLEMS = 40
 
 
-def show_plan(plan: dict[str, Any]) -> str:
-    """What convert would do."""
+def show_plan(plan: PlanDescription, windows: dict[str, Any] | None) -> str:
+    """Return what convert would do.
+
+    Parameters
+    ----------
+    windows
+        Number of windows of each split; None if they were not counted.
+    """
     rows = [
-        ("title", plan["title"] + (" (synthetic)" if plan["synthetic"] else "")),
-        ("files", f"{plan['files']} ({size(plan['files_bytes'])})"),
-        *_period_rows(plan["periods"]),
-        *_clip_rows(plan["samples"]),
-        ("frames", _frames(plan["frames"], plan["cadence_seconds"], _offsets(plan["samples"]))),
+        ("title", plan.title + (" (synthetic)" if plan.synthetic else "")),
+        ("files", f"{plan.files} ({size(plan.files_bytes)})"),
+        *_period_rows(plan.periods),
+        *_clip_rows(plan.samples),
+        ("frames", _frames(plan.frames, plan.cadence_seconds, plan.samples)),
     ]
-    rows += [(name, _array_line(**_array(v))) for name, v in plan["variables"].items()]
-    rows += _planned_static_rows(plan["static_fields"])
+    for name, variable in plan.variables.items():
+        line = _array_line(variable.long_name, variable.units, variable.dims, variable.shape)
+        rows.append((name, line))
+    for name, field in plan.static_fields.items():
+        rows += _planned_static_rows(name, field)
     rows += [
-        ("chunk, shard", f"{plan['chunk_frames']} and {plan['shard_frames']} frames"),
-        ("shards", f"{plan['shards']}, of which {plan['shards_due']} to write"),
-        ("bytes raw", size(plan["bytes_raw"])),
-        *_estimate_rows(plan["estimate"]),
-        *_split_rows(plan["splits"], plan["splits_origin"]),
-        *_window_rows(plan["windows"]),
-        *_gap_rows([tuple(gap.values()) for gap in plan["gaps"]]),
-        *(("note", note) for note in plan["notes"]),
+        ("chunk, shard", f"{plan.chunk_frames} and {plan.shard_frames} frames"),
+        ("shards", f"{plan.shards}, of which {plan.shards_due} to write"),
+        ("bytes raw", size(plan.bytes_raw)),
+        *_estimate_rows(plan.estimate),
+        *_split_rows(plan.splits, plan.splits_origin),
+        *_window_rows(windows),
+        *_gap_rows(plan.gaps),
+        *(("note", note) for note in plan.notes),
     ]
     return table(rows)
 
@@ -96,8 +111,8 @@ def show_store(description: StoreDescription, windows: dict[str, Any] | None = N
         for dim, axis in description.grid.items()
     )
     title = description.title + (" (synthetic)" if description.synthetic else "")
-    clips = None if description.samples is None else asdict(description.samples)
-    frames = _frames(description.frames, description.cadence_seconds, _offsets(clips))
+    clips = description.samples
+    frames = _frames(description.frames, description.cadence_seconds, clips)
     rows = [
         ("store", description.store),
         ("title", f"{title}, archive {description.archive}"),
@@ -115,7 +130,7 @@ def show_store(description: StoreDescription, windows: dict[str, Any] | None = N
         ("objects", f"{description.objects} ({size(description.bytes)})"),
         *_split_rows(description.splits, description.splits_origin),
         *_window_rows(windows),
-        *_gap_rows([astuple(gap) for gap in description.gaps]),
+        *_gap_rows(description.gaps),
         ("statistics", description.statistics_fingerprint),
         ("source", f"{provenance.source} ({len(provenance.files)} files)"),
         ("written", f"{provenance.updated_at} by {provenance.owner}"),
@@ -234,25 +249,25 @@ def elapsed(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _estimate_rows(estimate: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _estimate_rows(estimate: Estimate | None) -> list[tuple[str, str]]:
     if estimate is None:
         return [("estimate", "none: no chunk of the source could be read")]
-    bad = estimate["chunks_unreadable"]
-    plural = "s" if estimate["processors"] > 1 else ""
+    bad = estimate.chunks_unreadable
+    plural = "s" if estimate.processors > 1 else ""
     return [
         (
             "bytes stored",
-            f"about {size(estimate['bytes_stored'])} ({estimate['ratio']:.2g} : 1) in "
-            f"{estimate['objects']} objects",
+            f"about {size(estimate.bytes_stored)} ({estimate.ratio:.2g} : 1) in "
+            f"{estimate.objects} objects",
         ),
         (
             "time",
-            f"about {elapsed(estimate['seconds'])} on {estimate['processors']} processor{plural} "
+            f"about {elapsed(estimate.seconds)} on {estimate.processors} processor{plural} "
             "of this machine, without starting Ray",
         ),
         (
             "",
-            f"estimated from {estimate['chunks']} chunks that were decoded and encoded here"
+            f"estimated from {estimate.chunks} chunks that were decoded and encoded here"
             + (f"; {bad} more cannot be read" if bad else ""),
         ),
     ]
@@ -266,10 +281,6 @@ def _window_rows(windows: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [
         ("windows", f"{windows['input_frames']} -> {windows['horizon']} frames{stride}: {counts}")
     ]
-
-
-def _array(described: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: described[name] for name in ("long_name", "units", "dims", "shape")}
 
 
 def _array_line(long_name: str, units: str, dims: Sequence[str], shape: Sequence[int]) -> str:
@@ -289,33 +300,26 @@ def _static_rows(name: str, field: StaticFieldDescription) -> list[tuple[str, st
     ]
 
 
-def _planned_static_rows(fields: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    rows = []
-    for name, field in fields.items():
-        fill = field["missing_pixels_set_to"]
-        more = "" if fill is None else f", missing pixels set to {fill:g}"
-        rows.append((name, f"{_array_line(**_array(field))}, without time"))
-        rows.append(("", f"from {field['file']}{more}"))
-    return rows
+def _planned_static_rows(name: str, field: PlannedStaticField) -> list[tuple[str, str]]:
+    fill = field.missing_pixels_set_to
+    more = "" if fill is None else f", missing pixels set to {fill:g}"
+    line = _array_line(field.long_name, field.units, field.dims, field.shape)
+    return [(name, f"{line}, without time"), ("", f"from {field.file}{more}")]
 
 
 def _period_rows(periods: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     return [("period", f"{first} to {last}") for first, last in periods]
 
 
-def _clip_rows(clips: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    return [("clips", f"{clips['count']} of {clips['frames']} frames")] if clips else []
+def _clip_rows(clips: ClipsDescription | None) -> list[tuple[str, str]]:
+    return [("clips", f"{clips.count} of {clips.frames} frames")] if clips else []
 
 
-def _offsets(clips: Mapping[str, Any] | None) -> Sequence[int]:
-    return clips["offsets"] if clips else ()
-
-
-def _frames(frames: int, cadence_seconds: int | None, offsets: Sequence[int]) -> str:
+def _frames(frames: int, cadence_seconds: int | None, clips: ClipsDescription | None) -> str:
     if cadence_seconds is None:
         return str(frames)
-    steps = dict.fromkeys(np.diff(offsets).tolist())
-    shown = " then ".join(duration(int(step)) for step in steps or [cadence_seconds])
+    steps = dict.fromkeys(np.diff(clips.offsets if clips else []).tolist())
+    shown = " then ".join(duration(step) for step in steps or [cadence_seconds])
     return f"{frames} every {shown}"
 
 
@@ -323,13 +327,12 @@ def _split_rows(splits: Mapping[str, Any], origin: str) -> list[tuple[str, str]]
     return [(name, f"{' to '.join(split_text(ends))} ({origin})") for name, ends in splits.items()]
 
 
-def _gap_rows(gaps: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
-    """Return rows of (first, last, frames, why)."""
+def _gap_rows(gaps: Sequence[Gap]) -> list[tuple[str, str]]:
     rows = [
-        ("gap", f"{first} to {last}, {frames} frames, {why}")
-        for first, last, frames, why in gaps[:_SHOWN_GAPS]
+        ("gap", f"{gap.first} to {gap.last}, {gap.frames} frames, {gap.why}")
+        for gap in gaps[:_SHOWN_GAPS]
     ]
     if len(gaps) > _SHOWN_GAPS:
-        frames = sum(gap[2] for gap in gaps[_SHOWN_GAPS:])
+        frames = sum(gap.frames for gap in gaps[_SHOWN_GAPS:])
         rows.append(("", f"and {len(gaps) - _SHOWN_GAPS} more gaps with {frames} frames"))
     return rows or [("gaps", "none")]

@@ -13,8 +13,7 @@ import numpy as np
 from jobs.training.options import TrainOptions
 from pipelines.errors import StoreError, UsageError, nearest
 from pipelines.inputs.augmentation import Augmentation
-from pipelines.inputs.normalisation import Normalisation
-from pipelines.inputs.normals import with_normals
+from pipelines.inputs.normalisation import Normalisation, with_normals
 from pipelines.inputs.static_fields import StaticFields, differences, static_fields
 from pipelines.stores.recipe import Recipe
 from pipelines.stores.store import Store, open_store

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 
 from pipelines import cf
-from pipelines.conversion.plan import Plan
-from pipelines.conversion.resume import due_tasks, object_sizes
-from pipelines.conversion.static_plan import StaticTask
+from pipelines.conversion.estimate import ClipsDescription, Gap, describe_clips
 from pipelines.storage.lease import LEDGER_FOLDER
-from pipelines.stores.ledger import Ledger
+from pipelines.stores.ledger import Ledger, object_sizes
 from pipelines.stores.store import Store, open_store
-from pipelines.timeline.clips import Clips
-from pipelines.timeline.intervals import iso, true_runs
+from pipelines.timeline.intervals import true_runs
 
 
 @dataclass(frozen=True)
@@ -27,18 +24,6 @@ class AxisDescription:
     """number of pixels"""
     from_to: tuple[float, float] | None
     """first and last coordinate; None if the store has no coordinates of this axis"""
-
-
-@dataclass(frozen=True)
-class ClipsDescription:
-    """The clips of a store that is made of clips."""
-
-    count: int
-    """number of clips"""
-    frames: int
-    """frames per clip"""
-    offsets: tuple[int, ...]
-    """time of each frame after the first, in seconds, or frame numbers if clips have no time"""
 
 
 @dataclass(frozen=True)
@@ -89,20 +74,6 @@ class StaticFieldDescription:
     """smallest value, in `units`"""
     max: float
     """largest value, in `units`"""
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Frames in a row that cannot be used, for one reason."""
-
-    first: str
-    """time of the first frame, or its clip and frame"""
-    last: str
-    """the same of the last frame"""
-    frames: int
-    """number of frames"""
-    why: str
-    """meaning of their flag"""
 
 
 @dataclass(frozen=True)
@@ -196,7 +167,7 @@ def inspect(uri: str) -> StoreDescription:
         archive=store.attributes["archive"],
         synthetic=store.synthetic,
         period=None if store.clips else (_iso(store.times[0]), _iso(store.times[-1])),
-        samples=_clips(store.clips),
+        samples=describe_clips(store.clips),
         cadence_seconds=store.attributes["cadence_seconds"],
         frames=len(store.times),
         frames_available=int((store.available == cf.OK).sum()),
@@ -264,12 +235,6 @@ def _static_fields(store: Store) -> dict[str, StaticFieldDescription]:
     }
 
 
-def _clips(clips: Clips | None) -> ClipsDescription | None:
-    if clips is None:
-        return None
-    return ClipsDescription(len(clips.ids), clips.frames, tuple(clips.offsets.tolist()))
-
-
 def _gaps(store: Store) -> tuple[Gap, ...]:
     label: Callable[[int], str] = (
         (lambda frame: _iso(store.times[frame])) if store.clips is None else store.clips.label
@@ -284,67 +249,3 @@ def _gaps(store: Store) -> tuple[Gap, ...]:
 
 def _iso(time: np.datetime64) -> str:
     return str(time.astype("datetime64[s]"))
-
-
-def _samples(clips: Clips | None) -> dict[str, Any] | None:
-    described = _clips(clips)
-    return None if described is None else asdict(described)
-
-
-def describe_plan(plan: Plan, store: str) -> dict[str, Any]:
-    """Return what converting `plan` to `store` would do, for JSON."""
-    due, _ = due_tasks(plan, store)
-    variables = {}
-    for variable, layout in zip(plan.index.variables, plan.layouts, strict=True):
-        attributes = cf.variable_attributes(variable.name, variable.attributes)
-        variables[variable.name] = {
-            "long_name": attributes.get("long_name", variable.name),
-            "units": str(attributes.get("units", "")),
-            "dims": layout.array_dims,
-            "shape": layout.array_shape(layout.frames),
-            "shards": layout.shards,
-            "missing_frames": int((~plan.held[variable.name]).sum()),
-        }
-    return {
-        "archive": plan.index.archive,
-        "title": plan.index.title,
-        "synthetic": plan.index.synthetic,
-        "store": store,
-        "files": len(plan.index.files),
-        "files_bytes": sum(file.size for file in plan.index.files),
-        "periods": [[iso(first), iso(last)] for first, last in plan.index.periods],
-        "samples": _samples(plan.index.clips),
-        "cadence_seconds": plan.cadence_seconds,
-        "frames": len(plan.times),
-        "variables": variables,
-        "static_fields": {task.name: _static(task) for task in plan.static},
-        "chunk_frames": plan.options.chunk_frames,
-        "shard_frames": plan.options.shard_frames,
-        "shards": len(plan.tasks),
-        "shards_due": len(due),
-        "bytes_raw": plan.raw_bytes,
-        "splits": plan.splits_record(),
-        "splits_origin": plan.splits.origin,
-        "splits_embargo": plan.splits.embargo,
-        "gaps": [
-            {
-                "first": plan.label(first),
-                "last": plan.label(last),
-                "frames": frames,
-                "why": cf.FLAG_MEANINGS[cf.MISSING_IN_SOURCE],
-            }
-            for first, last, frames in plan.gaps()
-        ],
-        "notes": list(plan.index.notes),
-    }
-
-
-def _static(task: StaticTask) -> dict[str, Any]:
-    return {
-        "long_name": task.attributes.get("long_name", task.name),
-        "units": str(task.attributes.get("units", "")),
-        "dims": list(task.variable.dims),
-        "shape": list(task.shape),
-        "file": task.variable.file.uri,
-        "missing_pixels_set_to": task.fill,
-    }

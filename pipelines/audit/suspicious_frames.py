@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.stores.statistics import COUNT, MAX, MIN, NANS, SQUARES, SUM, Moments, blocks
+from pipelines.stores.moments import COUNT, MAX, MIN, NANS, SQUARES, SUM, Moments, blocks
 from pipelines.timeline.intervals import true_runs
 
 FAR_SIGMAS = 8.0

@@ -11,14 +11,12 @@ from pipelines.archives import load_archive, suggesting_other_archives
 from pipelines.archives.contents import SourceFile
 from pipelines.archives.series.static_variables import find_static
 from pipelines.audit.suspicious_frames import SuspiciousFrames, find_suspicious_frames
-from pipelines.conversion.resume import object_sizes
-from pipelines.conversion.shard_task import checksum
 from pipelines.errors import StoreError
-from pipelines.inputs.kept_climatology import FOLDER as CLIMATOLOGY_FOLDER
+from pipelines.inputs.climatology import FOLDER as CLIMATOLOGY_FOLDER
 from pipelines.progress import Progress, ignore
 from pipelines.storage import places
 from pipelines.storage.lease import LEDGER_FOLDER
-from pipelines.stores.ledger import Ledger
+from pipelines.stores.ledger import Ledger, checksum, object_sizes, read_or_none
 from pipelines.stores.moments import MomentsTable
 from pipelines.stores.store import open_store
 
@@ -196,7 +194,7 @@ def compare_objects(
     total_bytes = 0
     for done, (name, expected) in enumerate(sorted(recorded.checksums.items())):
         progress(done, len(recorded.checksums))
-        data = _read_or_none(places.join(store, *name.split("/")))
+        data = read_or_none(places.join(store, *name.split("/")))
         if data is None:
             problems.append(Problem("missing", name, recorded.frames.get(name, "")))
             continue
@@ -283,10 +281,3 @@ def _remedy(
         f"--source {shlex.quote(source or summary['source'])} --store {shlex.quote(store)}"
         + (" --repair" if len(problems) > len(strays) else "")
     )
-
-
-def _read_or_none(uri: str) -> bytes | None:
-    try:
-        return places.read_bytes(uri)
-    except (FileNotFoundError, IsADirectoryError):
-        return None

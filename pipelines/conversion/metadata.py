@@ -1,7 +1,6 @@
-"""Everything of a store but its shards: coordinates, flags and metadata, as objects in memory.
+"""Compose every object of a store except its shards, in memory: coordinates, flags and metadata.
 
-They are composed here, all at once, and written by :mod:`pipelines.conversion.convert` when every
-shard stands: arrays first, the root with its consolidated metadata last.
+`pipelines.conversion.finish` writes them when all shards are there.
 """
 
 from __future__ import annotations
@@ -20,25 +19,18 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from pipelines import cf
-from pipelines.conversion.plan import CONVERTER_VERSION, Plan, VariableLayout
-from pipelines.conversion.static_shards import declare as declare_static
+from pipelines.conversion.plan import Plan, VariableLayout
 from pipelines.stores.ledger import ShardRecord
-from pipelines.stores.shards import COMPRESSION
-from pipelines.stores.statistics import (
-    COUNT,
-    MAX,
-    MIN,
-    NANS,
-    Moments,
-    blocks,
-    describe_period,
-    fingerprint,
-)
+from pipelines.stores.moments import COUNT, MAX, MIN, NANS, SQUARES, SUM, Moments, blocks
+from pipelines.stores.shards import COMPRESSION, CONVERTER_VERSION
+from pipelines.stores.statistics import describe_period, fingerprint
+from pipelines.stores.writer import ROOT
 from pipelines.timeline.clips import SPLITS_UNIT
 
-ROOT = "zarr.json"
 GROWING_CHUNK = 65_536
-"""frames a chunk of the arrays along time only; fixed, so that an append rewrites few objects"""
+"""frames per chunk of arrays along time only; fixed, so that an append rewrites few objects"""
+
+_BLOSC: Any = BloscCodec(typesize=4, **COMPRESSION)  # pyright: ignore[reportArgumentType]
 
 
 def compose(
@@ -47,16 +39,16 @@ def compose(
     unreadable: Mapping[str, np.ndarray] | None = None,
     fields: Mapping[str, ShardRecord] | None = None,
 ) -> dict[str, bytes]:
-    """The objects of a finished store by name, without shards; ``zarr.json`` is the last.
+    """Return the objects of a finished store by name, without shards; the root is the last.
 
     Parameters
     ----------
-    moments:
-        variable -> those of its whole time axis.
-    unreadable:
-        variable -> int64 (n,): frames that the source holds but could not be read.
-    fields:
-        static field -> its record.
+    moments
+        Moments of the whole time axis, by variable.
+    unreadable
+        Frames that the source has but that could not be read, int64 (n,), by variable.
+    fields
+        Ledger records of the static fields, by name.
     """
     memory = MemoryStore()
     root = zarr.create_group(memory, zarr_format=3)
@@ -80,8 +72,8 @@ def compose(
         attributes = cf.variable_attributes(variable.name, variable.attributes)
         if mapping:
             attributes["grid_mapping"] = cf.GRID_MAPPING
-        _declare(root, layout, attributes)
-    declare_static(root, plan, fields or {})
+        _declare_variable(root, layout, attributes)
+    _declare_static(root, plan, fields or {})
     objects = {name: _bytes(memory, name) for name in _names(memory) if name != ROOT}
     attributes = _root_attributes(plan, moments, flags)
     objects[ROOT] = _root_document(objects, attributes)
@@ -93,11 +85,11 @@ def frame_flags(
     moments: Mapping[str, Moments],
     unreadable: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """The ``available`` flag of every frame: uint8 (frames,).
+    """Return the `available` flag of every frame, uint8 (frames,).
 
-    A frame is missing where the source lacks it, or holds no value at all, for a variable that has
-    values elsewhere; it is out of range where a value lies outside the limits that the source
-    declares, or is infinite.
+    A frame is flagged as missing if, for a variable that has values elsewhere, the source does not
+    have the frame or the frame has no value. It is out of range if a value is infinite or outside
+    the limits that the source declares.
     """
     flags = np.full(len(plan.times), cf.OK, np.uint8)
     for variable in plan.index.variables:
@@ -120,7 +112,10 @@ def frame_flags(
 def missing_fraction(
     plan: Plan, moments: Mapping[str, Moments], start: int, stop: int
 ) -> np.ndarray:
-    """The largest fraction over the variables of pixels without a value: float32 (frames,)."""
+    """Return the fraction of pixels without a value, float32 (frames,).
+
+    It is that of the variable for which the fraction is largest.
+    """
     largest = np.zeros(stop - start)
     for layout in plan.layouts:
         values = layout.channels * layout.pixels
@@ -183,7 +178,9 @@ def _coordinates(plan: Plan) -> dict[str, np.ndarray]:
     return coordinates
 
 
-def _declare(root: zarr.Group, layout: VariableLayout, attributes: Mapping[str, Any]) -> None:
+def _declare_variable(
+    root: zarr.Group, layout: VariableLayout, attributes: Mapping[str, Any]
+) -> None:
     root.create_array(
         layout.name,
         shape=layout.array_shape(layout.frames),
@@ -192,13 +189,42 @@ def _declare(root: zarr.Group, layout: VariableLayout, attributes: Mapping[str, 
         dtype="float32",
         fill_value=np.nan,
         dimension_names=layout.array_dims,
-        compressors=[BloscCodec(typesize=4, **COMPRESSION)],  # pyright: ignore[reportArgumentType]
+        compressors=[_BLOSC],
         attributes=dict(attributes),
     )
 
 
+def _declare_static(root: zarr.Group, plan: Plan, records: Mapping[str, ShardRecord]) -> None:
+    """Create the arrays of the static fields, with their statistics as attributes."""
+    for task in plan.static:
+        record = records.get(task.name)  # None if a plan is only estimated
+        attributes = task.attributes | (_static_statistics(record.moments) if record else {})
+        if plan.index.grid_mapping:
+            attributes["grid_mapping"] = cf.GRID_MAPPING
+        root.create_array(
+            task.name,
+            shape=task.shape,
+            chunks=task.shape,
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=task.variable.dims,
+            compressors=[_BLOSC],
+            attributes=attributes,
+        )
+
+
+def _static_statistics(moments: np.ndarray) -> dict[str, float]:
+    row = moments[0, 0]
+    return {
+        "mean": float(row[SUM] / row[COUNT]),
+        "std": float(np.sqrt(row[SQUARES] / row[COUNT])),
+        "min": float(row[MIN]),
+        "max": float(row[MAX]),
+    }
+
+
 _Values = Callable[[int, int], np.ndarray]
-"""frames [start, stop) -> one value each"""
+"""a function of (start, stop) that returns one value for each of the frames [start, stop)"""
 
 
 def _of(values: np.ndarray) -> _Values:
@@ -213,7 +239,7 @@ def _along_time(
     plan: Plan,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write one value a frame, a chunk at a time."""
+    """Create an array of one value per frame, and write it a chunk at a time."""
     frames, clips = len(plan.times), plan.index.clips
     dims, clip = ("time",), 1
     if clips is not None:
@@ -225,7 +251,8 @@ def _along_time(
         shape=(frames // clip, *tail),
         chunks=(step, *tail),
         dtype=dtype,
-        # What a lost object reads as, so that it is noticed: no time follows itself.
+        # A lost object reads as this value. It is never valid, so that `open_store` notices: NaN, a
+        # flag that nothing has, or the same time twice.
         fill_value={"f": np.nan, "u": cf.NO_FLAG}.get(np.dtype(dtype).kind, 0),
         dimension_names=dims,
         compressors=[ZstdCodec(level=3)],
@@ -243,7 +270,8 @@ def _write_coordinate(
     if values.dtype.kind in "OSU":
         values = values.astype(np.dtypes.StringDType())
     with warnings.catch_warnings():
-        # Zarr calls variable-length strings unspecified; every reader of version 3 has them.
+        # Zarr warns that variable-length strings are not in its specification yet; every reader
+        # of version 3 has them.
         warnings.simplefilter("ignore")
         array = root.create_array(
             dim,
@@ -259,7 +287,7 @@ def _write_coordinate(
 
 
 def _write_grid_mapping(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
-    """A scalar that carries the projection, as CF has it."""
+    """Create a scalar whose attributes are the projection, as in the CF conventions."""
     root.create_array(
         cf.GRID_MAPPING,
         shape=(),

@@ -1,7 +1,8 @@
-"""Pure planning: an archive's index and options to a time axis, a layout and a table of shards.
+"""Plan a conversion: from an archive's index and options to a time axis, a layout and shards.
 
-Nothing here reads, writes or knows Ray. A shard's ``key`` names everything that its bytes depend
-on, so that "is this shard still right?" is a comparison of two strings.
+Planning is pure: nothing here reads, writes or knows Ray. The `key` of a shard is a digest of
+everything that its bytes depend on, so that comparing two strings tells whether a shard is still
+right.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,17 +20,14 @@ from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
 from pipelines.area_average import AreaAverage
 from pipelines.conversion.options import ConversionOptions
 from pipelines.conversion.regrid import regridded
+from pipelines.conversion.static_plan import StaticTask
 from pipelines.errors import UsageError
-from pipelines.stores.shards import COMPRESSION
+from pipelines.stores.shards import COMPRESSION, CONVERTER_VERSION, object_name
 from pipelines.timeline.intervals import from_runs, iso, run_table, true_runs
 from pipelines.timeline.splits import SplitChoice, Splits, choose_splits
 
-if TYPE_CHECKING:
-    from pipelines.conversion.static_plan import StaticTask
-
-CONVERTER_VERSION = "1"
-"""raised when the same source and options give other bytes; older shards are then converted anew"""
-
+# A random window reads whole chunks, so chunks are small. A shard is one object, one ledger record
+# and the unit of resuming, so shards are as large as a worker can hold in memory.
 MAX_CHUNK_FRAMES = 64
 MAX_CHUNK_BYTES = 4 * 1024**2
 MAX_SHARD_FRAMES = 4096
@@ -42,47 +40,50 @@ class VariableLayout:
 
     name: str
     dims: tuple[str, ...]
-    """after time"""
+    """dimensions after time"""
     frame_shape: tuple[int, ...]
-    """``(*extra, y, x)``"""
+    """`(*extra, y, x)`"""
     frames: int
+    """frames of the time axis"""
     chunk_frames: int
+    """frames per chunk"""
     shard_frames: int
+    """frames per shard"""
     average: AreaAverage | None = None
-    """from the source's grid to the store's; None: they are the same"""
+    """average from the source's grid to the store's; None: the grids are the same"""
     clip_frames: int | None = None
-    """frames of a clip, where the array is ``(sample, time, ...)``; sizes are in frames all the
-    same, and whole clips"""
+    """frames per clip, if the array is `(sample, time, ...)`; the sizes above are whole clips then,
+    but still counted in frames"""
 
     @property
     def shards(self) -> int:
-        """Shards along time."""
+        """The number of shards along time."""
         return math.ceil(self.frames / self.shard_frames)
 
     @property
     def channels(self) -> int:
-        """Extra dimensions flattened: levels x members, or 1."""
+        """The number of extra entries (levels x members), or 1."""
         return math.prod(self.frame_shape[:-2])
 
     @property
     def pixels(self) -> int:
-        """Pixels of one channel of one frame."""
+        """The number of pixels of one channel of one frame."""
         return math.prod(self.frame_shape[-2:])
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one frame as float32."""
+        """The bytes of one frame as float32."""
         return 4 * math.prod(self.frame_shape)
 
     @property
     def source_frame_shape(self) -> tuple[int, ...]:
-        """``(*extra, y, x)`` on the source's grid."""
+        """`(*extra, y, x)` on the source's grid."""
         grid = self.frame_shape[-2:] if self.average is None else self.average.fine_shape
         return (*self.frame_shape[:-2], *grid)
 
     @property
     def source_frame_bytes(self) -> int:
-        """Bytes of one frame as float32 on the source's grid."""
+        """The bytes of one frame as float32 on the source's grid."""
         return 4 * math.prod(self.source_frame_shape)
 
     @property
@@ -91,55 +92,55 @@ class VariableLayout:
         return (*(("time",) if self.clip_frames is None else ("sample", "time")), *self.dims)
 
     def array_shape(self, frames: int) -> tuple[int, ...]:
-        """So many frames, whole clips where there are clips, as the store's array has them."""
+        """Return the shape of that many frames in the array; whole clips if there are clips."""
         clip = self.clip_frames
         head = (frames,) if clip is None else (frames // clip, clip)
         return (*head, *self.frame_shape)
 
     def object_name(self, shard: int) -> str:
-        """The shard's place in the store.
+        """Return the name of a shard in the store.
 
         >>> VariableLayout("t2m", ("y", "x"), (8, 8), 100, 16, 64).object_name(1)
         't2m/c/1/0/0'
         """
-        return "/".join([self.name, "c", str(shard), *["0"] * len(self.array_shape(0)[1:])])
+        return object_name(self.name, shard, len(self.array_dims))
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Frames of a shard that come from one file; held as runs, because there are many frames."""
+    """The frames of a shard that come from one file, kept as runs because they are many."""
 
     file: SourceFile
     offset_runs: np.ndarray
     position_runs: np.ndarray
-    """int64 (runs, 2), see :func:`pipelines.timeline.intervals.run_table`"""
+    """int64 (runs, 2), see `pipelines.timeline.intervals.run_table`"""
 
     @classmethod
     def of(cls, file: SourceFile, offset: np.ndarray, positions: np.ndarray) -> Segment:
-        """The frames at ``offset`` in the shard, which are at ``positions`` in the file."""
+        """Return a segment: frames at `offset` in the shard and at `positions` in the file."""
         return cls(file, run_table(offset), run_table(positions))
 
     @property
     def frames(self) -> int:
-        """How many frames there are."""
+        """The number of frames."""
         return int(self.offset_runs[:, 1].sum())
 
     @property
     def offset(self) -> np.ndarray:
-        """int64 (frames,): place of each frame in the shard, increasing."""
+        """The place of each frame in the shard, int64 (frames,), increasing."""
         return from_runs(self.offset_runs)
 
     @property
     def positions(self) -> np.ndarray:
-        """int64 (frames,): index of each along the file's time axis."""
+        """The index of each frame along the file's time axis, int64 (frames,)."""
         return from_runs(self.position_runs)
 
     def part(self, first: int, end: int) -> Segment:
-        """Some of its frames, counted from its own first."""
+        """Return frames [first, end) of the segment, counted from its own first frame."""
         return Segment.of(self.file, self.offset[first:end], self.positions[first:end])
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain dictionary; indices as runs."""
+        """Return a plain dictionary, with the indices as runs."""
         return {
             "file": self.file.as_dict(),
             "offset": self.offset_runs.tolist(),
@@ -155,37 +156,37 @@ class ShardTask:
     shard: int
     start: int
     stop: int
-    """frames of the time axis, half open"""
+    """frames [start, stop) of the time axis"""
     segments: tuple[Segment, ...]
     key: str
-    """sha256 of all that the shard's bytes depend on"""
+    """sha256 of everything that the shard's bytes depend on"""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a conversion would make."""
+    """What a conversion will make."""
 
     index: ArchiveIndex
     options: ConversionOptions
-    """as resolved: nothing is None but splits and regrid"""
+    """the options with all defaults filled in; only splits and regrid may be None"""
     times: np.ndarray
-    """int64 (frames,): regular inside each period"""
+    """int64 (frames,) seconds since 1970, regular inside each period"""
     layouts: tuple[VariableLayout, ...]
     tasks: tuple[ShardTask, ...]
     """in plan order: variable by variable, shard by shard"""
     held: Mapping[str, np.ndarray]
-    """variable -> bool (frames,): the source has the frame"""
+    """variable -> bool (frames,): whether the source has the frame"""
     splits: SplitChoice
     static: tuple[StaticTask, ...] = ()
     """fields that do not change with time"""
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of all values as float32."""
+        """The bytes of all values as float32."""
         return sum(layout.frame_bytes * layout.frames for layout in self.layouts)
 
     def configuration(self) -> dict[str, Any]:
-        """The resolved options as the store keeps them."""
+        """Return the options as the store keeps them."""
         data = asdict(self.options)
         data["variables"] = list(self.options.variables or ())
         if not self.options.static_fields:
@@ -196,18 +197,18 @@ class Plan:
 
     @property
     def cadence_seconds(self) -> int | None:
-        """Time between frames, at the beginning of a clip; None for clips without a time."""
+        """The time between frames (of a clip: its first two); None for clips without a time."""
         clips = self.index.clips
         return None if clips is not None and not clips.timed else self.index.cadence_seconds
 
     def splits_record(self) -> dict[str, list[Any]]:
-        """split -> first and last, as the store keeps them: ISO times, or numbers of clips."""
+        """Return first and last of each split for the store: ISO times, or numbers of clips."""
         shown: Callable[[int], Any] = iso if self.index.clips is None else int
         return {name: [shown(a), shown(b)] for name, (a, b) in self.splits.splits.items()}
 
     @property
     def train_frames(self) -> np.ndarray:
-        """bool (frames,): those of the train split."""
+        """Whether each frame is in the train split, bool (frames,)."""
         if self.index.clips is not None:
             begin, end = self.index.clips.frame_range("train")
             rows = np.arange(len(self.times))
@@ -216,19 +217,25 @@ class Plan:
         return (self.times >= first) & (self.times <= last)
 
     def label(self, frame: int) -> str:
-        """A frame as it stands in messages: its time, or its clip and its place there."""
+        """Return the name of a frame for messages: its time, or its clip and its place there."""
         clips = self.index.clips
         return iso(int(self.times[frame])) if clips is None else clips.label(frame)
 
     def gaps(self) -> list[tuple[int, int, int]]:
-        """Runs of frames that some variable lacks: first, last (see :meth:`label`), length."""
+        """Return runs of frames that are missing for some variable: first, last and length."""
         return true_runs(~np.logical_and.reduce(list(self.held.values())))
 
 
 def make_plan(
     index: ArchiveIndex, options: ConversionOptions, protocol_splits: Splits | None
 ) -> Plan:
-    """The plan of a whole archive; the same index and options give the same plan."""
+    """Return the plan of a whole archive; the same index and options give the same plan.
+
+    Parameters
+    ----------
+    protocol_splits
+        Splits that the archive's protocol prescribes; None if it prescribes none.
+    """
     averages: Mapping[str, AreaAverage] = {}
     if options.regrid is not None:
         index, averages = regridded(index, options.regrid)
@@ -257,13 +264,13 @@ def make_plan(
         held[variable.name] = np.zeros(len(times), bool)
         tasks.extend(_shard_tasks(layout, variable, held[variable.name], times, index))
     splits = _splits(index, times, protocol_splits, options)
-    # Where each frame lies is in the tasks from here on, in runs.
+    # From here on the tasks say where each frame lies, as runs.
     index = replace(index, variables=tuple(v.without_frames() for v in index.variables))
     return Plan(index, resolved, times, tuple(layouts), tuple(tasks), held, splits)
 
 
 def time_axis(index: ArchiveIndex) -> np.ndarray:
-    """Every step of every period, whether the source has it or not: int64 seconds."""
+    """Return every step of every period, int64 seconds, including steps without a frame."""
     if index.clips is not None:
         return index.clips.axis()
     step = index.cadence_seconds
@@ -277,7 +284,11 @@ def time_axis(index: ArchiveIndex) -> np.ndarray:
 
 
 def resolve_frames(index: ArchiveIndex, options: ConversionOptions) -> tuple[int, int]:
-    """Frames a chunk and a shard, the same for every variable and for any length of the archive."""
+    """Return frames per chunk and per shard.
+
+    They are the same for every variable, and do not depend on the length of the archive: a store
+    that grows keeps them.
+    """
     frame_bytes = max(4 * math.prod(variable.shape) for variable in index.variables)
     chunk, shard = options.chunk_frames, options.shard_frames
     if index.clips is not None:
@@ -318,7 +329,7 @@ def _shard_tasks(
     times: np.ndarray,
     index: ArchiveIndex,
 ) -> list[ShardTask]:
-    """The variable's shards; marks in ``held`` which frames of ``times`` there are."""
+    """Return the variable's shards, and set `held` where the source has a frame of `times`."""
     tasks = []
     for shard in range(layout.shards):
         start = shard * layout.shard_frames
@@ -347,7 +358,7 @@ def _key(
 ) -> str:
     sources = [segment.as_dict() for segment in segments]
     for source, segment in zip(sources, segments, strict=True):
-        # Where the archive lies is no part of its content: it may be mounted elsewhere tomorrow.
+        # The place of the archive is not part of its content: it may be mounted elsewhere tomorrow.
         source["file"]["uri"] = segment.file.name
     content = {
         "version": CONVERTER_VERSION,

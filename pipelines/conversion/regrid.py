@@ -1,8 +1,8 @@
-"""Regridding on request: an archive's grid to a coarser regular one, by area average.
+"""Plan the average of an archive's grid to a coarser regular grid.
 
-On latitude and longitude a cell counts with its area on the sphere. Longitudes that go around the
-earth close on themselves, and the first coarse cell has its centre where the first fine one has it
-(WeatherBench's grids are made this way); cells at the poles end there. Directions are kept.
+On latitude and longitude, a cell counts with its area on the sphere. Longitudes that go around the
+earth are periodic, and the first coarse cell has the centre of the first fine cell, as in
+WeatherBench. Cells at the poles end at the poles. The directions of the axes are kept.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from pipelines.errors import UsageError
 _OPTION = "--regrid"
 _AROUND = 360.0
 _TOLERANCE = 1e-4
-"""degrees: coordinates may be in float32"""
+"""degrees that coordinates may be off, because they may be float32"""
 
 
 @dataclass(frozen=True)
 class CoarseGrid:
-    """What was asked for: cells of so many degrees, or so many rows and columns."""
+    """The grid that was asked for: cells of some degrees, or a number of rows and columns."""
 
     degrees: float | None = None
+    """size of a cell; None if `shape` is given"""
     shape: tuple[int, int] | None = None
+    """rows and columns; None if `degrees` is given"""
 
     @classmethod
     def parse(cls, text: str) -> CoarseGrid:
-        """A grid as it stands on the command line; UsageError where it is none.
+        """Return a grid from its text on the command line; raise UsageError if it is not a grid.
 
         >>> CoarseGrid.parse("5.6250"), CoarseGrid.parse("32x64").shape
         (CoarseGrid(degrees=5.625, shape=None), (32, 64))
@@ -46,7 +48,7 @@ class CoarseGrid:
         except ValueError:
             pass
         raise UsageError(
-            f"'{text}' is no grid",
+            f"'{text}' is not a grid",
             where=_OPTION,
             remedy="give degrees, such as 5.625, or rows x columns, such as 32x64",
         )
@@ -56,13 +58,18 @@ class CoarseGrid:
 
 
 def regridded(index: ArchiveIndex, asked: str) -> tuple[ArchiveIndex, dict[str, AreaAverage]]:
-    """The archive as it is on a coarser grid, and how each variable's fields get there.
+    """Return the index of an archive on a coarser grid, and the average for each variable.
+
+    Parameters
+    ----------
+    asked
+        Degrees (`5.625`) or rows x columns (`32x64`).
 
     Raises
     ------
     UsageError
-        The grid is finer than the source's, does not fit around the earth, or is in degrees for a
-        source that is not.
+        The grid is finer than the source's, does not fit around the earth, or is in degrees while
+        the source is not.
     """
     grid = CoarseGrid.parse(asked)
     averages = {}
@@ -93,7 +100,7 @@ def regridded(index: ArchiveIndex, asked: str) -> tuple[ArchiveIndex, dict[str, 
 def _axis(
     variable: VariableIndex, axis: int, grid: CoarseGrid
 ) -> tuple[AxisOverlap, dict[str, np.ndarray], float]:
-    """Overlaps, coarse coordinate, and how many degrees at the end are left out."""
+    """Return overlaps, coarse coordinate, and the degrees at the end that are left out."""
     dim, size = variable.dims[axis], variable.shape[axis]
     values = variable.coordinates.get(dim)
     if dim not in ("latitude", "longitude") or values is None or size < 2:
@@ -133,7 +140,7 @@ def _axis(
 def _cells(
     edges: np.ndarray, around: bool, grid: CoarseGrid, axis: int, dim: str
 ) -> tuple[int, float]:
-    """How many coarse cells there are between the edges, and their size in degrees."""
+    """Return the number of coarse cells between the edges, and their size in degrees."""
     length = float(abs(edges[-1] - edges[0]))
     if grid.shape is not None:
         return grid.shape[axis], (round(length) if around else length) / grid.shape[axis]
@@ -154,7 +161,7 @@ def _cells(
 def _plain_axis(
     variable: VariableIndex, axis: int, grid: CoarseGrid
 ) -> tuple[AxisOverlap, dict[str, np.ndarray]]:
-    """An axis in metres or pixels: cells by their number only."""
+    """Return overlaps and coarse coordinate of an axis in metres or pixels."""
     dim, size = variable.dims[axis], variable.shape[axis]
     if grid.shape is None:
         raise UsageError(
@@ -175,7 +182,7 @@ def _plain_axis(
 def _check_coarser(cells: int, size: int, dim: str) -> None:
     if cells < 1:
         raise UsageError(
-            f"not one cell fits along {dim}",
+            f"no cell fits along {dim}",
             where=_OPTION,
             remedy="give smaller cells, or rows x columns",
         )
@@ -188,5 +195,5 @@ def _check_coarser(cells: int, size: int, dim: str) -> None:
 
 
 def _sine(latitudes: np.ndarray) -> np.ndarray:
-    """What is proportional to the area between a latitude and the equator."""
+    """Return the sine of latitudes, which is proportional to the area up to the equator."""
     return np.sin(np.deg2rad(latitudes))

@@ -1,8 +1,8 @@
-"""What an earlier run left behind: its options, whether this run continues it, what is due.
+"""What an earlier run left: its options, whether this run continues it, which shards are due.
 
-A store remembers its options: those that are not given again are taken from it, and those that are
-given differently are refused. The store is a pure function of (source, options), so a continuation
-has to reproduce every frame that the store already holds.
+A store remembers its options. An option that is not given again is taken from the store; one that
+is given differently is an error. A store is a pure function of (source, options), so that a run
+which continues it has to reproduce every frame that the store already holds.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pipelines.conversion.options import ConversionOptions
 from pipelines.conversion.plan import Plan, ShardTask
 from pipelines.errors import SourceError, StoreError
 from pipelines.storage import places
-from pipelines.stores.grid_digest import grid_digest
-from pipelines.stores.ledger import Ledger, ShardRecord
+from pipelines.stores.ledger import Ledger, ShardRecord, checksum, object_sizes
+from pipelines.stores.recipe import grid_digest
 from pipelines.timeline.intervals import as_runs, from_runs, iso
 
 _FIXED = ("chunk_frames", "shard_frames", "regrid")
@@ -29,12 +29,17 @@ _FIXED = ("chunk_frames", "shard_frames", "regrid")
 def remember_options(
     summary: Mapping[str, Any] | None, archive: str, options: ConversionOptions, store: str
 ) -> ConversionOptions:
-    """``options`` with the store's own where nothing was asked.
+    """Return `options`, completed with those of the store.
+
+    Parameters
+    ----------
+    summary
+        Plan summary of the store; None if there is no store yet.
 
     Raises
     ------
     StoreError
-        Another archive wrote the store, or an option differs from the store's.
+        Another archive wrote the store, or an option differs from that of the store.
     """
     if summary is None:
         return options
@@ -71,7 +76,10 @@ def _static_fields(
     asked: Sequence[tuple[str, float | None]],
     differing: list[str],
 ) -> tuple[tuple[str, float | None], ...]:
-    """The store's static fields and new ones: they can be added, for no frame depends on them."""
+    """Return the store's static fields and new ones, which can be added: no frame depends on them.
+
+    Differences are appended to `differing`.
+    """
     fields: dict[str, float | None] = {entry[0]: entry[1] for entry in held}
     for name, fill in asked:
         if fields.setdefault(name, fill) != fill:
@@ -89,9 +97,24 @@ def _other_options(differences: str, store: str) -> StoreError:
     )
 
 
-def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
-    """The plan summary that is kept in the ledger."""
-    return {
+def remembered_source(summary: Mapping[str, Any] | None, given: str | None) -> str | None:
+    """Return the source of the static fields: as given, or else as the last run had it."""
+    return given if given is not None else ((summary or {}).get("static") or {}).get("source")
+
+
+def summarise(
+    plan: Plan, source: str, static_source: str | None, owner: str, now: str
+) -> dict[str, Any]:
+    """Return the plan summary that the ledger keeps, as JSON.
+
+    Parameters
+    ----------
+    static_source
+        Files of the static fields; None: they are among the files of `source`.
+    now
+        Time of the run.
+    """
+    summary = {
         "archive": plan.index.archive,
         "source": places.absolute(source),
         "configuration": plan.configuration(),
@@ -106,6 +129,17 @@ def summarise(plan: Plan, source: str, owner: str, now: str) -> dict[str, Any]:
         "owner": owner,
         "updated_at": now,
     }
+    if plan.static:
+        summary["static"] = _static_summary(plan, static_source)
+    return summary
+
+
+def _static_summary(plan: Plan, static_source: str | None) -> dict[str, Any]:
+    own = {file.uri for file in plan.index.files}
+    files = {task.variable.file.uri: task.variable.file.as_dict() for task in plan.static}
+    others = [file for uri, file in files.items() if uri not in own]
+    source = places.absolute(static_source) if static_source and others else None
+    return {"source": source, "files": others}
 
 
 def _recorded_sources(summary: Mapping[str, Any]) -> list[SourceFile]:
@@ -113,14 +147,15 @@ def _recorded_sources(summary: Mapping[str, Any]) -> list[SourceFile]:
 
 
 def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -> None:
-    """Whether ``plan`` reproduces what the store holds and only adds to it.
+    """Check that `plan` reproduces what the store holds, and only adds to it.
 
     Raises
     ------
     StoreError
-        Other variables, grid or cadence, or a source that begins elsewhere or ends earlier.
+        The variables, the grid or the cadence differ, or the source begins elsewhere or ends
+        earlier.
     SourceError
-        Frames that the store holds are gone from the source.
+        Frames that the store holds are missing in the source.
     """
     if summary is None:
         return
@@ -162,7 +197,7 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
         lost = np.flatnonzero(~was_missing & ~plan.held[name][:old])
         if len(lost):
             present = {file.name for file in plan.index.files}
-            sources = [SourceFile(**source) for source in summary["sources"]]
+            sources = _recorded_sources(summary)
             gone = [source.uri for source in sources if source.name not in present]
             raise SourceError(
                 f"{len(lost)} frames of '{name}' that the store holds are gone from the source, "
@@ -173,16 +208,16 @@ def check_continues(summary: Mapping[str, Any] | None, plan: Plan, store: str) -
 
 
 def due_tasks(
-    plan: Plan, store: str, keep: Callable[[ShardRecord], None] = lambda record: None
+    plan: Plan, store: str, add_existing: Callable[[ShardRecord], None] = lambda record: None
 ) -> tuple[list[ShardTask], dict[tuple[str, int], ShardRecord]]:
-    """The tasks that are still to be done, and outlines of the records of those that are not.
+    """Return the tasks that are still due, and outlines of the records of the other shards.
 
-    A shard is done where its record has the task's key and its object has the recorded size.
+    A shard is done if its record has the key of the task and its object has the recorded size.
 
     Parameters
     ----------
-    keep:
-        Is given each of these records, whole.
+    add_existing
+        Called with each record of a shard that is done.
     """
     ledger = Ledger(store)
     keys = {(task.layout.name, task.shard): task.key for task in plan.tasks}
@@ -191,20 +226,43 @@ def due_tasks(
         sizes: dict[str, int] | None = None
         for record in ledger.read(layout.name, range(layout.shards)):
             if sizes is None:
-                # A new store has no record, and then no object counts.
+                # Only now: a new store has no record, and is not listed for nothing.
                 sizes = object_sizes(store, layout.name)
             place = layout.name, record.shard
             if sizes.get(record.object_name) == record.bytes and record.key == keys[place]:
                 records[place] = record.outline()
-                keep(record)
+                add_existing(record)
     return [task for task in plan.tasks if (task.layout.name, task.shard) not in records], records
 
 
-def object_sizes(store: str, variable: str) -> dict[str, int]:
-    """Name in the store and size of every object under one variable, or in all of it ("")."""
-    above = f"{variable}/" if variable else ""
-    found = places.objects(places.join(store, *variable.split("/")) if variable else store)
-    return {f"{above}{name}": int(info["size"]) for name, info in found.items()}
+def damaged(store: str, records: Mapping[tuple[str, int], ShardRecord]) -> list[tuple[str, int]]:
+    """Return the shards whose bytes do not have the recorded checksum; reads all of them.
+
+    Shards with frames that could not be read count as damaged: a disk may have failed for a moment.
+    """
+    return [
+        place
+        for place, record in records.items()
+        if record.unreadable
+        or checksum(places.read_bytes(places.join(store, *record.object_name.split("/"))))
+        != record.checksum
+    ]
+
+
+def remove_strays(plan: Plan, store: str) -> list[str]:
+    """Remove objects among a variable's shards that the plan does not have; return their names.
+
+    Zarr would take such an object for data as soon as the array grows to it. Anything elsewhere in
+    the store is left alone.
+    """
+    removed = []
+    for layout in plan.layouts:
+        own = {layout.object_name(shard) for shard in range(layout.shards)}
+        for name in object_sizes(store, f"{layout.name}/c"):
+            if name not in own:
+                places.delete(places.join(store, *name.split("/")))
+                removed.append(name)
+    return removed
 
 
 def _grid(plan: Plan) -> str:
@@ -212,7 +270,7 @@ def _grid(plan: Plan) -> str:
 
 
 def _digest(plan: Plan, frames: int) -> str:
-    """sha256 of the first times of the axis, and of the clips that they belong to."""
+    """Return a sha256 of the first `frames` times of the axis, and of their clips."""
     digest = hashlib.sha256(np.ascontiguousarray(plan.times[:frames], "<i8").data)
     if plan.index.clips is not None:
         ids = plan.index.clips.ids[: frames // plan.index.clips.frames]

@@ -1,4 +1,4 @@
-"""The Ray Data job of a conversion: one row a shard, decoded, written and recorded in its task."""
+"""The Ray Data job of a conversion: one row per shard, which a task decodes, writes and records."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from pipelines.errors import PlatformError
 from pipelines.storage import places
 from pipelines.stores.ledger import ShardRecord
 
-# Shards that a Ray task takes at most, and tasks that a worker gets at least.
 _LOCAL = 8, 3
+"""on a local store: most shards per Ray task, and fewest Ray tasks per worker"""
 _REMOTE = 16, 1
+"""the same on a remote store"""
 EXPECTED = 32
-"""processors that are asked for at most where an autoscaler adds nodes and no number is given"""
+"""most processors that an autoscaler is asked for, if `workers` is not given"""
 _REMEDIES = Remedies(smaller="see that its nodes have processors")
 
 if TYPE_CHECKING:
@@ -35,53 +36,50 @@ def converted_on_ray(
     destination: Destination,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[ShardRecord, np.ndarray]]:
-    """Outlines of records as they come, and the moments of their frames (n, channels, 6).
+    """Convert shards on Ray; yield each record as it comes.
+
+    Parameters
+    ----------
+    workers
+        Largest number of shards at the same time; None: one per processor.
+    say
+        Called with a line if nodes have to be waited for.
+
+    Yields
+    ------
+    record : ShardRecord
+        Outline of the record of a shard that was written.
+    moments : np.ndarray
+        Moments of its frames, float64 (n, channels, 6).
 
     Raises
     ------
     PlatformError
-        The first shard that could not be converted; no node came.
+        A shard could not be converted, or no node came up in time.
     UsageError
-        The autoscaler has no node that could.
+        The autoscaler has no type of node that could run a task.
     """
-    import pyarrow as pa
     import ray
     from ray.data import TaskPoolStrategy
 
     remote = not places.is_local(destination.store)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
-    def work(rows: pa.Table) -> Iterator[pa.Table]:
-        due: list[ShardTask] = [pickle.loads(task) for task in rows["task"].to_pylist()]
-        for task, outcome in zip(due, convert_shards(due, destination), strict=True):
-            record, moments, error = b"", b"", b""
-            if isinstance(outcome, ShardRecord):
-                record, moments = pickle.dumps(outcome.outline()), outcome.moments.tobytes()
-            elif isinstance(outcome, PlatformError):
-                error = pickle.dumps(outcome)
-            else:
-                wrapped = PlatformError(
-                    f"a shard could not be converted: {type(outcome).__name__}: {outcome}",
-                    where=places.join(destination.store, task.layout.object_name(task.shard)),
-                    remedy="run the same command again: it resumes",
-                )
-                error = pickle.dumps(wrapped)
-            yield pa.table({"record": [record], "moments": [moments], "error": [error]})
-
     rows = ray.data.from_items(
         [{"task": pickle.dumps(task)} for task in tasks],
         override_num_blocks=_blocks(len(tasks), _processors(len(tasks), workers, say), remote),
     )
     converted = rows.map_batches(
-        work,
+        _convert_rows,
+        fn_kwargs={"destination": destination},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
         compute=TaskPoolStrategy(size=workers),
     )
     converted.context.enable_progress_bars = False
-    # Budgets guard the object store, which holds records only here, and they let one task run at
-    # a time until Ray Data has counted the cluster. One processor a task is the bound.
+    # Ray Data's budgets protect the object store, which holds only records here. Until the cluster
+    # is counted they allow one task at a time. One processor per task is bound enough.
     converted.context.op_resource_reservation_enabled = False
     for row in converted.iter_rows():
         if row["error"]:
@@ -91,12 +89,33 @@ def converted_on_ray(
         yield record, moments
 
 
-def _blocks(shards: int, workers: int, remote: bool) -> int:
-    """How many Ray tasks the shards are dealt to: a few rows each, where there are many.
+def _convert_rows(rows: pa.Table, destination: Destination) -> Iterator[pa.Table]:
+    """Convert the shards of some rows; give one row each: the record and moments, or the error."""
+    import pyarrow as pa
 
-    Between two tasks a worker waits for the driver, and on a remote store for its last uploads; a
-    task that takes several shards, one after the other, waits less. Where there are very many every
-    worker still gets several tasks, so that none is left with the rest.
+    due: list[ShardTask] = [pickle.loads(task) for task in rows["task"].to_pylist()]
+    for task, outcome in zip(due, convert_shards(due, destination), strict=True):
+        record, moments, error = b"", b"", b""
+        if isinstance(outcome, ShardRecord):
+            record, moments = pickle.dumps(outcome.outline()), outcome.moments.tobytes()
+        elif isinstance(outcome, PlatformError):
+            error = pickle.dumps(outcome)
+        else:
+            wrapped = PlatformError(
+                f"a shard could not be converted: {type(outcome).__name__}: {outcome}",
+                where=places.join(destination.store, task.layout.object_name(task.shard)),
+                remedy="run the same command again: it resumes",
+            )
+            error = pickle.dumps(wrapped)
+        yield pa.table({"record": [record], "moments": [moments], "error": [error]})
+
+
+def _blocks(shards: int, workers: int, remote: bool) -> int:
+    """Return the number of Ray tasks for the shards.
+
+    Between two tasks a worker waits for the driver, and on a remote store for its last uploads. A
+    task with several shards waits less often. Each worker still gets several tasks, if the shards
+    are many: then no worker has to do a large rest alone.
     """
     most, tasks = _REMOTE if remote else _LOCAL
     rows = min(most, max(1, shards // (tasks * workers)))
@@ -104,10 +123,10 @@ def _blocks(shards: int, workers: int, remote: bool) -> int:
 
 
 def _processors(shards: int, asked: int | None, say: Callable[[str], None]) -> int:
-    """Processors that the shards are dealt to; waits for the first node of an autoscaler.
+    """Return the number of processors to expect; wait for the first node of an autoscaler.
 
-    On its cluster those that stand now say little: it may have none yet. Each Ray task that waits
-    is a reason to add nodes, as far as its limits go.
+    With an autoscaler, the processors of now say little: it may have no node yet. It adds nodes for
+    Ray tasks that wait, up to its limits.
     """
     import ray
 

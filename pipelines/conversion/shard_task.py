@@ -1,6 +1,6 @@
-"""What a worker does with rows of the plan: decode, encode, publish, record.
+"""Make shards in a worker: decode the frames, encode them, write the shard, then its record.
 
-Field values live here only: the driver gets back the ledger record.
+Field values exist only here. The driver gets the ledger records.
 """
 
 from __future__ import annotations
@@ -23,58 +23,60 @@ from pipelines.archives import load_archive
 from pipelines.archives.contents import Decode, SourceFile
 from pipelines.archives.sources.cache import SourceCache
 from pipelines.archives.sources.reading import reading
-from pipelines.conversion.plan import CONVERTER_VERSION, Segment, ShardTask
+from pipelines.conversion.plan import Segment, ShardTask
 from pipelines.errors import SourceError, UnreadableError
 from pipelines.storage import places
 from pipelines.storage.lease import Permit
 from pipelines.storage.retry import Retry, retrying
 from pipelines.stores.ledger import Ledger, ShardRecord
-from pipelines.stores.shards import ShardEncoder
-from pipelines.stores.statistics import frame_moments
+from pipelines.stores.moments import frame_moments
+from pipelines.stores.shards import CONVERTER_VERSION, ShardEncoder
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _UPLOADS = 16
-"""shards of a worker that are on their way at once, at most"""
+"""largest number of shards that a worker uploads at the same time"""
 _UPLOAD_BYTES = 320 * 1024**2
-"""of those shards together, unless a single one has more"""
+"""largest size of these shards together, unless a single shard is larger"""
 _RUN_BYTES = 2 * 1024**2
-"""bytes of float32 frames that are decoded at a time: what stays in a cache until it is encoded,
-and what memory is taken and given back for without asking the system"""
+"""bytes of float32 frames that are decoded at a time: they stay in the cache until they are
+encoded, and the allocator reuses their memory instead of asking the system for more"""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where shards go and who writes them."""
+    """Where shards are written to, and by whom."""
 
     store: str
     archive: str
+    """name of the archive"""
     owner: str
+    """user, host and process, for the records"""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """the archive's own, as resolved"""
+    """options of the archive, with its defaults filled in"""
     cache: SourceCache = field(default_factory=lambda: SourceCache(limit_bytes=0))
-    """where copies of remote sources are kept from shard to shard"""
+    """local copies of remote sources, which are kept from shard to shard"""
     storage_wait: float = 0.0
-    """seconds that a storage may be away before a shard fails"""
+    """seconds that an object storage may be away before a shard fails"""
     permit: Permit | None = None
-    """asked before the first shard is written; None: whoever calls has the lease for sure"""
+    """checked before the first shard is written; None: the caller already holds the lease"""
 
 
 def convert_shards(
     tasks: Sequence[ShardTask], destination: Destination
 ) -> Iterator[ShardRecord | Exception]:
-    """Make shards, publish each in one write, and commit its record to the ledger.
+    """Make shards: write each of them in one request, then its ledger record.
 
-    On a remote store the next shards are decoded while those before them are on their way: a worker
-    holds one compressed shard and, of those on their way, at most sixteen with 320 MiB together.
+    For a remote store, the next shards are decoded while earlier ones are uploaded. A worker holds
+    one compressed shard, and uploads of at most 16 shards with 320 MiB together.
 
     Yields
     ------
-    outcome
-        Of each task, in order: its record, or a SourceError where a file is missing, changed or
-        cannot be decoded (nothing was published), a StorageError where a storage was away for
-        longer than ``destination.storage_wait``, or whatever else went wrong.
+    ShardRecord or Exception
+        The outcome of each task, in order: its record, or the error. A SourceError: a file is
+        missing, changed or cannot be decoded, and nothing was written. A StorageError: a storage
+        was away for longer than `destination.storage_wait`.
     """
     with closing(_Sources(destination)) as sources:
         if places.is_local(destination.store):
@@ -137,7 +139,7 @@ def _outcome(action: Callable[[], T]) -> T | Exception:
 
 
 class _Sources:
-    """The file that was read last stays open for the shards that follow: many lie in one file."""
+    """The source files of some shards. The last one stays open: many shards lie in one file."""
 
     def __init__(self, destination: Destination):
         self._opener = load_archive(destination.archive).opener(destination.options)
@@ -147,7 +149,7 @@ class _Sources:
 
     @contextmanager
     def decoder(self, file: SourceFile) -> Iterator[Decode]:
-        """The decoder of a file, which is checked to be the planned one before and after."""
+        """Give the decoder of a file; check before and after that it is the planned version."""
         with reading(file) as path:
             if self._decode is None or self._file != (file, path):
                 self.close()
@@ -162,7 +164,7 @@ class _Sources:
             self.close()
 
     def close(self) -> None:
-        """Close the file that is open."""
+        """Close the open file."""
         self._file = self._decode = None
         self._opened.close()
 
@@ -170,7 +172,7 @@ class _Sources:
 def _make(
     task: ShardTask, sources: _Sources, destination: Destination
 ) -> tuple[ShardRecord, list[bytes]]:
-    """The record and the bytes of one shard."""
+    """Return the record and the bytes of one shard."""
     layout = task.layout
     encoder = ShardEncoder(layout.frame_shape, layout.chunk_frames, layout.shard_frames)
     moments = []
@@ -207,8 +209,8 @@ def _publish(record: ShardRecord, data: list[bytes], destination: Destination) -
     """Write the shard, then its record."""
     place = places.join(destination.store, *record.object_name.split("/"))
     with retrying(Retry(destination.storage_wait, _log.warning)):
-        # A shard that a power cut takes away has not the recorded size, and the next run writes
-        # it again: waiting for the disk here would cost as much as all the rest.
+        # Waiting for the disk would take as long as everything else together. If a power cut takes
+        # a shard away, its size is not the recorded one, and the next run writes it again.
         places.write_bytes(place, data, durable=False)
         Ledger(destination.store).commit(record)
     return record
@@ -232,10 +234,10 @@ def utc_now() -> str:
 def _frames(
     task: ShardTask, sources: _Sources, unreadable: list[dict[str, Any]]
 ) -> Iterator[np.ndarray]:
-    """The shard's frames in order of time, in runs; NaN where the source has none.
+    """Yield the frames of the shard in order of time, in runs; missing frames are NaN.
 
-    Runs that cannot be read, in an archive that goes on without them, are NaN as well and are added
-    to ``unreadable``.
+    If the archive goes on without frames that cannot be read, they are NaN too, and their run is
+    added to `unreadable`.
     """
     layout = task.layout
     run = max(1, _RUN_BYTES // max(layout.frame_bytes, layout.source_frame_bytes))
@@ -262,7 +264,7 @@ def _frames(
 
 
 def _check_shape(shape: tuple[int, ...], task: ShardTask, file: SourceFile) -> None:
-    """Refuse frames that are not of the size that planning saw in the archive's first file."""
+    """Raise SourceError if frames do not have the size that the plan expects."""
     planned = task.layout.source_frame_shape
     if shape != planned:
         raise SourceError(
@@ -274,7 +276,8 @@ def _check_shape(shape: tuple[int, ...], task: ShardTask, file: SourceFile) -> N
 
 
 def _pieces(segments: tuple[Segment, ...]) -> Iterator[tuple[SourceFile, int, np.ndarray]]:
-    """Runs of frames without a gap: file, place of the first in the shard, rows of the file."""
+    """Yield runs of frames without a gap: file, place of the first in the shard, rows in the
+    file."""
     for segment in segments:
         rows, taken = segment.positions, 0
         for offset, count in segment.offset_runs.tolist():
@@ -283,6 +286,7 @@ def _pieces(segments: tuple[Segment, ...]) -> Iterator[tuple[SourceFile, int, np
 
 
 def _missing(task: ShardTask, first: int, end: int) -> Iterator[np.ndarray]:
+    """Yield frames [first, end) of the shard without a value, in runs."""
     run = max(1, _RUN_BYTES // task.layout.frame_bytes)
     for begin in range(first, end, run):
         yield np.full((min(run, end - begin), *task.layout.frame_shape), np.nan, np.float32)

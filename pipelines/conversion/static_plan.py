@@ -1,7 +1,8 @@
-"""Planning of static fields: which file holds each, how it comes to the store's grid. Pure.
+"""Plan static fields: which file holds each of them, and how it comes to the store's grid.
 
-A static field is an array ``(y, x)`` of the store without time: one object, one ledger record,
-whose ``key`` names everything that its bytes depend on, as a shard's does.
+A static field is an array `(y, x)` of the store without time: one object with one ledger record.
+Its `key` is a digest of everything that its bytes depend on, like the key of a shard. Planning is
+pure: nothing here reads or writes.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import numpy as np
 from pipelines import cf
 from pipelines.archives.contents import StaticVariable, VariableIndex
 from pipelines.area_average import AreaAverage
-from pipelines.conversion.plan import CONVERTER_VERSION, Plan
 from pipelines.errors import SourceError, UsageError
-from pipelines.stores.shards import COMPRESSION
+from pipelines.stores.shards import COMPRESSION, CONVERTER_VERSION, object_name
 
 Asked = Sequence[tuple[str, float | None]]
-"""names of static fields, each with the value that its missing pixels take; None: none may be"""
+"""names of static fields, each with the value for missing pixels; None: no pixel may be missing"""
 
 _TOLERANCE = 1e-6
+"""relative and absolute difference of coordinates that still count as the same"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,29 +33,29 @@ class StaticTask:
     """One static field of a store."""
 
     variable: StaticVariable
-    """as the source has it"""
+    """the field as the source has it"""
     shape: tuple[int, int]
-    """(y, x) of the store"""
+    """(y, x) on the store's grid"""
     average: AreaAverage | None
-    """from the source's grid to the store's; None: they are the same"""
+    """average from the source's grid to the store's; None: the grids are the same"""
     fill: float | None
-    """what missing pixels become, once averaged; None: a field with missing pixels is refused"""
+    """value for pixels that are missing after averaging; None: a missing pixel is an error"""
     key: str
-    """sha256 of all that the field's bytes depend on"""
+    """sha256 of everything that the field's bytes depend on"""
 
     @property
     def name(self) -> str:
-        """As the source calls it."""
+        """The name of the field in the source."""
         return self.variable.name
 
     @property
     def object_name(self) -> str:
-        """The one chunk's place in the store."""
-        return f"{self.name}/c/0/0"
+        """The name of the field's only chunk in the store."""
+        return object_name(self.name, 0, len(self.shape))
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Of the array, without its statistics."""
+        """The attributes of the array, without its statistics."""
         kept = cf.variable_attributes(self.name, self.variable.attributes)
         if self.average is not None:
             kept["cell_methods"] = f"{kept.get('cell_methods', '')} area: mean".strip()
@@ -62,15 +63,17 @@ class StaticTask:
 
 
 def parse_static(text: str) -> tuple[str, float | None]:
-    """A static field as it stands on the command line.
-
-    >>> parse_static("lsm"), parse_static("slt=0")
-    (('lsm', None), ('slt', 0.0))
+    """Return name and value for missing pixels of a static field, as the command line names it.
 
     Raises
     ------
     UsageError
-        What stands after = is no number.
+        The text after `=` is not a number.
+
+    Examples
+    --------
+    >>> parse_static("lsm"), parse_static("slt=0")
+    (('lsm', None), ('slt', 0.0))
     """
     name, equals, value = text.partition("=")
     try:
@@ -80,35 +83,41 @@ def parse_static(text: str) -> tuple[str, float | None]:
     except ValueError:
         pass
     raise UsageError(
-        f"'{text}' names no static field",
+        f"'{text}' does not name a static field",
         where="--static_fields",
         remedy="give NAME, or NAME=VALUE with the value of missing pixels, such as slt=0",
     )
 
 
 def static_tasks(
-    fields: Sequence[StaticVariable], asked: Asked, source_grid: VariableIndex, plan: Plan
+    fields: Sequence[StaticVariable],
+    asked: Asked,
+    source_grid: VariableIndex,
+    variables: Sequence[VariableIndex],
+    average: AreaAverage | None,
 ) -> tuple[StaticTask, ...]:
-    """What is to be done for the static fields ``asked`` of a plan.
+    """Return the task of each static field in `asked`.
 
     Parameters
     ----------
-    fields:
-        One for each that is asked.
-    source_grid:
-        A variable of the archive as the source has it, before any regridding.
-    plan:
-        Of the frames.
+    fields
+        The fields as the source has them, in the order of `asked`.
+    source_grid
+        A variable of the archive on the source's grid.
+    variables
+        The variables of the store, on the store's grid.
+    average
+        Average from the source's grid to the store's; None: the grids are the same.
 
     Raises
     ------
     SourceError
-        A field lies neither on the source's grid nor on the store's.
+        A field is neither on the source's grid nor on the store's.
     UsageError
-        A name is a variable's or a coordinate's.
+        A field has the name of a variable or a coordinate.
     """
-    store_grid, average = plan.index.variables[0], plan.layouts[0].average
-    taken = {*(v.name for v in plan.index.variables), *store_grid.dims, *_RESERVED}
+    store_grid = variables[0]
+    taken = {*(variable.name for variable in variables), *store_grid.dims, *_RESERVED}
     tasks = []
     for field, (name, fill) in zip(fields, asked, strict=True):
         if name in taken:
@@ -131,7 +140,7 @@ _RESERVED = ("time", "sample", "available", "missing_fraction", cf.GRID_MAPPING)
 
 
 def difference(field: StaticVariable, frames: VariableIndex) -> str | None:
-    """How the field's grid differs from the frames', in words; None: it does not."""
+    """Return how the field's grid differs from that of the frames, as a text; None: not at all."""
     dims, shape = frames.dims[-2:], frames.shape[-2:]
     if (field.dims, field.shape) != (dims, shape):
         return "the sizes differ"
@@ -177,7 +186,7 @@ def _key(
         "compression": COMPRESSION,
         "static": field.name,
         "shape": shape,
-        # Where the file lies is no part of its content.
+        # The place of the file is not part of its content.
         "source": field.file.as_dict() | {"uri": field.file.name},
         "average": None if average is None else average.digest(),
         "fill": fill,

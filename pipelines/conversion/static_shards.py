@@ -1,21 +1,17 @@
-"""Static fields into a store: found in the sources, decoded, regridded, checked, written, recorded.
+"""Write the static fields of a store: find them, decode, regrid, check, write and record them.
 
-They are small, and a wrong one is to be known before hours of frames are converted: the driver
-writes them first. What is done and recorded is as for a shard, so that resume, repair, a changed
-source and ``verify`` treat both alike.
+Static fields are small, and a wrong one should be found before hours of frames are converted. So
+the driver writes them first. A field is written and recorded like a shard, so that resuming,
+repairing, a changed source and `verify` need no second way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec
 
-from pipelines import cf
 from pipelines.archives import suggesting_other_archives
 from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.interface import AnyArchive
@@ -27,20 +23,18 @@ from pipelines.archives.series.static_variables import (
     take_static,
 )
 from pipelines.conversion.options import ConversionOptions
-from pipelines.conversion.plan import CONVERTER_VERSION, Plan
-from pipelines.conversion.repair import damaged
-from pipelines.conversion.resume import object_sizes
-from pipelines.conversion.shard_task import checksum, utc_now
+from pipelines.conversion.plan import Plan
+from pipelines.conversion.resume import damaged
 from pipelines.conversion.static_plan import StaticTask
 from pipelines.errors import SourceError, UsageError, nearest
 from pipelines.progress import Progress
 from pipelines.storage import places
-from pipelines.stores.ledger import Ledger, ShardRecord
-from pipelines.stores.shards import COMPRESSION
-from pipelines.stores.statistics import COUNT, MAX, MIN, SQUARES, SUM, frame_moments
+from pipelines.stores.ledger import Ledger, ShardRecord, checksum, object_sizes, utc_now
+from pipelines.stores.moments import frame_moments
+from pipelines.stores.shards import CONVERTER_VERSION, blosc_codec
 
 Records = dict[str, ShardRecord]
-"""static field -> its record"""
+"""record by name of the static field"""
 
 
 @suggesting_other_archives()
@@ -51,17 +45,17 @@ def index_archive(
     options: ConversionOptions,
     progress: Progress,
 ) -> ArchiveIndex:
-    """What the archive holds, with the static fields that ``options`` ask for.
+    """Return the index of an archive, with the static fields that `options` ask for.
 
     Parameters
     ----------
-    static_source:
-        NetCDF or GRIB files that hold static fields; None: they are among the archive's own.
+    static_source
+        NetCDF or GRIB files that hold static fields; None: they are among the archive's files.
 
     Raises
     ------
     UsageError
-        A field is nowhere, or is a variable as well.
+        A field is missing in all files, or is asked for as a variable too.
     """
     asked = tuple(name for name, _ in options.static_fields)
     both = [name for name in asked if name in (options.variables or ())]
@@ -105,7 +99,7 @@ def index_archive(
 
 
 def standing(tasks: Sequence[StaticTask], store: str) -> Records:
-    """The records of the fields that the store holds as they are to be."""
+    """Return the records of the fields that the store holds and that are still right."""
     records: Records = {}
     for task in tasks:
         for record in Ledger(store).read(task.name, range(1)):
@@ -116,12 +110,12 @@ def standing(tasks: Sequence[StaticTask], store: str) -> Records:
 
 
 def write_static_fields(plan: Plan, store: str, owner: str, repair: bool) -> tuple[Records, int]:
-    """Write the fields that are due; records of all, and how many were written.
+    """Write the fields that are due; return the records of all, and how many were written.
 
     Parameters
     ----------
-    repair:
-        Also write those again whose bytes do not have the recorded checksum.
+    repair
+        Also write the fields again whose bytes do not have the recorded checksum.
     """
     records = standing(plan.static, store)
     if repair:
@@ -140,7 +134,7 @@ def write_field(task: StaticTask, store: str, owner: str) -> ShardRecord:
     Raises
     ------
     SourceError
-        It has missing or infinite pixels and no value to put there, or it cannot be read.
+        The field has missing or infinite pixels and no value for them, or it cannot be read.
     """
     values = read_static(task.variable)
     if task.average is not None:
@@ -151,14 +145,14 @@ def write_field(task: StaticTask, store: str, owner: str) -> ShardRecord:
         if task.fill is None:
             row, column = np.argwhere(missing)[0]
             raise SourceError(
-                f"static field '{task.name}' lacks {int(missing.sum())} of {missing.size} pixels, "
-                f"the first at row {row}, column {column}",
+                f"{int(missing.sum())} of {missing.size} pixels of static field '{task.name}' are "
+                f"missing, the first at row {row}, column {column}",
                 where=task.variable.file.uri,
-                remedy="a model cannot read missing pixels: name the value that they are to have, "
+                remedy="a model cannot read missing pixels: give the value for them, "
                 f"as in --static_fields {task.name}=0",
             )
         values[missing] = task.fill
-    data = _encoded(values)
+    data = bytes(blosc_codec().encode(values))
     record = ShardRecord(
         variable=task.name,
         shard=0,
@@ -177,57 +171,3 @@ def write_field(task: StaticTask, store: str, owner: str) -> ShardRecord:
     places.write_bytes(places.join(store, *task.object_name.split("/")), data, durable=False)
     Ledger(store).commit(record)
     return record
-
-
-def declare(root: zarr.Group, plan: Plan, records: Mapping[str, ShardRecord]) -> None:
-    """The arrays of the fields, with their statistics, in the group of a finished store."""
-    for task in plan.static:
-        record = records.get(task.name)  # none where a plan is only estimated
-        attributes = task.attributes | (_statistics(record.moments) if record else {})
-        if plan.index.grid_mapping:
-            attributes["grid_mapping"] = cf.GRID_MAPPING
-        root.create_array(
-            task.name,
-            shape=task.shape,
-            chunks=task.shape,
-            dtype="float32",
-            fill_value=np.nan,
-            dimension_names=task.variable.dims,
-            compressors=[BloscCodec(typesize=4, **COMPRESSION)],  # pyright: ignore[reportArgumentType]
-            attributes=attributes,
-        )
-
-
-def summary_of(plan: Plan, static_source: str | None) -> dict[str, Any]:
-    """What the plan summary of the ledger keeps of static fields; nothing where there are none."""
-    if not plan.static:
-        return {}
-    own = {file.uri for file in plan.index.files}
-    files = {task.variable.file.uri: task.variable.file.as_dict() for task in plan.static}
-    others = [file for uri, file in files.items() if uri not in own]
-    source = places.absolute(static_source) if static_source and others else None
-    return {"static": {"source": source, "files": others}}
-
-
-def remembered_source(summary: Mapping[str, Any] | None, given: str | None) -> str | None:
-    """Where static fields come from: as given, or as the store was begun."""
-    return given if given is not None else ((summary or {}).get("static") or {}).get("source")
-
-
-def _statistics(moments: np.ndarray) -> dict[str, float]:
-    row = moments[0, 0]
-    return {
-        "mean": float(row[SUM] / row[COUNT]),
-        "std": float(np.sqrt(row[SQUARES] / row[COUNT])),
-        "min": float(row[MIN]),
-        "max": float(row[MAX]),
-    }
-
-
-def _encoded(values: np.ndarray) -> bytes:
-    from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]
-
-    blosc.use_threads = False  # its threads place their blocks in the order in which they finish
-    shuffle = blosc.SHUFFLE
-    codec = blosc.Blosc(cname=COMPRESSION["cname"], clevel=COMPRESSION["clevel"], shuffle=shuffle)
-    return bytes(codec.encode(values))

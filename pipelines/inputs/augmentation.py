@@ -1,7 +1,7 @@
-"""Windows turned, mirrored and rolled in training, by draws that (seed, epoch, step, lane) fix.
+"""Turn, mirror and roll windows in training, by random numbers that (seed, epoch, step, lane) fix.
 
-A window is changed as a whole, so motion stays motion. The draws do not depend on the number of
-workers or on where a training was interrupted.
+All frames of a window are changed in the same way, so that motion stays motion. The random numbers
+depend neither on the number of workers nor on where a training was interrupted.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import numpy as np
 
 from pipelines.errors import UsageError
 
-# Keeps these draws apart from the permutations of the order, which have the same seed.
 _STREAM = 0x6175676D
+"""part of the seed that keeps these numbers apart from the permutations of the order"""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a window of scalar fields; each part with probability one half, or evenly.
+    """The changes of a window of scalar fields.
 
-    Components of a vector (wind, flow direction) change sign or place when the grid turns: leave
-    turns and mirrors off for them.
+    A mirror happens with probability one half. Turns and shifts are drawn evenly. Components of a
+    vector (wind, flow direction) change sign or place when the grid turns: leave turns and mirrors
+    off for them.
     """
 
     flip_rows: bool = False
@@ -35,21 +36,18 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether anything is on."""
+        """Whether any change is switched on."""
         return any(getattr(self, field.name) for field in fields(self))
 
     def check(self, height: int, width: int, longitudes: np.ndarray | None = None) -> None:
-        """Refuse what the grid does not allow.
+        """Raise UsageError if the grid does not allow a change.
+
+        Turns need a square grid. Rolls need columns that go around the globe.
 
         Parameters
         ----------
-        longitudes:
-            (width,) degrees, where the columns are longitudes.
-
-        Raises
-        ------
-        UsageError
-            A turn of a grid that is not square, or a roll of one that does not close.
+        longitudes
+            (width,) degrees; None if the columns are not longitudes.
         """
         if self.rot90 and height != width:
             raise UsageError(
@@ -70,21 +68,21 @@ class Augmentation:
 
         Parameters
         ----------
-        frames_btchw:
+        frames_btchw
             (b, T, C, H, W), C-contiguous.
-        lanes:
+        lanes
             (b,) lane of each window in the global batch.
         """
         for window_tchw, lane in zip(frames_btchw, lanes.tolist(), strict=True):
             changed = self._change(window_tchw, _draws(seed, epoch, step, lane))
             if changed is not window_tchw:
-                # The view may overlap what it is written to.
+                # `changed` may be a view of the window that it is written to.
                 window_tchw[...] = changed.copy()
 
     def moved(
         self, fields_shw: np.ndarray, lanes: np.ndarray, *, seed: int, epoch: int, step: int
     ) -> np.ndarray:
-        """Static fields (S, H, W) as they lie under the windows of :meth:`apply`: (b, S, H, W)."""
+        """Return static fields (S, H, W) changed like the windows in `apply`, (b, S, H, W)."""
         copies = [
             self._change(fields_shw, _draws(seed, epoch, step, lane)) for lane in lanes.tolist()
         ]
@@ -110,7 +108,7 @@ def _draws(seed: int, epoch: int, step: int, lane: int) -> np.ndarray:
 
 
 def _closes(longitudes: np.ndarray | None, width: int) -> bool:
-    """Whether one more column would be the first again."""
+    """Return whether one column more would be the first column again."""
     if longitudes is None or len(longitudes) != width or width < 2:
         return False
     steps = np.diff(longitudes.astype(float))

@@ -1,7 +1,7 @@
-"""Static fields of a store as a model reads them: once a run, normalised, with fingerprints.
+"""Static fields of a store as a model reads them: normalised, with fingerprints.
 
-They are the same for every frame, so no batch carries them: a model is given them once. Besides
-those that the store holds there are the four that its own coordinates give, :data:`DERIVED`.
+They are the same for every frame, so that batches do not carry them: a model is given them once.
+Four more fields, `DERIVED`, are computed from the coordinates of the store.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ DERIVED = {
     "sin_longitude": ("longitude", np.sin),
     "cos_longitude": ("longitude", np.cos),
 }
-"""computed from the store's coordinates where they are asked for: where on the globe a pixel lies,
-without the jump that longitudes have"""
+"""fields that are computed from coordinates: the place of a pixel on the globe, without the jump of
+longitudes at 0 or 180 degrees"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +38,17 @@ class StaticFields:
     values_shw: np.ndarray
     """float32 (S, H, W), normalised"""
     normalisation: Normalisation
-    """of each field by itself, over the whole field"""
+    """constants of each field, taken over the whole field"""
     fingerprints: tuple[str, ...]
-    """sha256 of each field's values"""
+    """sha256 of the values of each field"""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """(S,) as the store calls them."""
+        """The names of the fields in the store, (S,)."""
         return self.normalisation.labels
 
     def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint says of them; their values are beside its weights."""
+        """Return what a checkpoint says about them. It keeps the values beside its weights."""
         return {**self.normalisation.as_dict(), "fingerprints": list(self.fingerprints)}
 
 
@@ -57,18 +57,20 @@ def static_fields(store: Store, names: Sequence[str], kind: Kind = "standardise"
 
     Parameters
     ----------
-    names:
-        Those of ``store.static_fields``, and of :data:`DERIVED`.
-    kind:
-        ``standardise``: mean 0 and variance 1 over the field; ``minmax``: [0, 1].
+    names
+        Names in `store.static_fields` or `DERIVED`.
+    kind
+        `standardise`: mean 0 and variance 1 over the field; `minmax`: [0, 1].
 
     Raises
     ------
     UsageError
-        The store has no such field, or no coordinates to compute it from.
+        The store does not have such a field, or the coordinate to compute it from.
     StoreError
         A field is damaged.
 
+    Examples
+    --------
     >>> fields = static_fields(store, ("lsm", "cos_latitude"))  # doctest: +SKIP
     >>> model.bind_static(torch.from_numpy(fields.values_shw))  # doctest: +SKIP
     """
@@ -94,9 +96,9 @@ def static_fields(store: Store, names: Sequence[str], kind: Kind = "standardise"
 
 
 def check_names(store: Store, names: Sequence[str]) -> None:
-    """UsageError for a static field that the store has not, or that is named twice."""
+    """Raise UsageError if a static field is missing in the store, or is named twice."""
     if len(set(names)) < len(names):
-        raise UsageError(f"static fields {', '.join(names)}: each once", where=store.uri)
+        raise UsageError(f"a static field is named twice: {', '.join(names)}", where=store.uri)
     for name in names:
         if name in DERIVED and DERIVED[name][0] in store.coordinates:
             continue
@@ -119,12 +121,12 @@ def check_names(store: Store, names: Sequence[str]) -> None:
 
 
 def read_field(store: Store, name: str) -> np.ndarray:
-    """One static field in physical units, float32 (H, W).
+    """Return one static field in physical units, float32 (H, W).
 
     Raises
     ------
     StoreError
-        Its object is gone or damaged.
+        The object of the field is missing or damaged.
     """
     if name in store.static_fields:
         return _read(store, name)
@@ -136,22 +138,22 @@ def read_field(store: Store, name: str) -> np.ndarray:
 
 
 def differences(trained: Mapping[str, Any], store: Store) -> list[str]:
-    """How a store's static fields differ from those that a checkpoint was trained with, in words.
+    """Return how a store's static fields differ from those of a training, as texts.
 
     Parameters
     ----------
-    trained:
-        :meth:`StaticFields.as_dict` at the time of training.
+    trained
+        `StaticFields.as_dict` at the time of training.
     """
     names = trained["labels"]
-    lacking = [
+    missing = [
         name
         for name in names
         if name not in store.static_fields
         and (name not in DERIVED or DERIVED[name][0] not in store.coordinates)
     ]
-    if lacking:
-        return [f"the store has no static field {', '.join(lacking)}"]
+    if missing:
+        return [f"the store has no static field {', '.join(missing)}"]
     return [
         f"static field '{name}' of the store has other values"
         for name, wanted in zip(names, trained["fingerprints"], strict=True)
@@ -175,9 +177,10 @@ def _read(store: Store, name: str) -> np.ndarray:
 
 
 def _fingerprint(store: Store, name: str, values: np.ndarray) -> str:
-    """Of values that the store holds, their bytes; of computed ones the coordinate.
+    """Return a sha256 of the values of a field.
 
-    Sines may differ in their last digit from machine to machine.
+    For a computed field it is that of the coordinate instead: the last digit of a sine may differ
+    from machine to machine.
     """
     digest = hashlib.sha256(json.dumps([name, list(values.shape)]).encode())
     if name in store.static_fields:

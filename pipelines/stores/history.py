@@ -1,8 +1,8 @@
-"""A store's history in an Icechunk repository: one commit a run, and every run readable again.
+"""Keep the history of a store in an Icechunk repository, with one commit per conversion.
 
-A conversion writes plain Zarr. :func:`publish` brings an Icechunk repository up to what the ledger
-of a complete store records: it copies the objects whose checksums are others than in the last
-commit, as they are, and commits them together. A publication that is killed commits nothing.
+A conversion writes plain Zarr. `publish` brings an Icechunk repository up to what the ledger of a
+complete store records: it copies the objects whose checksums differ from the last commit, and
+commits them together. Every commit can be read again. If `publish` is killed, nothing is committed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pipelines.conversion.shard_task import checksum
 from pipelines.errors import StorageError, StoreError, UsageError
 from pipelines.progress import Progress, ignore
 from pipelines.storage import places
 from pipelines.storage.lease import hold
 from pipelines.storage.writable import check_writable
-from pipelines.stores.ledger import Ledger
+from pipelines.stores.ledger import Ledger, checksum, read_or_none
 from pipelines.stores.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -29,50 +28,72 @@ if TYPE_CHECKING:
 
 
 BRANCH = "main"
+"""branch of the repository that holds the commits"""
 _OBJECTS = "objects"
-"""of a commit's metadata: object -> checksum, what the next publication compares with"""
+"""key of a commit's metadata: the checksum of each object, for comparison by the next `publish`"""
 _AT_ONCE = 8
+"""objects that are copied at the same time"""
 _METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit."""
+    """One commit of a repository: the store after one conversion."""
 
     snapshot: str
-    """opens it: ``repository.readonly_session(snapshot_id=...)``"""
+    """id of the commit, for `repository.readonly_session(snapshot_id=...)`"""
     committed_at: str
+    """time of the commit, ISO 8601"""
     run: str
-    """when the conversion ended that wrote the store as it is here"""
+    """time of the conversion that wrote this state of the store, ISO 8601"""
     first_time: str
     last_time: str
     frames: int
+    """frames of the time axis"""
     objects: int
+    """objects of the store"""
     changed: int
-    """objects that were written or removed since the commit before"""
+    """objects that were written or removed since the previous commit"""
     statistics_fingerprint: str
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain dictionary."""
+        """Return the fields as a plain dictionary."""
         return asdict(self)
 
 
 def publish(store: str, repository: str, progress: Progress = ignore) -> tuple[Commit, bool]:
-    """Commit the store as it is; the commit, and False where the last one is the same already.
+    """Commit a store as it is.
+
+    Parameters
+    ----------
+    store
+        URI of the store.
+    repository
+        URI of the Icechunk repository, which is created if it does not exist.
+    progress
+        Called with the number of objects copied and their total.
+
+    Returns
+    -------
+    commit : Commit
+        The newest commit.
+    new : bool
+        False if the store is still as it was in the last commit, so that nothing was committed.
 
     Raises
     ------
     StoreError
-        The store is incomplete, or an object is not as recorded: nothing is committed.
+        The store is incomplete, or an object does not have the recorded checksum. Nothing was
+        committed.
     BusyError
-        A conversion is going on.
+        A conversion writes to the store.
     UsageError
-        Icechunk is not installed, or the place is none.
+        Icechunk is not installed, or the repository cannot be written.
     """
     open_store(store)
     repo = _repository(repository, create=True)
     with hold(store, lambda line: None):
-        # A conversion may have ended in between.
+        # A conversion may have ended between the first check and the lease.
         opened = open_store(store)
         now = recorded_objects(opened)
         last = next(_commits(repo), None)
@@ -80,7 +101,7 @@ def publish(store: str, repository: str, progress: Progress = ignore) -> tuple[C
         changed = [name for name, value in now.items() if before.get(name) != value]
         gone = [name for name in before if name not in now]
         if last is not None and not changed and not gone:
-            return _run(last), False
+            return _commit(last), False
         session = repo.writable_session(BRANCH)
         asyncio.run(_copy(opened, session.store, now, changed, gone, progress))
         summary = Ledger(store).read_plan() or {}
@@ -93,17 +114,17 @@ def publish(store: str, repository: str, progress: Progress = ignore) -> tuple[C
             "statistics_fingerprint": opened.fingerprint,
         }
         message = f"{run['run']}: {run['frames']} frames to {run['last_time']}"
-        _asked(repository, lambda: session.commit(message, run | {_OBJECTS: now}))
-    return _run(next(_commits(repo))), True
+        _ask(repository, lambda: session.commit(message, run | {_OBJECTS: now}))
+    return _commit(next(_commits(repo))), True
 
 
 def commits(repository: str) -> list[Commit]:
-    """The commits, newest first; StoreError where there is no repository."""
-    return [_run(commit) for commit in _commits(_repository(repository, create=False))]
+    """Return the commits, newest first; raise StoreError if there is no repository."""
+    return [_commit(commit) for commit in _commits(_repository(repository, create=False))]
 
 
 def recorded_objects(store: Store) -> dict[str, str]:
-    """The checksum of every object of a store as its ledger records it."""
+    """Return the recorded checksum of every object of a store."""
     ledger = Ledger(store.uri)
     summary = ledger.read_plan() or {}
     configuration = summary["configuration"]
@@ -129,13 +150,13 @@ async def _copy(
 
     async def copy(name: str) -> None:
         uri = places.join(store.uri, *name.split("/"))
-        data = await asyncio.to_thread(_read, uri)
+        data = await asyncio.to_thread(read_or_none, uri) or b""
         if checksum(data) != recorded[name]:
             raise _not_as_recorded(store.uri, name)
         content = _plain_group(data) if name == _METADATA else data
         await target.set(name, cpu.Buffer.from_bytes(content))
 
-    # An array has to be there before its chunks, and a group before its arrays.
+    # Icechunk wants an array before its chunks, and a group before its arrays.
     metadata = sorted(n for n in changed if n.split("/")[-1] == _METADATA)
     rest = [name for name in changed if name not in set(metadata)]
     for name in sorted(metadata, key=lambda name: name.count("/")):
@@ -148,15 +169,8 @@ async def _copy(
     progress(len(rest), len(rest))
 
 
-def _read(uri: str) -> bytes:
-    try:
-        return places.read_bytes(uri)
-    except FileNotFoundError:
-        return b""
-
-
 def _plain_group(data: bytes) -> bytes:
-    """A group's metadata without the consolidated ones, which Icechunk has of its own."""
+    """Return the metadata of a group without the consolidated part: Icechunk has its own."""
     document = json.loads(data)
     document.pop("consolidated_metadata", None)
     return json.dumps(document).encode()
@@ -164,20 +178,20 @@ def _plain_group(data: bytes) -> bytes:
 
 def _not_as_recorded(store: str, name: str) -> StoreError:
     return StoreError(
-        "an object of the store is not as recorded: nothing was committed",
+        "an object of the store is not as recorded, so that nothing was committed",
         where=places.join(store, *name.split("/")),
         remedy=f"python jobs/reprocess.py verify --store {store}",
     )
 
 
 def _commits(repo: icechunk.Repository) -> Iterator[icechunk.SnapshotInfo]:
-    """Those that :func:`publish` made, newest first."""
+    """Yield the commits that `publish` made, newest first."""
     for commit in repo.ancestry(branch=BRANCH):
         if _OBJECTS in commit.metadata:
             yield commit
 
 
-def _run(commit: icechunk.SnapshotInfo) -> Commit:
+def _commit(commit: icechunk.SnapshotInfo) -> Commit:
     held: Mapping[str, Any] = commit.metadata
     return Commit(
         snapshot=commit.id,
@@ -203,12 +217,13 @@ def _repository(uri: str, *, create: bool) -> icechunk.Repository:
         ) from None
     if create:
         check_writable(uri, "icechunk")
-    # On a local disk it warns of several publications at a time: the store's lease allows one.
+    # It warns that several commits at a time are not safe on a local disk. The lease of the store
+    # allows only one.
     icechunk.set_logs_filter("error")
-    # A local place would be made by looking into it.
+    # Looking into a local place would create it.
     absent = places.is_local(uri) and not places.exists(uri)
     storage = _storage(uri)
-    if absent or not _asked(uri, lambda: icechunk.Repository.exists(storage)):
+    if absent or not _ask(uri, lambda: icechunk.Repository.exists(storage)):
         if not create:
             raise StoreError(
                 "there is no Icechunk repository",
@@ -217,13 +232,13 @@ def _repository(uri: str, *, create: bool) -> icechunk.Repository:
             )
         if places.names(uri):
             raise UsageError(
-                "the place holds something else than an Icechunk repository",
+                "the folder holds something else than an Icechunk repository",
                 where=uri,
-                remedy="give an empty or new one as --icechunk",
+                remedy="give an empty or new folder as --icechunk",
             )
         if places.is_local(uri):
             _make_folder(uri)
-    return _asked(uri, lambda: icechunk.Repository.open_or_create(storage))
+    return _ask(uri, lambda: icechunk.Repository.open_or_create(storage))
 
 
 def _make_folder(uri: str) -> None:
@@ -233,11 +248,12 @@ def _make_folder(uri: str) -> None:
         raise UsageError(
             f"the repository cannot be written: {error.strerror}",
             where=uri,
-            remedy="give an --icechunk that you may write to",
+            remedy="give an --icechunk that this user may write to",
         ) from None
 
 
-def _asked(uri: str, action: Callable[[], Any]) -> Any:
+def _ask(uri: str, action: Callable[[], Any]) -> Any:
+    """Return what `action` returns; turn an error of Icechunk into an error for the user."""
     import icechunk
 
     try:
@@ -272,7 +288,7 @@ def _storage(uri: str) -> icechunk.Storage:
     if parts.scheme in ("gs", "gcs"):
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
     raise UsageError(
-        f"no Icechunk repository can be at '{parts.scheme}://'",
+        f"an Icechunk repository cannot be at '{parts.scheme}://'",
         where=uri,
         remedy="give a local path, s3:// or gs://",
     )

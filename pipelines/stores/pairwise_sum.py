@@ -1,4 +1,8 @@
-"""Sums of numbers that come in pieces."""
+"""Pairwise sums of numbers that come in pieces.
+
+The statistics of a store must not depend on how its frames were cut into blocks, to the last digit:
+their fingerprint ties checkpoints to the store.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,23 @@ from typing import Any
 import numpy as np
 
 _LEAF = 8192
-"""numbers that are added up at once; any multiple of numpy's own 128 gives the same sum"""
+"""numbers that are summed at once; any multiple of 128, as NumPy has it, gives the same bits"""
 
 
 class PairwiseSum:
-    """The sum of ``length`` numbers that come in pieces, bit for bit that of all of them at once.
+    """The sum of `length` numbers that come in pieces.
 
-    Halves are added to halves, and where the halves lie depends on ``length`` alone: the error
-    grows with its logarithm, and where the pieces are cut changes nothing. The cuts are those of
-    numpy's own sum.
+    The result has the same bits as `np.sum` of all numbers at once, wherever the pieces are cut.
+    Halves are added to halves, and where the halves lie depends on `length` alone. The rounding
+    error grows with the logarithm of `length`.
+
+    Examples
+    --------
+    >>> total = PairwiseSum(3)
+    >>> total.add(np.array([1.0, 2.0]))
+    >>> total.add(np.array([4.0]))
+    >>> float(total.result())
+    7.0
     """
 
     def __init__(self, length: int):
@@ -28,7 +40,7 @@ class PairwiseSum:
         self._sums: list[Any] = []
 
     def add(self, values: np.ndarray) -> None:
-        """The next numbers."""
+        """Add the next numbers."""
         while len(values):
             part = values[: self._size - self._filled]
             self._buffer[self._filled : self._filled + len(part)] = part
@@ -43,7 +55,7 @@ class PairwiseSum:
                 self._size, self._joins = next(self._leaves, (_LEAF, 0))
 
     def result(self) -> Any:
-        """The sum; ValueError where numbers are still to come."""
+        """Return the sum; raise ValueError unless exactly `length` numbers were added."""
         if not self.length:
             return np.float64(0.0)
         if len(self._sums) != 1 or self._filled:
@@ -52,7 +64,7 @@ class PairwiseSum:
 
 
 def _leaves(length: int) -> Iterator[tuple[int, int]]:
-    """Runs that are summed at once, and with how many earlier sums each is joined then."""
+    """Yield the size of each run, and the number of earlier sums that its sum is added to."""
     if length <= _LEAF:
         yield length, 0
         return

@@ -1,4 +1,4 @@
-"""Runs of frames out of a store, as float32 with the variables' extra dimensions as channels."""
+"""Read frames of a store as float32, in physical units, with extra dimensions as channels."""
 
 from __future__ import annotations
 
@@ -11,46 +11,50 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from pipelines.cf import OK
 from pipelines.errors import PlatformError, StoreError, UsageError
 from pipelines.storage import places
 from pipelines.storage.retry import STORAGE_WAIT_SECONDS, Retry
-from pipelines.stores.lost_shards import check_not_lost, describe_frames
-from pipelines.stores.remote_shards import RemoteShards, remote_shards
+from pipelines.stores.shards import RemoteShards, object_name, remote_shards
 
 if TYPE_CHECKING:
     import zarr
 
-    from pipelines.inputs.normalisation import Normalisation
     from pipelines.stores.store import Store
 
-# Frames that are normalised at a time: small enough to stay in a core's cache.
-_BLOCK_BYTES = 512 * 1024
 _log = logging.getLogger(__name__)
+_NAMED_SHARDS = 3
+"""shards that an error names"""
 
 
 class FrameReader:
-    """Reads frames of one store; safe to use from several threads.
+    """A reader of frames of one store; safe to use from several threads.
+
+    `pipelines.inputs.normalisation.NormalisedReader` wraps it to give what a model reads.
 
     Parameters
     ----------
-    variables:
-        Names in channel order; a variable with extra dimensions gives one channel an entry.
-    normalisation:
-        Of what is read, as a model is given it. None: physical units, NaN kept.
-    storage_wait:
+    variables
+        Names in channel order. A variable with extra dimensions gives one channel per entry.
+    storage_wait
         Seconds that an object storage may be away before a read fails.
+
+    Examples
+    --------
+    >>> reader = FrameReader(store, ("t2m",))  # doctest: +SKIP
+    >>> frames_tchw = np.empty((24, *reader.frame_shape), np.float32)  # doctest: +SKIP
+    >>> reader.read(0, 24, frames_tchw)  # doctest: +SKIP
     """
 
     def __init__(
         self,
         store: Store,
         variables: Sequence[str],
-        normalisation: Normalisation | None = None,
         storage_wait: float = STORAGE_WAIT_SECONDS,
     ):
         for name in variables:
             store.variable(name)
-        self.store, self.variables, self.normalisation = store, tuple(variables), normalisation
+        self.store, self.variables = store, tuple(variables)
         self._arrays = [open_array(store, name) for name in variables]
         self._remote = [
             remote_shards(store.uri, name, array)
@@ -68,29 +72,24 @@ class FrameReader:
         self._clip_frames = store.clips.frames if store.clips is not None else 1
         height, width = shapes.pop()
         self.frame_shape: tuple[int, int, int] = (sum(self._channels), height, width)
-        """(C, H, W)."""
-        if normalisation is not None and len(normalisation.labels) != self.frame_shape[0]:
-            raise UsageError(
-                f"the normalisation has {len(normalisation.labels)} channels "
-                f"({', '.join(normalisation.labels)}) and the variables {self.frame_shape[0]}",
-                where=store.uri,
-                remedy="name the variables that the model was trained on, in their order",
-            )
-        self.chunk_frames = max(store.variables[name].chunk_frames for name in variables)
-        """Frames in a chunk."""
+        """(C, H, W)"""
+        self.chunk_frames = max(info.chunk_frames for info in infos)
+        """frames per chunk, of the variable with the longest chunks"""
         self.frame_bytes = int(np.prod(self.frame_shape)) * 4
-        """Bytes of a frame of all channels in float32."""
+        """bytes of one frame of all channels in float32"""
         self.remote = not places.is_local(store.uri)
-        """Whether reads wait for an object storage rather than for a disk."""
+        """whether reads wait for an object storage rather than for a disk"""
         self._retry = Retry(storage_wait if self.remote else 0.0, _log.warning)
 
     def read(self, first: int, last: int, out_tchw: np.ndarray) -> None:
-        """Read frames [first, last) into ``out_tchw``, (last - first, C, H, W) float32.
+        """Read frames [first, last) into `out_tchw`, (last - first, C, H, W) float32.
+
+        Values are in physical units. A missing pixel is NaN.
 
         Raises
         ------
         StoreError
-            A chunk cannot be read, or a variable holds nothing in frames that the store calls
+            A chunk cannot be read, or a variable has no value in a frame that the store calls
             available.
         """
         channel = 0
@@ -103,7 +102,7 @@ class FrameReader:
                 self._retry(f"reading '{name}' of {self.store.uri}", read)
             except PlatformError:
                 raise
-            except Exception as error:
+            except Exception as error:  # each codec has errors of its own
                 raise StoreError(
                     f"cannot read '{name}': {type(error).__name__}: {error}",
                     where=describe_frames(self.store, name, first, last),
@@ -111,25 +110,16 @@ class FrameReader:
                 ) from error
             check_not_lost(self.store, name, np.arange(first, last), part)
             channel += channels
-        if self.normalisation is not None:
-            self._normalise(out_tchw, self.normalisation, self.store.times[first:last])
-
-    def _normalise(
-        self, x_tchw: np.ndarray, normalisation: Normalisation, times: np.ndarray
-    ) -> None:
-        block = max(_BLOCK_BYTES // self.frame_bytes, 1)
-        for begin in range(0, len(x_tchw), block):
-            part = x_tchw[begin : begin + block]
-            normalisation.inputs(part, times[begin : begin + block], out=part)
 
 
 def open_array(store: Store, name: str) -> zarr.Array[Any]:
-    """The variable's array, decoded by the compiled ``zarrs`` pipeline where that serves it."""
+    """Return the array of a variable, decoded by the compiled `zarrs` pipeline where it can be."""
     import zarr
 
     if importlib.util.find_spec("zarrs") is None:
         return store.array(name)
-    # The pipeline is chosen when an array is opened; nothing else in the process changes.
+    # An array keeps the pipeline that was configured when it was opened. The setting ends with the
+    # block, so that other arrays of the process are not affected.
     with (
         zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
         warnings.catch_warnings(),
@@ -150,12 +140,12 @@ def _read_into(
     out_tchw: np.ndarray,
     clip: int,
 ) -> None:
-    """Frames [first, last); an array of clips is read as the whole clips that hold them."""
+    """Read frames [first, last). An array of clips is read in whole clips."""
     begin, end = first // clip, -(-last // clip)
     shape = (end - begin, *array.shape[1:])
     whole = begin * clip == first and end * clip == last
     if whole and out_tchw.flags.c_contiguous and array.dtype == out_tchw.dtype:
-        # The decoder writes into the caller's memory: no fresh pages, no second copy.
+        # The decoder writes into the caller's memory: no new pages and no second copy.
         _read_entries(array, remote, begin, end, out_tchw.reshape(shape))
         return
     entries = np.empty(shape, array.dtype)
@@ -167,7 +157,7 @@ def _read_into(
 def _read_entries(
     array: zarr.Array[Any], remote: RemoteShards | None, begin: int, end: int, out: np.ndarray
 ) -> None:
-    """Entries [begin, end) of the leading axis into C-contiguous memory of their shape."""
+    """Read entries [begin, end) of the leading axis into C-contiguous memory of their shape."""
     from zarr.core.buffer import NDArrayLike, default_buffer_prototype
 
     if remote is not None:
@@ -175,3 +165,47 @@ def _read_entries(
         return
     target = default_buffer_prototype().nd_buffer.from_ndarray_like(cast(NDArrayLike, out))
     array.get_basic_selection((slice(begin, end),), out=target)
+
+
+def check_not_lost(store: Store, name: str, frames: np.ndarray, values: np.ndarray) -> None:
+    """Raise StoreError if a frame that the store calls available has no value.
+
+    The shard of such a frame is lost: Zarr reads fill values for a missing object. Nobody would
+    notice, for the frame would train as the mean, score as pixels that nobody observed, and drop
+    out of a climatology. (A variable without any value in the train period is not checked.)
+
+    Parameters
+    ----------
+    frames
+        int64 (n,): indices of the frames in the store.
+    values
+        (n, ..., H, W): their values as read. NaN is missing.
+    """
+    if not store.statistics["variables"][name]["count"]:
+        return
+    corner, middle = (0,) * (values.ndim - 1), tuple(size // 2 for size in values.shape[1:])
+    # Most frames have a value at one of two pixels, which saves looking at all of them.
+    suspect = np.isnan(values[:, *corner]) & np.isnan(values[:, *middle])
+    if not suspect.any():
+        return
+    suspect &= store.available[frames] == OK
+    lost = [row for row in np.flatnonzero(suspect).tolist() if np.isnan(values[row]).all()]
+    if lost:
+        raise StoreError(
+            f"{len(lost)} frames that the store calls available hold no value",
+            where=describe_frames(store, name, int(frames[lost[0]]), int(frames[lost[-1]]) + 1),
+            remedy=store.convert_command("--repair"),
+        )
+
+
+def describe_frames(store: Store, name: str, first: int, last: int) -> str:
+    """Return a text that names frames [first, last) of a variable and the shards that hold them."""
+    info = store.variables[name]
+    shards = range(first // info.shard_frames, (last - 1) // info.shard_frames + 1)
+    objects = [object_name(name, shard, len(info.dims)) for shard in shards[:_NAMED_SHARDS]]
+    left = len(shards) - _NAMED_SHARDS
+    more = f" and {left} more" if left > 0 else ""
+    return (
+        f"{store.uri}, {name}, frames {first} to {last - 1} (from {store.label(first)}), "
+        f"in {', '.join(objects)}{more}"
+    )

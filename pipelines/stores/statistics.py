@@ -1,8 +1,7 @@
-"""Moments of single frames, and their exact reduction over any period.
+"""Mean, deviation and range over a period, reduced exactly from the moments of single frames.
 
-Sums of squares are of deviations from the frame's own mean, so that a field far from zero with
-little spread (surface pressure, geopotential) loses no digits; the reduction adds the spread
-between frames (Chan et al., 1979).
+The variance over a period is the spread inside the frames plus the spread between their means
+(Chan et al., 1979).
 """
 
 from __future__ import annotations
@@ -11,113 +10,43 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from pipelines.stores.moments import (
+    COUNT,
+    MAX,
+    MIN,
+    MOMENTS,
+    NANS,
+    SQUARES,
+    SUM,
+    Moments,
+    blocks,
+)
 from pipelines.stores.pairwise_sum import PairwiseSum
 
-MOMENTS = ("count", "nan_count", "sum", "squares", "min", "max")
-"""columns of a table of moments: float64 (frames, channels, 6)"""
-COUNT, NANS, SUM, SQUARES, MIN, MAX = range(len(MOMENTS))
-
-_BLOCK_VALUES = 131_072
-"""values that are worked on at once: 1 MiB as float64, which stays in the cache"""
-_BLOCK_ROWS = 8192
-"""rows of moments, frames times channels, that are read at once: 384 KiB"""
-
-
-def frame_moments(frames: np.ndarray) -> np.ndarray:
-    """Moments of every frame and channel.
-
-    Parameters
-    ----------
-    frames:
-        float32 ``(n, *extra, y, x)``; NaN is missing.
-
-    Returns
-    -------
-    float64 ``(n, channels, 6)``: the columns :data:`MOMENTS`; channels are the extra dimensions
-    flattened. Minimum and maximum are NaN where a frame has no value.
-    """
-    n, height, width = len(frames), frames.shape[-2], frames.shape[-1]
-    rows = frames.reshape(-1, height * width)
-    moments = np.empty((len(rows), len(MOMENTS)))
-    step = max(1, _BLOCK_VALUES // rows.shape[1])
-    for begin in range(0, len(rows), step):
-        _row_moments(rows[begin : begin + step], moments[begin : begin + step])
-    return moments.reshape(n, -1, len(MOMENTS))
-
-
-def _row_moments(rows: np.ndarray, out: np.ndarray) -> None:
-    pixels = rows.shape[1]
-    values = rows.astype(np.float64)
-    total = values.sum(axis=1)
-    if np.isfinite(total).all():
-        out[:, COUNT], out[:, NANS], out[:, SUM] = pixels, 0, total
-        values -= (total / pixels)[:, None]
-        np.einsum("ij,ij->i", values, values, out=out[:, SQUARES])
-        out[:, MIN], out[:, MAX] = rows.min(axis=1), rows.max(axis=1)
-        return
-    missing = np.isnan(rows)
-    count = pixels - missing.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        total = np.where(missing, 0.0, values).sum(axis=1)
-        deviations = np.where(missing, 0.0, values - (total / np.maximum(count, 1))[:, None])
-        out[:, SQUARES] = np.einsum("ij,ij->i", deviations, deviations)
-    out[:, COUNT], out[:, NANS], out[:, SUM] = count, pixels - count, total
-    empty = count == 0
-    out[:, MIN] = np.where(empty, np.nan, np.where(missing, np.inf, rows).min(axis=1))
-    out[:, MAX] = np.where(empty, np.nan, np.where(missing, -np.inf, rows).max(axis=1))
-
-
-def missing_moments(frames: int, channels: int, pixels: int) -> np.ndarray:
-    """Moments of frames that hold nothing."""
-    moments = np.zeros((frames, channels, len(MOMENTS)))
-    moments[..., NANS] = pixels
-    moments[..., MIN:] = np.nan
-    return moments
-
-
-class Moments(Protocol):
-    """Moments of every frame of a variable, wherever they lie."""
-
-    @property
-    def channels(self) -> int:
-        """Extra dimensions flattened, or 1."""
-        ...
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Those of frames [start, stop): float64 (stop - start, channels, 6)."""
-        ...
-
-
-def blocks(moments: Moments, start: int, stop: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Moments of frames [start, stop) in order, some at a time: which frames, (n, channels, 6)."""
-    step = max(1, _BLOCK_ROWS // moments.channels)
-    for begin in range(start, stop, step):
-        end = min(begin + step, stop)
-        yield slice(begin, end), moments.read(begin, end)
-
-
 Pass = Callable[[], Iterable[np.ndarray]]
-"""begins a pass over moments ``(n, channels, 6)`` in order of time, in blocks of any length"""
+"""starts a pass over moments `(n, channels, 6)` in order of time, in blocks of any length"""
 
 
 def reduce_moments(begin: Pass, channels: int = 0) -> dict[str, Any]:
-    """One summary of moments, taken in their own order; needs the memory of one block.
+    """Return one summary of many moments; needs the memory of one block.
 
     Parameters
     ----------
-    begin:
-        Called three times, for the same moments each time.
-    channels:
-        How many channels are also described one by one; 0: none.
+    begin
+        Called three times. It must give the same moments each time.
+    channels
+        Number of channels that are also described one by one. 0: none.
 
     Returns
     -------
-    ``count``, ``nan_count``, ``mean``, ``std`` (of the population), ``min`` and ``max``; the last
-    four are None where there is no value at all. With channels the same of each under ``channels``.
+    dict
+        `count`, `nan_count`, `mean`, `std` (of the population), `min` and `max`, as a store keeps
+        them in JSON. The last four are None if no value exists. If `channels` > 0, `"channels"`
+        holds one such dictionary per channel.
     """
     whole, single = _Summary(), [_Summary() for _ in range(channels)]
     for take in (_Summary.count, _Summary.add, _Summary.add_between):
@@ -130,7 +59,7 @@ def reduce_moments(begin: Pass, channels: int = 0) -> dict[str, Any]:
 
 
 class _Summary:
-    """Takes rows of moments ``(n, 6)`` in three passes."""
+    """A summary of rows of moments `(n, 6)`, which it is given in three passes."""
 
     def __init__(self) -> None:
         self._count = self._nans = self._held = 0
@@ -138,7 +67,7 @@ class _Summary:
         self._sum = self._squares = self._between = PairwiseSum(0)
 
     def count(self, rows: np.ndarray) -> None:
-        """The first pass."""
+        """Take the first pass: numbers of values, and the range."""
         self._count += int(rows[:, COUNT].sum())
         self._nans += int(rows[:, NANS].sum())
         held = rows[rows[:, COUNT] > 0]
@@ -148,7 +77,7 @@ class _Summary:
             self._high = max(self._high, float(held[:, MAX].max()))
 
     def add(self, rows: np.ndarray) -> None:
-        """The second."""
+        """Take the second pass: the sum, and the spread inside the frames."""
         if self._sum.length != self._held:
             self._sum, self._squares = PairwiseSum(self._held), PairwiseSum(self._held)
         held = rows[rows[:, COUNT] > 0]
@@ -156,7 +85,7 @@ class _Summary:
         self._squares.add(held[:, SQUARES])
 
     def add_between(self, rows: np.ndarray) -> None:
-        """The third: what the means of frames differ from the mean of all."""
+        """Take the third pass: how the means of frames differ from the mean of all."""
         if self._between.length != self._held:
             self._between = PairwiseSum(self._held)
         held = rows[rows[:, COUNT] > 0]
@@ -166,7 +95,7 @@ class _Summary:
             self._between.add(count * (held[:, SUM] / count - mean) ** 2)
 
     def as_dict(self) -> dict[str, Any]:
-        """See :func:`reduce_moments`."""
+        """Return the summary as `reduce_moments` describes it."""
         summary: dict[str, Any] = {"count": self._count, "nan_count": self._nans}
         if self._count == 0:
             return summary | dict.fromkeys(("mean", "std", "min", "max"))
@@ -186,18 +115,18 @@ def describe_period(
     split: str,
     period: Sequence[str],
 ) -> dict[str, Any]:
-    """The statistics that a store carries.
+    """Return the statistics that a store carries, as JSON.
 
     Parameters
     ----------
-    moments:
-        variable -> those of the whole time axis.
-    layered:
-        The variables with levels, members or channels: each of these is described as well.
-    frames:
-        bool ``(frames,)``: those that count.
-    split, period:
-        What the statistics cover; written beside them.
+    moments
+        Moments of the whole time axis, by variable.
+    layered
+        Variables with levels, members or channels. Each level, member or channel is described too.
+    frames
+        bool `(frames,)`: the frames that count.
+    split, period
+        What the statistics cover. They are written beside the statistics.
     """
     variables: dict[str, Any] = {}
     for name, table in moments.items():
@@ -212,6 +141,6 @@ def _chosen(table: Moments, frames: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def fingerprint(statistics: Mapping[str, Any]) -> str:
-    """sha256 of the statistics in canonical JSON: what ties a checkpoint to a store."""
+    """Return the sha256 of the statistics in canonical JSON, which ties a checkpoint to a store."""
     canonical = json.dumps(statistics, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -30,27 +30,29 @@ _NOT_VARIABLES = ("time", "available", "missing_fraction")
 
 @dataclass(frozen=True)
 class VariableInfo:
-    """One physical variable of a store."""
+    """One variable of a store."""
 
     name: str
     dims: tuple[str, ...]
-    """``(time, [level, member, channel ...], y, x)``, ``sample`` first where there are clips"""
+    """`(time, [level, member, channel ...], y, x)`; with clips, `sample` comes first"""
     shape: tuple[int, ...]
     chunk_frames: int
+    """frames per chunk"""
     shard_frames: int
+    """frames per shard"""
     units: str
     long_name: str
     channel_labels: tuple[str, ...]
-    """one label per extra index, flattened: ``(t2m,)`` or ``(z[850], z[500])``"""
+    """one label per channel: `(t2m,)` or `(z[850], z[500])`"""
 
     @property
     def extra_dims(self) -> tuple[str, ...]:
-        """The dimensions between time and the grid: level, member, channel."""
+        """The dimensions between time and the grid, such as level, member or channel."""
         return self.dims[self.dims.index("time") + 1 : -2]
 
     @property
     def extra_shape(self) -> tuple[int, ...]:
-        """Lengths of :attr:`extra_dims`."""
+        """The lengths of `extra_dims`."""
         return self.shape[self.dims.index("time") + 1 : -2]
 
 
@@ -65,49 +67,50 @@ class StaticInfo:
     units: str
     long_name: str
     statistics: Mapping[str, float]
-    """``mean``, ``std``, ``min`` and ``max`` over the field"""
+    """`mean`, `std`, `min` and `max` over the field"""
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """A complete store, as its consolidated metadata describes it. Can be pickled."""
+    """A complete store, as its consolidated metadata describe it. Can be pickled."""
 
     uri: str
     attributes: Mapping[str, Any]
+    """attributes of the root"""
     times: np.ndarray
-    """datetime64[ns] (T,); of clips a made-up axis, clip after clip with a jump between two"""
+    """datetime64[ns] (T,); for clips a made-up axis, clip after clip with a jump between two"""
     available: np.ndarray
-    """uint8 (T,): 0 where the frame can be used"""
+    """uint8 (T,): 0 if the frame can be used, or one of the flags in `pipelines.cf`"""
     cadence: np.timedelta64
-    """time between frames inside a period"""
+    """time between frames, inside a period without a jump"""
     variables: Mapping[str, VariableInfo]
     coordinates: Mapping[str, np.ndarray]
-    """values by dimension, without time"""
+    """values by dimension, except time"""
     clips: Clips | None = None
-    """where the archive is one of clips: frames are counted clip after clip all the same"""
+    """the clips, if the archive is one of clips; their frames are counted clip after clip"""
     static_fields: Mapping[str, StaticInfo] = field(default_factory=dict)
     """fields on the grid that do not change with time"""
     projection: str | None = None
-    """PROJ string of the grid, where the archive has one"""
+    """PROJ string of the grid; None if the archive has none"""
 
     @property
     def title(self) -> str:
-        """What the archive calls itself."""
+        """The title of the archive."""
         return str(self.attributes["title"])
 
     @property
     def synthetic(self) -> bool:
-        """True where the source says that its data are made, not observed."""
+        """Whether the source says that its data are made up, not observed."""
         return bool(self.attributes["synthetic"])
 
     @property
     def local_time(self) -> bool:
-        """True where times are those of the clocks there, and not UTC."""
+        """Whether times are local time, not UTC."""
         return bool(self.attributes.get("local_time", False))
 
     @property
     def splits(self) -> dict[str, tuple[np.datetime64, np.datetime64]]:
-        """split -> first and last time of :attr:`times`, inclusive."""
+        """The first and last time of each split, inclusive, as in `times`."""
         if self.clips is not None:
             ranges = {name: self.clips.frame_range(name) for name in self.clips.splits}
             return {
@@ -121,12 +124,12 @@ class Store:
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """Statistics of the train period: ``split``, ``period`` and ``variables``."""
+        """The statistics of the train period: `split`, `period` and `variables`."""
         return self.attributes["statistics"]
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the statistics."""
+        """The sha256 of the statistics."""
         return self.attributes["statistics_fingerprint"]
 
     @property
@@ -136,17 +139,17 @@ class Store:
         return height, width
 
     def period(self, split: str) -> tuple[str, str]:
-        """First and last of a split as people read them: times, or numbers of samples."""
+        """Return first and last of a split as text: times, or numbers of samples."""
         return split_text(self.attributes["splits"][split])
 
     def label(self, frame: int) -> str:
-        """What a frame is: its time, or its clip and its place there."""
+        """Return the name of a frame: its time, or its clip and its place there."""
         if self.clips is not None:
             return self.clips.label(frame)
         return str(self.times[frame].astype("datetime64[m]"))
 
     def variable(self, name: str) -> VariableInfo:
-        """One variable; UsageError with the nearest name where there is none."""
+        """Return a variable; raise UsageError that suggests the nearest name if it is unknown."""
         if name not in self.variables:
             raise UsageError(
                 f"the store has no variable '{name}'",
@@ -156,20 +159,21 @@ class Store:
         return self.variables[name]
 
     def array(self, name: str) -> zarr.Array:
-        """A variable's array ``(T, *extra, H, W)``, or ``(sample, T, ...)``, read only.
+        """Return the array of a variable or a static field, read-only.
 
-        Of a static field it is ``(H, W)``.
+        Its shape is `(T, *extra, H, W)`, or `(sample, T, ...)` with clips, or `(H, W)` for a static
+        field.
         """
         if name not in self.static_fields:
             self.variable(name)
         return _open_group(self.uri)[name]  # pyright: ignore[reportReturnType]
 
     def convert_command(self, more: str = "") -> str:
-        """The command that converts its source again, with options for what is to be mended."""
+        """Return the command that converts the source again, with more options at its end."""
         return _convert_command(self.uri, f" {more}" if more else "")
 
     def dataset(self) -> xr.Dataset:
-        """The store as xarray sees it, lazily."""
+        """Open the store with xarray. Values are read when they are used."""
         import xarray as xr
 
         options = places.driver_options(self.uri) or None
@@ -177,32 +181,21 @@ class Store:
 
 
 def open_store(uri: str) -> Store:
-    """Open the store at ``uri``.
+    """Open the store at `uri`.
 
     Raises
     ------
     StoreError
-        There is no store, its conversion did not end, or it is none that ``reprocess`` wrote.
+        There is no store, its conversion did not end, it is damaged, or another program wrote it.
+
+    Examples
+    --------
+    >>> store = open_store("s3://bucket/t2m.zarr")  # doctest: +SKIP
+    >>> store.variables["t2m"].units  # doctest: +SKIP
+    'K'
     """
     uri = places.absolute(uri)
-    try:
-        root = json.loads(places.read_bytes(places.join(uri, "zarr.json")))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise _absent(uri) from None
-    except ValueError:
-        raise StoreError(
-            "the store's metadata is damaged",
-            where=places.join(uri, "zarr.json"),
-            remedy=_convert_command(uri, " --repair"),
-        ) from None
-    metadata = (root.get("consolidated_metadata") or {}).get("metadata")
-    attributes = root.get("attributes", {})
-    if not metadata or "statistics_fingerprint" not in attributes:
-        raise StoreError(
-            "this is no store of this platform, or its conversion did not end",
-            where=uri,
-            remedy=_convert_command(uri),
-        )
+    metadata, attributes = _read_root(uri)
     group = _open_group(uri)
     one_dimensional = {
         name: np.asarray(group[name])
@@ -238,10 +231,33 @@ def open_store(uri: str) -> Store:
     )
 
 
-def _check_not_lost(uri: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse a store that has lost an object of its times, coordinates or flags.
+def _read_root(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the consolidated metadata of a store, by array, and the attributes of its root."""
+    try:
+        root = json.loads(places.read_bytes(places.join(uri, "zarr.json")))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise _absent(uri) from None
+    except ValueError:
+        raise StoreError(
+            "the store's metadata is damaged",
+            where=places.join(uri, "zarr.json"),
+            remedy=_convert_command(uri, " --repair"),
+        ) from None
+    metadata = (root.get("consolidated_metadata") or {}).get("metadata")
+    attributes = root.get("attributes", {})
+    if not metadata or "statistics_fingerprint" not in attributes:
+        raise StoreError(
+            "this is not a store of this platform, or its conversion did not end",
+            where=uri,
+            remedy=_convert_command(uri),
+        )
+    return metadata, attributes
 
-    Zarr reads such an object as one value throughout: every latitude 0, every frame of 1970.
+
+def _check_not_lost(uri: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise StoreError if an object of the times, coordinates or flags is lost.
+
+    Zarr reads a lost object as one value throughout: every latitude 0, every frame of 1970.
     """
     for name, values in arrays.items():
         if name == "available":

@@ -1,4 +1,4 @@
-"""Which windows a store, or a plan of one, gives: how many in each split, and where they start."""
+"""Which windows a store gives: how many in each split, and where they start."""
 
 from __future__ import annotations
 
@@ -9,32 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.cf import MISSING_IN_SOURCE, OK
-from pipelines.conversion.plan import Plan
 from pipelines.errors import UsageError
 from pipelines.storage import places
 from pipelines.stores.store import Store
 from pipelines.stream.windows import Counting, WindowSpec, split_starts
 
 _ENDINGS = (".csv", ".json")
-
-
-def planned_store(plan: Plan, uri: str) -> Store:
-    """A plan as the store that it would make, but for values: frames that the source has are ok."""
-    flags = np.full(len(plan.times), OK, np.uint8)
-    for held in plan.held.values():
-        flags[~held] = MISSING_IN_SOURCE
-    step = plan.index.cadence_seconds if plan.index.clips is None else plan.index.clips.step
-    return Store(
-        uri=uri,
-        attributes={"splits": plan.splits_record(), "splits_embargo": plan.splits.embargo},
-        times=plan.times.astype("datetime64[s]").astype("datetime64[ns]"),
-        available=flags,
-        cadence=np.timedelta64(step, "s"),
-        variables={},
-        coordinates={},
-        clips=plan.index.clips,
-    )
 
 
 def window_counts(store: Store, spec: WindowSpec, counting: Counting = "every") -> dict[str, int]:

@@ -30,6 +30,7 @@ import ray.data
 import ray.exceptions
 
 from pipelines.errors import PlatformError, StorageError
+from pipelines.inputs.normalisation import NormalisedReader
 from pipelines.storage.retry import passes
 from pipelines.stores.reader import FrameReader
 from pipelines.stream.batches import Load
@@ -74,7 +75,7 @@ class RayTransport:
 
     def __init__(
         self,
-        reader: FrameReader,
+        reader: NormalisedReader,
         wait_seconds: float = FRAMES_WAIT_SECONDS,
         task_bytes: int = TASK_BYTES,
     ):
@@ -231,7 +232,7 @@ def check_row(row: Mapping[str, np.ndarray]) -> None:
         raise error from (StorageError(error.what) if row["passes"][0] else None)
 
 
-_readers: OrderedDict[str, FrameReader] = OrderedDict()
+_readers: OrderedDict[str, NormalisedReader] = OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +243,7 @@ class _Source:
     """Names the transport in the processes that read for it."""
     store: Store
     variables: tuple[str, ...]
-    normalisation: Normalisation | None
+    normalisation: Normalisation
 
     def rows(self, pools: Sequence[Sequence[tuple[int, int]]]) -> dict[str, np.ndarray]:
         """Return ``frame``, (frames, C, H, W) float32: some pools, laid end to end.
@@ -263,9 +264,10 @@ class _Source:
             }
         return {"frame": frames_tchw}
 
-    def _reader(self) -> FrameReader:
+    def _reader(self) -> NormalisedReader:
         if self.token not in _readers:
-            _readers[self.token] = FrameReader(self.store, self.variables, self.normalisation)
+            reader = FrameReader(self.store, self.variables)
+            _readers[self.token] = NormalisedReader(reader, self.normalisation)
         _readers.move_to_end(self.token)
         while len(_readers) > OPEN_READERS:
             _readers.popitem(last=False)

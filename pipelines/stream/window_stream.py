@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pipelines.errors import UsageError
+from pipelines.inputs.normalisation import NormalisedReader
 from pipelines.inputs.static_fields import StaticFields
 from pipelines.inputs.static_fields import static_fields as read_static_fields
 from pipelines.stores.reader import FrameReader
@@ -57,7 +58,7 @@ class Transport(Protocol):
 class DirectTransport:
     """Reads the store in the worker's own process."""
 
-    def __init__(self, reader: FrameReader):
+    def __init__(self, reader: NormalisedReader):
         self._reader = reader
         # Readers of an object storage wait for most of their time.
         self.readers = 8 if reader.remote else 2
@@ -118,7 +119,7 @@ class WindowStream:
         normalisation: Normalisation,
         lanes: Sequence[int],
         prefetch_batches: int = 2,
-        transport: Callable[[FrameReader], Transport] = DirectTransport,
+        transport: Callable[[NormalisedReader], Transport] = DirectTransport,
         augmentation: Augmentation | None = None,
         static_fields: Sequence[str] | StaticFields = (),
     ):
@@ -130,7 +131,7 @@ class WindowStream:
                 f"lanes {list(lanes)} are not lanes of a global batch of {order.global_batch}",
                 remedy="take them from rank_lanes(global_batch, world, rank)",
             )
-        reader = FrameReader(store, variables, normalisation)
+        reader = NormalisedReader(FrameReader(store, variables), normalisation)
         if augmentation is not None:
             longitudes = store.coordinates.get("longitude")
             augmentation.check(*store.spatial_shape, longitudes=longitudes)
@@ -228,12 +229,16 @@ class WindowStream:
             self._assembly = None
 
 
-def frame_layout(reader: FrameReader, spec: WindowSpec) -> FrameLayout:
+def frame_layout(reader: NormalisedReader, spec: WindowSpec) -> FrameLayout:
     """What the order needs to know of a store and its windows."""
     return FrameLayout(reader.chunk_frames, spec.span, reader.frame_bytes)
 
 
-def load_pool(reader: FrameReader, pieces: Sequence[tuple[int, int]], out_tchw: np.ndarray) -> None:
+def load_pool(
+    reader: NormalisedReader,
+    pieces: Sequence[tuple[int, int]],
+    out_tchw: np.ndarray,
+) -> None:
     """Read runs of frames [first, last) end to end into (frames, C, H, W) float32."""
     head = 0
     for first, last in pieces:

@@ -56,8 +56,8 @@ Side = Callable[[Path, Path], None]
 
 def convert_here(source: Path, store: Path | str) -> None:
     """The platform, on the Ray that runs."""
-    from pipelines.conversion.convert import ConversionRequest, convert
-    from pipelines.conversion.plan import ConversionOptions
+    from pipelines.conversion.convert import convert
+    from pipelines.conversion.options import ConversionOptions, ConversionRequest
 
     options = ConversionOptions(chunk_frames=CHUNK, shard_frames=SHARD)
     convert(ConversionRequest("weatherbench", str(source), str(store), options))

@@ -184,7 +184,8 @@ def elsewhere(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
 def make_store(folder: Path) -> None:
     """A synthetic year."""
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.conversion.convert import ConversionRequest, convert
+    from pipelines.conversion.convert import convert
+    from pipelines.conversion.options import ConversionRequest
 
     write_weatherbench(folder / "archive", [2014])
     uri = str(folder / "store.zarr")

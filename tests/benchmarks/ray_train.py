@@ -50,7 +50,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     import jobs.training.worker.loop as training
     from jobs.training.driver.job import train
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.conversion.convert import ConversionRequest, convert
+    from pipelines.conversion.convert import convert
+    from pipelines.conversion.options import ConversionRequest
 
     figures = folder / "figures.json"
     os.environ[SETTINGS] = json.dumps([options.rounds, options.steps, str(figures)])

@@ -82,7 +82,8 @@ def main() -> None:
 def made_store(folder: Path, years: int) -> str:
     """Write and convert a synthetic archive."""
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.conversion.convert import ConversionRequest, convert
+    from pipelines.conversion.convert import convert
+    from pipelines.conversion.options import ConversionRequest
 
     write_weatherbench(folder / "archive", range(2010, 2010 + years))
     store = str(folder / "t2m.zarr")

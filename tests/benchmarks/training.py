@@ -87,7 +87,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
 def make_stream(folder: Path, batch: int) -> Any:
     """A stream over the train windows of two synthetic years."""
     from pipelines.archives.synthetic import write_weatherbench
-    from pipelines.conversion.convert import ConversionRequest, convert
+    from pipelines.conversion.convert import convert
+    from pipelines.conversion.options import ConversionRequest
     from pipelines.inputs.normalisation import Normalisation
     from pipelines.stores.store import open_store
     from pipelines.stream.order import OrderConfig

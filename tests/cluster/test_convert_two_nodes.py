@@ -13,8 +13,8 @@ import pytest
 
 from pipelines.archives.sources.cache import kept_copies
 from pipelines.cluster.session import on_other_nodes
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.stores.store import open_store
 from tests.pipelines.archives.test_zips import zipped
 from tests.support.archives.small_archives import fields, hourly, write_days

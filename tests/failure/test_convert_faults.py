@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import SourceError
 from tests.pipelines.conversion.test_convert import content
 from tests.support.archives.small_archives import hourly, write_days, write_netcdf

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import SourceError
 from tests.conftest import ROOT
 from tests.pipelines.conversion.test_convert import content

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipelines.audit.verification import verify
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import BusyError, StorageError
-from pipelines.inputs.normalisation import Normalisation
+from pipelines.inputs.normalisation import Normalisation, NormalisedReader
 from pipelines.stores.reader import FrameReader
 from pipelines.stores.store import Store, open_store
 from pipelines.stream.order import OrderConfig
@@ -134,7 +134,7 @@ def test_a_second_converter_is_refused_while_the_first_one_works(
 def stream(store: Store, storage_wait: float = 90.0) -> WindowStream:
     spec, order = WindowSpec(3, 2), OrderConfig(4, seed=5, slab_frames=4, pool_bytes=1)
     normalisation = Normalisation.from_store(store, ("t2m",), "standardise")
-    reader = FrameReader(store, ("t2m",), normalisation, storage_wait)
+    reader = NormalisedReader(FrameReader(store, ("t2m",), storage_wait), normalisation)
     starts = split_starts(store, "train", spec)
     return WindowStream(
         store,

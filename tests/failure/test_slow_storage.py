@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipelines.audit.verification import verify
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.storage import lease
 from pipelines.stores.store import open_store

@@ -18,6 +18,7 @@ from jobs.training.plan import make_plan
 from jobs.training.run import checkpoints
 from jobs.training.worker.retrying import epoch_with_retry
 from pipelines.errors import PlatformError, UsageError
+from pipelines.inputs.normalisation import NormalisedReader
 from pipelines.storage import lease
 from pipelines.storage.retry import Retry, passes
 from pipelines.stores.reader import FrameReader
@@ -87,7 +88,7 @@ def test_checkpoints_wait_for_a_storage_that_is_away_and_no_worker_fails(
 class Flaky(DirectTransport):
     """Reads the store, and loses its connection twice."""
 
-    def __init__(self, reader: FrameReader):
+    def __init__(self, reader: NormalisedReader):
         super().__init__(reader)
         self.readers = 1
         self.loads = 0
@@ -108,7 +109,9 @@ class Flaky(DirectTransport):
 def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) -> None:
     plan = make_plan(small_options(traffic_store, "run"))
 
-    def stream(transport: Callable[[FrameReader], Transport] = DirectTransport) -> WindowStream:
+    def stream(
+        transport: Callable[[NormalisedReader], Transport] = DirectTransport,
+    ) -> WindowStream:
         return WindowStream(
             store=plan.store,
             variables=plan.variables,
@@ -122,7 +125,7 @@ def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) 
 
     expected = [batch.frames_btchw.copy() for batch in stream().epoch(1, 5)]
     said: list[str] = []
-    transport = Flaky(FrameReader(plan.store, plan.variables, plan.normalisation))
+    transport = Flaky(NormalisedReader(FrameReader(plan.store, plan.variables), plan.normalisation))
     flaky = stream(lambda reader: transport)
     batches = epoch_with_retry(flaky, 1, 5, Retry(60, said.append))
     read = [batch.frames_btchw.copy() for batch in batches]

@@ -11,8 +11,8 @@ import pytest
 from jobs.training.driver.job import train
 from jobs.training.options import DataOptions, ModelOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import UsageError
 from tests.support.archives.clip_archives import write_digits, write_shanghai
 from tests.support.processes.training_runs import job, losses, small_options, write_untrained_run

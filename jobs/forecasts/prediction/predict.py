@@ -30,8 +30,8 @@ from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError
 from pipelines.progress import Progress, ignore
 from pipelines.storage import lease, places, writable
-from pipelines.stores.frames_checksum import frames_checksum
 from pipelines.stores.reader import FrameReader
+from pipelines.stores.recipe import frames_checksum
 from pipelines.stream.windows import WindowSpec, lead_seconds
 
 if TYPE_CHECKING:

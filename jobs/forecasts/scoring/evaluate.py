@@ -39,8 +39,7 @@ from jobs.forecasts.scoring.scores import (
 )
 from jobs.forecasts.scoring.sums import GroupedSums, WindowGroups
 from pipelines.errors import UsageError
-from pipelines.inputs.climatology import Climatology
-from pipelines.inputs.kept_climatology import kept_climatology
+from pipelines.inputs.climatology import Climatology, kept_climatology
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.progress import Progress, ignore
 from pipelines.stream.windows import WindowSpec, lead_seconds, split_starts

@@ -14,7 +14,8 @@ import xarray as xr
 
 from jobs.reprocessing.presentation import show_store
 from pipelines.audit.inspection import inspect as describe
-from pipelines.stores.statistics import missing_moments, reduce_moments
+from pipelines.stores.moments import missing_moments
+from pipelines.stores.statistics import reduce_moments
 from pipelines.stores.store import open_store
 from tests.conftest import ROOT
 from tests.support.archives.small_archives import write_days

@@ -26,8 +26,8 @@ from jobs.training.options import AugmentationOptions, DataOptions, TrainingOpti
 from jobs.training.plan import make_plan
 from jobs.training.run import checkpoints
 from jobs.training.run_options import CheckpointOptions, ValidationOptions
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.static_fields import static_fields
 from pipelines.stores.store import open_store
@@ -254,7 +254,7 @@ def test_fields_that_cannot_be_are_refused_before_any_compute(
         plan(options.store, "cos_latitude")
     with pytest.raises(UsageError, match="--static_fields roads"):
         plan(traffic_store, "roads")
-    with pytest.raises(UsageError, match="each once"):
+    with pytest.raises(UsageError, match="named twice"):
         plan(options.store, "roads", "roads")
     model = replace(options.model, options={"static_channels": 1})
     with pytest.raises(UsageError) as refused:

@@ -11,7 +11,8 @@ import pytest
 
 from pipelines import archives
 from pipelines.archives.sources.reading import reading
-from pipelines.conversion.convert import ConversionRequest, plan_conversion
+from pipelines.conversion.convert import plan_conversion
+from pipelines.conversion.options import ConversionRequest
 from pipelines.errors import SourceError
 from tests.conftest import ROOT
 from tests.support.pages.pages import DOCS, page_python

@@ -16,7 +16,8 @@ from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.series.archive import index_archive
 from pipelines.archives.series.taxibj import TrafficOptions
 from pipelines.archives.sources.reading import reading
-from pipelines.conversion.plan import ConversionOptions, make_plan
+from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.plan import make_plan
 from pipelines.errors import SourceError, UsageError
 from pipelines.timeline.intervals import iso
 from tests.support.archives.small_archives import (

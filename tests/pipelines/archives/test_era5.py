@@ -12,7 +12,8 @@ from pipelines.archives import load_archive
 from pipelines.archives.contents import ArchiveIndex
 from pipelines.archives.series.archive import SeriesArchive, index_archive
 from pipelines.archives.sources.reading import reading
-from pipelines.conversion.plan import ConversionOptions, make_plan
+from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.plan import make_plan
 from pipelines.errors import SourceError
 from pipelines.timeline.intervals import iso
 from tests.pipelines.archives.test_zips import zipped

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.conversion.convert import ConversionReport, ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionReport, ConversionRequest
 from pipelines.stores.store import open_store
 from tests.support.archives.radar_files import five_minutes, knmi_folder, stamp, write_meteonet
 from tests.support.servers.object_storage import S3Server, s3_server, upload

@@ -14,9 +14,11 @@ from pipelines.archives.series.archive import SeriesArchive, index_archive
 from pipelines.archives.sources.finding import find_files
 from pipelines.archives.sources.reading import reading
 from pipelines.archives.sources.zips import place_of
-from pipelines.conversion.plan import ConversionOptions, make_plan
+from pipelines.conversion.estimate import planned_store
+from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.plan import make_plan
 from pipelines.errors import SourceError
-from pipelines.stream.manifest import planned_store, window_counts
+from pipelines.stream.manifest import window_counts
 from pipelines.stream.windows import WindowSpec
 from tests.support.archives.small_archives import (
     fields,

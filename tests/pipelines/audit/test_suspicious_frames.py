@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.audit.suspicious_frames import find_suspicious_frames
-from pipelines.stores.moments import MomentsTable
-from pipelines.stores.statistics import frame_moments
+from pipelines.stores.moments import MomentsTable, frame_moments
 
 
 def fields(frames: int = 400, seed: int = 0) -> np.ndarray:

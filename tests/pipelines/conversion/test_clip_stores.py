@@ -11,8 +11,8 @@ import xarray as xr
 
 from pipelines.audit.inspection import ClipsDescription, inspect
 from pipelines.audit.verification import verify
-from pipelines.conversion.convert import ConversionReport, ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionReport, ConversionRequest
 from pipelines.errors import SourceError, StoreError, UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store, open_store
@@ -105,7 +105,7 @@ def test_lost_and_damaged_shards_are_named_and_repaired_with_equal_bytes(
     assert verify(str(copy), str(digits)).ok
 
 
-def test_windows_start_anywhere_in_a_clip_and_never_leave_it(store: Store):
+def test_windows_start_anywhere_in_a_clip_but_do_not_leave_it(store: Store):
     spec = WindowSpec(2, 2)
     starts = split_starts(store, "validation", spec)
     assert starts.tolist() == [6 * clip + first for clip in (12, 13, 14) for first in (0, 1, 2)]
@@ -230,7 +230,7 @@ def test_images_that_disappear_raise(tmp_path: Path):
     assert "sample_2/img_5.png" in str(refused.value)
 
 
-def test_an_image_of_another_size_is_named(tmp_path: Path):
+def test_an_image_of_another_size_is_an_error_that_names_it(tmp_path: Path):
     write_cikm_images(tmp_path / "a", 2)
     write_image(tmp_path / "a" / "sample_2" / "img_7.png", np.zeros((50, 60), np.uint8))
     with pytest.raises(SourceError, match="50 x 60, those of the archive 101 x 101") as refused:

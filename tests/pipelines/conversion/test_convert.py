@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 from pipelines.audit.verification import verify
-from pipelines.conversion.convert import ConversionReport, ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionReport, ConversionRequest
 from pipelines.errors import BusyError, PlatformError, SourceError, StoreError, UsageError
 from pipelines.storage.lease import hold
 from pipelines.stores.store import open_store
@@ -84,7 +84,7 @@ def test_members_and_levels_are_kept_apart(shared: Path, tmp_path: Path):
     assert per_level[1]["mean"] == pytest.approx(train[0, :, 1].mean(), rel=1e-12)
 
 
-def test_three_netcdf_files_with_packings_of_their_own_are_one_store(shared: Path, tmp_path: Path):
+def test_netcdf_files_with_different_packings_become_one_store(shared: Path, tmp_path: Path):
     files = sorted((shared / "data/era5").glob("topopyscale_finse_SURF_2018*.nc"))
     run("era5", shared / "data/era5/topopyscale_finse_SURF_2018*.nc", tmp_path / "s")
     stored = xr.open_zarr(tmp_path / "s")
@@ -110,7 +110,7 @@ def test_bikenyc_is_stored_value_for_value(shared: Path, tmp_path: Path):
     assert store.variables["flow"].channel_labels == ("flow[inflow]", "flow[outflow]")
 
 
-def test_holes_and_wrong_values_are_flagged(tmp_path: Path):
+def test_gaps_and_impossible_values_are_flagged(tmp_path: Path):
     write_days(tmp_path / "a", 1, 3)
     times = hourly("2010-01-04", 24)
     values = fields(times)
@@ -128,7 +128,7 @@ def test_holes_and_wrong_values_are_flagged(tmp_path: Path):
     assert (fraction[0], fraction[30], fraction[72 + 7]) == (0.0, 1.0, 0.5)
 
 
-def test_a_declared_valid_range_is_watched(tmp_path: Path):
+def test_values_outside_the_declared_valid_range_are_flagged(tmp_path: Path):
     times = hourly("2010-01-01", 24)
     values = fields(times)
     values[4, 0, 0] = 900.0
@@ -152,7 +152,7 @@ def test_statistics_are_those_of_the_train_period(tmp_path: Path):
     assert t2m["std"] == pytest.approx(stored.std(), rel=1e-12)
 
 
-def test_a_second_run_does_nothing_and_says_so(tmp_path: Path):
+def test_a_second_run_writes_nothing_and_says_so(tmp_path: Path):
     write_days(tmp_path / "a", 1, 2)
     assert run("weatherbench", tmp_path / "a", tmp_path / "s", **SMALL).changed
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("*") if p.is_file()}
@@ -176,7 +176,7 @@ def test_appending_gives_the_same_store_as_converting_at_once(tmp_path: Path):
     assert content(tmp_path / "grown") == content(tmp_path / "whole")
 
 
-def test_splits_from_a_file_keep_the_statistics_while_the_archive_grows(tmp_path: Path):
+def test_given_splits_keep_the_statistics_while_the_archive_grows(tmp_path: Path):
     days = [("2010-01-01", "2010-01-01"), ("2010-01-02T00", "2010-01-02T11")]
     splits = dict(zip(("train", "validation"), days, strict=True))
     splits["test"] = ("2010-01-02T12", "2010-01-31")
@@ -190,7 +190,7 @@ def test_splits_from_a_file_keep_the_statistics_while_the_archive_grows(tmp_path
     assert open_store(str(tmp_path / "s")).attributes["splits_origin"] == "file"
 
 
-def test_a_late_file_fills_its_gap_and_touches_no_other_shard(tmp_path: Path):
+def test_a_late_file_fills_its_gap_and_changes_no_other_shard(tmp_path: Path):
     write_days(tmp_path / "a", 1, 3)
     run("weatherbench", tmp_path / "a", tmp_path / "s", chunk_frames=8, shard_frames=24)
     shards = sorted((tmp_path / "s" / "t2m" / "c").rglob("0/0"))
@@ -203,7 +203,7 @@ def test_a_late_file_fills_its_gap_and_touches_no_other_shard(tmp_path: Path):
     assert content(tmp_path / "s") == content(tmp_path / "w")
 
 
-def test_a_reader_of_before_sees_the_same_values_during_an_append(tmp_path: Path):
+def test_an_open_store_has_the_same_values_during_an_append(tmp_path: Path):
     write_days(tmp_path / "a", 1, 2)
     run("weatherbench", tmp_path / "a", tmp_path / "s", **SMALL)
     reader = open_store(str(tmp_path / "s")).array("t2m")
@@ -213,7 +213,7 @@ def test_a_reader_of_before_sees_the_same_values_during_an_append(tmp_path: Path
     np.testing.assert_array_equal(reader[:], before)
 
 
-def test_a_variable_without_a_value_and_one_that_is_sparse_are_told(tmp_path: Path):
+def test_a_variable_without_any_value_is_in_the_notes_and_a_sparse_one_is_not(tmp_path: Path):
     times = hourly("2010-01-01", 48)
     write_netcdf(tmp_path / "a" / "t2m.nc", times)
     write_netcdf(
@@ -230,7 +230,7 @@ def test_a_variable_without_a_value_and_one_that_is_sparse_are_told(tmp_path: Pa
     assert run("weatherbench", tmp_path / "a", tmp_path / "s").notes == notes
 
 
-def test_two_periods_of_traffic_leave_a_jump_and_no_frames_between(tmp_path: Path):
+def test_no_frames_are_made_between_two_periods_of_traffic(tmp_path: Path):
     first = write_traffic(tmp_path / "a" / "BJ13.h5", "2013-07-01", list(range(96)))
     second = write_traffic(tmp_path / "a" / "BJ14.h5", "2014-03-01", list(range(48)))
     run("taxibj", tmp_path / "a", tmp_path / "s", **SMALL)
@@ -239,7 +239,7 @@ def test_two_periods_of_traffic_leave_a_jump_and_no_frames_between(tmp_path: Pat
     assert int((np.diff(store.times) != store.cadence).sum()) == 1
 
 
-def test_damage_is_listed_and_repair_mends_exactly_that(tmp_path: Path):
+def test_verify_lists_damage_and_repair_writes_only_that_again(tmp_path: Path):
     write_days(tmp_path / "a", 1, 2, 3, 4)
     store = tmp_path / "s"
     run("weatherbench", tmp_path / "a", store, **SMALL)
@@ -266,7 +266,7 @@ def test_damage_is_listed_and_repair_mends_exactly_that(tmp_path: Path):
     assert verify(str(store)).ok
 
 
-def test_what_is_no_part_of_the_store_is_listed_and_left_to_the_user(converted: Path):
+def test_foreign_files_are_listed_and_left_alone(converted: Path):
     (converted / "s" / "notes.txt").write_text("mine")
     found = verify(str(converted / "s"))
     assert [(p.kind, p.place) for p in found.problems] == [("extra", "notes.txt")]
@@ -290,7 +290,7 @@ def test_a_damaged_root_is_written_again(converted: Path):
     assert root.read_bytes() == whole
 
 
-def test_sources_that_changed_are_listed(tmp_path: Path):
+def test_verify_lists_sources_that_changed(tmp_path: Path):
     write_days(tmp_path / "a", 1, 2, 3)
     run("weatherbench", tmp_path / "a", tmp_path / "s", **SMALL)
     files = sorted((tmp_path / "a").iterdir())
@@ -320,20 +320,20 @@ def converted(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_store_of_another_archive_is_refused(converted: Path):
+def test_continuing_with_another_archive_is_an_error(converted: Path):
     error = refusal(StoreError, converted, "era5", converted / "a", converted / "s")
     assert "written by archive 'weatherbench'" in error.what
     assert error.exit_code == 4
 
 
-def test_other_options_are_refused_with_the_difference(converted: Path):
+def test_continuing_with_other_options_is_an_error_that_names_them(converted: Path):
     error = refusal(
         StoreError, converted, "weatherbench", converted / "a", converted / "s", shard_frames=32
     )
     assert "shard_frames: the store has 16, asked 32" in error.what
 
 
-def test_other_variables_are_refused(converted: Path):
+def test_continuing_with_other_variables_is_an_error(converted: Path):
     values = fields(hourly("2010-01-01", 48))
     write_netcdf(converted / "a" / "tp.nc", hourly("2010-01-01", 48), variable="tp", values=values)
     names = ("t2m", "tp")
@@ -343,14 +343,14 @@ def test_other_variables_are_refused(converted: Path):
     assert "the store has t2m, asked t2m tp" in error.what
 
 
-def test_a_source_that_begins_earlier_is_refused(converted: Path):
+def test_a_source_that_begins_earlier_is_an_error(converted: Path):
     write_netcdf(converted / "a" / "early.nc", hourly("2009-12-31", 24))
     error = refusal(StoreError, converted, "weatherbench", converted / "a", converted / "s")
     assert "2009-12-31T00:00:00" in error.what
     assert "2010-01-01T00:00:00" in error.what
 
 
-def test_a_source_that_lost_a_file_is_refused(converted: Path):
+def test_a_source_without_a_file_of_before_is_an_error(converted: Path):
     write_days(converted / "a", 3)
     run("weatherbench", converted / "a", converted / "s")
     next((converted / "a").glob("*day02*")).unlink()
@@ -359,39 +359,39 @@ def test_a_source_that_lost_a_file_is_refused(converted: Path):
     assert "day02" in str(error.where)
 
 
-def test_a_source_that_lost_its_last_file_is_refused_and_the_file_named(converted: Path):
+def test_a_source_without_its_last_file_is_an_error_that_names_the_file(converted: Path):
     next((converted / "a").glob("*day02*")).unlink()
     error = refusal(StoreError, converted, "weatherbench", converted / "a", converted / "s")
     assert "does not continue the store" in error.what
     assert "day02" in error.what
 
 
-def test_another_grid_is_refused(converted: Path):
+def test_continuing_with_another_grid_is_an_error(converted: Path):
     write_netcdf(converted / "b" / "b.nc", hourly("2010-01-01", 48), latitude_shift=0.5)
     error = refusal(StoreError, converted, "weatherbench", converted / "b", converted / "s")
     assert "grid" in error.what
 
 
-def test_a_new_file_that_contradicts_an_old_one_is_refused(converted: Path):
+def test_a_new_file_that_contradicts_an_old_one_is_an_error(converted: Path):
     later = hourly("2010-01-02T20", 24)
     write_netcdf(converted / "a" / "z.nc", later, values=fields(later) + 1)
     error = refusal(SourceError, converted, "weatherbench", converted / "a", converted / "s")
     assert "2010-01-02T20:00:00" in error.what
 
 
-def test_a_truncated_new_file_is_refused(converted: Path):
+def test_a_truncated_new_file_is_an_error(converted: Path):
     path = write_netcdf(converted / "a" / "z.nc", hourly("2010-01-03", 24))
     path.write_bytes(path.read_bytes()[:-2000])
     error = refusal(SourceError, converted, "weatherbench", converted / "a", converted / "s")
     assert "z.nc" in str(error.where)
 
 
-def test_a_second_writer_is_refused(converted: Path):
+def test_a_second_writer_is_an_error(converted: Path):
     with hold(str(converted / "s")), pytest.raises(BusyError, match="another process writes"):
         run("weatherbench", converted / "a", converted / "s")
 
 
-def test_a_frame_that_cannot_be_decoded_stops_the_run_and_names_the_file(converted: Path):
+def test_a_frame_that_cannot_be_decoded_is_an_error_that_names_the_file(converted: Path):
     import netCDF4
 
     path = converted / "a" / "z.nc"
@@ -416,14 +416,14 @@ def test_a_frame_that_cannot_be_decoded_stops_the_run_and_names_the_file(convert
     assert content(converted / "s") == content(converted / "whole")
 
 
-def test_a_folder_with_other_things_is_not_written_to(tmp_path: Path):
+def test_a_folder_with_other_files_is_an_error_and_is_left_alone(tmp_path: Path):
     write_days(tmp_path / "a", 1)
     with pytest.raises(UsageError, match="something other than a store"):
         run("weatherbench", tmp_path / "a", tmp_path / "a")
     assert [path.suffix for path in (tmp_path / "a").iterdir()] == [".nc"]
 
 
-def test_a_failed_plan_leaves_no_trace_of_a_store(tmp_path: Path):
+def test_a_failed_plan_leaves_nothing_behind(tmp_path: Path):
     (tmp_path / "a").mkdir()
     with pytest.raises(SourceError):
         run("weatherbench", tmp_path / "a", tmp_path / "s")

@@ -13,8 +13,8 @@ import s3fs
 import xarray as xr
 
 from pipelines.audit.verification import verify
-from pipelines.conversion.convert import ConversionRequest, convert, plan_conversion
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert, plan_conversion
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import PlatformError, UsageError
 from pipelines.inputs.static_fields import static_fields
 from pipelines.storage import lease
@@ -46,7 +46,9 @@ def objects(uri: str) -> dict[str, bytes]:
     return {path[len(root) + 1 :]: fs.cat_file(path) for path in fs.find(root)}
 
 
-def test_a_store_on_s3_is_the_local_one_object_by_object(ray_beside_s3: S3Server, tmp_path: Path):
+def test_a_store_on_s3_has_the_same_objects_as_a_local_store(
+    ray_beside_s3: S3Server, tmp_path: Path
+):
     write_days(tmp_path / "a", 1, 2)
     bucket = ray_beside_s3.bucket()
     upload(tmp_path / "a", f"{bucket}/archive")
@@ -63,7 +65,9 @@ def test_a_store_on_s3_is_the_local_one_object_by_object(ray_beside_s3: S3Server
     np.testing.assert_array_equal(xr.open_zarr(store).t2m.values, opened.array("t2m")[:])
 
 
-def test_clips_on_s3_are_the_local_ones(ray_beside_s3: S3Server, tmp_path: Path):
+def test_a_store_of_clips_on_s3_has_the_same_objects_as_a_local_store(
+    ray_beside_s3: S3Server, tmp_path: Path
+):
     write_kth(tmp_path / "a", {f"walking/person{i:02d}_walking_d1": 6 for i in (1, 2, 15, 17)})
     bucket = ray_beside_s3.bucket()
     upload(tmp_path / "a", f"{bucket}/archive")
@@ -88,7 +92,7 @@ def test_clips_on_s3_are_the_local_ones(ray_beside_s3: S3Server, tmp_path: Path)
     assert verify(store, f"{bucket}/archive").ok
 
 
-def test_a_store_on_s3_continues_and_is_verified(ray_beside_s3: S3Server, tmp_path: Path):
+def test_a_store_on_s3_can_be_continued_and_verified(ray_beside_s3: S3Server, tmp_path: Path):
     store = f"{ray_beside_s3.bucket()}/t2m.zarr"
     request = ConversionRequest("weatherbench", str(tmp_path / "a"), store, SMALL)
     write_days(tmp_path / "a", 1)
@@ -104,7 +108,7 @@ def test_a_store_on_s3_continues_and_is_verified(ray_beside_s3: S3Server, tmp_pa
     assert verify(store).ok
 
 
-def test_static_fields_on_s3_are_the_local_ones_and_are_mended_there(
+def test_static_fields_on_s3_are_those_of_a_local_store_and_can_be_repaired(
     ray_beside_s3: S3Server, tmp_path: Path
 ):
     static_archives.write_weatherbench(tmp_path)
@@ -143,7 +147,9 @@ def test_no_key_is_written_into_a_store(ray_beside_s3: S3Server, tmp_path: Path)
     assert not [name for name, content in objects(store).items() if secret in content]
 
 
-def test_a_prefix_with_other_objects_is_not_written_to(ray_beside_s3: S3Server, tmp_path: Path):
+def test_a_prefix_with_other_objects_is_an_error_and_is_left_alone(
+    ray_beside_s3: S3Server, tmp_path: Path
+):
     write_days(tmp_path / "a", 1)
     bucket = ray_beside_s3.bucket()
     upload(tmp_path / "a", f"{bucket}/archive")
@@ -160,7 +166,7 @@ def test_a_prefix_with_other_objects_is_not_written_to(ray_beside_s3: S3Server, 
     assert objects(bucket) == {f"archive/{name}": data for name, data in before.items()}
 
 
-def test_a_wrong_key_is_refused_before_any_work(
+def test_a_wrong_key_is_an_error_before_any_work(
     ray_beside_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     write_days(tmp_path / "a", 1)
@@ -177,7 +183,7 @@ def test_a_wrong_key_is_refused_before_any_work(
     assert "AWS_ENDPOINT_URL" in str(refused.value.remedy)
 
 
-def test_a_conversion_to_s3_asks_for_little(
+def test_a_conversion_to_s3_makes_few_requests(
     ray_beside_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Each request of a driver waits for the storage: forty of them were two seconds."""
@@ -206,9 +212,7 @@ def test_a_conversion_to_s3_asks_for_little(
     assert again["GET"] <= objects + 12
 
 
-def test_a_frame_that_cannot_be_decoded_stops_a_run_on_s3_as_well(
-    ray_beside_s3: S3Server, tmp_path: Path
-):
+def test_a_frame_that_cannot_be_decoded_ends_a_run_on_s3(ray_beside_s3: S3Server, tmp_path: Path):
     import netCDF4
 
     write_days(tmp_path / "a", 1, 2)

@@ -12,8 +12,8 @@ import pytest
 import s3fs
 
 from pipelines.archives.sources.cache import kept_copies
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.stores.store import open_store
 from tests.pipelines.archives.test_zips import zipped
 from tests.support.archives.small_archives import fields, hourly, write_days
@@ -44,7 +44,7 @@ def uploaded(folder: Path, bucket: str) -> str:
     return f"{bucket}/archive"
 
 
-def test_a_file_of_twelve_shards_is_fetched_once(
+def test_a_file_that_twelve_shards_need_is_fetched_once(
     proxy: LatencyProxy, s3_server: S3Server, tmp_path: Path
 ):
     source = uploaded(write_days(tmp_path / "a", 1, 2), s3_server.bucket())
@@ -59,7 +59,7 @@ def test_a_file_of_twelve_shards_is_fetched_once(
     assert not Path(cache.folder).exists()
 
 
-def test_without_room_a_file_is_fetched_for_each_of_its_shards(
+def test_without_a_cache_a_file_is_fetched_once_per_shard(
     proxy: LatencyProxy, s3_server: S3Server, tmp_path: Path
 ):
     source = uploaded(write_days(tmp_path / "a", 3), s3_server.bucket())

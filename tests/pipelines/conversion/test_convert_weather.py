@@ -10,17 +10,11 @@ import xarray as xr
 
 from pipelines.audit.inspection import inspect
 from pipelines.audit.verification import verify
-from pipelines.conversion.convert import (
-    ConversionReport,
-    ConversionRequest,
-    convert,
-    plan_conversion,
-)
+from pipelines.conversion.convert import convert, plan_conversion
 from pipelines.conversion.estimate import SAMPLED_CHUNKS, estimate
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.options import ConversionOptions, ConversionReport, ConversionRequest
 from pipelines.errors import StoreError
-from pipelines.inputs.climatology import climatology
-from pipelines.inputs.kept_climatology import kept_climatology
+from pipelines.inputs.climatology import climatology, kept_climatology
 from pipelines.stores.store import open_store
 from tests.pipelines.archives.test_zips import zipped
 from tests.support.archives.era5_files import values as era5_values
@@ -55,7 +49,7 @@ def test_members_and_levels_are_averaged_to_a_coarser_grid(shared: Path, tmp_pat
     np.testing.assert_allclose(after, before, rtol=1e-7)
 
 
-def test_a_store_continues_on_its_own_grid_only(shared: Path, tmp_path: Path):
+def test_a_regridded_store_continues_on_its_own_grid_only(shared: Path, tmp_path: Path):
     source = shared / "data/era5/era5-2mt-2019-03-uk.grib"
     options = {"variables": ("t2m",), "shard_frames": 512, "chunk_frames": 64}
     assert run("era5", source, tmp_path / "s", regrid="4x6", **options).shards_written == 2
@@ -86,7 +80,7 @@ def test_the_estimate_of_a_plan_is_close_to_what_the_conversion_writes(tmp_path:
     assert 0 < cost.seconds <= cost.processor_seconds
 
 
-def test_a_zip_with_preliminary_frames_is_converted_and_mended_when_final_ones_come(
+def test_preliminary_frames_in_a_zip_are_replaced_when_the_final_ones_come(
     tmp_path: Path,
 ):
     times = hourly("2024-10-01", 48)

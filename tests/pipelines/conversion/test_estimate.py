@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.conversion.convert import ConversionRequest, plan_conversion
+from pipelines.conversion.convert import plan_conversion
 from pipelines.conversion.estimate import Estimate, estimate
-from pipelines.conversion.plan import ConversionOptions, Plan
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
+from pipelines.conversion.plan import Plan
 from tests.support.archives.small_archives import hourly, write_days, write_netcdf
 
 SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
@@ -27,12 +28,12 @@ def estimated(plan: Plan) -> Estimate:
     return found
 
 
-def test_small_archives_are_sampled_chunk_by_chunk(tmp_path: Path):
+def test_all_chunks_of_a_small_archive_are_sampled(tmp_path: Path):
     write_days(tmp_path / "a", 1)
     assert estimated(plan_conversion(request(tmp_path))).chunks == 3
 
 
-def test_frames_that_the_source_lacks_take_no_bytes(tmp_path: Path):
+def test_frames_that_are_missing_in_the_source_take_no_bytes(tmp_path: Path):
     write_days(tmp_path / "a", 1, 2)
     whole = estimated(plan_conversion(request(tmp_path)))
     (tmp_path / "a" / "2m_temperature_day02_5.625deg.nc").unlink()
@@ -59,7 +60,7 @@ def test_chunks_that_cannot_be_read_are_counted(tmp_path: Path):
     assert estimate(plan, plan.tasks) is None
 
 
-def test_a_coarser_grid_stores_less(tmp_path: Path):
+def test_a_coarser_grid_is_estimated_to_take_fewer_bytes(tmp_path: Path):
     times = hourly("2010-01-01", 48)
     values = np.random.default_rng(0).normal(280, 5, (48, 32, 64)).astype(np.float32)
     write_netcdf(tmp_path / "a" / "a.nc", times, values=values)

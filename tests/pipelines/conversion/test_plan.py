@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.archives.contents import ArchiveIndex, SourceFile, VariableIndex
-from pipelines.conversion.plan import ConversionOptions, Plan, make_plan
+from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.plan import Plan, make_plan
 from pipelines.errors import UsageError
 from pipelines.timeline.intervals import as_runs, from_runs
 
@@ -59,13 +60,13 @@ def test_every_frame_of_the_source_has_exactly_one_place():
     ]
 
 
-def test_holes_are_frames_that_the_source_lacks():
+def test_gaps_are_frames_that_are_missing_in_the_source():
     planned = plan({"a": [0, 1, 2, 5], "b": [6, 7]})
     assert len(planned.times) == 8
     assert planned.gaps() == [(3, 4, 2)]
 
 
-def test_a_longer_archive_changes_the_tail_shard_only():
+def test_a_longer_archive_changes_only_the_last_shard():
     before = plan({"a": list(range(20))})
     after = plan({"a": list(range(20)), "b": list(range(20, 40))})
     assert keys(after)[:2] == keys(before)[:2]
@@ -73,7 +74,7 @@ def test_a_longer_archive_changes_the_tail_shard_only():
     assert len(keys(after)) == 5
 
 
-def test_a_late_file_changes_exactly_the_shards_that_it_fills():
+def test_a_late_file_changes_only_the_shards_with_its_frames():
     days = {"a": list(range(8)), "c": list(range(16, 24)), "d": list(range(24, 32))}
     before, after = plan(days), plan(days | {"b": list(range(8, 16))})
     differing = [
@@ -90,7 +91,7 @@ def test_a_file_that_changed_changes_its_shards():
     assert keys(plan(days, changed="b"))[1] != keys(plan(days))[1]
 
 
-def test_an_archive_that_moved_keeps_its_keys():
+def test_moving_an_archive_does_not_change_the_keys():
     here = index({"a": list(range(8))})
     moved = tuple(SourceFile("/elsewhere/a", f.size, f.etag) for f in here.files)
     there = ArchiveIndex("era5", "title", moved, here.variables, HOUR, here.periods)
@@ -111,25 +112,25 @@ def test_chunks_and_shards_are_sized_for_object_storage(shape, chunk: int, shard
     assert (planned.options.chunk_frames, planned.options.shard_frames) == (chunk, shard)
 
 
-def test_a_given_shard_size_is_kept_and_the_chunk_fits_it():
+def test_a_given_shard_size_is_kept_and_chunks_divide_it():
     planned = make_plan(index({"a": [0, 1, 2]}), ConversionOptions(shard_frames=96), None)
     assert (planned.options.chunk_frames, planned.options.shard_frames) == (32, 96)
 
 
-def test_a_shard_that_is_no_whole_number_of_chunks_is_refused():
-    with pytest.raises(UsageError, match="no multiple") as refused:
+def test_a_shard_of_a_fractional_number_of_chunks_is_an_error():
+    with pytest.raises(UsageError, match="not a multiple") as refused:
         ConversionOptions(chunk_frames=48, shard_frames=100)
     assert "144" in str(refused.value.remedy)
 
 
 @pytest.mark.parametrize("name", ["chunk_frames", "shard_frames"])
-def test_sizes_below_one_are_refused(name: str):
+def test_sizes_below_one_are_an_error(name: str):
     with pytest.raises(UsageError, match=name):
         ConversionOptions(**{name: 0})
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.sets(st.integers(0, 200)))
-def test_runs_hold_the_same_numbers(values: set[int]):
+def test_runs_stand_for_the_same_numbers(values: set[int]):
     ordered = np.array(sorted(values), np.int64)
     np.testing.assert_array_equal(from_runs(as_runs(ordered)), ordered)

@@ -94,7 +94,7 @@ def test_composites_of_fmi_become_rain_rates(shared: Path, tmp_path: Path):
     assert stored.attrs["units"] == "mm/h"
 
 
-def test_rates_of_mrms_are_cut_out(shared: Path, tmp_path: Path):
+def test_rates_of_mrms_can_be_cropped(shared: Path, tmp_path: Path):
     files = sorted((shared / "data/radar/mrms_grib2").iterdir())[:3]
     options = {"crop": "2400:2460,3100:3200", "resize": "30x50"}
     run("radar", copied(files, tmp_path / "a"), tmp_path / "s", archive_options=options)
@@ -114,7 +114,7 @@ def test_rates_of_mrms_are_cut_out(shared: Path, tmp_path: Path):
     np.testing.assert_allclose(stored.longitude.values[:2], [261.01, 261.03], atol=1e-4)
 
 
-def test_dates_that_meteonet_lacks_are_flagged(shared: Path, tmp_path: Path):
+def test_dates_that_are_missing_in_meteonet_are_flagged(shared: Path, tmp_path: Path):
     folder = shared / "data/radar/meteonet_npz"
     options = {"crop": "100:140,200:260"}
     source = folder / "rainfall_NW_*"
@@ -131,7 +131,7 @@ def test_dates_that_meteonet_lacks_are_flagged(shared: Path, tmp_path: Path):
     assert (stored.available.values[lacking] == cf.MISSING_IN_SOURCE).all()
 
 
-def test_a_damaged_file_is_flagged_and_its_frame_filled_in_later(tmp_path: Path):
+def test_a_damaged_file_is_flagged_and_its_frame_can_be_filled_later(tmp_path: Path):
     times = five_minutes(FIRST, 20)
     knmi_folder(tmp_path / "a", times)
     damaged = tmp_path / "a" / f"RAD_{stamp(times[9])}.h5"
@@ -162,7 +162,7 @@ def test_a_damaged_file_is_flagged_and_its_frame_filled_in_later(tmp_path: Path)
     np.testing.assert_array_equal(open_store(str(tmp_path / "s")).array("reflectivity")[:], values)
 
 
-def test_a_store_keeps_its_options_and_grows_with_them(tmp_path: Path):
+def test_a_store_of_radar_frames_keeps_its_options_as_it_grows(tmp_path: Path):
     times = five_minutes(FIRST, 16)
     options = {"resize": "3x4", "threshold": "10"}
     knmi_folder(tmp_path / "a", times[:10])

@@ -61,7 +61,7 @@ def test_rows_and_columns_give_the_same_grid():
 
 
 @pytest.mark.parametrize("asked", ["5.625", "30", "7x9"])
-def test_a_constant_field_stays_exactly_what_it_is(asked: str):
+def test_a_constant_field_keeps_its_exact_value(asked: str):
     mean, *_ = average(era5(1.5), asked)
     found = mean(np.full(mean.fine_shape, 273.15, np.float32))
     np.testing.assert_allclose(found, np.float32(273.15), rtol=1e-14)
@@ -80,7 +80,7 @@ def test_the_global_mean_is_conserved(asked: str):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_cells_are_what_a_fine_integration_over_the_sphere_gives(reverse: bool):
+def test_cells_agree_with_a_fine_integration_over_the_sphere(reverse: bool):
     latitude, longitude = np.linspace(90, -90, 13), np.arange(0, 360, 20.0)
     found = index(latitude[::-1] if reverse else latitude, longitude)
     mean, rows, columns = average(found, "45")
@@ -117,7 +117,7 @@ def test_directions_of_the_source_are_kept():
     assert longitude[-1] == 174
 
 
-def test_a_region_keeps_the_whole_cells_that_fit_and_says_what_is_left_out():
+def test_a_region_keeps_whole_cells_and_a_note_says_what_is_left_out():
     # Cells of a quarter degree from 50 to 58.25 and from -11 to 1.25.
     region = index(np.arange(58.125, 50, -0.25), np.arange(-10.875, 1.2, 0.25))
     mean, latitude, longitude = average(region, "1")
@@ -128,7 +128,7 @@ def test_a_region_keeps_the_whole_cells_that_fit_and_says_what_is_left_out():
     assert [note.split(" at the end of ")[0] for note in notes] == ["t2m: 0.25 degrees"] * 2
 
 
-def test_pixels_of_a_plane_are_averaged_by_number():
+def test_pixels_without_degrees_are_averaged_in_equal_numbers():
     plane = index(np.arange(6.0) * 1000, np.arange(4.0) * 1000, dims=("y", "x"))
     coarse, averages = regridded(plane, "3x2")
     np.testing.assert_array_equal(coarse.variables[0].coordinates["y"], [500, 2500, 4500])
@@ -140,27 +140,27 @@ def test_pixels_of_a_plane_are_averaged_by_number():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("coarse", "is no grid"),
-        ("0", "is no grid"),
-        ("4x0", "is no grid"),
-        ("3x4x5", "is no grid"),
+        ("coarse", "is not a grid"),
+        ("0", "is not a grid"),
+        ("4x0", "is not a grid"),
+        ("3x4x5", "is not a grid"),
         ("0.1", "1800 cells along latitude, the source 121"),
         ("7", "cells of 7 degrees do not fill"),
         ("500x2", "500 cells along latitude, the source 121"),
     ],
 )
-def test_a_grid_that_cannot_be_made_is_refused(asked: str, message: str):
+def test_an_impossible_grid_is_an_error(asked: str, message: str):
     with pytest.raises(UsageError, match=message) as refused:
         regridded(era5(1.5), asked)
     assert "--regrid" in str(refused.value.where)
 
 
-def test_degrees_are_refused_for_pixels():
+def test_degrees_for_a_grid_of_pixels_are_an_error():
     plane = index(np.arange(6.0), np.arange(4.0), dims=("y", "x"))
     with pytest.raises(UsageError, match="no regular y in degrees"):
         regridded(plane, "2")
 
 
-def test_ways_to_write_one_grid_are_one():
+def test_different_texts_for_one_grid_are_equal():
     assert str(CoarseGrid.parse("5.6250")) == str(CoarseGrid.parse("5.625")) == "5.625"
     assert str(CoarseGrid.parse("032x64")) == "32x64"

@@ -15,8 +15,8 @@ import fsspec
 import pytest
 
 from pipelines.conversion import shard_task
-from pipelines.conversion.convert import ConversionRequest, plan_conversion
-from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.convert import plan_conversion
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.conversion.plan import Plan
 from pipelines.conversion.shard_task import Destination, convert_shards
 from pipelines.errors import BusyError
@@ -49,7 +49,7 @@ def shards_of(store: str) -> list[str]:
     return places.names(f"{store}/t2m/c")
 
 
-def test_no_shard_is_written_under_a_lease_that_another_process_took(tmp_path: Path, remote: str):
+def test_no_shard_is_written_if_another_process_took_the_lease(tmp_path: Path, remote: str):
     plan = planned(tmp_path, remote, 1)
     mine, other = lease.this_process(), lease.this_process()
     content = lease.json.dumps(dataclasses.asdict(other)).encode()
@@ -61,7 +61,7 @@ def test_no_shard_is_written_under_a_lease_that_another_process_took(tmp_path: P
     assert places.names(f"{remote}/.ledger") == ["lease.json"]
 
 
-def test_shards_are_decoded_before_the_lease_is_sure_and_written_after(
+def test_shards_are_decoded_before_the_lease_is_sure_but_written_after(
     tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch
 ):
     plan = planned(tmp_path, remote, 1)
@@ -85,7 +85,7 @@ def test_shards_are_decoded_before_the_lease_is_sure_and_written_after(
 
 
 @pytest.mark.parametrize(("share", "most"), [(1.5, 1), (2.5, 2)])
-def test_uploads_that_are_under_way_are_bounded_in_bytes(
+def test_the_bytes_of_simultaneous_uploads_are_bounded(
     tmp_path: Path,
     remote: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,7 +120,7 @@ def test_uploads_that_are_under_way_are_bounded_in_bytes(
 
 
 @pytest.mark.parametrize("days", [1, 2])
-def test_a_file_is_opened_once_for_all_the_shards_that_follow_each_other(
+def test_a_file_is_opened_once_for_consecutive_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
 ):
     store = str(tmp_path / "s")
@@ -148,7 +148,7 @@ def test_a_file_is_opened_once_for_all_the_shards_that_follow_each_other(
     assert opened == closed == [file.name for file in plan.index.files]
 
 
-def test_a_file_that_changes_between_two_shards_stops_the_second(tmp_path: Path):
+def test_a_file_that_changes_between_two_shards_is_an_error_for_the_second(tmp_path: Path):
     store = str(tmp_path / "s")
     plan = planned(tmp_path, store, 1)
     outcomes = convert_shards(plan.tasks, destination(plan, store))

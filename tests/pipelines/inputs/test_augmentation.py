@@ -56,7 +56,9 @@ def variants(window: np.ndarray, name: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["flip_rows", "flip_columns", "rot90", "roll_columns"])
-def test_a_window_is_changed_as_a_whole_and_every_change_occurs(square: Store, name: str) -> None:
+def test_all_frames_of_a_window_change_alike_and_every_change_occurs(
+    square: Store, name: str
+) -> None:
     plain = batches(square, None)
     seen = set()
     for (_, _, before), (_, _, after) in zip(
@@ -69,7 +71,7 @@ def test_a_window_is_changed_as_a_whole_and_every_change_occurs(square: Store, n
     assert seen == set(range(len(variants(plain[0][2][0], name))))
 
 
-def test_draws_do_not_depend_on_workers_or_on_where_an_epoch_is_taken_up(square: Store) -> None:
+def test_changes_do_not_depend_on_workers_or_on_where_an_epoch_resumes(square: Store) -> None:
     everything = Augmentation(True, True, True, True)
     whole = batches(square, everything)
     for rank in range(2):
@@ -81,7 +83,7 @@ def test_draws_do_not_depend_on_workers_or_on_where_an_epoch_is_taken_up(square:
             np.testing.assert_array_equal(frames, expected[mine], err_msg=f"step {step}")
 
 
-def test_another_epoch_or_seed_draws_anew() -> None:
+def test_another_epoch_or_seed_gives_other_changes() -> None:
     augmentation = Augmentation(roll_columns=True)
     window = np.arange(36.0).reshape(1, 1, 1, 1, 36)
     results = []
@@ -93,7 +95,7 @@ def test_another_epoch_or_seed_draws_anew() -> None:
     assert len(set(results)) == 3
 
 
-def test_a_grid_that_does_not_allow_it_is_refused(
+def test_a_change_that_the_grid_does_not_allow_is_an_error(
     tmp_path: Path, write_store: Callable[..., Store]
 ) -> None:
     oblong = write_store(tmp_path / "s", {"t2m": np.ones((40, 4, 6), "f4")})
@@ -106,7 +108,7 @@ def test_a_grid_that_does_not_allow_it_is_refused(
     Augmentation(roll_columns=True).check(4, 6, longitudes=np.arange(6) * 60.0)
 
 
-def test_an_augmentation_moves_each_windows_fields_with_its_frames(
+def test_static_fields_change_with_the_frames_of_their_window(
     write_store: Callable[..., Store], tmp_path: Path
 ) -> None:
     # A variable that does not change with time is a static field that went the frames' way.

@@ -1,4 +1,4 @@
-"""Climatology: the usual frame of a place in a cycle, from available train frames alone."""
+"""Climatologies are means of available train frames, and are kept beside the store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ import numpy as np
 import pytest
 
 from pipelines.errors import StoreError, UsageError
-from pipelines.inputs.climatology import SMOOTHING_DAYS, climatology
-from pipelines.stores.store import Store
+from pipelines.inputs import climatology as module
+from pipelines.inputs.climatology import (
+    FOLDER,
+    SMOOTHING_DAYS,
+    Climatology,
+    climatology,
+    kept_climatology,
+)
+from pipelines.storage import places
+from pipelines.stores.store import Store, open_store
+from tests.support.servers.failing_relay import FailingRelay
+from tests.support.servers.object_storage import S3Server, bucket, in_environment, s3_server, upload
+
+__all__ = ["s3_server"]
 
 HEIGHT, WIDTH = 2, 3
 
@@ -85,7 +97,7 @@ def test_two_train_years_give_day_of_year_and_hour_smoothed_over_days(
 
 
 def days_apart(one: np.datetime64, other: np.datetime64) -> int:
-    """Days between two dates moved into one leap year, the short way around it."""
+    """Return the days between two dates of one leap year, the shorter way around the year."""
 
     def place(time: np.datetime64) -> int:
         in_leap_year = np.datetime64("2016" + str(time.astype("datetime64[D]"))[4:])
@@ -116,7 +128,7 @@ def test_traffic_repeats_with_the_week(tmp_path: Path, write_store: Callable[...
     assert "30 min slot of the week" in usual.definition
 
 
-def test_frames_outside_train_and_unavailable_frames_change_nothing(
+def test_frames_outside_train_and_unavailable_frames_are_not_averaged(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     times = series("2015-01-01", "2015-01-11", 3600)
@@ -151,7 +163,7 @@ def test_missing_pixels_are_left_out_of_the_mean(tmp_path: Path, write_store: Ca
     assert table[0, 0, 1, 2] == pytest.approx(table[3, 0, 1, 2])
 
 
-def test_a_train_period_without_frames_is_refused(
+def test_a_train_period_without_available_frames_is_an_error(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     times = series("2015-01-01", "2015-01-02", 3600)
@@ -165,7 +177,7 @@ def test_a_train_period_without_frames_is_refused(
         climatology(store, ("t2m",))
 
 
-def test_a_cadence_that_does_not_divide_a_day_is_refused(
+def test_a_cadence_that_does_not_divide_a_day_is_an_error(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     store = write_store(tmp_path / "s", {"t2m": frames_of(np.ones(40))}, cadence=7 * 3600)
@@ -173,7 +185,7 @@ def test_a_cadence_that_does_not_divide_a_day_is_refused(
         climatology(store, ("t2m",))
 
 
-def test_a_lost_shard_is_an_error_and_no_climatology_of_fewer_frames(
+def test_a_lost_shard_is_an_error_instead_of_a_mean_of_fewer_frames(
     tmp_path: Path, write_store: Callable[..., Store]
 ):
     times = series("2015-01-01", "2015-02-01", 3600)
@@ -207,3 +219,140 @@ def test_a_damaged_shard_is_an_error_that_names_it_and_the_repair(
     assert "in t2m/c/0/0/0" in str(refused.value)
     assert "--repair" in str(refused.value)
     assert climatology(store, ("z",)).table.shape == (24, 1, HEIGHT, WIDTH)
+
+
+def test_a_climatology_waits_while_the_storage_is_away_for_a_moment(
+    s3_server: S3Server,
+    tmp_path: Path,
+    write_store: Callable[..., Store],
+    caplog: pytest.LogCaptureFixture,
+):
+    times = series("2015-01-01", "2015-01-09", 3600)
+    local = write_store(tmp_path / "s", {"t2m": frames_of(np.arange(192.0))}, times=times)
+    relay = FailingRelay(s3_server.port)
+    with in_environment({"AWS_ENDPOINT_URL": relay.endpoint, "AWS_MAX_ATTEMPTS": "1"}):
+        place = f"{bucket()}/s.zarr"
+        upload(f"{local.uri}/", place)
+        remote = open_store(place)
+        with relay.outage(r"^GET .*/t2m/c/", 3, until=lambda: "trying again" in caplog.text):
+            found = climatology(remote, ("t2m",))
+    relay.close()
+    np.testing.assert_array_equal(found.table, climatology(local, ("t2m",)).table)
+
+
+TIMES = np.arange(np.datetime64("2015-01-01", "s"), np.datetime64("2015-01-05", "s"), 3600)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stores that a climatology was made from, one entry per time."""
+    stores: list[str] = []
+
+    def counted(
+        store: Store, variables: tuple[str, ...], most_bytes: int | None = None
+    ) -> Climatology:
+        stores.append(store.uri)
+        return climatology(store, variables, most_bytes)
+
+    monkeypatch.setattr(module, "climatology", counted)
+    return stores
+
+
+def random_fields(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(280, 5, (len(TIMES), 2, 3)).astype("f4")
+
+
+def same(one: Climatology, other: Climatology) -> bool:
+    assert one.table.shape == other.table.shape
+    about = [(each.cycle, each.slot_seconds, each.definition) for each in (one, other)]
+    return about[0] == about[1] and np.array_equal(one.table, other.table, equal_nan=True)
+
+
+def test_a_climatology_is_made_once_for_each_choice_of_variables(
+    tmp_path: Path, write_store: Callable[..., Store], made: list[str]
+):
+    store = write_store(
+        tmp_path / "s", {"t2m": random_fields(0), "d2m": random_fields(1)}, times=TIMES
+    )
+    for variables in (("t2m",), ("d2m",), ("t2m", "d2m"), ("d2m", "t2m")):
+        first = kept_climatology(store, variables)
+        again = kept_climatology(open_store(store.uri), variables)
+        assert same(first, climatology(store, variables))
+        assert same(again, first)
+    assert len(made) == 4
+
+
+def test_a_climatology_is_made_again_if_a_shard_changes_but_not_its_size(
+    tmp_path: Path, write_store: Callable[..., Store], made: list[str]
+):
+    store = write_store(tmp_path / "s", {"t2m": random_fields(0)}, times=TIMES)
+    other = write_store(tmp_path / "other", {"t2m": random_fields(0)[::-1]}, times=TIMES)
+    before = kept_climatology(store, ("t2m",))
+    shard = "t2m/c/0/0/0"
+    places.write_bytes(f"{store.uri}/{shard}", places.read_bytes(f"{other.uri}/{shard}"))
+    after = kept_climatology(open_store(store.uri), ("t2m",))
+    assert len(made) == 2
+    assert not same(after, before)
+    assert same(after, climatology(open_store(store.uri), ("t2m",)))
+
+
+def test_a_lost_shard_is_an_error_although_a_climatology_was_kept(
+    tmp_path: Path, write_store: Callable[..., Store]
+):
+    store = write_store(tmp_path / "s", {"t2m": random_fields(0)}, times=TIMES)
+    kept_climatology(store, ("t2m",))
+    places.delete(f"{store.uri}/t2m/c/0/0/0")
+    with pytest.raises(StoreError):
+        kept_climatology(open_store(store.uri), ("t2m",))
+
+
+def with_an_unknown_compression(data: bytes) -> bytes:
+    method = data.index(b"PK\x01\x02") + 10
+    return data[:method] + b"\xee" + data[method + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-40],
+        lambda data: b"",
+        lambda data: b"PK",
+        with_an_unknown_compression,
+    ],
+)
+def test_a_damaged_climatology_is_made_again(
+    tmp_path: Path,
+    write_store: Callable[..., Store],
+    made: list[str],
+    damage: Callable[[bytes], bytes],
+):
+    store = write_store(tmp_path / "s", {"t2m": random_fields(0)}, times=TIMES)
+    first = kept_climatology(store, ("t2m",))
+    (file,) = (tmp_path / "s" / FOLDER).iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert same(kept_climatology(store, ("t2m",)), first)
+    assert same(kept_climatology(store, ("t2m",)), first)
+    assert len(made) == 2
+
+
+def test_a_climatology_that_cannot_be_kept_is_made_and_a_warning_says_so(
+    tmp_path: Path,
+    write_store: Callable[..., Store],
+    caplog: pytest.LogCaptureFixture,
+):
+    store = write_store(tmp_path / "s", {"t2m": random_fields(0)}, times=TIMES)
+    (tmp_path / "s" / FOLDER).write_text("a file where a folder is needed")
+    assert same(kept_climatology(store, ("t2m",)), climatology(store, ("t2m",)))
+    assert "not kept" in caplog.text
+
+
+def test_a_climatology_is_kept_beside_a_store_on_object_storage(
+    s3_server: S3Server, tmp_path: Path, write_store: Callable[..., Store], made: list[str]
+):
+    local = write_store(tmp_path / "s", {"t2m": random_fields(0)}, times=TIMES)
+    remote = f"{s3_server.bucket()}/s.zarr"
+    upload(f"{local.uri}/", remote)
+    first, again = (kept_climatology(open_store(remote), ("t2m",)) for _ in range(2))
+    assert made == [remote]
+    assert same(first, again)
+    assert same(first, climatology(local, ("t2m",)))

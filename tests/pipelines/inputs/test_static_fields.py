@@ -14,9 +14,10 @@ import xarray as xr
 
 from pipelines.archives import load_archive
 from pipelines.archives.series.static_variables import describe_static, read_static, take_static
-from pipelines.audit.inspection import describe_plan, inspect
+from pipelines.audit.inspection import inspect
 from pipelines.audit.verification import verify
 from pipelines.conversion.convert import convert, plan_conversion
+from pipelines.conversion.estimate import describe_plan
 from pipelines.conversion.options import ConversionOptions
 from pipelines.conversion.static_plan import parse_static
 from pipelines.conversion.static_shards import write_field
@@ -68,7 +69,7 @@ def objects(store: Path) -> dict[str, bytes]:
 # --- conversion -----------------------------------------------------------------------------------
 
 
-def test_fields_are_those_of_the_published_file_and_frames_stay_as_they_were(
+def test_static_fields_have_the_published_values_and_frames_are_unchanged(
     archive: Path, plain: Path
 ) -> None:
     before = objects(plain / "store.zarr")
@@ -87,20 +88,20 @@ def test_fields_are_those_of_the_published_file_and_frames_stay_as_they_were(
     )
 
 
-def test_a_store_without_static_fields_says_nothing_of_them(archive: Path) -> None:
+def test_a_store_without_static_fields_does_not_mention_them(archive: Path) -> None:
     assert "static" not in (archive / "store.zarr/zarr.json").read_text()
     summary = json.loads((archive / "store.zarr/.ledger/plan.json").read_text())
     assert not [key for key in summary if "static" in key]
     assert open_store(str(archive / "store.zarr")).static_fields == {}
 
 
-def test_all_at_once_or_added_later_gives_equal_bytes(archive: Path, folder: Path) -> None:
+def test_static_fields_added_later_have_the_same_bytes(archive: Path, folder: Path) -> None:
     in_parallel = replace(request(archive, *FIELDS), store=str(folder / "in_parallel.zarr"))
     converted(in_parallel)
     assert objects(folder / "in_parallel.zarr") == objects(folder / "store.zarr")
 
 
-def test_statistics_are_of_the_field_and_inspect_and_plan_show_it(folder: Path) -> None:
+def test_plan_and_inspect_show_static_fields_with_their_statistics(folder: Path) -> None:
     heights = constants()["orography"].values.astype(float)
     info = open_store(str(folder / "store.zarr")).static_fields["orography"]
     wanted = {"mean": heights.mean(), "std": heights.std(), "min": 0.0, "max": heights.max()}
@@ -111,12 +112,12 @@ def test_statistics_are_of_the_field_and_inspect_and_plan_show_it(folder: Path) 
     assert list(shown) == ["lsm", "orography", "slt"]
     assert shown["orography"].mean == pytest.approx(wanted["mean"])
     planned = describe_plan(plan_conversion(request(folder)), str(folder / "store.zarr"))
-    assert planned["static_fields"]["slt"]["missing_pixels_set_to"] == 0.0
-    assert planned["static_fields"]["lsm"]["file"].endswith("constants_5.625deg.nc")
-    assert planned["shards_due"] == 0
+    assert planned.static_fields["slt"].missing_pixels_set_to == 0.0
+    assert planned.static_fields["lsm"].file.endswith("constants_5.625deg.nc")
+    assert planned.shards_due == 0
 
 
-def test_a_second_run_remembers_where_they_are_and_has_nothing_to_do(folder: Path) -> None:
+def test_a_second_run_remembers_the_static_source_and_writes_nothing(folder: Path) -> None:
     before = objects(folder / "store.zarr")
     done = convert(request(folder))
     assert not done.changed
@@ -126,8 +127,8 @@ def test_a_second_run_remembers_where_they_are_and_has_nothing_to_do(folder: Pat
         convert(request(folder, ("slt", 1.0)))
 
 
-def test_a_run_that_stopped_between_two_fields_goes_on(plain: Path) -> None:
-    with pytest.raises(SourceError, match="'slt' lacks") as refused:
+def test_a_run_that_stopped_between_two_static_fields_can_be_continued(plain: Path) -> None:
+    with pytest.raises(SourceError, match="pixels of static field 'slt' are missing") as refused:
         convert(request(plain, ("lsm", None), ("slt", None), ("orography", None)))
     assert "--static_fields slt=0" in str(refused.value)
     assert "row 0" in str(refused.value)
@@ -138,7 +139,7 @@ def test_a_run_that_stopped_between_two_fields_goes_on(plain: Path) -> None:
     assert list(open_store(str(plain / "store.zarr")).static_fields) == ["lsm", "slt", "orography"]
 
 
-def test_verify_finds_a_damaged_field_and_repair_mends_it(folder: Path) -> None:
+def test_verify_finds_a_damaged_static_field_and_repair_writes_it_again(folder: Path) -> None:
     store = folder / "store.zarr"
     sound = objects(store)
     assert verify(str(store), str(folder / "2m_temperature")).ok
@@ -158,7 +159,7 @@ def test_verify_finds_a_damaged_field_and_repair_mends_it(folder: Path) -> None:
     assert objects(store) == sound
 
 
-def test_a_changed_source_is_noticed_and_converted_anew(folder: Path) -> None:
+def test_a_changed_static_source_is_noticed_and_converted_again(folder: Path) -> None:
     (folder / "constants/constants_5.625deg.nc").unlink()
     constants(seed=9).to_netcdf(folder / "constants/constants_5.625deg.nc")
     found = verify(str(folder / "store.zarr"), str(folder / "2m_temperature"))
@@ -171,7 +172,7 @@ def test_a_changed_source_is_noticed_and_converted_anew(folder: Path) -> None:
     assert "'lsm' of the store has other values" in differences(trained, store)[0]
 
 
-def test_fields_among_the_frames_files_are_told_of_and_kept_when_asked_for(tmp_path: Path) -> None:
+def test_static_fields_among_the_frames_files_are_noted_and_kept_on_request(tmp_path: Path) -> None:
     (tmp_path / "mixed").mkdir()
     static_archives.temperatures(20).to_netcdf(tmp_path / "mixed/a_t2m.nc")
     constants()[["lsm", "orography"]].to_netcdf(tmp_path / "mixed/b_constants.nc")
@@ -186,7 +187,7 @@ def test_fields_among_the_frames_files_are_told_of_and_kept_when_asked_for(tmp_p
     np.testing.assert_array_equal(read_static(kept.static[0].variable), constants()["lsm"].values)
 
 
-def test_a_field_at_one_single_time_is_static_in_netcdf_and_grib(tmp_path: Path) -> None:
+def test_a_field_with_one_time_is_static_in_netcdf_and_grib(tmp_path: Path) -> None:
     when = pd.date_range("2000-01-01", periods=1)
     dataset = constants()[["lsm"]].expand_dims(valid_time=when)
     dataset.to_netcdf(tmp_path / "one_time.nc")
@@ -201,7 +202,7 @@ def test_a_field_at_one_single_time_is_static_in_netcdf_and_grib(tmp_path: Path)
     np.testing.assert_allclose(read_static(found), land, atol=1e-4)
 
 
-def test_a_single_time_among_hourly_files_is_no_gap_in_the_frames(tmp_path: Path) -> None:
+def test_a_static_field_among_hourly_files_is_not_a_gap(tmp_path: Path) -> None:
     (tmp_path / "both").mkdir()
     static_archives.temperatures(20).to_netcdf(tmp_path / "both/hourly.nc")
     constants()[["lsm"]].expand_dims(time=pd.date_range("1990-01-01", periods=1)).to_netcdf(
@@ -215,7 +216,7 @@ def test_a_single_time_among_hourly_files_is_no_gap_in_the_frames(tmp_path: Path
     assert [task.name for task in plan.static] == ["lsm"]
 
 
-def test_other_grids_are_refused_and_both_are_named(plain: Path) -> None:
+def test_a_static_field_on_another_grid_is_an_error_that_names_both_grids(plain: Path) -> None:
     path = plain / "constants/constants_5.625deg.nc"
     path.unlink()
     constants().isel(lat=slice(None, None, -1)).to_netcdf(path)
@@ -231,7 +232,7 @@ def test_other_grids_are_refused_and_both_are_named(plain: Path) -> None:
 
 
 @pytest.mark.parametrize("fill", [None, 0.0])
-def test_regridding_averages_fields_as_it_does_frames(
+def test_regridding_averages_static_fields_like_frames(
     archive: Path, tmp_path: Path, fill: float | None
 ) -> None:
     name = "lsm" if fill is None else "slt"
@@ -255,7 +256,7 @@ def test_regridding_averages_fields_as_it_does_frames(
     assert again.static[0].average is None
 
 
-def test_what_cannot_be_is_refused_with_what_to_do(archive: Path, tmp_path: Path) -> None:
+def test_impossible_static_fields_are_errors_with_a_remedy(archive: Path, tmp_path: Path) -> None:
     for asked, said in (
         (request(archive, ("lsmm", None)), "did you mean 'lsm'"),
         (replace(request(archive, ("lsm", None)), static_source=None), "--static_source FILE"),
@@ -287,11 +288,11 @@ def test_what_cannot_be_is_refused_with_what_to_do(archive: Path, tmp_path: Path
     with pytest.raises(SourceError, match="static field 'lsm' differs between two files"):
         take_static(describe_static(str(tmp_path)), ("lsm",))
     for text in ("slt=", "slt=sea", "=1", "slt=nan"):
-        with pytest.raises(UsageError, match="names no static field"):
+        with pytest.raises(UsageError, match="does not name a static field"):
             parse_static(text)
 
 
-def test_a_file_with_neither_time_nor_grid_is_refused_as_before(tmp_path: Path) -> None:
+def test_a_file_without_time_and_grid_is_an_error(tmp_path: Path) -> None:
     xr.Dataset({"a": ("x", np.zeros(3))}).to_netcdf(tmp_path / "a.nc")
     with pytest.raises(SourceError, match="no time dimension"):
         load_archive("weatherbench").index(
@@ -302,7 +303,7 @@ def test_a_file_with_neither_time_nor_grid_is_refused_as_before(tmp_path: Path) 
 # --- reading --------------------------------------------------------------------------------------
 
 
-def test_fields_are_read_normalised_in_the_order_asked_for(folder: Path) -> None:
+def test_static_fields_are_read_normalised_and_in_the_order_asked_for(folder: Path) -> None:
     store = open_store(str(folder / "store.zarr"))
     fields = static_fields(store, ("orography", "lsm"))
     heights = constants()["orography"].values.astype(float)
@@ -316,7 +317,7 @@ def test_fields_are_read_normalised_in_the_order_asked_for(folder: Path) -> None
     assert differences(fields.as_dict(), store) == []
 
 
-def test_the_coordinates_give_fields_that_close_around_the_globe(folder: Path) -> None:
+def test_fields_from_coordinates_are_continuous_around_the_globe(folder: Path) -> None:
     store = open_store(str(folder / "store.zarr"))
     names = ("sin_latitude", "cos_latitude", "sin_longitude", "cos_longitude")
     fields = static_fields(store, names)
@@ -331,7 +332,7 @@ def test_the_coordinates_give_fields_that_close_around_the_globe(folder: Path) -
     assert differences(fields.as_dict(), store) == []
 
 
-def test_a_field_that_is_not_there_names_the_command_that_adds_it(archive: Path) -> None:
+def test_a_missing_static_field_is_an_error_with_the_command_that_adds_it(archive: Path) -> None:
     store = open_store(str(archive / "store.zarr"))
     with pytest.raises(UsageError) as refused:
         static_fields(store, ("lsm",))
@@ -359,7 +360,7 @@ def stream(store: Store, changes: Augmentation | None, names: tuple[str, ...]) -
     )
 
 
-def test_batches_share_the_fields_and_cost_no_copy_of_them(folder: Path) -> None:
+def test_batches_share_one_copy_of_the_static_fields(folder: Path) -> None:
     store = open_store(str(folder / "store.zarr"))
     batches = list(stream(store, None, ("lsm", "slt")).epoch(0))
     wanted = static_fields(store, ("lsm", "slt"), "minmax").values_shw
@@ -368,7 +369,7 @@ def test_batches_share_the_fields_and_cost_no_copy_of_them(folder: Path) -> None
     assert next(iter(stream(store, None, ()).epoch(0))).static is None
 
 
-def test_a_plain_torch_loop_gets_frames_and_fields(folder: Path) -> None:
+def test_a_torch_dataset_gives_frames_and_static_fields(folder: Path) -> None:
     store = open_store(str(folder / "store.zarr"))
     frames, static = next(iter(WindowDataset(stream(store, None, ("lsm",)))))
     assert frames.shape == (4, 3, 1, 32, 64)

@@ -13,8 +13,8 @@ import xarray as xr
 
 from pipelines.audit.inspection import inspect
 from pipelines.audit.verification import verify
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.storage import places

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.conversion.convert import ConversionRequest, convert
-from pipelines.conversion.plan import ConversionOptions
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import StoreError, UsageError
 from pipelines.stores import history
 from pipelines.stores.history import commits, publish
@@ -52,7 +52,7 @@ def two_days(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def test_each_run_is_one_commit_and_the_runs_before_it_stay_readable(
+def test_each_conversion_is_one_commit_and_older_commits_stay_readable(
     two_days: Path, tmp_path: Path
 ):
     folder, history = tmp_path / "copy", str(tmp_path / "history")
@@ -103,16 +103,14 @@ def test_a_history_may_lie_on_object_storage(two_days: Path, moto: S3Server):
     assert commits(history) == [run]
 
 
-def test_a_history_that_is_not_there_ends_with_the_command_that_makes_one(tmp_path: Path):
+def test_a_missing_history_is_an_error_with_the_command_that_makes_one(tmp_path: Path):
     with pytest.raises(StoreError, match="no Icechunk repository") as refused:
         commits(str(tmp_path / "nowhere"))
     assert "publish" in str(refused.value.remedy)
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_place_that_holds_something_else_or_cannot_be_written_is_refused(
-    two_days: Path, tmp_path: Path
-):
+def test_a_place_with_other_files_or_without_permission_is_an_error(two_days: Path, tmp_path: Path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
     store = str(two_days / "s")
@@ -132,7 +130,9 @@ def test_an_unfinished_store_is_not_published(tmp_path: Path):
     assert not (tmp_path / "s").exists()
 
 
-def test_without_the_library_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_library_is_an_error_that_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setitem(sys.modules, "icechunk", None)
     with pytest.raises(UsageError, match="need icechunk") as refused:
         history.commits(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Ledger records survive being written and read."""
+"""Ledger records are read as they were written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def record(shard: int = 3) -> ShardRecord:
     )
 
 
-def test_a_committed_record_is_read_back_whole(tmp_path: Path):
+def test_a_record_is_read_as_it_was_written(tmp_path: Path):
     ledger = Ledger(str(tmp_path))
     ledger.commit(record())
     [found] = ledger.read("t2m", range(10))
@@ -39,20 +39,20 @@ def test_a_committed_record_is_read_back_whole(tmp_path: Path):
     assert found.to_bytes() == record().to_bytes()
 
 
-def test_records_come_in_the_order_that_was_asked_for_however_many_there_are(tmp_path: Path):
+def test_records_come_in_the_order_asked_for_also_if_there_are_many(tmp_path: Path):
     ledger = Ledger(str(tmp_path))
     for shard in reversed(range(80)):
         ledger.commit(record(shard))
     assert [found.shard for found in ledger.read("t2m", range(100))] == list(range(80))
 
 
-def test_an_outline_of_a_record_keeps_what_does_not_grow_with_frames():
+def test_an_outline_leaves_out_what_grows_with_the_number_of_frames():
     outline = record().outline()
     assert (outline.moments.shape, outline.sources) == ((0, 2, 6), ())
     assert (outline.key, outline.bytes, outline.checksum) == ("k", 9, "0f")
 
 
-def test_a_damaged_record_counts_as_absent(tmp_path: Path):
+def test_a_damaged_record_counts_as_missing(tmp_path: Path):
     ledger = Ledger(str(tmp_path))
     for shard in (0, 1, 2):
         ledger.commit(record(shard))

@@ -1,4 +1,4 @@
-"""Shards are Zarr's, to the byte."""
+"""Shards have the bytes that Zarr writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def zarr_array(path: str, frames: np.ndarray, chunk: int, shard: int) -> zarr.Ar
 
 @pytest.mark.parametrize("frames", [64, 50, 1])
 @pytest.mark.parametrize("step", [1, 7, 16, 64])
-def test_the_bytes_are_those_that_zarr_writes(tmp_path, frames: int, step: int):
+def test_a_shard_has_the_bytes_that_zarr_writes(tmp_path, frames: int, step: int):
     values = np.random.default_rng(0).normal(280, 5, (frames, 2, 5, 6)).astype(np.float32)
     array = zarr_array(str(tmp_path / "a"), values, 16, 64)
     array[:] = values
@@ -39,7 +39,7 @@ def test_the_bytes_are_those_that_zarr_writes(tmp_path, frames: int, step: int):
     assert encode(values, 16, 64, step) == written
 
 
-def test_chunks_without_a_value_take_no_space_and_read_as_nan(tmp_path):
+def test_chunks_without_a_value_are_left_out_and_read_as_nan(tmp_path):
     values = np.random.default_rng(1).normal(size=(64, 5, 6)).astype(np.float32)
     values[16:48] = np.nan
     values[0, 0, 0] = np.nan

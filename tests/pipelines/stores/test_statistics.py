@@ -9,18 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.stores.moments import MomentsTable
+from pipelines.stores.moments import COUNT, MAX, MIN, NANS, MomentsTable, frame_moments
 from pipelines.stores.pairwise_sum import PairwiseSum
-from pipelines.stores.statistics import (
-    COUNT,
-    MAX,
-    MIN,
-    NANS,
-    describe_period,
-    fingerprint,
-    frame_moments,
-    reduce_moments,
-)
+from pipelines.stores.statistics import describe_period, fingerprint, reduce_moments
 
 
 def summary_of(*moments: np.ndarray) -> dict[str, Any]:
@@ -36,7 +27,7 @@ def kept(frames: np.ndarray) -> MomentsTable:
     return table
 
 
-def test_the_statistics_are_those_of_the_values_in_double_precision():
+def test_statistics_are_those_of_the_values_in_double_precision():
     frames = np.random.default_rng(0).normal(280, 10, (300, 3, 9, 11)).astype(np.float32)
     summary = summary_of(frame_moments(frames))
     exact = frames.astype(np.float64)
@@ -67,13 +58,13 @@ def test_missing_pixels_are_counted_and_left_out():
     assert np.isnan(moments[7, 0, MIN])
 
 
-def test_an_infinite_value_shows_as_the_maximum():
+def test_an_infinite_value_becomes_the_maximum():
     frames = np.zeros((2, 3, 3), np.float32)
     frames[1, 1, 1] = np.inf
     assert frame_moments(frames)[1, 0, MAX] == np.inf
 
 
-def test_without_any_value_there_is_no_mean():
+def test_the_mean_of_no_values_is_missing():
     summary = summary_of(frame_moments(np.full((2, 3, 3), np.nan, np.float32)))
     assert summary == {"count": 0, "nan_count": 18, "mean": None, "std": None} | {
         "min": None,
@@ -83,7 +74,7 @@ def test_without_any_value_there_is_no_mean():
 
 @settings(max_examples=30, deadline=None)
 @given(cut=st.integers(1, 199), seed=st.integers(0, 100))
-def test_where_shards_are_cut_does_not_change_a_bit(cut: int, seed: int):
+def test_statistics_do_not_depend_on_where_shards_are_cut(cut: int, seed: int):
     frames = np.random.default_rng(seed).normal(280, 5, (200, 5, 7)).astype(np.float32)
     whole = summary_of(frame_moments(frames))
     assert summary_of(frame_moments(frames[:cut]), frame_moments(frames[cut:])) == whole
@@ -95,7 +86,7 @@ def test_where_shards_are_cut_does_not_change_a_bit(cut: int, seed: int):
     length=st.sampled_from([0, 1, 7, 8191, 8192, 8193, 50_001, 65_536, 70_000]),
     seed=st.integers(0, 100),
 )
-def test_numbers_in_pieces_have_the_sum_of_all_at_once_to_the_last_bit(
+def test_a_sum_of_pieces_has_the_bits_of_the_sum_of_all_numbers(
     cuts: list[int], length: int, seed: int
 ):
     numbers = np.random.default_rng(seed).normal(1e5, 1e3, length)
@@ -105,14 +96,14 @@ def test_numbers_in_pieces_have_the_sum_of_all_at_once_to_the_last_bit(
     assert total.result() == numbers.sum()
 
 
-def test_a_sum_of_which_numbers_are_missing_is_refused():
+def test_a_sum_with_missing_numbers_is_an_error():
     total = PairwiseSum(10)
     total.add(np.ones(9))
     with pytest.raises(ValueError, match="10 numbers"):
         total.result()
 
 
-def test_a_table_gives_back_the_moments_that_shards_wrote_in_any_order():
+def test_a_table_may_be_written_in_any_order():
     moments = frame_moments(np.random.default_rng(4).normal(size=(50, 3, 2, 2)).astype(np.float32))
     table = MomentsTable(3)
     for start, stop in ((40, 50), (0, 16), (16, 40)):
@@ -120,14 +111,14 @@ def test_a_table_gives_back_the_moments_that_shards_wrote_in_any_order():
     np.testing.assert_array_equal(table.read(10, 45), moments[10:45])
 
 
-def test_moments_that_nobody_wrote_are_no_zeros_at_the_end():
+def test_reading_moments_that_were_never_written_is_an_error():
     table = MomentsTable(1)
     table.write(0, np.ones((4, 1, 6)))
     with pytest.raises(EOFError, match="frames 2 to 5"):
         table.read(2, 6)
 
 
-def test_statistics_cover_the_chosen_frames_and_describe_each_level():
+def test_statistics_of_a_period_cover_its_frames_and_describe_each_level():
     rng = np.random.default_rng(3)
     levels = rng.normal(0, 1, (40, 2, 4, 4)).astype(np.float32) + np.float32([[[[0]], [[9]]]])
     plain = rng.normal(5, 1, (40, 4, 4)).astype(np.float32)
@@ -146,7 +137,7 @@ def test_statistics_cover_the_chosen_frames_and_describe_each_level():
     assert described["period"] == ["a", "b"]
 
 
-def test_the_fingerprint_changes_with_any_number_and_not_with_the_order_of_keys():
+def test_the_fingerprint_depends_on_numbers_but_not_on_the_order_of_keys():
     statistics = {"split": "train", "variables": {"t2m": {"mean": 280.0, "std": 5.0}}}
     reordered = {"variables": {"t2m": {"std": 5.0, "mean": 280.0}}, "split": "train"}
     changed = {"split": "train", "variables": {"t2m": {"mean": 280.0, "std": 5.0000000001}}}

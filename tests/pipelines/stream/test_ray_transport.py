@@ -11,8 +11,7 @@ import pytest
 
 from pipelines.errors import PlatformError, StoreError
 from pipelines.inputs.augmentation import Augmentation
-from pipelines.inputs.normalisation import Normalisation
-from pipelines.inputs.normals import with_normals
+from pipelines.inputs.normalisation import Normalisation, with_normals
 from pipelines.storage.retry import passes
 from pipelines.stores.store import Store
 from pipelines.stream.order import OrderConfig, rank_lanes

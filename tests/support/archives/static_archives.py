@@ -9,17 +9,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pipelines.conversion.convert import (
-    ConversionReport,
-    ConversionRequest,
-    convert,
-    plan_conversion,
-)
-from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.convert import convert, plan_conversion
+from pipelines.conversion.options import ConversionOptions, ConversionReport, ConversionRequest
 from pipelines.conversion.resume import summarise
-from pipelines.conversion.shard_task import Destination, convert_shards, utc_now
-from pipelines.conversion.static_shards import summary_of
-from pipelines.stores.ledger import Ledger, ShardRecord
+from pipelines.conversion.shard_task import Destination, convert_shards
+from pipelines.stores.ledger import Ledger, ShardRecord, utc_now
 
 LATITUDE, LONGITUDE = np.arange(-87.1875, 90, 5.625), np.arange(0, 360, 5.625)
 SHAPE = (32, 64)
@@ -82,8 +76,7 @@ def request(folder: Path, *fields: tuple[str, float | None], **changes: Any) -> 
 def converted(asked: ConversionRequest) -> ConversionReport:
     """Convert without Ray: the shards here, and ``convert`` goes on where none is due."""
     plan = plan_conversion(asked)
-    summary = summarise(plan, asked.source, "tests", utc_now())
-    summary |= summary_of(plan, asked.static_source)
+    summary = summarise(plan, asked.source, asked.static_source, "tests", utc_now())
     Ledger(asked.store).write_plan(summary | {"objects": {}, "state": "converting"})
     destination = Destination(asked.store, asked.archive, "tests", plan.index.options)
     outcomes = list(convert_shards(plan.tasks, destination))

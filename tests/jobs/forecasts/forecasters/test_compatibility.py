@@ -60,7 +60,7 @@ def test_the_same_values_on_other_points_are_refused(make_store):
     known = {"store": {"recipe": Recipe.of(store, ["t2m"]).as_dict()}}
     trained = Checkpoint("/runs/one/step_000000040", trained_on(store).record | known)
     check_match(trained, store)
-    with pytest.raises(StoreError, match="the grid is another") as refused:
+    with pytest.raises(StoreError, match="the grid differs") as refused:
         check_match(trained, moved)
     assert refused.value.exit_code == 4
 

@@ -16,9 +16,9 @@ from jobs.forecasts.forecasters.trained import load_trained
 from jobs.forecasts.prediction.operational import operational_store
 from jobs.training.options import DataOptions
 from jobs.training.run.checkpoints import Checkpoint
-from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.convert import convert
 from pipelines.conversion.newest import newest_frames
-from pipelines.conversion.options import ConversionOptions
+from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import SourceError, StoreError, UsageError
 from pipelines.stores.store import Store, open_store
 from tests.support.archives.radar_files import (
@@ -179,7 +179,7 @@ def test_the_same_points_elsewhere_and_other_units_are_refused(ray_cluster: None
     write_netcdf(tmp_path / "same" / "b.nc", newest)
     assert len(of_folder(tmp_path / "run", tmp_path / "same", tmp_path).times) == 2 * INPUT
     write_netcdf(tmp_path / "moved" / "b.nc", newest, latitude_shift=0.5)
-    with pytest.raises(StoreError, match="the grid is another"):
+    with pytest.raises(StoreError, match="the grid differs"):
         of_folder(tmp_path / "run", tmp_path / "moved", tmp_path / "second")
     write_netcdf(tmp_path / "celsius" / "b.nc", newest, attributes={"units": "degC"})
     with pytest.raises(StoreError, match="t2m is in 'degC' and not in 'K'"):

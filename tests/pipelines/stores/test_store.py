@@ -1,4 +1,4 @@
-"""A store that has lost its times, coordinates or flags is refused: zarr would read zeros."""
+"""A store whose times, coordinates or flags are lost does not open: Zarr would read zeros."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.conversion.convert import ConversionRequest, convert
+from pipelines.conversion.convert import convert
+from pipelines.conversion.options import ConversionRequest
 from pipelines.errors import StoreError
 from pipelines.stores.store import open_store
 from tests.support.archives.small_archives import write_days
@@ -15,7 +16,7 @@ from tests.support.archives.small_archives import write_days
 
 @pytest.fixture(scope="module")
 def made(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``days``, an archive, and ``store.zarr`` of it."""
+    """Return a folder with `days`, an archive, and `store.zarr`, its store."""
     folder = tmp_path_factory.mktemp("made")
     write_days(folder / "days", 1, 2)
     convert(request(folder, folder / "store.zarr"))
@@ -27,7 +28,9 @@ def request(made: Path, store: Path, repair: bool = False) -> ConversionRequest:
 
 
 @pytest.mark.parametrize("name", ["time", "available", "missing_fraction", "latitude", "longitude"])
-def test_an_array_that_lost_its_object_is_named_and_repaired(made: Path, tmp_path: Path, name: str):
+def test_a_lost_axis_is_named_by_the_error_and_written_again_by_a_repair(
+    made: Path, tmp_path: Path, name: str
+):
     store = tmp_path / "store.zarr"
     shutil.copytree(made / "store.zarr", store)
     whole = open_store(str(store))

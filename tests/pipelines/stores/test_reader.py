@@ -1,4 +1,4 @@
-"""Stores on object storage: the same frames as from a disk, in few requests."""
+"""Frames of a store on object storage are those of a local store, and need few requests."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.support.servers.object_storage import S3Server, s3_server, upload
 
 __all__ = ["s3_server"]
 
-FRAMES, HEIGHT, WIDTH = 190, 4, 6  # six shards of four chunks of eight frames, the last one short
+FRAMES, HEIGHT, WIDTH = 190, 4, 6  # six shards of four chunks of eight frames; the last is short
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory, write_store: Callable[..., Store]) -> Store:
     random = np.random.default_rng(8)
     available = np.zeros(FRAMES, "u1")
-    available[40:64] = 1  # a chunk and two more hold nothing: the shard lacks them
-    available[96:128] = 1  # a whole shard is absent
+    available[40:64] = 1  # three chunks without a value: the shard leaves them out
+    available[96:128] = 1  # a shard without a value: there is no such object
     return write_store(
         tmp_path_factory.mktemp("remote") / "store",
         {
@@ -58,7 +58,7 @@ def proxy(s3_server: S3Server) -> Iterator[LatencyProxy]:
 
 @pytest.fixture
 def remote(proxy: LatencyProxy, s3_server: S3Server, local: Store) -> Store:
-    """The same store in a bucket of its own."""
+    """The same store, in a new bucket."""
     place = f"{s3_server.bucket()}/store"
     upload(local.uri, place)
     return open_store(place)
@@ -72,7 +72,7 @@ def frames(store: Store, variables: tuple[str, ...], first: int, last: int) -> n
 
 
 @pytest.mark.parametrize("variables", [("t2m",), ("z", "t2m")])
-def test_any_run_of_frames_is_that_of_the_local_store(
+def test_any_run_of_frames_is_the_same_as_in_the_local_store(
     local: Store, remote: Store, variables: tuple[str, ...]
 ):
     random = np.random.default_rng(1)
@@ -84,19 +84,19 @@ def test_any_run_of_frames_is_that_of_the_local_store(
         )
 
 
-def test_a_run_inside_a_shard_is_one_request(remote: Store, proxy: LatencyProxy):
+def test_a_run_of_frames_inside_a_shard_costs_one_request(remote: Store, proxy: LatencyProxy):
     reader = FrameReader(remote, ("t2m",))
     out = np.empty((30, *reader.frame_shape), np.float32)
     proxy.counts()
     reader.read(1, 31, out)
     assert proxy.counts()["GET"] == 2, "the index of the shard, and four chunks in one"
     reader.read(0, 30, out)
-    assert proxy.counts()["GET"] == 1, "the index is known by now"
+    assert proxy.counts()["GET"] == 1, "the index was kept"
     reader.read(20, 50, out)
     assert proxy.counts()["GET"] == 3, "one of the first shard, and the second with its index"
 
 
-def test_an_epoch_gives_the_batches_of_the_local_store(local: Store, remote: Store):
+def test_an_epoch_has_the_same_batches_as_from_the_local_store(local: Store, remote: Store):
     spec = WindowSpec(3, 2)
     order = OrderConfig(global_batch=6, seed=11, slab_frames=16, pool_bytes=4000)
 
@@ -118,7 +118,7 @@ def test_an_epoch_gives_the_batches_of_the_local_store(local: Store, remote: Sto
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_shard_that_was_rewritten_is_read_anew(
+def test_the_index_of_a_shard_that_was_written_again_is_read_again(
     remote: Store, tmp_path: Path, write_store: Callable[..., Store]
 ):
     reader = FrameReader(remote, ("t2m",))
@@ -144,18 +144,18 @@ def test_a_damaged_shard_is_an_error_that_names_it(remote: Store, part: str):
     assert "frames 0 to 7" in str(raised.value)
 
 
-def test_a_lost_shard_is_an_error_and_not_zeros(remote: Store):
+def test_a_lost_shard_is_an_error_instead_of_fill_values(remote: Store):
     delete(f"{remote.uri}/t2m/c/4/0/0")
-    reader = FrameReader(
-        remote, ("t2m",), Normalisation.from_store(remote, ("t2m",), "standardise")
-    )
+    reader = FrameReader(remote, ("t2m",))
     with pytest.raises(StoreError, match="hold no value"):
         reader.read(130, 140, np.empty((10, *reader.frame_shape), np.float32))
 
 
-def test_evaluation_reads_ahead_in_one_request(remote: Store, proxy: LatencyProxy):
+def test_reading_batches_for_an_evaluation_needs_two_requests_per_shard(
+    remote: Store, proxy: LatencyProxy
+):
     proxy.counts()
     starts = np.arange(0, 24)
     [(_, found)] = read_batches(remote, ("t2m",), WindowSpec(3, 2), starts, len(starts))
     assert len(found) == 24
-    assert proxy.counts()["GET"] <= 2 * 6, "an index and a run for each of six shards"
+    assert proxy.counts()["GET"] <= 2 * 6, "an index and a run for each of the six shards"

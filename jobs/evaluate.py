@@ -3,14 +3,15 @@
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT --workers 8
 
-Writes into the folder REPORT one HTML page that loads nothing (report.html), all scores as JSON
-(scores.json) and as a table (scores.csv), maps of errors by lead time (fields.zarr), and the sums
-by day that a comparison resamples (sums.npz); or, where REPORT ends in .html, the page there and
-the others beside it. In this process, or on a pool of Ray actors. The way through the code: the
-checks (jobs/forecasts/forecasters/compatibility.py), then in jobs/forecasts/scoring the windows and
-scores (evaluate.py, protocols.py), the pass over the windows (blocks.py, ray_pool.py), the sums by
-day, month and hour (sums.py), the intervals (bootstrap.py); the scores (gmg_model/metrics) and the
-page (jobs/forecasts/reports/evaluation_page.py).
+Writes five files into the folder REPORT: a page that loads nothing (report.html), all scores as
+JSON (scores.json) and as a table (scores.csv), maps of errors by lead time (fields.zarr), and the
+sums by day that a comparison resamples (sums.npz). If REPORT ends in .html, the page goes there and
+the other files beside it. The windows are scored in this process, or on a pool of Ray actors.
+
+The way through the code: the checks (jobs/forecasts/forecasters/compatibility.py); in
+jobs/forecasts/scoring the windows and scores (evaluate.py, protocols.py), the pass over the windows
+(blocks.py, ray_pool.py), the sums by day, month and hour (sums.py), the intervals (bootstrap.py);
+the scores themselves (gmg_model/metrics); the files (jobs/forecasts/reports/outputs.py).
 """
 
 from __future__ import annotations

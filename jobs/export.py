@@ -8,9 +8,9 @@ The folder holds weights.safetensors and model.json; gmg_model alone reads it:
     forecaster = gmg_model.load_exported("FOLDER")
     forecast = forecaster(frames, horizon=12)   # (T, C, H, W) in physical units, in and out
 
-A run gives its best checkpoint by validation loss (the latest where none was validated), the
-folder of a checkpoint gives that one. The way through the code: jobs/training/run/checkpoints.py,
-gmg_model/exported.py.
+Of a run, the checkpoint with the best validation loss is exported, or the latest one if the run
+has no validation. The folder of a checkpoint may be given instead. The way through the code:
+jobs/training/run/checkpoints.py, jobs/forecasts/forecasters/trained.py, gmg_model/exported.py.
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@
     python jobs/predict.py --checkpoint RUN --source FOLDER --netcdf forecast.nc
 
 Writes a CF store in Zarr format 3, (init_time, lead_time, [member], ..., y, x) in physical units,
-forecast by forecast: the same command again goes on where one was killed. An init time whose input
-touches a missing frame has no forecast, and is listed. One process, on a GPU where there is one; it
-needs no Ray. The way through the code, in jobs/forecasts/prediction: frames of a folder
-(operational.py), the init times (init_times.py), the batches (predict.py), the store (products.py
-and forecast_store.py).
+forecast by forecast. If the command is killed, the same command resumes it. An init time whose
+input has a missing frame gets no forecast; such init times are listed. The job is one process
+without Ray, on a GPU if there is one.
+
+The way through the code, in jobs/forecasts/prediction: the frames of a folder (operational.py), the
+init times (init_times.py), what is forecast (plan.py), the batches (predict.py), the store
+(products.py and forecast_store.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What comes before a forward pass is made during the one before."""
+"""Prepare the next item in a thread while the caller works on the current one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """``items`` in their order, each made in a thread while the caller works on the one before.
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """Yield `items` in their order; a thread takes each from the iterable one item early.
 
-    An error of one comes where that one would have come. Leaving the iteration waits for the item
-    that is being made.
+    An error that an item raises is raised where that item would have been yielded. Leaving the
+    iteration waits for the item that is being prepared.
 
-    >>> list(ahead(n * n for n in range(3)))
+    >>> list(prefetch(n * n for n in range(3)))
     [0, 1, 4]
     """
     source = iter(items)
@@ -24,8 +24,8 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
     def take() -> list[T]:
         return list(islice(source, 1))
 
-    with ThreadPoolExecutor(1, "ahead") as beside:
-        coming = beside.submit(take)
-        while made := coming.result():
-            coming = beside.submit(take)
-            yield made[0]
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        coming = thread.submit(take)
+        while taken := coming.result():
+            coming = thread.submit(take)
+            yield taken[0]

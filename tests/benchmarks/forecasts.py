@@ -102,7 +102,7 @@ class Bench:
             window=self.window,
             normalisation=constants,
             groups=tuple(groups),
-            options=(Selection().options(self.store, groups[0], constants.kind, groups),),
+            protocols=(Selection().protocols_of(self.store, groups[0], constants.kind, groups),),
             climatology=climatology(self.store, ("t2m",)),
             moves=False,
             batch_size=self.batch,

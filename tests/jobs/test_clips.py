@@ -86,7 +86,7 @@ def test_the_train_clips_themselves_are_not_scored(radar_store: str, tmp_path: P
         *("--split", "train"),
     )
     assert done.returncode == 4
-    assert "sample 0 to sample 8 touches sample 0 to sample 8" in done.stderr
+    assert "sample 0 to sample 8 overlaps sample 0 to sample 8" in done.stderr
 
 
 def test_videos_are_scored_by_frames_and_not_by_hours(tmp_path: Path):

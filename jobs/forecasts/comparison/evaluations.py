@@ -45,7 +45,7 @@ class KeptEvaluation:
 
     @property
     def sums_uri(self) -> str:
-        """Where the sums by day lie, see ``daily_sums``."""
+        """Where the sums by day lie, see `DailySums`."""
         folder, _, name = self.uri.rpartition("/")
         beside = "sums.npz" if name == SCORES else f"{name.removesuffix('.json')}.npz"
         return places.join(folder, beside) if folder else beside

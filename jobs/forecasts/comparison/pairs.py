@@ -25,8 +25,8 @@ from jobs.forecasts.scoring.bootstrap import (
     plan_bootstrap,
     resampled,
 )
-from jobs.forecasts.scoring.daily_sums import DailySums, read_daily_sums
 from jobs.forecasts.scoring.scores import BASELINES, Bootstrap
+from jobs.forecasts.scoring.sums import DailySums, read_daily_sums
 from pipelines.errors import UsageError
 
 _Both = tuple[Samples, Samples]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint may be scored on a split of a store: refusals before any work."""
+"""Check that a checkpoint may be scored on a split of a store, before any work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_match(checkpoint: Checkpoint, store: Store) -> None:
-    """Refuse a store that is not the one that the checkpoint was trained on.
+    """Raise StoreError unless the store is one that the checkpoint was trained on.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def check_match(checkpoint: Checkpoint, store: Store) -> None:
         Variables, channels, grid, static fields or statistics differ; the error names both sides.
     """
     check_same_frames(checkpoint, store)
-    # Statistics know nothing of places: a field upside down has the same.
+    # Statistics do not depend on where values lie: those of an upside-down field are the same.
     recipe = checkpoint.recipe
     if recipe and (other := recipe.differences(Recipe.of(store, checkpoint.variables))):
         raise _mismatch(
@@ -44,7 +44,7 @@ def check_match(checkpoint: Checkpoint, store: Store) -> None:
 
 
 def check_same_frames(checkpoint: Checkpoint, store: Store) -> None:
-    """Refuse a store whose frames are not such as the checkpoint forecasts.
+    """Raise StoreError unless the checkpoint can forecast from the frames of the store.
 
     Raises
     ------
@@ -81,12 +81,12 @@ def check_same_frames(checkpoint: Checkpoint, store: Store) -> None:
 
 
 def check_same_static(checkpoint: Checkpoint, store: Store) -> None:
-    """Refuse a store that lacks a static field which the model reads, or has another there.
+    """Raise StoreError unless the store has the static fields that the model reads.
 
     Raises
     ------
     StoreError
-        Names the field, and the command that adds it.
+        A field is missing or different; the error gives the command that adds it.
     """
     names = checkpoint.static_names
     other = differences(checkpoint.record["static"], store) if names else []
@@ -101,19 +101,20 @@ def check_same_static(checkpoint: Checkpoint, store: Store) -> None:
 
 
 def check_selection(checkpoint: Checkpoint, store: Store, split: str) -> None:
-    """Refuse a split, other than validation itself, whose windows chose the checkpoint.
+    """Raise StoreError if the windows of a split other than validation chose the checkpoint.
 
     Raises
     ------
     StoreError
-        The store's splits have moved, and this one touches the period that the run validated on.
+        The split overlaps the period that the run validated on: the store has other splits than
+        at the time of the training.
     """
     chosen = checkpoint.record.get("validation_period")
     scored = store.attributes["splits"][split]
-    if split == "validation" or chosen is None or not _touch(chosen, scored):
+    if split == "validation" or chosen is None or not _overlap(chosen, scored):
         return
     raise StoreError(
-        f"scores of split '{split}' would not be honest: its period {_period(scored)} touches "
+        f"scores of split '{split}' would not be honest: its period {_period(scored)} overlaps "
         f"{_period(chosen)}, the validation period that chose this checkpoint",
         where=f"{checkpoint.uri} and {store.uri}",
         remedy="convert with the splits that it was trained with (--splits), or train anew",
@@ -121,24 +122,24 @@ def check_selection(checkpoint: Checkpoint, store: Store, split: str) -> None:
 
 
 def check_no_leak(store: Store, split: str) -> None:
-    """Refuse a split that the statistics, and so the model's normalisation, have seen.
+    """Raise StoreError if the statistics, which normalise the model's input, have seen a split.
 
     Raises
     ------
     UsageError
-        There is no such split.
+        The split is unknown.
     StoreError
-        The period of the statistics touches the split's; the error names both.
+        The period of the statistics overlaps that of the split; the error names both.
     """
     if split not in store.splits:
         raise UsageError(
-            f"there is no split '{split}'", where=store.uri, remedy=nearest(split, store.splits)
+            f"unknown split '{split}'", where=store.uri, remedy=nearest(split, store.splits)
         )
     seen, scored = store.statistics["period"], store.attributes["splits"][split]
-    if _touch(seen, scored):
+    if _overlap(seen, scored):
         raise StoreError(
             f"scores of split '{split}' would not be honest: its period {_period(scored)} "
-            f"touches {_period(seen)}, which the statistics were taken from",
+            f"overlaps {_period(seen)}, which the statistics were taken from",
             where=store.uri,
             remedy="score a split outside the train period (--split test), or convert with splits "
             "that do not overlap (--splits)",
@@ -149,8 +150,8 @@ def _period(ends: Sequence[Any]) -> str:
     return " to ".join(split_text(ends))
 
 
-def _touch(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two periods (first, last), both inclusive, have a time, or a sample, in common."""
+def _overlap(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Return whether two periods (first, last), both inclusive, have a time or sample in common."""
     if isinstance(one[0], int) and isinstance(other[0], int):
         return one[0] <= other[1] and other[0] <= one[1]
     first, last = (np.datetime64(time, "s") for time in one)

@@ -1,8 +1,10 @@
-"""Persistence that moves: what every radar forecast is compared with.
+"""Extrapolation along the optical flow, the usual baseline for radar.
 
-The motion of the echoes that were seen, by local Lucas-Kanade optical flow, carries the last frame
-on (semi-Lagrangian extrapolation, Germann and Zawadzki 2002); both are those of pysteps with their
-defaults. Legend: B windows, T frames, C channels, H W grid.
+The motion of the echoes in the input frames is estimated by local Lucas-Kanade optical flow. It
+carries the last frame on (semi-Lagrangian extrapolation, Germann and Zawadzki 2002). Both methods
+are those of pysteps with their defaults.
+
+Legend: B windows, T frames, C channels, H W grid.
 """
 
 from __future__ import annotations
@@ -23,12 +25,18 @@ DEFINITION = (
     "the least value of the last frame"
 )
 MIN_FRAMES = 2
+"""input frames that a motion can be seen in"""
 
 
 def extrapolation(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
-    """Forecasts (B, horizon, C, H, W) float32 in the units of the frames (B, T, C, H, W), no NaN.
+    """Return forecasts (B, horizon, C, H, W) float32, in the units of the frames.
 
-    Each channel moves on its own. A window without any contrast to follow stays where it is.
+    Every channel moves on its own. A window without contrast stays as it is.
+
+    Parameters
+    ----------
+    frames_btchw:
+        At least `MIN_FRAMES` input frames without NaN.
     """
     batch, _, channels, height, width = frames_btchw.shape
     forecast = np.empty((batch, horizon, channels, height, width), np.float32)
@@ -39,7 +47,7 @@ def extrapolation(frames_btchw: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def unavailable() -> str | None:
-    """Why there can be no extrapolation here, with the remedy; None where pysteps is installed."""
+    """Return why extrapolation is impossible here, with the remedy; None if it is possible."""
     try:
         load_pysteps("pysteps.motion.lucaskanade")
         importlib.import_module("cv2")
@@ -54,7 +62,7 @@ def _carried_on(frames_thw: np.ndarray, horizon: int) -> np.ndarray:
     flow = load_pysteps("pysteps.motion.lucaskanade").dense_lucaskanade
     carry = load_pysteps("pysteps.extrapolation.semilagrangian").extrapolate
     last_hw = frames_thw[-1]
-    # Few features make warnings of a covariance that the method does without.
+    # With few features pysteps warns about a covariance that this method does not use.
     with (
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),

@@ -1,4 +1,4 @@
-"""A trained model as a forecast from arrays to arrays, on a GPU where there is one."""
+"""A trained model as a function from arrays to arrays, on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint
 
 Ensemble = Callable[[np.ndarray, int, Sequence[int]], np.ndarray]
-"""(frames_btchw, horizon, a number a sample) -> (B, M, horizon, C, H, W), as models have them."""
+"""(frames_btchw, horizon, one number per sample) -> (B, M, horizon, C, H, W), normalised"""
 
 
 def forecast_with(model: nn.Module) -> Forecast:
-    """Free-running forecasts of ``model`` in float32, without gradients.
+    """Return a function that makes free-running forecasts in float32, without gradients.
 
     Parameters
     ----------
     model:
-        ``model(frames_btchw, horizon) -> (B, horizon, C, H, W)``.
+        `model(frames_btchw, horizon) -> (B, horizon, C, H, W)`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).float().eval()
@@ -42,23 +42,23 @@ def forecast_with(model: nn.Module) -> Forecast:
 
 
 def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
-    """Members of ``model``, drawn from its noise, in float32.
+    """Return a function that makes several members per sample in float32, without gradients.
 
     Parameters
     ----------
     model:
-        With ``noise`` where more than one member is asked for, see ``gmg_model.models.ensembles``.
+        For more than one member, a model with `noise`, see `gmg_model.models.ensembles`.
     members, seed:
         Forecasts of each sample, and the seed of their noise, see `check_seed`.
 
     Raises
     ------
     UsageError
-        The model has no noise to draw members from, or there are fewer than one.
+        `members` is less than 1, or the model has no noise and all members would be the same.
     """
     ensemble = model if isinstance(model, EnsembleForecaster) else None
     if members < 1:
-        raise UsageError(f"no {members} members", remedy="give --members of 1 or more")
+        raise UsageError(f"members must be at least 1, not {members}", remedy="give --members 1")
     if ensemble is None or (members > 1 and not ensemble.noise):
         raise UsageError(
             f"no {members} members from this model: it was not trained with noise, and all of "
@@ -77,21 +77,21 @@ def ensemble_with(model: nn.Module, members: int, seed: int) -> Ensemble:
 
 
 class TrainedForecast(MemberForecast):
-    """The forecasts of a checkpoint, for whichever process makes them.
+    """Forecasts of a checkpoint, in this process or in a worker.
 
-    The weights are read by the first forecast, and are no part of what is sent to other processes.
+    The first forecast reads the weights. They are not pickled: each worker reads them itself.
 
     Parameters
     ----------
     members:
         Forecasts of each sample; None: one, without noise.
     seed:
-        Of the members' noise, and of random first states where the model has them.
+        Of the members' noise, and of random initial states if the model has them.
 
     Raises
     ------
     UsageError
-        There is no such seed, see `check_seed`.
+        The seed is out of range, see `check_seed`.
     """
 
     def __init__(self, trained: Checkpoint, members: int | None = None, seed: int = 0):
@@ -100,7 +100,7 @@ class TrainedForecast(MemberForecast):
         self._forecast: Ensemble | None = None
 
     def load(self) -> Ensemble:
-        """Read the weights, once; UsageError where the model has no such members."""
+        """Read the weights, once; raise UsageError if the model cannot make these members."""
         if self._forecast is None:
             model = self._trained.model()
             if self._count is None:

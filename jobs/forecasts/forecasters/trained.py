@@ -1,4 +1,4 @@
-"""A trained model from either of its forms: a run with checkpoints, or an exported folder."""
+"""A trained model in either of its forms: a run with checkpoints, or an exported folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _FORM = {
     "step": int,
     "trained_on": {"statistics_fingerprint": str},
 }
-"""what is read of ``model.json`` here, beside what ``gmg_model`` reads"""
+"""the parts of `model.json` that are read here, beside those that `gmg_model` reads"""
 
 
 class Exported(Checkpoint):
-    """What ``jobs/export.py`` wrote, seen as the checkpoint that it came from."""
+    """A folder that `jobs/export.py` wrote, with the interface of the checkpoint it came from."""
 
     @property
     def fingerprint(self) -> str:
@@ -33,17 +33,17 @@ class Exported(Checkpoint):
 
     @property
     def recipe(self) -> Recipe | None:
-        """How its frames were made out of an archive; None where an earlier version wrote it."""
+        """How its frames were made out of an archive; None if an earlier version exported it."""
         known = self.record.get("recipe")
         return Recipe(**known) if known else None
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The resolved options of the run; nothing in a folder that does not say."""
+        """The options of the run; empty if the folder does not hold them."""
         return self.record.get("options", {})
 
     def weights_file(self) -> bytes:
-        """The file of safetensors with the weights, checked against its checksum."""
+        """Return the content of the file with the weights, checked against its checksum."""
         try:
             data = places.read_bytes(places.join(self.uri, WEIGHTS))
         except FileNotFoundError:
@@ -60,12 +60,12 @@ class Exported(Checkpoint):
 
 
 def load_trained(uri: str) -> Checkpoint:
-    """A run's best checkpoint, one checkpoint, or an exported folder.
+    """Read the best checkpoint of a run, a single checkpoint, or an exported folder.
 
     Raises
     ------
     StoreError
-        None of them is there, or the exported folder cannot be read.
+        The place holds none of them, or the exported folder cannot be read.
     """
     try:
         record = json.loads(places.read_bytes(places.join(uri, RECORD)))
@@ -77,7 +77,9 @@ def load_trained(uri: str) -> Checkpoint:
         ) from None
     if problem := problem_of(record, _FORM):
         raise StoreError(
-            f"no exported model here: {problem}", where=uri, remedy="export the model again"
+            f"not an exported model: {problem}",
+            where=uri,
+            remedy="export the model again",
         )
     return Exported(places.absolute(uri), record)
 
@@ -107,10 +109,10 @@ def export_record(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def selection_notes(trained: Checkpoint, split: str) -> list[str]:
-    """What makes scores of a split flatter the model that its windows may have chosen.
+    """Return notes if scores of a split may flatter the model, because its windows chose it.
 
-    A checkpoint of a run that validated nothing was chosen by nothing; a folder that an earlier
-    version exported does not say.
+    A run without validation keeps its latest checkpoint, so that no window chose it. A folder that
+    an earlier version exported does not hold the validation period.
     """
     if split == "validation" and not math.isnan(trained.validation_loss):
         return [
@@ -126,12 +128,12 @@ def selection_notes(trained: Checkpoint, split: str) -> list[str]:
 
 
 def training_history(trained: Checkpoint) -> list[dict[str, Any]]:
-    """Every step's record of its run; none of an exported folder."""
+    """Return the record of every step of the run; an exported folder has none."""
     return [] if isinstance(trained, Exported) else read_history(run_of(trained.uri))
 
 
 def weights_checksum(trained: Checkpoint) -> str:
-    """What tells its weights from any other's, with the name of the checksum."""
+    """Return a checksum of the weights, with the name of its algorithm."""
     if isinstance(trained, Exported):
         return f"sha256:{trained.record['weights']['sha256']}"
     return f"xxh3_128:{trained.record['files'][WEIGHTS]['xxh3_128']}"

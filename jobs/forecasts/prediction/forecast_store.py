@@ -1,9 +1,10 @@
-"""Forecasts as a CF store in Zarr format 3: one chunk a variable and init time, metadata last.
+"""A CF store of forecasts in Zarr format 3, with one chunk per variable and init time.
 
-Every forecast is written with a record of its checksums in ``.ledger/forecasts``; a forecast whose
-objects have them is not made again. ``zarr.json`` at the root, with the consolidated metadata, is
-written when all are there: its presence marks the store complete. Legend: I init times, T lead
-times, M members, H W grid.
+Every forecast is written with a record of its checksums in `.ledger/forecasts`. A forecast whose
+objects have these checksums is not made again. `zarr.json` at the root, which holds the
+consolidated metadata, is written after all forecasts: it marks the store as complete.
+
+Legend: I init times, T lead times, M members, H W grid.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.forecasts.fields import Field
 from pipelines.errors import UsageError
 from pipelines.storage import places
 from pipelines.storage.lease import LEDGER_FOLDER
@@ -30,35 +31,23 @@ ROOT = "zarr.json"
 _PLAN = (LEDGER_FOLDER, "plan.json")
 _RECORDS = (LEDGER_FOLDER, "forecasts")
 _OWN = {"weights", "init_times"}
-"""what plans of forecasts have, and those of conversions have not"""
+"""keys of the plans of forecasts; the plans of conversions do not have them"""
 _MOST_CHUNK_BYTES = 2**31 - 2**16
-"""what the compressor can hold in one chunk"""
-
-
-@dataclass(frozen=True)
-class Field:
-    """An array of the store: a forecast quantity or a coordinate."""
-
-    dims: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    values: np.ndarray | None = None
-    """of a coordinate; None: float32, written forecast by forecast"""
-    shape: tuple[int, ...] = ()
-    """of a forecast quantity, (I, T, ..., H, W)"""
+"""limit of the compressor for one chunk"""
 
 
 class ForecastStore:
-    """Writes one store; its lease must be held.
+    """A store of forecasts that is being written; the caller must hold its lease.
 
     Parameters
     ----------
     identity:
-        Everything that the values depend on, as JSON. A store that was begun with another one is
-        refused.
+        Everything that the values depend on, as JSON. A store can be continued only with the
+        identity that it was begun with.
     fields:
         Forecast quantities and coordinates by name.
     attributes:
-        Of the root.
+        Attributes of the root.
     """
 
     def __init__(
@@ -80,62 +69,82 @@ class ForecastStore:
                 self._declare(name, field)
 
     def begin(self) -> None:
-        """Say in the store what is going to be written; sweep what a killed run left.
+        """Write the identity into the store, and remove partial files of killed runs.
 
         Raises
         ------
         UsageError
-            Other forecasts are there, naming what differs, or something else.
+            The folder holds other forecasts (the error names what differs), or something else.
         """
+        begun, held = self._begun(), self._held()
+        if begun and held:
+            self._check_same(begun)
+        if begun != self._identity:
+            text = json.dumps(self._identity, indent=1).encode()
+            places.write_bytes(places.join(self.uri, *_PLAN), text)
+        sweep_partial(self.uri)
+
+    def _begun(self) -> dict[str, Any] | None:
+        """Return the identity that the store was begun with; None for a new folder."""
         try:
             begun = json.loads(places.read_bytes(places.join(self.uri, *_PLAN)))
         except (FileNotFoundError, ValueError):
             begun = None
         if begun is not None and not (isinstance(begun, dict) and begun.keys() >= _OWN):
             raise UsageError(
-                "a store of data stands here, or one is being converted, and not forecasts",
+                "this is a store of data, or one is being converted here",
                 where=self.uri,
                 remedy="give an empty or new folder as --forecasts",
             )
-        # A run that failed before its first forecast leaves a plan that binds nobody.
-        held = [name for name in places.names(self.uri) if name != LEDGER_FOLDER]
-        if begun is None and held:
+        if begun is None and (held := self._held()):
             raise UsageError(
-                f"the folder holds something else than forecasts: {', '.join(held[:3])}",
+                f"the folder holds files that are not forecasts: {', '.join(held[:3])}",
                 where=self.uri,
                 remedy="give an empty or new folder as --forecasts",
             )
-        other = self._differences(begun) if begun and held else []
-        if begun and other:
+        return begun
+
+    def _held(self) -> list[str]:
+        """Return what the folder holds beside the plan and the records.
+
+        A run that failed before its first forecast leaves only a plan, which may be replaced.
+        """
+        return [name for name in places.names(self.uri) if name != LEDGER_FOLDER]
+
+    def _check_same(self, begun: Mapping[str, Any]) -> None:
+        """Raise UsageError if the forecasts in the store depend on other things than ours."""
+        keys = sorted({*begun, *self._identity})
+        other = [key for key in keys if begun.get(key) != self._identity.get(key)]
+        if other:
             was, now = (_short(plan.get(other[0])) for plan in (begun, self._identity))
             raise UsageError(
-                f"other forecasts are there: {', '.join(other)} differ "
+                f"the folder holds other forecasts: {', '.join(other)} differ "
                 f"({other[0]} was {was} and is {now})",
                 where=self.uri,
                 remedy="give a new folder as --forecasts",
             )
-        if begun != self._identity:
-            text = json.dumps(self._identity, indent=1).encode()
-            places.write_bytes(places.join(self.uri, *_PLAN), text)
-        sweep_partial(self.uri)
-
-    def _differences(self, begun: Mapping[str, Any]) -> list[str]:
-        keys = sorted({*begun, *self._identity})
-        return [key for key in keys if begun.get(key) != self._identity.get(key)]
 
     @property
     def complete(self) -> bool:
-        """Whether the metadata is there."""
+        """Whether the metadata is written."""
         return places.exists(places.join(self.uri, ROOT))
 
     def sound(self) -> set[int]:
-        """The forecasts whose objects have the checksums that were recorded with them."""
+        """Return the numbers of the forecasts whose objects have their recorded checksums."""
         found = places.names(places.join(self.uri, *_RECORDS))
         numbers = (int(name.removesuffix(".json")) for name in found if name.endswith(".json"))
         return {number for number in numbers if self._is_sound(number)}
 
     def write(self, index: int, values: Mapping[str, np.ndarray]) -> None:
-        """Write the forecast of one init time, its record last; each array (T, ..., H, W)."""
+        """Write the forecast of one init time, its record last.
+
+        Parameters
+        ----------
+        index:
+            Number of the init time.
+        values:
+            Arrays (T, ..., H, W) by name, NaN where missing.
+        """
         for name, array in values.items():
             self._array(name)[index] = array
         objects = self._take_objects()
@@ -153,7 +162,8 @@ class ForecastStore:
                 self._coordinate(name, field.dims, field.values, field.attributes)
         self._root.attrs.update(self._attributes)
         with warnings.catch_warnings():
-            # Zarr says that consolidated metadata is no standard of version 3 yet; readers have it.
+            # Zarr warns that consolidated metadata is not yet part of the standard of version 3.
+            # All readers support it.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(self._memory)
         objects = self._take_objects(everything=True)
@@ -169,7 +179,7 @@ class ForecastStore:
         nbytes = 4 * math.prod(chunk)
         if nbytes > _MOST_CHUNK_BYTES:
             raise UsageError(
-                f"one forecast of '{name}' has {nbytes / 2**30:.1f} GiB: too much for a chunk",
+                f"one forecast of '{name}' has {nbytes / 2**30:.1f} GiB: too large for a chunk",
                 remedy="ask for fewer members or a shorter horizon",
             )
         self._root.create_array(
@@ -190,7 +200,8 @@ class ForecastStore:
         if values.dtype.kind in "OSU":
             values = values.astype(np.dtypes.StringDType())
         with warnings.catch_warnings():
-            # Zarr calls variable-length strings unspecified; every reader of version 3 has them.
+            # Zarr warns that variable-length strings are not specified. All readers of version 3
+            # support them.
             warnings.simplefilter("ignore")
             array = self._root.create_array(
                 name,
@@ -209,7 +220,7 @@ class ForecastStore:
         return self._root[name]  # pyright: ignore[reportReturnType]
 
     def _take_objects(self, everything: bool = False) -> dict[str, bytes]:
-        """The chunks written so far, or all objects; chunks do not stay in memory."""
+        """Return the chunks written since the last call, or all objects; drop the chunks."""
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 

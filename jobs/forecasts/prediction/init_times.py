@@ -1,6 +1,7 @@
-"""Which forecasts a store allows: their init times, and those that its gaps leave out. Pure.
+"""Choose the init times of forecasts, and say why others have no forecast. Pure.
 
-An init time is the time of the last frame that a forecast sees. No frame after it is needed.
+An init time is the time of the last frame that a forecast is made from. No frame after it is
+needed.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from pipelines.stream.windows import WindowSpec
 _REASONS = str(AVAILABLE["flag_meanings"]).split()
 _TIME = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d)?)?Z?)?)?)?")
 _YEARS = range(1678, 2262)
-"""those that nanoseconds can count"""
+"""those that 64-bit nanoseconds can count"""
 
 
 @dataclass(frozen=True)
 class Inits:
-    """The forecasts that can be made of what was asked for."""
+    """The forecasts that can be made, and those that cannot."""
 
     frames: tuple[int, ...]
     """frames of the store that are the last input of a forecast, ascending"""
     left_out: tuple[tuple[str, str], ...]
     """(init time, why it has no forecast)"""
     beyond: str | None = None
-    """in words, that the period runs past the store; None where it does not"""
+    """a sentence that the period goes beyond the store; None if it does not"""
 
 
 def input_offsets(window: WindowSpec) -> np.ndarray:
-    """Frames that a forecast sees, counted from its init time, (input_frames,).
+    """Return the input frames of a forecast, counted from its init time, (input_frames,).
 
     >>> input_offsets(WindowSpec(3, 1, stride=2))
     array([-4, -2,  0])
@@ -51,15 +52,15 @@ def choose_inits(
     period: tuple[str, str] | None,
     every: int = 1,
 ) -> Inits:
-    """The init times of a period, or the newest that can be forecast.
+    """Return the init times of a period, or the newest one that can be forecast.
 
     Parameters
     ----------
     times, available, cadence:
-        Of the store, see :func:`pipelines.stream.windows.window_starts`.
+        Of the store, see `pipelines.stream.windows.window_starts`.
     period:
-        First and last init time, both inclusive; ``2018-03`` as the last is the whole of March.
-        None: the newest init time alone, and as left out those newer ones that gaps forbid.
+        First and last init time, both inclusive; `2018-03` as the last is the whole of March.
+        None: the newest init time that can be forecast. Newer ones are left out because of gaps.
     every:
         Frames of the store from one init time to the next.
 
@@ -82,23 +83,11 @@ def choose_inits(
     """
     if every < 1:
         raise UsageError(f"every must be at least 1, not {every}")
-    offsets = input_offsets(window)
-    beyond = None
-    if period is None:
-        asked = range(len(times) - 1, -1, -1)
-    else:
-        first, last = (_bound(text, index) for index, text in enumerate(period))
-        begin, end = np.searchsorted(times, first), np.searchsorted(times, last, side="right")
-        asked = range(int(begin), int(end), every)
-        if first <= times[0] - cadence or last >= times[-1] + cadence:
-            beyond = (
-                f"the store has frames from {_text(times[0])} to {_text(times[-1])}: the rest of "
-                f"{period[0]} to {period[1]} has no forecast"
-            )
+    asked, beyond = _asked(times, cadence, period, every)
     frames: list[int] = []
     left_out: list[tuple[str, str]] = []
     for frame in asked:
-        reason = _refusal(times, available, cadence, frame + offsets)
+        reason = _problem(times, available, cadence, frame + input_offsets(window))
         if reason:
             left_out.append((_text(times[frame]), reason))
             continue
@@ -110,10 +99,27 @@ def choose_inits(
     return Inits(tuple(frames), tuple(left_out), beyond)
 
 
-def _refusal(
+def _asked(
+    times: np.ndarray, cadence: np.timedelta64, period: tuple[str, str] | None, every: int
+) -> tuple[range, str | None]:
+    """Return the frames to try as init times, and a sentence if the period exceeds the store."""
+    if period is None:
+        return range(len(times) - 1, -1, -1), None
+    first, last = _bound(period[0], is_last=False), _bound(period[1], is_last=True)
+    begin, end = np.searchsorted(times, first), np.searchsorted(times, last, side="right")
+    frames = range(int(begin), int(end), every)
+    if first > times[0] - cadence and last < times[-1] + cadence:
+        return frames, None
+    return frames, (
+        f"the store has frames from {_text(times[0])} to {_text(times[-1])}: the rest of "
+        f"{period[0]} to {period[1]} has no forecast"
+    )
+
+
+def _problem(
     times: np.ndarray, available: np.ndarray, cadence: np.timedelta64, seen: np.ndarray
 ) -> str | None:
-    """Why these frames cannot be the input of a forecast; None where they can."""
+    """Return why these frames cannot be the input of a forecast; None if they can."""
     if seen[0] < 0:
         return "its input begins before the store"
     if times[seen[-1]] - times[seen[0]] != cadence * (seen[-1] - seen[0]):
@@ -122,8 +128,8 @@ def _refusal(
     return f"frame {_text(times[bad[-1]])} is {_REASONS[available[bad[-1]]]}" if bad else None
 
 
-def _bound(text: str, is_last: int) -> np.datetime64:
-    """An inclusive bound of a period; a date that names a day, month or year ends with it."""
+def _bound(text: str, is_last: bool) -> np.datetime64:
+    """Return an inclusive bound of a period; the last one is the end of its day, month or year."""
     given = text.strip()
     try:
         # NumPy alone takes more: "now", offsets from UTC, and 20180301 for a year.
@@ -133,7 +139,7 @@ def _bound(text: str, is_last: int) -> np.datetime64:
         time = None
     if time is None:
         raise UsageError(
-            f"'{text}' is no time",
+            f"'{text}' is not a time",
             remedy="give it as 2018, 2018-03, 2018-03-01, 2018-03-01T06 or 2018-03-01T06:00, "
             "without an offset from UTC",
         )

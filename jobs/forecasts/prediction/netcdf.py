@@ -1,4 +1,4 @@
-"""One forecast of a store of forecasts as a NetCDF file."""
+"""Write one forecast of a store of forecasts as a NetCDF file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.storage import places
 
 
 def check_file(file: str) -> None:
-    """UsageError where no NetCDF file can be written at ``file``, asked before the forecast."""
+    """Raise UsageError if no NetCDF file can be written at `file`; call it before forecasting."""
     path = places.local_path(file) if places.is_local(file) else None
     if path is None or not os.path.isdir(os.path.dirname(path)):
         raise UsageError(
@@ -22,11 +22,11 @@ def check_file(file: str) -> None:
         )
     if os.path.isdir(path):
         raise UsageError(
-            "a folder stands where the NetCDF file is to go",
+            "the NetCDF file is a folder",
             where=file,
             remedy="give --netcdf the name of a file, such as forecast.nc",
         )
-    # Asked by writing: rights say nothing of read-only mounts, and root has them everywhere.
+    # Only writing tells: access rights say nothing about read-only mounts, and root has all rights.
     partial = _partial(path)
     try:
         with open(partial, "xb"):
@@ -37,18 +37,18 @@ def check_file(file: str) -> None:
 
 
 def write_netcdf(forecasts: str, file: str) -> None:
-    """Write the one forecast of a complete store to ``file``, whole or not at all.
+    """Write the one forecast of a complete store to `file`, whole or not at all.
 
     Raises
     ------
     UsageError
-        The file cannot be written, as on a disk that is full.
+        The file cannot be written, for example because the disk is full.
     """
     import xarray as xr
 
     path = places.local_path(file)
     partial = _partial(path)
-    # Undecoded, so that units, coordinates and grid mapping are written as they stand.
+    # Not decoded, so that units, coordinates and the grid mapping are written as they are.
     options = places.driver_options(forecasts) or None
     with xr.open_zarr(forecasts, decode_cf=False, chunks=None, storage_options=options) as source:
         dataset = source.load().drop_encoding()
@@ -56,7 +56,10 @@ def write_netcdf(forecasts: str, file: str) -> None:
     try:
         dataset.to_netcdf(partial)
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # NetCDF's library has RuntimeErrors for the disk's
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # the NetCDF library raises RuntimeError on a full disk
         raise _unwritable(file, error) from error
     finally:
         if os.path.exists(partial):
@@ -64,7 +67,7 @@ def write_netcdf(forecasts: str, file: str) -> None:
 
 
 def _partial(path: str) -> str:
-    """A name beside ``path`` that nothing else has."""
+    """Return an unused name beside `path`."""
     return f"{path}.{uuid.uuid4().hex}.partial"
 
 
@@ -78,7 +81,7 @@ def _unwritable(file: str, error: Exception) -> UsageError:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as NetCDF can hold it: no booleans, mappings or empty lists."""
+    """Return an attribute as NetCDF can hold it: no booleans, mappings or lists."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Frames for a forecast from a folder that files keep coming into, in place of a store."""
+"""Frames of an operational forecast: the newest files of a folder, in place of a store."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ def open_frames(
 def operational_store(
     trained: Checkpoint, source: str, folder: str, say: Callable[[str], None]
 ) -> Store:
-    """The newest frames of ``source``, made as those that the model was trained on.
+    """Convert the newest frames of a source as the frames that the model was trained on.
 
-    So many that one which cannot be used anywhere in the newest input leaves the input before it:
-    what is older than that is no newest forecast any more, and is not looked for.
+    Twice as many frames as one forecast needs are converted. If one frame of the newest input
+    cannot be used, the input before it is complete; older inputs are too old for a forecast.
 
     Parameters
     ----------
     folder:
-        Local and empty: the frames are written there.
+        Local and empty; the frames are written there.
+    say:
+        Called with lines for people.
 
     Raises
     ------
     StoreError
-        The checkpoint does not say how its frames were made, or these are on another grid, in other
-        units or at another cadence.
+        The checkpoint does not say how its frames were made, or the source has another grid, other
+        units or another cadence.
     SourceError
         The source cannot be read, or has too few frames.
     """

@@ -1,61 +1,57 @@
 """Batch inference: forecasts of a period of a store, or of its newest frames, as a CF store.
 
-A single process with batches, on a GPU where there is one; no Ray. A batch is always made of the
-same init times and computed whole, so that a run that was killed and is run again gives the bytes
-of one that was not. Legend: B init times of a batch, M members, T frames, C channels, H W grid.
+One process works in batches, on a GPU if there is one, without Ray. A batch always consists of the
+same init times and is computed as a whole. A run that was killed and is repeated therefore writes
+the same bytes as one that was not.
+
+Legend: B init times of a batch, M members, T frames, C channels, H W grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.command_line import check_seed
 from jobs.command_line import say as say_aside
-from jobs.forecasts.forecasters.compatibility import check_match, check_same_frames
 from jobs.forecasts.forecasters.model_forecast import TrainedForecast
-from jobs.forecasts.forecasters.trained import weights_checksum
-from jobs.forecasts.prediction.forecast_store import Field, ForecastStore
-from jobs.forecasts.prediction.init_times import Inits, choose_inits, input_offsets
+from jobs.forecasts.prediction.forecast_store import ForecastStore
+from jobs.forecasts.prediction.init_times import input_offsets
 from jobs.forecasts.prediction.netcdf import check_file
 from jobs.forecasts.prediction.options import PredictionOptions
-from jobs.forecasts.prediction.products import Products, forecast_fields
-from jobs.forecasts.prefetch import ahead
-from jobs.training.run.run_folder import versions
-from pipelines.cf import CONVENTIONS
-from pipelines.errors import UsageError
+from jobs.forecasts.prediction.plan import ForecastPlan
+from jobs.forecasts.prediction.products import Products
+from jobs.forecasts.prefetch import prefetch
 from pipelines.progress import Progress, ignore
-from pipelines.storage import lease, places, writable
+from pipelines.storage import lease, writable
 from pipelines.stores.reader import FrameReader
-from pipelines.stores.recipe import frames_checksum
-from pipelines.stream.windows import WindowSpec, lead_seconds
+from pipelines.stream.windows import lead_seconds
 
 if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint
     from pipelines.inputs.normalisation import Normalisation
     from pipelines.stores.store import Store
 
-
 _FIRST_TIME = np.datetime64("0001-01-01", "s")
-"""numbers of init times, which are none below 0, are counted from here"""
+"""init times are numbered by seconds since then, so that no number is negative"""
 SHOWN = 10
-"""init times without a forecast that a summary names"""
+"""how many init times without a forecast the summary names"""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run made."""
+    """The forecasts that one run made and left out."""
 
     forecasts: str
     """URI of the store"""
     made: int
     """forecasts computed by this run"""
     kept: int
-    """forecasts that were there already"""
+    """forecasts that an earlier run had made"""
     inits: tuple[str, ...]
     """init times in the store"""
     left_out: tuple[tuple[str, str], ...]
@@ -109,7 +105,7 @@ def predict(
         Nothing can be forecast, the model cannot do what is asked, or `forecasts` holds other
         forecasts.
     """
-    plan = _Plan.of(trained, store, options)
+    plan = ForecastPlan.of(trained, store, options)
     for line in plan.warnings():
         say(line)
     writable.check_writable(forecasts, "forecasts")
@@ -133,7 +129,7 @@ def predict(
 
 
 def summary(made: Prediction) -> list[str]:
-    """What was made and what was left out, in lines for people."""
+    """Return lines for people on what was made and what was left out."""
     lines = [f"left out {init}: {reason}" for init, reason in made.left_out[:SHOWN]]
     if len(made.left_out) > SHOWN:
         lines.append(f"left out {len(made.left_out)} in all; --json lists them")
@@ -144,123 +140,6 @@ def summary(made: Prediction) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """Which forecasts are made, with which model, from which frames."""
-
-    trained: Checkpoint
-    store: Store
-    origin: str
-    """URI that the frames come from: the store's, or the folder's of operational forecasts"""
-    window: WindowSpec
-    inits: Inits
-    products: Products
-    seed: int
-
-    @classmethod
-    def of(cls, trained: Checkpoint, store: Store, options: PredictionOptions) -> _Plan:
-        """Check that the model can forecast these frames, and choose the init times."""
-        if options.source:
-            check_same_frames(trained, store)
-        else:
-            check_match(trained, store)
-        origin = places.absolute(options.source) if options.source else store.uri
-        if store.clips is not None:
-            raise UsageError(
-                "clips have no init time to forecast from",
-                where=origin,
-                remedy="export the model and give it the frames: python jobs/export.py --help",
-            )
-        window = replace(trained.window, horizon=options.horizon or trained.window.horizon)
-        inits = choose_inits(
-            store.times,
-            store.available,
-            store.cadence,
-            window,
-            period=options.period,
-            every=options.every,
-        )
-        if options.netcdf and len(inits.frames) > 1:
-            raise UsageError(
-                f"{len(inits.frames)} forecasts, and one file holds one",
-                remedy="give --latest, or one init time as --first and --last",
-            )
-        return cls(trained, store, origin, window, inits, Products.of(options), options.seed)
-
-    def warnings(self) -> Iterator[str]:
-        """Yield sentences on what the forecasts lack."""
-        if self.inits.beyond:
-            yield self.inits.beyond
-        learnt = self.trained.window.horizon
-        if self.window.horizon > learnt:
-            yield (
-                f"forecasting {self.window.horizon} frames with a model that was trained for "
-                f"{learnt}: nothing was learnt of the later ones"
-            )
-        missing = self._most_missing()
-        if missing:
-            yield (
-                f"up to {missing:.1%} of the pixels of a forecast's input are missing: the model "
-                "is given what it was given there in training, the mean or minimum of the train "
-                "period (with --data.anomalies what is usual at the time); those that no frame of "
-                "the input has are missing in the forecast"
-            )
-
-    def _most_missing(self) -> float:
-        """Return the largest share of missing pixels in the input of one forecast."""
-        by_frame = np.asarray(self.store.dataset()["missing_fraction"]).reshape(-1)
-        return float(by_frame[self._seen()].mean(axis=1).max())
-
-    def _seen(self) -> np.ndarray:
-        """(I, input_frames) frames of the store that the forecasts are made from."""
-        return np.asarray(self.inits.frames)[:, None] + input_offsets(self.window)
-
-    def fields(self) -> dict[str, Field]:
-        """Return the arrays of the store, by name."""
-        return forecast_fields(
-            self.store, self.trained.variables, self.window, self.inits.frames, self.products
-        )
-
-    def identity(self) -> dict[str, Any]:
-        """Return everything that the values of the forecasts depend on."""
-        trained, products = self.trained, self.products
-        return {
-            "weights": weights_checksum(trained),
-            "statistics_fingerprint": trained.fingerprint,
-            "store": self.origin,
-            "frames": frames_checksum(self.store, trained.variables, np.unique(self._seen())),
-            "horizon": self.window.horizon,
-            "members": products.members,
-            "seed": self.seed,
-            "quantiles": products.quantiles,
-            "at_or_above": products.exceed,
-            "init_times": [self.store.label(frame) for frame in self.inits.frames],
-            "left_out": self.inits.left_out,
-        }
-
-    def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the root."""
-        trained = self.trained
-        noise = {} if self.products.members is None else {"noise_seed": self.seed}
-        return {
-            "Conventions": CONVENTIONS,
-            "title": f"Forecasts of {self.store.title}",
-            "source": f"{trained.record['model']['name']}, trained for {trained.step} steps",
-            "synthetic": self.store.synthetic,
-            "checkpoint": trained.uri,
-            "checkpoint_step": trained.step,
-            "checkpoint_weights": weights_checksum(trained),
-            "store": self.origin,
-            "statistics_fingerprint": trained.fingerprint,
-            "input_frames": trained.window.input_frames,
-            "trained_horizon": trained.window.horizon,
-            "frame_stride": trained.window.stride,
-            **noise,
-            "left_out": [f"{init}: {reason}" for init, reason in self.inits.left_out],
-            "versions": versions(),
-        }
-
-
 def _make(
     maker: _Maker,
     target: ForecastStore,
@@ -269,8 +148,18 @@ def _make(
     batch_size: int,
     progress: Progress,
 ) -> None:
-    """Write the forecasts that are not there; during each pass of the model the next batch is read
-    and the one before is written."""
+    """Write the forecasts that are missing.
+
+    While the model forecasts a batch, one thread reads the next batch and another one writes the
+    previous batch.
+
+    Parameters
+    ----------
+    frames:
+        The init frames of all forecasts.
+    there:
+        Numbers of the forecasts that an earlier run has written.
+    """
     total = len(frames)
     batches = [range(head, min(head + batch_size, total)) for head in range(0, total, batch_size)]
     wanted = [batch for batch in batches if any(index not in there for index in batch)]
@@ -286,39 +175,40 @@ def _make(
                 target.write(index, arrays)
         progress(batch.stop, total)
 
-    with ThreadPoolExecutor(1, "writes") as beside:
+    with ThreadPoolExecutor(1, "writes") as thread:
         writing = None
-        for batch, own, inputs in ahead(read()):
+        for batch, own, inputs in prefetch(read()):
             outputs = maker.forecasts(inputs, own)
             if writing:
                 writing.result()
-            writing = beside.submit(write, batch, own, outputs)
+            writing = thread.submit(write, batch, own, outputs)
         if writing:
             writing.result()
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a batch of forecasts is made from."""
+    """The input of a batch of forecasts."""
 
     given_btchw: np.ndarray
-    """to the model, as in training"""
+    """what the model is given: normalised, missing pixels filled as in training"""
     unseen_bchw: np.ndarray
-    """True where no input frame has a value, as beyond the reach of radars: none is forecast"""
+    """true for pixels without a value in any input frame, such as those beyond the range of all
+    radars; they are missing in the forecast"""
 
     @classmethod
     def of(
         cls, seen_btchw: np.ndarray, times_bt: np.ndarray, normalisation: Normalisation
     ) -> Inputs:
-        """From frames in physical units, NaN where missing, and their times."""
+        """Return the input made of frames in physical units, NaN where missing, and their times."""
         unseen = np.asarray(np.isnan(seen_btchw).all(axis=1))
         return cls(normalisation.inputs(seen_btchw, times_bt), unseen)
 
 
 class _Maker:
-    """Frames of a store in, forecasts in physical units out."""
+    """Makes forecasts in physical units from frames of a store."""
 
-    def __init__(self, plan: _Plan):
+    def __init__(self, plan: ForecastPlan):
         trained, self._store, self._window = plan.trained, plan.store, plan.window
         self._reader = FrameReader(plan.store, trained.variables)
         self._products = plan.products
@@ -328,12 +218,12 @@ class _Maker:
         self._leads = np.array(lead_seconds(plan.store, plan.window), "timedelta64[s]")
 
     def inputs(self, frames: Sequence[int]) -> Inputs:
-        """What is forecast from; each frame is read once where the windows overlap."""
+        """Return the input of the forecasts with these init frames."""
         times = self._store.times[np.asarray(frames)[:, None] + input_offsets(self._window)]
         return Inputs.of(self._seen(frames), times, self._normalisation)
 
     def _seen(self, frames: Sequence[int]) -> np.ndarray:
-        """(B, T, C, H, W) in physical units, NaN where missing."""
+        """Return (B, T, C, H, W) in physical units; frames of overlapping windows are read once."""
         offsets = input_offsets(self._window)
         span = int(offsets[-1] - offsets[0]) + 1
         first, last = frames[0] + int(offsets[0]), frames[-1] + 1
@@ -344,9 +234,9 @@ class _Maker:
         return np.stack([run[:: self._window.stride] for run in runs])
 
     def forecasts(self, inputs: Inputs, frames: Sequence[int]) -> np.ndarray:
-        """(B, M, T, C, H, W) as the model makes them, NaN where nothing was seen.
+        """Return (B, M, T, C, H, W), normalised, NaN where no input frame has a value.
 
-        The noise of members is told by the init time.
+        The noise of a member depends on its init time, not on its place in a batch.
         """
         times = self._store.times[list(frames)].astype("datetime64[s]")
         numbers = (times - _FIRST_TIME).astype(np.int64).tolist()
@@ -357,7 +247,7 @@ class _Maker:
     def arrays(
         self, outputs_bmtchw: np.ndarray, frames: Sequence[int]
     ) -> list[dict[str, np.ndarray]]:
-        """The arrays of each forecast, in physical units."""
+        """Return the arrays of each forecast by name, in physical units."""
         valid_times = self._store.times[list(frames)][:, None, None] + self._leads
         physical = self._normalisation.outputs(outputs_bmtchw, valid_times)
         return [self._arrays(one) for one in physical]

@@ -1,4 +1,4 @@
-"""What a store of forecasts holds: its arrays, coordinates and CF attributes; products of members.
+"""Describe the arrays of a store of forecasts, and compute products of members.
 
 Legend: I init times, T lead times, M members, C channels, H W grid.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.command_line import numbers
-from jobs.forecasts.prediction.forecast_store import Field
+from jobs.forecasts.fields import Field, grid_fields
 from jobs.forecasts.prediction.options import PredictionOptions
 from pipelines.cf import TIME, coordinate_attributes
 from pipelines.errors import UsageError
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 INIT, LEAD, VALID = "init_time", "lead_time", "valid_time"
 _LIMITS = ("valid_range", "valid_min", "valid_max", "missing_value", "_FillValue")
-"""of what was observed; readers would hide forecasts beyond them"""
+"""attributes that limit what was observed; readers would mask forecasts beyond them"""
 
 
 @dataclass(frozen=True)
 class Products:
-    """What is written of every forecast."""
+    """Which arrays are written of every forecast."""
 
     members: int | None = None
     """None: one forecast without a member dimension"""
     quantiles: tuple[float, ...] = ()
-    """over the members, in [0, 1]; with them the mean"""
+    """over the members, in [0, 1]; if there are some, the mean is written as well"""
     exceed: tuple[float, ...] = ()
-    """thresholds in the variables' units: fraction of the members at or above"""
+    """thresholds in the units of the variables: the fraction of members at or above each"""
 
     def __post_init__(self) -> None:
         if (self.quantiles or self.exceed) and (self.members or 1) < 2:
@@ -61,7 +61,7 @@ class Products:
             levels = np.quantile(values_mt, self.quantiles, axis=0)
             arrays[f"{name}_quantile"] = np.moveaxis(levels, 0, 1)
         if self.exceed:
-            # At or above, as the scores of events have it.
+            # At or above, as in the scores of events.
             above = np.stack([(values_mt >= limit).mean(axis=0) for limit in self.exceed], axis=1)
             missing = np.isnan(values_mt[0])[:, None]
             arrays[f"{name}_exceedance"] = np.where(missing, np.nan, above)
@@ -75,12 +75,17 @@ def forecast_fields(
     init_frames: Sequence[int],
     products: Products,
 ) -> dict[str, Field]:
-    """The arrays of forecasts of ``variables`` from these frames of a store, and coordinates.
+    """Return the arrays of a store of forecasts, and its coordinates, by name.
+
+    Parameters
+    ----------
+    init_frames:
+        Frames of the store that are the last input of a forecast.
 
     Raises
     ------
     UsageError
-        One threshold would have several units.
+        There are thresholds, and the variables have several units.
     """
     infos = [store.variables[name] for name in variables]
     units = sorted({info.units for info in infos})
@@ -124,7 +129,7 @@ def _suffixes(products: Products) -> list[str]:
 
 
 def _member_head(products: Products, infos: Sequence[VariableInfo]) -> tuple[tuple[str, int], ...]:
-    """The dimension of the members; of another name where the source has members of its own."""
+    """Return the dimension of the members; another name if the source has members of its own."""
     if products.members is None:
         return ()
     taken = any("member" in info.extra_dims for info in infos)
@@ -147,7 +152,7 @@ def _times(store: Store, window: WindowSpec, init_frames: Sequence[int]) -> dict
         ),
         LEAD: Field(
             (LEAD,),
-            # The dtype is what xarray decodes a duration by.
+            # xarray decodes a duration only with this attribute.
             {
                 "standard_name": "forecast_period",
                 "long_name": "time since the last frame that the forecast was given",
@@ -178,17 +183,3 @@ def _attributes(store: Store, info: VariableInfo, suffix: str) -> dict[str, Any]
         event = f"{info.long_name} at or above the threshold"
         kept["long_name"] = f"fraction of the members with {event}"
     return kept
-
-
-def grid_fields(store: Store) -> dict[str, Field]:
-    """Coordinates of the grid, levels and channels, and the projection, as the store has them."""
-    source = store.dataset()
-    fields: dict[str, Field] = {}
-    for name, variable in source.variables.items():
-        described = name in store.variables or name in store.static_fields
-        if described or {"time", "sample"} & {*map(str, variable.dims)}:
-            continue
-        dims = tuple(str(dim) for dim in variable.dims)
-        attributes = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
-        fields[str(name)] = Field(dims, attributes, np.asarray(variable.values))
-    return fields

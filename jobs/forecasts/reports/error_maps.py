@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.forecasts.prediction.products import grid_fields
+from jobs.forecasts.fields import grid_fields
 from jobs.forecasts.scoring.scores import Evaluation
 from pipelines.cf import CONVENTIONS
 from pipelines.errors import UsageError

@@ -18,10 +18,10 @@ from jobs.forecasts.reports.error_maps import (
 from jobs.forecasts.reports.evaluation_page import FILM_RANK, Provenance, render
 from jobs.forecasts.reports.motion import Motion, example_motion
 from jobs.forecasts.reports.score_table import COLUMNS, as_csv
-from jobs.forecasts.scoring.daily_sums import are_daily_sums
 from jobs.forecasts.scoring.options import EvaluationOptions
 from jobs.forecasts.scoring.protocols import Selection
 from jobs.forecasts.scoring.scores import Evaluation
+from jobs.forecasts.scoring.sums import are_daily_sums
 from pipelines.errors import PlatformError, UsageError
 from pipelines.storage import places, writable
 

@@ -1,10 +1,11 @@
-"""How sure scores are: a bootstrap over whole days.
+"""Intervals of scores, from a bootstrap over whole days.
 
-Windows of one day share their weather, so that days, not windows, are drawn anew with replacement
-(a block bootstrap, its block the day of the init time). Every score that is a function of sums over
-windows is computed anew from the sums of the days that were drawn; the model and its baselines from
-the same days, so that their difference is one between pairs. Legend: R resamples, D days, T lead
-times, P sums.
+Windows of one day share their weather. Days, not windows, are therefore drawn anew with
+replacement: a block bootstrap whose block is the day of the init time. Every score is computed
+anew from the sums of the days that were drawn. The model and its baselines get the same days, so
+that the interval of their difference is that of pairs.
+
+Legend: R resamples, D days (or other units), T lead times, P sums.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from jobs.forecasts.scoring.sums import GroupedSums, UnitSums
 from pipelines.errors import UsageError
 
 LEVEL = 0.95
+"""share of the resamples inside an interval"""
 FEWEST_UNITS = 5
-"""With fewer days an interval would say nothing."""
+"""with fewer days an interval would say nothing"""
 FEWEST_RESAMPLES = 100
-"""With fewer the 2.5 % beyond either end are a draw or two, and of one draw both ends are one."""
+"""with fewer, the 2.5 % beyond either end of an interval are one or two resamples"""
 DEFINED = 0.95
-"""Share of the resamples in which a score must exist to have an interval."""
+"""share of the resamples in which a score must exist to have an interval"""
 
 Samples = dict[str, np.ndarray]
 """score -> (R,) over all lead times, or (T, R)"""
 
 
 def check_resamples(resamples: int) -> None:
-    """UsageError where intervals are asked for, of fewer resamples than they need."""
+    """Raise UsageError unless `resamples` is 0 or enough for intervals."""
     if resamples < 0 or 0 < resamples < FEWEST_RESAMPLES:
         raise UsageError(
             f"resamples must be 0 or at least {FEWEST_RESAMPLES}, not {resamples}",
@@ -40,7 +42,15 @@ def check_resamples(resamples: int) -> None:
 
 
 def plan_bootstrap(unit: str, units: int, resamples: int, seed: int) -> Bootstrap:
-    """What the intervals will be made of, or why there are none."""
+    """Return how the intervals will be made, or why there are none.
+
+    Parameters
+    ----------
+    unit:
+        What is drawn anew, for people.
+    units:
+        How many of them were scored.
+    """
     none = None
     if resamples < 1:
         none = "none was asked for"
@@ -50,7 +60,7 @@ def plan_bootstrap(unit: str, units: int, resamples: int, seed: int) -> Bootstra
 
 
 def draw(plan: Bootstrap) -> np.ndarray:
-    """(R, D) float64: how often each day is in each resample."""
+    """Return (R, D) float64: how often each day is in each resample."""
     chosen = np.random.default_rng(plan.seed).integers(0, plan.units, (plan.resamples, plan.units))
     flat = chosen + plan.units * np.arange(plan.resamples)[:, None]
     counts = np.bincount(flat.ravel(), minlength=plan.units * plan.resamples)
@@ -60,14 +70,14 @@ def draw(plan: Bootstrap) -> np.ndarray:
 def with_intervals(
     scores: GroupScores, sums: Mapping[str, Mapping[str, GroupedSums]], counts_rd: np.ndarray
 ) -> dict[str, Any]:
-    """The intervals of one group, as fields of ``GroupScores``.
+    """Return the intervals of one group of channels, as fields of `GroupScores`.
 
     Parameters
     ----------
     sums:
-        [protocol][system]
+        [protocol][system], the model before its baselines.
     counts_rd:
-        See `draw`.
+        How often each day is in each resample, see `draw`.
     """
     intervals: dict[str, Any] = {}
     differences: dict[str, Any] = {}
@@ -104,13 +114,14 @@ def with_intervals(
 
 
 def resampled(units: UnitSums, counts_rd: np.ndarray) -> tuple[Samples, Samples]:
-    """Every score in every resample: over all lead times (R,), and by lead time (T, R)."""
+    """Return every score in every resample: over all lead times (R,), and by lead time (T, R)."""
     days_dtp = units.packed_dtp
     flat = days_dtp.reshape(len(days_dtp), -1)
     broken = ~np.isfinite(flat)
     drawn = counts_rd @ np.where(broken, 0.0, flat)
     if broken.any():
-        # A day without a sum spoils the resamples that it is in, and no other.
+        # 0 * NaN is NaN: without this, a day without a value would spoil every resample, and not
+        # only those that it is in.
         drawn[counts_rd @ broken > 0] = np.nan
     drawn_trp = drawn.reshape(len(drawn), *days_dtp.shape[1:]).swapaxes(0, 1)
     sums = units.unpack(drawn_trp)
@@ -119,43 +130,39 @@ def resampled(units: UnitSums, counts_rd: np.ndarray) -> tuple[Samples, Samples]
 
 
 def interval(samples: np.ndarray) -> list[Any]:
-    """Low and high of (R,) resamples, or of each row of (T, R); NaN where too few exist.
+    """Return low and high of (R,) resamples, or of each row of (T, R).
+
+    Resamples in which a score does not exist (NaN or infinite) are left out; both ends are NaN if
+    it exists in too few of them (`DEFINED`).
 
     >>> [round(end, 6) for end in interval(np.arange(101.0))]
     [2.5, 97.5]
     """
-    ordered = np.sort(np.where(np.isfinite(samples), samples, np.nan), axis=-1)
-    exist = np.isfinite(ordered).sum(axis=-1)
-    ends = []
-    for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
-        place = share * np.maximum(exist - 1, 0)
-        below = np.floor(place).astype(np.int64)
-        above = np.minimum(below + 1, np.maximum(exist - 1, 0))
-        lower, upper = (
-            np.take_along_axis(ordered, index[..., None], axis=-1)[..., 0]
-            for index in (below, above)
-        )
-        value = lower + (place - below) * (upper - lower)
-        ends.append(np.where(exist >= DEFINED * samples.shape[-1], value, np.nan))
-    return np.stack(ends, axis=-1).tolist()
+    exist = np.isfinite(samples)
+    enough = exist.sum(axis=-1) >= DEFINED * samples.shape[-1]
+    # Rows with too few are filled with 0: NumPy warns of rows that consist of NaN.
+    known = np.where(exist, samples, np.where(enough, np.nan, 0.0)[..., None])
+    ends = np.nanquantile(known, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=-1)
+    return np.moveaxis(np.where(enough, ends, np.nan), 0, -1).tolist()
 
 
 def differences_of(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], model: Samples, beside: Samples
 ) -> dict[str, Any]:
-    """How one forecast differs from another: score -> entry, or T entries, of those that both have.
+    """Return how two forecasts differ in each score that both have.
 
     Parameters
     ----------
     ours, theirs:
         score -> value, or T values.
     model, beside:
-        The same scores in the same resamples.
+        The same scores of the two forecasts in the same resamples.
 
     Returns
     -------
     dict
-        An entry has ``difference`` (ours less theirs), ``low``, ``high`` and ``significant``.
+        score -> entry, or T entries. An entry has `difference` (ours minus theirs), `low`, `high`
+        and `significant`: whether the interval leaves out 0.
     """
     found: dict[str, Any] = {}
     for name in model.keys() & beside.keys():

@@ -24,8 +24,6 @@ from jobs.forecasts.scoring.bootstrap import (
     plan_bootstrap,
     with_intervals,
 )
-from jobs.forecasts.scoring.daily_sums import DailySums
-from jobs.forecasts.scoring.error_sums import MOST_BYTES, ErrorSums
 from jobs.forecasts.scoring.options import EvaluationOptions
 from jobs.forecasts.scoring.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
 from jobs.forecasts.scoring.ray_pool import Pool
@@ -37,7 +35,13 @@ from jobs.forecasts.scoring.scores import (
     Grid,
     GroupScores,
 )
-from jobs.forecasts.scoring.sums import GroupedSums, WindowGroups
+from jobs.forecasts.scoring.sums import (
+    MOST_BYTES,
+    DailySums,
+    ErrorSums,
+    GroupedSums,
+    WindowGroups,
+)
 from pipelines.errors import UsageError
 from pipelines.inputs.climatology import Climatology, kept_climatology
 from pipelines.inputs.normalisation import Normalisation
@@ -147,7 +151,6 @@ def evaluate(
     bootstrap = plan_bootstrap(
         windows.unit, len(np.unique(windows.units)), options.resamples, options.seed
     )
-    labels = [group.label for group in scorer.groups]
     return Evaluation(
         split=options.split,
         period=store.period(options.split),
@@ -165,7 +168,7 @@ def evaluate(
         bootstrap=bootstrap,
         notes=(*system.notes, *_notes(scorer, found, bootstrap)),
         fields=None if found.fields is None else found.fields.result(),
-        sums=DailySums.of(windows, labels, scorer.options, found.sums, bootstrap.unit),
+        sums=_daily_sums(scorer, windows, found),
         grid=Grid(
             store.spatial_shape,
             len(system.normalisation.labels),
@@ -224,7 +227,7 @@ def _scorer(
         window=system.window,
         normalisation=system.normalisation,
         groups=tuple(groups),
-        options=tuple(selection.options(store, group, kind, groups) for group in groups),
+        protocols=tuple(selection.protocols_of(store, group, kind, groups) for group in groups),
         climatology=baselines.climatology,
         moves=baselines.moves,
         batch_size=options.batch_size,
@@ -301,6 +304,16 @@ def _group_scores(
     if counts_rd is None:
         return scores
     return replace(scores, **with_intervals(scores, sums, counts_rd))
+
+
+def _daily_sums(scorer: Scorer, windows: WindowGroups, found: BlockScores) -> DailySums:
+    labels = [group.label for group in scorer.groups]
+    options = [{one.name: one.options for one in protocols} for protocols in scorer.protocols]
+    return DailySums.of(
+        windows,
+        sums=dict(zip(labels, found.sums, strict=True)),
+        options=dict(zip(labels, options, strict=True)),
+    )
 
 
 def _calendar(

@@ -1,9 +1,9 @@
-"""A pool of Ray actors that score blocks of windows; rows of the data set are ranges of windows.
+"""Score blocks of windows on a pool of Ray actors.
 
-Each actor holds the model and its baselines, reads the store itself, and sends back sums: frames
-never pass through the object store. The blocks come back in their order, whoever scored them, so
-that any number of workers gives the same sums. A worker that dies is started anew, and its block is
-scored again.
+The rows of the Ray dataset are ranges of windows. Each actor holds the model and its baselines,
+reads the store itself, and returns sums, so that no frame passes through the object store. The
+blocks are returned in their order, so that any number of workers gives the same sums. A worker that
+dies is restarted, and its block is scored again.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 _LEAST: Worker = {"CPU": 1}
 _SHAPES: list[Worker] = [{"CPU": 1, "GPU": 1}, _LEAST]
-"""what a worker asks an autoscaler for, by preference"""
+"""the resources that a worker asks an autoscaler for, in order of preference"""
 
 RETRIES = 3
-"""Times that a block is scored anew after its worker has died."""
+"""how often a block is scored again after its worker has died"""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers of a Ray cluster: that of ``RAY_ADDRESS``, or one started here for the purpose."""
+    """Workers of a Ray cluster: that of `RAY_ADDRESS`, or one that is started on this machine."""
 
     workers: int
     places: Mapping[str, str]
-    """option -> URI that every worker has to reach"""
+    """command-line option -> URI that every worker reads"""
     shared_paths: bool = False
     """local paths are the same on every node of the cluster"""
 
@@ -61,14 +61,14 @@ class Pool:
         blocks: Sequence[slice],
         report: Callable[[int], None] = lambda windows: None,
     ) -> Iterator[BlockScores]:
-        """The sums of each block, in order; ``report`` is called with the windows of each.
+        """Yield the sums of each block, in order; `report` is called with the windows of each.
 
         Raises
         ------
         UsageError
-            The cluster has no room for the workers, or cannot see a local path.
+            The cluster has no room for the workers, or cannot read a local path.
         PlatformError
-            What a worker raised; or workers died again and again.
+            A worker raised it, or workers died too often.
         """
         workers = min(self.workers, len(blocks))
         with ray_session(max(workers, os.cpu_count() or 1)):
@@ -83,14 +83,14 @@ class Pool:
         blocks: Sequence[slice],
         workers: int,
     ) -> Iterator[tuple[int, int, BlockScores]]:
-        """(number, windows, sums) of the blocks as they come."""
+        """Yield (number, windows, sums) of the blocks in the order in which they are scored."""
         import ray
         from ray.data import ActorPoolStrategy
         from ray.exceptions import RayError
         from ray.util.annotations import RayDeprecationWarning
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        # One copy of the climatology a node, not one a worker.
+        # Put once, so that there is one copy of the climatology per node, not per worker.
         work = ray.put((scorer, starts, groups))
         rows = ray.data.from_items(
             [
@@ -100,20 +100,20 @@ class Pool:
             override_num_blocks=len(blocks),
         )
         with warnings.catch_warnings():
-            # Ray 2.60 says that options of actors will get names of their own, and has none yet for
-            # the bound on retries; without one a block that cannot be scored is tried for ever.
+            # Ray 2.60 warns that options of actors will be renamed, but has no new name yet for the
+            # limit of retries. Without a limit, a block that cannot be scored is retried for ever.
             warnings.simplefilter("ignore", RayDeprecationWarning)
             scored = rows.map_batches(
                 BlockActor,
                 fn_constructor_args=([work],),
-                batch_size=1,  # a block; with GPUs Ray Data wants a number
+                batch_size=1,  # one block; with GPUs Ray Data requires a number
                 compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
                 max_restarts=RETRIES,
                 max_task_retries=RETRIES,
                 **share(workers, _nodes(workers)),
             )
         scored.context.enable_progress_bars = False
-        # Budgets guard the object store, which holds sums only here.
+        # Ray's memory budgets protect the object store, which holds little here: only sums.
         scored.context.op_resource_reservation_enabled = False
         try:
             for row in scored.iter_rows():
@@ -129,16 +129,16 @@ class Pool:
 
 
 class BlockActor:
-    """One worker: holds the model from its first block on."""
+    """One worker; it reads the weights of the model when it scores its first block."""
 
     def __init__(self, work: list[Any]):
         import ray
 
-        # In a list, so that Ray hands over the reference and not a copy for each worker.
+        # The reference is in a list, so that Ray does not replace it by a copy for each worker.
         self._scorer, self._starts, self._groups = ray.get(work[0])
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Score the blocks of some rows."""
+        """Score the blocks of some rows; errors for users are returned as outcomes."""
         outcomes = []
         for first, last in zip(rows["first"].tolist(), rows["last"].tolist(), strict=True):
             part = slice(first, last)
@@ -156,7 +156,7 @@ class BlockActor:
 
 
 def _nodes(workers: int) -> list[Mapping[str, float]]:
-    """Resources of the cluster's nodes; waits for them where an autoscaler adds them."""
+    """Return the resources of each node; wait for nodes if an autoscaler adds them."""
     import ray
 
     def standing() -> list[Mapping[str, float]]:
@@ -170,10 +170,10 @@ def _nodes(workers: int) -> list[Mapping[str, float]]:
 
 
 def share(workers: int, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """What each of some workers asks Ray for, from the resources of the nodes.
+    """Return the resources that each worker asks Ray for, given those of the nodes.
 
-    GPUs are taken where there are any, several workers to one if need be; processors are dealt out
-    evenly.
+    Workers share the processors evenly, and the GPUs if there are any. If there are more workers
+    than GPUs, several workers share one.
 
     >>> share(2, [{"CPU": 8.0}]), share(3, [{"CPU": 16.0, "GPU": 2.0}])
     ({'num_cpus': 4, 'num_gpus': 0}, {'num_cpus': 5, 'num_gpus': 0.5})
@@ -181,7 +181,7 @@ def share(workers: int, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        There are fewer processors than workers.
+        The cluster has fewer processors than workers.
     """
     check_room(workers, _LEAST, groups_of_one(nodes))
     cpus = [int(node.get("CPU", 0)) for node in nodes]
@@ -198,6 +198,7 @@ def share(workers: int, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 def _in_order(
     scored: Iterator[tuple[int, int, BlockScores]], report: Callable[[int], None]
 ) -> Iterator[BlockScores]:
+    """Yield the sums in the order of the blocks; keep those that are scored early."""
     early: dict[int, BlockScores] = {}
     due = 0
     for number, windows, scores in scored:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from jobs.forecasts.scoring.daily_sums import DailySums
+    from jobs.forecasts.scoring.sums import DailySums, ErrorFields
 
 MODEL, PERSISTENCE, CLIMATOLOGY = "model", "persistence", "climatology"
 EXTRAPOLATION = "extrapolation"
@@ -135,19 +135,6 @@ class Bootstrap:
     seed: int
     none: str | None = None
     """why there are no intervals"""
-
-
-@dataclass(frozen=True)
-class ErrorFields:
-    """Maps of errors over the windows scored, in physical units; NaN where nothing was observed."""
-
-    systems: tuple[str, ...]
-    bias_stchw: np.ndarray
-    """float32, mean of forecast less truth"""
-    rmse_stchw: np.ndarray
-    """float32"""
-    count_tchw: np.ndarray
-    """int64, windows whose truth exists"""
 
 
 @dataclass(frozen=True)

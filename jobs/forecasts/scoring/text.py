@@ -1,4 +1,4 @@
-"""How numbers and times are put to people: lead times, scores, a summary of few lines."""
+"""Numbers and times as text for people: lead times, scores, and the summary of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from jobs.forecasts.scoring.scores import MODEL, Bootstrap, Evaluation, GroupScores
 
 HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
-"""The score that a protocol's summary prints; others have the summary of ``strict``."""
+"""protocol -> the score that its summary prints; other protocols have the summary of `strict`"""
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def shown_units(units: str) -> str:
-    """CF writes "1" for what has no unit; people write nothing."""
+    """Return units as people write them: nothing for "1", which CF writes if there is no unit."""
     return "" if units == "1" else units
 
 
 def lead_unit(lead_seconds: Sequence[int], timed: bool = True) -> tuple[str, int]:
-    """The unit to give lead times in, and its seconds; frames where they have no time.
+    """Return the unit of lead times and its length in seconds; frames if they have no time.
 
     >>> lead_unit([3600, 7200]), lead_unit([360, 720]), lead_unit([86400, 4 * 86400])
     (('h', 3600), ('min', 60), ('days', 86400))
@@ -34,7 +34,7 @@ def lead_unit(lead_seconds: Sequence[int], timed: bool = True) -> tuple[str, int
 
 
 def lead_labels(lead_seconds: Sequence[int], timed: bool = True) -> list[str]:
-    """One label a lead time.
+    """Return one label per lead time.
 
     >>> lead_labels([1800, 3600]), lead_labels([1, 2], timed=False)
     (['+30 min', '+60 min'], ['+1 frame', '+2 frames'])
@@ -46,7 +46,7 @@ def lead_labels(lead_seconds: Sequence[int], timed: bool = True) -> list[str]:
 
 
 def several(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``range(count)``, evenly spaced from the first to the last.
+    """Return at most `most` of `range(count)`, evenly spaced from the first to the last.
 
     >>> several(12, 4), several(2, 4), several(1, 3)
     ([0, 4, 7, 11], [0, 1], [0])
@@ -57,7 +57,7 @@ def several(count: int, most: int) -> list[int]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A score in ``digits`` significant digits.
+    """Return a score with `digits` significant digits.
 
     >>> number(0.012345), number(-1234.5), number(float("nan")), number(0.0)
     ('0.0123', '-1234', 'none', '0')
@@ -73,7 +73,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def skill_number(value: float) -> str:
-    """A skill score in three decimals.
+    """Return a skill score with three decimals.
 
     >>> skill_number(0.45678), skill_number(-4e-8), skill_number(float("nan"))
     ('0.457', '0.000', 'none')
@@ -82,7 +82,7 @@ def skill_number(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """The ends of an interval; nothing where it is unknown.
+    """Return the ends of an interval as text; empty if it is unknown.
 
     >>> interval(0.1234, 0.5678), interval(float("nan"), 1.0)
     ('0.123 to 0.568', '')
@@ -93,7 +93,7 @@ def interval(low: float, high: float) -> str:
 
 
 def resampling(bootstrap: Bootstrap) -> str:
-    """How intervals were made."""
+    """Return a sentence on how the intervals were made."""
     return (
         f"{round(100 * bootstrap.level)} % intervals from {bootstrap.resamples:,} resamples of "
         f"{bootstrap.units:,} units, each a {bootstrap.unit}"
@@ -101,9 +101,9 @@ def resampling(bootstrap: Bootstrap) -> str:
 
 
 def column(values: Sequence[float], beside: float | None = None) -> list[str]:
-    """Scores of one kind with the same decimals: four digits for the largest of them.
+    """Return scores of one kind with the same decimals: four digits for the largest of them.
 
-    ``beside`` is a score that they are to be read beside, which rules where it is larger.
+    If `beside`, a score that is shown next to them, is larger, it decides the decimals.
 
     >>> column([12.3456, 0.5, float("nan")]), column([-0.00012], beside=3.1)
     (['12.35', '0.50', 'none'], ['0.000'])
@@ -112,7 +112,7 @@ def column(values: Sequence[float], beside: float | None = None) -> list[str]:
     decimals = max(0, 3 - math.floor(math.log10(max(sizes)))) if sizes else 0
     if decimals > 6:
         return [number(value, 4) for value in values]
-    # A zero has no sign.
+    # Adding 0.0 removes the sign of a zero.
     return [
         f"{round(value, decimals) + 0.0:.{decimals}f}" if math.isfinite(value) else number(value)
         for value in values
@@ -120,9 +120,9 @@ def column(values: Sequence[float], beside: float | None = None) -> list[str]:
 
 
 def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
-    """Error of the model and of both baselines, overall and at several leads, a line each.
+    """Return lines with the error of the model and of each baseline, overall and at some leads.
 
-    Variables that are scored apart have their lines one after another.
+    Groups of channels that are scored apart follow one another.
     """
     protocol = protocol if protocol in HEADLINES else "strict"
     labels = lead_labels(evaluation.lead_seconds, evaluation.timed)
@@ -149,7 +149,7 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
 
 
 def headline_units(evaluation: Evaluation, item: GroupScores, protocol: str) -> str:
-    """The units of the headline score."""
+    """Return the units of the score that the summary prints."""
     if protocol != "openstl":
         return item.group.units
     image = "psnr_frame_mean_clipped" in item.protocols[protocol][MODEL]["overall"]
@@ -157,7 +157,7 @@ def headline_units(evaluation: Evaluation, item: GroupScores, protocol: str) -> 
 
 
 def windows(evaluation: Evaluation) -> str:
-    """How many windows were scored, of how many."""
+    """Return how many windows were scored, of how many, as text."""
     scored, available = evaluation.windows_scored, evaluation.windows_available
     if scored == available:
         return f"all {available:,} windows"
@@ -165,7 +165,7 @@ def windows(evaluation: Evaluation) -> str:
 
 
 def skill_interval(item: GroupScores, reference: str) -> str:
-    """The interval of the model's skill over all lead times; nothing where it is unknown."""
+    """Return the interval of the model's skill over all leads as text; empty if it is unknown."""
     found = item.skill_intervals.get(reference)
     if found is None:
         return ""
@@ -176,10 +176,10 @@ def skill_interval(item: GroupScores, reference: str) -> str:
 
 
 def verdict(item: GroupScores) -> str:
-    """Whether the model beats its baselines, in words and in skill.
+    """Return whether the model beats its baselines, in words and in skill.
 
-    Skill is 1 - MSE / MSE(reference) over all lead times. Where its interval holds 0, the model
-    cannot be told from the reference.
+    Skill is 1 - MSE / MSE(reference) over all lead times. If its interval contains 0, the model is
+    not distinguishable from the reference.
     """
     parts = []
     for reference in item.baselines:

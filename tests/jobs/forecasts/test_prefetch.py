@@ -10,7 +10,7 @@ import pytest
 
 from jobs.forecasts.forecasters.model_forecast import TrainedForecast
 from jobs.forecasts.prediction.forecast_store import ForecastStore
-from jobs.forecasts.prefetch import ahead
+from jobs.forecasts.prefetch import prefetch
 from jobs.forecasts.scoring import blocks
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
@@ -30,7 +30,7 @@ def test_an_item_is_made_while_the_caller_works_on_the_one_before() -> None:
         yield 2
 
     taken = []
-    for item in ahead(source()):
+    for item in prefetch(source()):
         assert second_began.wait(LONG_SECONDS)
         taken.append(item)
     assert taken == [1, 2]
@@ -41,7 +41,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("the second")
 
-    items = ahead(source())
+    items = prefetch(source())
     assert next(items) == 1
     with pytest.raises(ValueError, match="the second"):
         next(items)

@@ -63,6 +63,6 @@ def test_a_store_of_data_is_refused_as_one_and_left_as_it_was(
     (data / ".ledger/plan.json").write_text(plan)
     if complete:
         (data / "zarr.json").write_text("{}")
-    with pytest.raises(UsageError, match="a store of data stands here"):
+    with pytest.raises(UsageError, match="this is a store of data"):
         predict(trained, store, str(data))
     assert (data / ".ledger/plan.json").read_text() == plan

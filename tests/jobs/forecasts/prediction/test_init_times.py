@@ -34,7 +34,7 @@ def test_a_time_that_is_not_written_as_asked_is_refused_showing_how(text: str) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for period in ((text, "2019"), ("2019", text)):
-            with pytest.raises(UsageError, match=r"(?s)is no time.*2018-03-01T06:00"):
+            with pytest.raises(UsageError, match=r"(?s)is not a time.*2018-03-01T06:00"):
                 chosen(*period)
 
 

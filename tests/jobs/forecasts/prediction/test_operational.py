@@ -229,7 +229,7 @@ def test_forecasts_of_frames_that_were_corrected_since_are_others(radar: Path, t
     convert(ConversionRequest("radar", str(archive), str(store)))
     again = job(*command)
     assert again.returncode == 2
-    assert "other forecasts are there: frames differ" in again.stderr
+    assert "other forecasts: frames differ" in again.stderr
 
 
 def test_a_checkpoint_that_does_not_say_how_asks_for_the_store(radar: Path, inbox: Path, tmp_path):

@@ -202,7 +202,7 @@ def test_a_damaged_forecast_is_made_again(store, trained, tmp_path):
 
 def test_other_forecasts_are_never_mixed_with_those_that_are_there(store, trained, tmp_path):
     run(trained, store, tmp_path / "forecasts")
-    with pytest.raises(UsageError, match=r"other forecasts are there: horizon differ .*was 2"):
+    with pytest.raises(UsageError, match=r"other forecasts: horizon differ .*was 2"):
         run(trained, store, tmp_path / "forecasts", horizon=1)
 
 
@@ -239,7 +239,7 @@ def test_forecasts_go_to_an_object_storage_as_to_a_disk(store, trained, tmp_path
 
 def test_the_store_itself_is_never_written_over(store, trained):
     before = objects(Path(store.uri))
-    with pytest.raises(UsageError, match="something else than forecasts"):
+    with pytest.raises(UsageError, match="files that are not forecasts"):
         run(trained, store, Path(store.uri))
     assert objects(Path(store.uri)) == before
 
@@ -383,7 +383,7 @@ def test_a_store_of_other_statistics_is_refused(trained, make_store, tmp_path):
     ("period", "message"),
     [
         (("2024", "2025"), "no frame in 2024 to 2025"),
-        (("yesterday", "2019"), "'yesterday' is no time"),
+        (("yesterday", "2019"), "'yesterday' is not a time"),
         (("2019-01-01T00", "2019-01-01T01"), "none of 2 forecasts can be made"),
     ],
 )
@@ -435,7 +435,7 @@ def test_the_command_writes_the_newest_forecast_as_netcdf(store, trained, tmp_pa
 
 
 def test_a_folder_is_no_netcdf_file(tmp_path):
-    with pytest.raises(UsageError, match="a folder stands where the NetCDF file is to go"):
+    with pytest.raises(UsageError, match="the NetCDF file is a folder"):
         check_file(str(tmp_path))
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from gmg_model.metrics.detail import ring_power
 from jobs.forecasts.forecasters.baselines import persistence
-from jobs.forecasts.scoring.coverage import largest_rectangle, observed_region
+from jobs.forecasts.scoring.protocols import largest_rectangle, observed_region
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.running import evaluate

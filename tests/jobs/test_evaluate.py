@@ -1,4 +1,4 @@
-"""``jobs/evaluate.py`` as a user runs it: what it prints, writes and refuses."""
+"""`jobs/evaluate.py` as a user runs it: what it prints and writes, and its errors."""
 
 from __future__ import annotations
 
@@ -69,25 +69,19 @@ def test_an_exported_folder_scores_as_the_run_that_it_came_from(run, traffic_sto
     (exported / "model.json").write_text(json.dumps(record))
     older = load_trained(str(exported))
     assert "does not say which period chose its checkpoint" in selection_notes(older, "test")[0]
-    # What chose the checkpoint is refused as a test period, in either form.
+    # The period that chose the checkpoint cannot be the test period, in either form of the model.
     record["validation_period"] = open_store(traffic_store).attributes["splits"]["test"]
     (exported / "model.json").write_text(json.dumps(record))
     done = job(
         "evaluate.py",
-        *(
-            "--checkpoint",
-            str(exported),
-            "--store",
-            traffic_store,
-            "--report",
-            str(tmp_path / "no"),
-        ),
+        *("--checkpoint", str(exported), "--store", traffic_store),
+        *("--report", str(tmp_path / "no")),
     )
     assert done.returncode == 4
     assert "the validation period that chose this checkpoint" in done.stderr
 
 
-def test_scores_of_the_validation_split_say_that_it_chose_the_checkpoint(
+def test_a_note_says_that_the_validation_split_chose_the_checkpoint(
     finished_run, traffic_store, tmp_path
 ):
     places = ("--checkpoint", finished_run.run, "--store", traffic_store, "--report", tmp_path)
@@ -114,7 +108,7 @@ def test_json_is_one_object_on_standard_output(run, traffic_store, tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
-def test_the_train_split_is_refused_with_code_4(run, traffic_store, tmp_path):
+def test_the_train_split_ends_the_job_with_code_4(run, traffic_store, tmp_path):
     done = job(
         "evaluate.py",
         *("--checkpoint", run, "--store", traffic_store, "--report", str(tmp_path / "new")),
@@ -126,7 +120,7 @@ def test_the_train_split_is_refused_with_code_4(run, traffic_store, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_checkpoint_of_other_statistics_is_refused_with_code_4(run, traffic_store, tmp_path):
+def test_a_checkpoint_of_other_statistics_ends_the_job_with_code_4(run, traffic_store, tmp_path):
     folder = Path(run) / checkpoints.directory_name(0)
     other = tmp_path / "other"
     other.mkdir()
@@ -145,13 +139,13 @@ def test_a_checkpoint_of_other_statistics_is_refused_with_code_4(run, traffic_st
     assert open_store(traffic_store).fingerprint[:12] in done.stderr
 
 
-def test_a_misspelt_option_is_refused_with_code_2_and_the_nearest_name(tmp_path):
+def test_a_misspelt_option_ends_with_code_2_and_the_nearest_name(tmp_path):
     done = job("evaluate.py", "--checkpiont", "x", "--store", "y", "--report", str(tmp_path))
     assert done.returncode == 2
     assert "did you mean 'checkpoint'" in done.stderr
 
 
-def test_help_needs_none_of_the_heavy_packages():
+def test_help_does_not_import_heavy_packages():
     code = (
         "import sys, contextlib, jobs.evaluate\n"
         "sys.argv = ['evaluate.py', '--help']\n"
@@ -184,20 +178,20 @@ CANNOT_SCORE = {
 
 
 @pytest.mark.parametrize(("arguments", "messages"), CANNOT_SCORE.items(), ids=CANNOT_SCORE)
-def test_scores_that_cannot_be_made_are_refused_before_the_work(
+def test_options_that_cannot_be_used_are_an_error_before_the_work(
     run, traffic_store, tmp_path, monkeypatch, arguments, messages
 ):
     report = tmp_path / "report"
     given = ["--checkpoint", run, "--store", traffic_store, "--report", str(report)]
     monkeypatch.setattr("sys.argv", ["evaluate.py", *given, *arguments.split()])
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as raised:
         evaluate.main()
     for message in messages:
-        assert message in str(refused.value)
+        assert message in str(raised.value)
     assert not report.exists()
 
 
-def test_a_horizon_beyond_training_is_scored_and_said_to_be_one(
+def test_a_horizon_beyond_training_is_scored_with_a_note(
     run, traffic_store, tmp_path, monkeypatch, capsys
 ):
     given = ["--checkpoint", run, "--store", traffic_store, "--report", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""A trained model as one folder: it forecasts as the checkpoint does, without Ray and Zarr."""
+"""An exported folder forecasts as its checkpoint does, without Ray and Zarr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines.errors import StoreError, UsageError
 from pipelines.stores.store import open_store
 from tests.support.processes.training_runs import job, small_options, write_untrained_run
 
-# Imports of what gmg_model must do without fail; so does anything of this project beside it.
+# Imports of packages that gmg_model must not need fail, and so do other packages of this project.
 USE_IT_ALONE = """
 import sys
 
@@ -54,13 +54,13 @@ export(ExportOptions(sys.argv[1], sys.argv[2]))
 
 @pytest.fixture
 def checkpoint(traffic_store: str, tmp_path: Path) -> Checkpoint:
-    """A checkpoint whose weights are those of the start: enough to forecast with."""
+    """A checkpoint with initial weights, which is enough to forecast with."""
     return write_untrained_run(small_options(traffic_store, str(tmp_path / "run")))
 
 
 @pytest.fixture
 def frames(traffic_store: str, checkpoint: Checkpoint) -> np.ndarray:
-    """(2, T, C, H, W) bicycles, one pixel missing."""
+    """Two windows (2, T, C, H, W) of numbers of bicycles, one pixel missing."""
     array = open_store(traffic_store).array("flow")
     length = checkpoint.window.input_frames
     values = np.stack([np.asarray(array[first : first + length]) for first in (5, 90)])
@@ -70,13 +70,13 @@ def frames(traffic_store: str, checkpoint: Checkpoint) -> np.ndarray:
 
 @pytest.fixture
 def exported(checkpoint: Checkpoint, tmp_path: Path) -> Path:
-    """The folder."""
+    """The exported folder of `checkpoint`."""
     export(ExportOptions(checkpoint.uri, str(tmp_path / "exported")))
     return tmp_path / "exported"
 
 
 def expected(checkpoint: Checkpoint, frames: np.ndarray, horizon: int) -> np.ndarray:
-    """The forecast as an evaluation makes it."""
+    """Return the forecast as an evaluation makes it."""
     given = np.nan_to_num(checkpoint.normalisation.apply(frames))
     return checkpoint.normalisation.invert(forecast_with(checkpoint.model())(given, horizon))
 
@@ -91,7 +91,7 @@ def test_an_export_says_how_far_its_frames_are_apart(traffic_store: str, tmp_pat
     assert load_exported(tmp_path / "strided").record["frame_seconds"] == 7200
 
 
-def test_an_export_copies_the_weights_and_does_not_wait_for_pytorch(
+def test_an_export_copies_the_weights_without_pytorch(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     places = [checkpoint.uri, str(tmp_path / "alone")]
@@ -99,7 +99,7 @@ def test_an_export_copies_the_weights_and_does_not_wait_for_pytorch(
     assert (tmp_path / "alone" / WEIGHTS).read_bytes() == checkpoint.weights_file()
 
 
-def test_three_lines_forecast_in_physical_units_where_ray_and_zarr_cannot_be_imported(
+def test_an_export_forecasts_in_physical_units_without_ray_and_zarr(
     exported: Path, checkpoint: Checkpoint, frames: np.ndarray, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "frames.npy", frames)
@@ -113,7 +113,7 @@ def test_three_lines_forecast_in_physical_units_where_ray_and_zarr_cannot_be_imp
     np.testing.assert_array_equal(forecast, expected(checkpoint, frames, 5))
 
 
-def test_one_window_may_come_without_a_batch_and_the_horizon_is_that_of_training(
+def test_one_window_needs_no_batch_and_the_horizon_is_that_of_training(
     exported: Path, checkpoint: Checkpoint, frames: np.ndarray
 ) -> None:
     forecast = load_exported(exported)(frames[1])
@@ -122,7 +122,7 @@ def test_one_window_may_come_without_a_batch_and_the_horizon_is_that_of_training
     np.testing.assert_array_equal(forecast, wanted[0])
 
 
-def test_the_record_says_what_the_model_was_made_from(
+def test_the_record_describes_the_training_of_the_model(
     exported: Path, checkpoint: Checkpoint
 ) -> None:
     assert {path.name for path in exported.iterdir()} == {"model.json", WEIGHTS}
@@ -134,18 +134,18 @@ def test_the_record_says_what_the_model_was_made_from(
     assert load_exported(exported).labels == checkpoint.normalisation.labels
 
 
-def test_fewer_frames_than_in_training_are_refused(exported: Path, frames: np.ndarray) -> None:
+def test_fewer_frames_than_in_training_are_an_error(exported: Path, frames: np.ndarray) -> None:
     with pytest.raises(ConfigurationError, match=r"2 frames.*trained to forecast from 3"):
         load_exported(exported)(frames[:, 1:])
 
 
-def test_frames_of_another_grid_are_refused_with_the_shape_that_is_wanted(exported: Path) -> None:
+def test_an_error_about_another_grid_names_the_expected_shape(exported: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"C, H, W = \(2, 16, 8\)"):
         load_exported(exported)(np.zeros((3, 2, 8, 16), np.float32))
 
 
 @pytest.mark.parametrize("horizon", [0, -1, 2.5, "3"])
-def test_a_horizon_that_is_no_whole_number_of_1_or_more_is_refused(
+def test_a_horizon_must_be_a_whole_number_of_at_least_1(
     exported: Path, frames: np.ndarray, horizon: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"horizon={horizon!r}: give a whole number"):
@@ -154,7 +154,7 @@ def test_a_horizon_that_is_no_whole_number_of_1_or_more_is_refused(
     assert load_exported(exported)(frames, counted).shape[1] == 1
 
 
-def test_infinite_pixels_are_refused_and_not_taken_for_missing_ones(
+def test_infinite_pixels_are_an_error_and_not_taken_for_missing_ones(
     exported: Path, frames: np.ndarray
 ) -> None:
     frames[1, 0, 1, 2, 3] = -np.inf
@@ -162,7 +162,7 @@ def test_infinite_pixels_are_refused_and_not_taken_for_missing_ones(
         load_exported(exported)(frames)
 
 
-def test_frames_without_any_value_are_refused_alone_and_in_a_batch(
+def test_frames_without_any_value_are_an_error_alone_and_in_a_batch(
     exported: Path, frames: np.ndarray
 ) -> None:
     frames[1] = np.nan
@@ -172,7 +172,7 @@ def test_frames_without_any_value_are_refused_alone_and_in_a_batch(
         load_exported(exported)(frames[1])
 
 
-def test_a_damaged_export_is_refused(exported: Path) -> None:
+def test_a_damaged_export_is_an_error(exported: Path) -> None:
     data = bytearray((exported / WEIGHTS).read_bytes())
     data[-3] ^= 0xFF
     (exported / WEIGHTS).write_bytes(data)
@@ -193,7 +193,7 @@ def test_a_damaged_export_is_refused(exported: Path) -> None:
         ({"model": {"name": "gmg-l", "overrides": {}}}, "cannot make the model of .*exported"),
     ],
 )
-def test_a_record_that_describes_no_model_is_refused(
+def test_a_record_that_describes_no_model_is_an_error(
     exported: Path, change: Any, message: str
 ) -> None:
     known = json.loads((exported / "model.json").read_text())
@@ -202,7 +202,7 @@ def test_a_record_that_describes_no_model_is_refused(
         load_exported(exported)
 
 
-def test_a_folder_that_holds_anything_is_refused_and_left_alone(
+def test_a_folder_that_is_not_empty_is_an_error_and_left_as_it_is(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     thesis = tmp_path / "thesis"
@@ -213,7 +213,7 @@ def test_a_folder_that_holds_anything_is_refused_and_left_alone(
     assert [path.name for path in thesis.iterdir()] == ["chapter1.tex"]
 
 
-def test_a_run_without_a_checkpoint_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no complete checkpoint here"):
         export(ExportOptions(str(tmp_path / "nowhere"), str(tmp_path / "exported")))
     assert not (tmp_path / "exported").exists()

@@ -18,7 +18,7 @@ from tests.support.processes.training_runs import small_options, write_untrained
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Store]:
-    """Writes a store of the given values; the weather of ``stores`` by default."""
+    """A function that writes a store of the given values, or of `weather()`."""
 
     def make(values: np.ndarray | None = None, name: str = "store.zarr", **options: Any) -> Store:
         return write_store(tmp_path / name, weather() if values is None else values, **options)
@@ -28,12 +28,12 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
 
 @pytest.fixture
 def store(make_store: Callable[..., Store]) -> Store:
-    """The weather of ``stores``."""
+    """A store of `weather()`."""
     return make_store()
 
 
 @pytest.fixture
 def trained(store: Store, tmp_path: Path) -> Checkpoint:
-    """A model of first weights that forecasts two frames of ``store`` from three."""
+    """A checkpoint with initial weights that forecasts two frames of `store` from three."""
     data = DataOptions(input_frames=3, horizon=2, normalise="standardise", pool_mib=1)
     return write_untrained_run(small_options(store.uri, str(tmp_path / "run"), data=data))

@@ -1,4 +1,4 @@
-"""Small stores, written by hand in the layout that a conversion gives them."""
+"""Small stores, written directly in the layout of a conversion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS = {
 
 
 def weather(seed: int = 0) -> np.ndarray:
-    """Hourly kelvin (HOURS, 12, 16): a daily cycle, a wave that travels, and noise."""
+    """Return hourly kelvin (HOURS, 12, 16): a daily cycle, a travelling wave, and noise."""
     hour = np.arange(HOURS)[:, None, None]
     row, column = np.arange(12)[:, None], np.arange(16)[None]
     wave = 5 * np.sin(2 * np.pi * (column / 16 - hour / 60) + row / 4)
@@ -41,7 +41,7 @@ def write_store(
     units: str = "K",
     grey_level_values: list[float] | None = None,
 ) -> Store:
-    """A complete store of ``t2m`` (time, latitude, longitude) or ``flow`` (time, channel, y, x)."""
+    """Write a complete store: `t2m` (time, latitude, longitude) or `flow` (time, channel, y, x)."""
     splits = splits or SPLITS
     times = np.datetime64("2019-01-01", "s") + np.arange(len(values)) * np.timedelta64(
         cadence_seconds, "s"

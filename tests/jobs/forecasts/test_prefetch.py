@@ -1,4 +1,4 @@
-"""Reading, forecasting and scoring go on at once, in order, and errors come where they belong."""
+"""Reading, forecasting and scoring run at the same time, in order, with errors in their place."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.jobs.forecasts.running import evaluate, predict
 from tests.support.processes.training_runs import small_options, write_untrained_run
 
 LONG_SECONDS = 120
-"""until a test that would wait for ever gives up"""
+"""after which a test that would wait for ever fails"""
 
 
-def test_an_item_is_made_while_the_caller_works_on_the_one_before() -> None:
+def test_an_item_is_prepared_while_the_caller_works_on_the_previous_one() -> None:
     second_began = threading.Event()
 
     def source() -> Iterator[int]:
@@ -36,7 +36,7 @@ def test_an_item_is_made_while_the_caller_works_on_the_one_before() -> None:
     assert taken == [1, 2]
 
 
-def test_an_error_comes_after_the_items_before_it() -> None:
+def test_an_error_is_raised_after_the_items_before_it() -> None:
     def source() -> Iterator[int]:
         yield 1
         raise ValueError("the second")

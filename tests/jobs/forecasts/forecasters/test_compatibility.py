@@ -1,4 +1,4 @@
-"""A checkpoint is scored only on the store that it was trained on."""
+"""A checkpoint can be scored only on the store that it was trained on."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ def trained_on(store: Store, **changes: Any) -> Checkpoint:
     return Checkpoint("/runs/one/step_000000040", record | changes)
 
 
-def test_the_store_that_it_was_trained_on_is_accepted(make_store):
+def test_a_checkpoint_matches_the_store_that_it_was_trained_on(make_store):
     store = make_store()
     check_match(trained_on(store), store)
 
 
-def test_other_statistics_are_refused_naming_both(make_store):
+def test_an_error_about_other_statistics_names_both_fingerprints(make_store):
     store, other = make_store(), make_store(weather(seed=5), name="other.zarr")
-    with pytest.raises(StoreError) as refused:
+    with pytest.raises(StoreError) as raised:
         check_match(trained_on(store), other)
-    assert refused.value.exit_code == 4
-    assert store.fingerprint[:12] in str(refused.value)
-    assert other.fingerprint[:12] in str(refused.value)
-    assert "/runs/one/step_000000040" in str(refused.value)
+    assert raised.value.exit_code == 4
+    assert store.fingerprint[:12] in str(raised.value)
+    assert other.fingerprint[:12] in str(raised.value)
+    assert "/runs/one/step_000000040" in str(raised.value)
 
 
-def test_another_grid_is_refused_naming_both(make_store):
+def test_an_error_about_another_grid_names_both_shapes(make_store):
     store, coarse = make_store(), make_store(weather()[:, ::2, ::2], name="coarse.zarr")
     with pytest.raises(StoreError, match=r"12 x 16, and the store's is 6 x 8"):
         check_match(trained_on(store), coarse)
 
 
-def test_the_same_values_on_other_points_are_refused(make_store):
-    """A moved region, or rows in the other direction, keep size and statistics."""
+def test_the_same_values_on_other_grid_points_do_not_match(make_store):
+    """A moved region and reversed rows keep the shape and the statistics."""
     store, moved = make_store(), make_store(name="moved.zarr")
     root = zarr.open_group(moved.uri, mode="r+", use_consolidated=False)
     root["latitude"][:] = np.linspace(-55, 55, 12)  # pyright: ignore[reportIndexIssue, reportArgumentType]
@@ -60,25 +60,25 @@ def test_the_same_values_on_other_points_are_refused(make_store):
     known = {"store": {"recipe": Recipe.of(store, ["t2m"]).as_dict()}}
     trained = Checkpoint("/runs/one/step_000000040", trained_on(store).record | known)
     check_match(trained, store)
-    with pytest.raises(StoreError, match="the grid differs") as refused:
+    with pytest.raises(StoreError, match="the grid differs") as raised:
         check_match(trained, moved)
-    assert refused.value.exit_code == 4
+    assert raised.value.exit_code == 4
 
 
-def test_a_variable_that_the_store_lacks_is_refused_naming_both(make_store):
+def test_an_error_about_a_missing_variable_names_those_of_the_store(make_store):
     store = make_store()
     with pytest.raises(StoreError, match="forecasts tp, and the store holds t2m"):
         check_match(trained_on(store, variables=["tp"]), store)
 
 
-def test_other_channels_of_the_same_variable_are_refused(make_store):
+def test_other_channels_of_the_same_variable_do_not_match(make_store):
     store = make_store()
     other = {"kind": "standardise", "labels": ["t2m[0]"], "offset": [0.0], "scale": [1.0]}
     with pytest.raises(StoreError, match=r"t2m\[0\], and the store's are t2m"):
         check_match(trained_on(store, normalisation=other), store)
 
 
-def test_a_split_that_chose_the_checkpoint_is_refused_naming_both_periods(make_store):
+def test_the_period_that_chose_the_checkpoint_cannot_be_the_test_period(make_store):
     store = make_store()
     trained = trained_on(store, validation_period=list(store.attributes["splits"]["test"]))
     with pytest.raises(StoreError, match="the validation period that chose this checkpoint"):

@@ -1,4 +1,4 @@
-"""The radar baseline: echoes go on along their own motion."""
+"""The radar baseline: echoes continue along their motion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.jobs.forecasts.stores import weather
 
 
 def moving_echoes(frames: int, size: int = 64) -> np.ndarray:
-    """Three round echoes that move 2 columns and 1 row a frame: (frames, size, size) dBZ."""
+    """Return (frames, size, size) dBZ: three echoes that move 2 columns and 1 row per frame."""
     y, x = np.mgrid[:size, :size].astype(float)
     fields = []
     for t in range(frames):
@@ -27,7 +27,7 @@ def moving_echoes(frames: int, size: int = 64) -> np.ndarray:
     return np.stack(fields).astype(np.float32)
 
 
-def test_echoes_that_move_steadily_are_foreseen_where_persistence_is_wrong() -> None:
+def test_extrapolation_is_better_than_persistence_for_echoes_that_move_steadily() -> None:
     frames = moving_echoes(11)
     forecast = extrapolation(frames[None, :5, None], 6)
     assert forecast.shape == (1, 6, 1, 64, 64)
@@ -37,7 +37,7 @@ def test_echoes_that_move_steadily_are_foreseen_where_persistence_is_wrong() -> 
     assert (error < 0.5 * stays).all()
 
 
-def test_a_window_without_contrast_stays_and_what_flows_in_is_the_least_value() -> None:
+def test_a_window_without_contrast_stays_and_inflow_is_the_least_value() -> None:
     still = np.full((1, 4, 2, 32, 32), -10.0, np.float32)
     np.testing.assert_array_equal(extrapolation(still, 3), still[:, :3])
     leaving = extrapolation(moving_echoes(5)[None, :, None], 40)
@@ -75,11 +75,11 @@ def test_radar_echoes_are_scored_beside_their_extrapolation(make_store) -> None:
     assert "Lucas-Kanade" in found.extrapolation
 
 
-def test_temperature_is_not_and_without_the_library_the_reason_is_told(
+def test_without_opencv_the_evaluation_says_why_extrapolation_is_missing(
     make_store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert evaluated(make_store()).extrapolation is None
-    monkeypatch.setitem(sys.modules, "cv2", None)  # what a failing import leaves there
+    monkeypatch.setitem(sys.modules, "cv2", None)  # an import of cv2 fails now
     found = evaluated(make_store(weather() - 240, name="echoes.zarr", units="dBZ"))
     assert "extrapolation" not in found.scores[0].forecasts
     assert found.extrapolation is not None

@@ -1,4 +1,4 @@
-"""Where forecasts go: what cannot be written, or is something else, is refused and left alone."""
+"""Places that forecasts cannot be written to are an error, and are left as they are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.jobs.forecasts.running import predict
 
 @contextmanager
 def full_disk(free_bytes: int) -> Iterator[None]:
-    """Files of this process cannot grow beyond so many bytes."""
+    """Limit the size of every file that this process writes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, before[1]))
     try:
@@ -27,19 +27,19 @@ def full_disk(free_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_netcdf_file_that_cannot_be_made_is_refused_though_rights_would_allow_it() -> None:
+def test_a_read_only_mount_is_noticed_although_access_rights_allow_writing() -> None:
     assert os.path.isdir("/proc")
     with pytest.raises(UsageError, match=r"(?s)NetCDF file cannot be written.*where: /proc/f\.nc"):
         check_file("/proc/f.nc")
 
 
-def test_asking_whether_a_netcdf_file_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_the_check_for_a_writable_netcdf_file_leaves_no_file(tmp_path: Path) -> None:
     check_file(str(tmp_path / "f.nc"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("free_bytes", [0, 5000])
-def test_a_disk_that_is_full_leaves_no_netcdf_file_and_says_so(
+def test_a_full_disk_is_an_error_and_leaves_no_netcdf_file(
     store, trained, tmp_path: Path, free_bytes: int
 ) -> None:
     forecasts, file = tmp_path / "f.zarr", tmp_path / "f.nc"
@@ -54,7 +54,7 @@ def test_a_disk_that_is_full_leaves_no_netcdf_file_and_says_so(
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_store_of_data_is_refused_as_one_and_left_as_it_was(
+def test_forecasts_are_not_written_into_a_store_of_data(
     store, trained, tmp_path, complete: bool
 ) -> None:
     data = tmp_path / "data.zarr"

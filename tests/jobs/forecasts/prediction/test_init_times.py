@@ -1,4 +1,4 @@
-"""Which periods can be asked for, and what is said of those that the store does not cover."""
+"""Init times of a period, and warnings if the store does not cover it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOURS = np.arange("2019-03-01T00", "2019-04-01T00", dtype="datetime64[h]").astyp
 
 
 def chosen(first: str, last: str) -> Any:
-    """The init times of a month of hours."""
+    """Return the init times of a period in a month of hours."""
     there = np.zeros(len(HOURS), np.uint8)
     hour = np.timedelta64(1, "h")
     return choose_inits(HOURS, there, hour, WindowSpec(3, 1), period=(first, last))
@@ -30,7 +30,7 @@ def chosen(first: str, last: str) -> Any:
         *("2019-03-20T", "2019-03-20T06:00:00.5", "0001", "2300", ""),
     ],
 )
-def test_a_time_that_is_not_written_as_asked_is_refused_showing_how(text: str) -> None:
+def test_an_error_about_an_invalid_time_shows_the_valid_forms(text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for period in ((text, "2019"), ("2019", text)):
@@ -55,20 +55,18 @@ def test_times_are_as_exact_as_they_are_written(period: tuple[str, str], count: 
 @pytest.mark.parametrize(
     "period", [("2019-03-20", "2019-04-20"), ("2019", "2019-03-02"), ("2019-03", "2019")]
 )
-def test_a_period_that_runs_past_the_store_is_said_to(period: tuple[str, str]) -> None:
+def test_a_period_that_goes_beyond_the_store_has_a_warning(period: tuple[str, str]) -> None:
     said = chosen(*period).beyond
     assert "frames from 2019-03-01T00:00:00 to 2019-03-31T23:00:00" in said
     assert f"the rest of {period[0]} to {period[1]} has no forecast" in said
 
 
 @pytest.mark.parametrize("period", [("2019-03", "2019-03"), ("2019-03-02", "2019-03-31")])
-def test_a_period_that_the_store_covers_is_not(period: tuple[str, str]) -> None:
+def test_a_period_that_the_store_covers_has_no_warning(period: tuple[str, str]) -> None:
     assert chosen(*period).beyond is None
 
 
-def test_the_rest_of_a_period_is_told_and_its_forecasts_are_those_without_it(
-    store, trained, tmp_path
-):
+def test_a_period_beyond_the_store_gives_the_forecasts_inside_the_store(store, trained, tmp_path):
     lines: list[str] = []
     places = trained, store, str(tmp_path / "forecasts")
     predict(*places, period=("2019-01-30T22", "2019-02"), say=lines.append)

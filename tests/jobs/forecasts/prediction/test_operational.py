@@ -1,4 +1,4 @@
-"""Forecasts from a folder that files come into and leave: those that the store would have given."""
+"""Forecasts from the newest files of a folder are those that a store of them would give."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ INPUT = 3
 
 @pytest.fixture(scope="module")
 def radar(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``radar.zarr`` of five hours of composites, cropped and resized, and a ``run`` of it."""
+    """A folder with `radar.zarr`, five hours of small composites, and a `run` trained on it."""
     folder = tmp_path_factory.mktemp("radar")
     archive = knmi_folder(folder / "all", TIMES)
     options = ConversionOptions(archive_options={"crop": "0:6,0:6", "resize": "3x3"})
@@ -52,7 +52,7 @@ def radar(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inbox(radar: Path, tmp_path: Path) -> Path:
-    """The folder of the last hour: what is older was removed."""
+    """A folder with the files of the last hour only."""
     kept = tmp_path / "inbox"
     kept.mkdir()
     for time in TIMES[-12:]:
@@ -63,7 +63,7 @@ def inbox(radar: Path, tmp_path: Path) -> Path:
 def trained_on(
     folder: Path, archive: str, source: Path, options: ConversionOptions | None = None
 ) -> Checkpoint:
-    """An untrained run of a store of ``source``: forecasts are to be the same, not good."""
+    """Return an untrained run on a store of `source`; forecasts are compared, not judged."""
     store = str(folder / f"{archive}.zarr")
     convert(ConversionRequest(archive, str(source), store, options or ConversionOptions()))
     data = DataOptions(input_frames=INPUT, horizon=2, normalise="minmax", pool_mib=1)
@@ -141,7 +141,7 @@ def test_a_folder_whose_newest_frames_cannot_be_used_has_no_forecast(radar: Path
     assert f"that of {NEWEST}:00: frame {NEWEST}:00 is unreadable" in done.stderr
 
 
-def test_too_few_files_are_refused(radar: Path, inbox: Path, tmp_path: Path):
+def test_too_few_files_are_an_error(radar: Path, inbox: Path, tmp_path: Path):
     for time in TIMES[-12:-2]:
         file_of(inbox, time).unlink()
     with pytest.raises(SourceError, match=r"2 frames up to .*T12:55:00.*begins with 3"):
@@ -160,7 +160,7 @@ def of_folder(run: Path, source: Path, scratch: Path) -> Store:
         ({"minutes": 10}, "frames are 600 s apart and not 300 s"),
     ],
 )
-def test_composites_of_another_product_are_refused(
+def test_composites_of_another_product_are_an_error(
     radar: Path, tmp_path: Path, made: dict[str, Any], difference: str
 ):
     projection = KILOMETRES.replace("lat_ts=60.0", made.get("projection", "lat_ts=60.0"))
@@ -171,7 +171,7 @@ def test_composites_of_another_product_are_refused(
         of_folder(radar / "run", tmp_path / "other", tmp_path)
 
 
-def test_the_same_points_elsewhere_and_other_units_are_refused(ray_cluster: None, tmp_path: Path):
+def test_a_moved_grid_and_other_units_are_an_error(ray_cluster: None, tmp_path: Path):
     times = hourly("2010-01-01", 96)
     write_netcdf(tmp_path / "all" / "a.nc", times)
     trained_on(tmp_path, "era5", tmp_path / "all")
@@ -190,7 +190,7 @@ def test_the_same_points_elsewhere_and_other_units_are_refused(ray_cluster: None
 
 
 def test_a_gap_before_the_newest_frames_does_not_reach_further_back(radar: Path, inbox: Path):
-    """Steps of time are counted, not files: twice the input, whatever is missing of it."""
+    """Time steps are counted, not files: twice the input, even if some frames are missing."""
     for time in TIMES[-5:-1]:
         file_of(inbox, time).unlink()
     recipe = load_trained(str(radar / "run")).recipe
@@ -212,7 +212,7 @@ def test_members_belong_to_their_init_time(radar: Path, inbox: Path, tmp_path: P
     assert one["reflectivity"].sizes["member"] == 3
 
 
-def test_forecasts_of_frames_that_were_corrected_since_are_others(radar: Path, tmp_path: Path):
+def test_forecasts_are_not_continued_after_their_input_was_corrected(radar: Path, tmp_path: Path):
     archive, store = tmp_path / "all", tmp_path / "radar.zarr"
     shutil.copytree(radar / "all", archive)
     shutil.copytree(radar / "radar.zarr", store)
@@ -232,7 +232,7 @@ def test_forecasts_of_frames_that_were_corrected_since_are_others(radar: Path, t
     assert "other forecasts: frames differ" in again.stderr
 
 
-def test_a_checkpoint_that_does_not_say_how_asks_for_the_store(radar: Path, inbox: Path, tmp_path):
+def test_a_checkpoint_without_a_recipe_needs_the_store(radar: Path, inbox: Path, tmp_path):
     shutil.copytree(radar / "run", tmp_path / "run")
     (record,) = (tmp_path / "run").glob("*/checkpoint.json")
     known = json.loads(record.read_text())

@@ -1,4 +1,4 @@
-"""Forecasts as a CF store: the model's own values, whole or resumed, never across a gap."""
+"""A CF store of forecasts holds the values of the model, whole or resumed, without gaps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PERIOD = ("2019-01-23T05:00", "2019-01-23T14:00")
 
 @pytest.fixture
 def noisy(trained: Checkpoint) -> Checkpoint:
-    """The same run with a model that reads noise."""
+    """The same run, with a model that has noise."""
 
     class Noisy(Checkpoint):
         def model(self):
@@ -64,7 +64,7 @@ def noisy(trained: Checkpoint) -> Checkpoint:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Torch on as many threads as a process of its own has with OMP_NUM_THREADS=1."""
+    """Run torch on one thread, as a process with OMP_NUM_THREADS=1 does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -77,7 +77,7 @@ def run(trained: Checkpoint, store: Store, folder: Path, **options: Any) -> Pred
 
 
 def flag(store: Store, frame: int, value: int = 1) -> Store:
-    """The store with a frame that is flagged as missing, its values gone."""
+    """Return the store with one frame flagged as missing and its values removed."""
     root = zarr.open_group(store.uri, mode="r+", use_consolidated=False)
     root["available"][frame] = value  # pyright: ignore[reportIndexIssue, reportArgumentType]
     root["t2m"][frame] = np.nan  # pyright: ignore[reportIndexIssue, reportArgumentType]
@@ -85,7 +85,7 @@ def flag(store: Store, frame: int, value: int = 1) -> Store:
 
 
 def by_hand(trained: Checkpoint, store: Store, init: str, horizon: int) -> np.ndarray:
-    """(T, H, W) in kelvin: the model called on the three frames up to ``init``."""
+    """Return (T, H, W) kelvin: the model called on the three frames up to `init`."""
     values = store.dataset()["t2m"].sel(time=slice(None, init)).values[-3:]
     normalised = trained.normalisation.apply(values[None, :, None])
     outputs = forecast_with(trained.model())(np.nan_to_num(normalised), horizon)
@@ -93,7 +93,7 @@ def by_hand(trained: Checkpoint, store: Store, init: str, horizon: int) -> np.nd
 
 
 def objects(folder: Path) -> dict[str, str]:
-    """Checksum of every file but the writer's own lease."""
+    """Return the checksum of every file but the lease of the writer."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -134,7 +134,7 @@ def test_each_forecast_is_one_object(store, trained, tmp_path):
 
 
 @pytest.mark.parametrize("written", [0, 3, 5, 9])
-def test_stopped_anywhere_and_run_again_gives_equal_bytes(
+def test_a_stopped_prediction_is_resumed_to_equal_bytes(
     store, trained, tmp_path, monkeypatch, written
 ):
     run(trained, store, tmp_path / "whole")
@@ -183,7 +183,7 @@ def test_a_process_that_is_killed_is_resumed_to_equal_bytes(store, trained, tmp_
     assert objects(tmp_path / "resumed") == objects(tmp_path / "whole")
 
 
-def test_run_again_with_nothing_to_do_writes_nothing(store, trained, tmp_path):
+def test_a_complete_prediction_that_runs_again_writes_nothing(store, trained, tmp_path):
     run(trained, store, tmp_path / "forecasts")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "forecasts/t2m").rglob("*")}
     again = run(trained, store, tmp_path / "forecasts")
@@ -200,13 +200,13 @@ def test_a_damaged_forecast_is_made_again(store, trained, tmp_path):
     assert objects(tmp_path / "forecasts") == whole
 
 
-def test_other_forecasts_are_never_mixed_with_those_that_are_there(store, trained, tmp_path):
+def test_forecasts_of_other_options_are_not_mixed_with_those_in_the_store(store, trained, tmp_path):
     run(trained, store, tmp_path / "forecasts")
     with pytest.raises(UsageError, match=r"other forecasts: horizon differ .*was 2"):
         run(trained, store, tmp_path / "forecasts", horizon=1)
 
 
-def test_a_run_that_failed_before_its_first_forecast_binds_nobody(
+def test_a_run_that_failed_before_its_first_forecast_can_be_replaced(
     store, trained, tmp_path, monkeypatch
 ):
     def fails(self: forecast_store.ForecastStore, index: int, values: Any) -> None:
@@ -219,13 +219,13 @@ def test_a_run_that_failed_before_its_first_forecast_binds_nobody(
     assert run(trained, store, tmp_path / "forecasts").made == 10
 
 
-def test_clips_are_refused_naming_the_way(store, trained, tmp_path):
+def test_an_error_about_clips_names_the_export(store, trained, tmp_path):
     clips = dataclasses.replace(store, clips=Clips(np.array(["a"]), np.arange(3), {}, False))
     with pytest.raises(UsageError, match=r"(?s)clips have no init time.*jobs/export\.py"):
         run(trained, clips, tmp_path / "forecasts")
 
 
-def test_forecasts_go_to_an_object_storage_as_to_a_disk(store, trained, tmp_path):
+def test_forecasts_are_the_same_on_object_storage_and_on_disk(store, trained, tmp_path):
     predict(trained, store, "memory://bucket/forecasts", period=PERIOD, batch_size=4)
     run(trained, store, tmp_path / "here")
     fs = fsspec.filesystem("memory")
@@ -237,7 +237,7 @@ def test_forecasts_go_to_an_object_storage_as_to_a_disk(store, trained, tmp_path
     assert there == objects(tmp_path / "here")
 
 
-def test_the_store_itself_is_never_written_over(store, trained):
+def test_forecasts_are_not_written_over_their_own_store(store, trained):
     before = objects(Path(store.uri))
     with pytest.raises(UsageError, match="files that are not forecasts"):
         run(trained, store, Path(store.uri))
@@ -259,7 +259,7 @@ def test_an_input_with_a_missing_frame_has_no_forecast_and_is_listed(store, trai
 
 @pytest.fixture
 def partial(make_store) -> Store:
-    """A corner of twelve pixels has no value from 05 UTC of the 23rd on."""
+    """A store in which a corner of twelve pixels is missing from 05 UTC of the 23rd on."""
     values = weather()
     values[24 * 22 + 5 :, :3, :4] = np.nan
     return make_store(values)
@@ -270,7 +270,7 @@ def run_of(store: Store, folder: Path) -> Checkpoint:
     return write_untrained_run(small_options(store.uri, str(folder), data=data))
 
 
-def test_missing_pixels_are_what_they_were_in_training(partial, tmp_path):
+def test_missing_pixels_are_filled_as_in_training(partial, tmp_path):
     trained = run_of(partial, tmp_path / "run")
     made = run(trained, partial, tmp_path / "forecasts", period=("2019-01-23T06", "2019-01-23T06"))
     assert made.made == 1
@@ -318,7 +318,7 @@ def test_the_newest_frames_need_no_truth(store, trained, tmp_path):
         assert forecasts["valid_time"].values.min() > store.times[-1]
 
 
-def test_newest_frames_that_are_missing_are_said(store, trained, tmp_path):
+def test_newest_frames_that_are_missing_are_listed(store, trained, tmp_path):
     made = run(trained, flag(store, HOURS - 2, 2), tmp_path / "forecasts", period=None)
     assert made.inits == (str(store.times[HOURS - 3].astype("datetime64[m]")),)
     assert [reason for _, reason in made.left_out] == [
@@ -326,7 +326,7 @@ def test_newest_frames_that_are_missing_are_said(store, trained, tmp_path):
     ] * 2
 
 
-def test_a_horizon_beyond_the_trained_one_is_made_and_said(store, trained, tmp_path):
+def test_a_horizon_beyond_training_is_forecast_with_a_warning(store, trained, tmp_path):
     lines: list[str] = []
     run(trained, store, tmp_path / "forecasts", horizon=5, period=None, say=lines.append)
     assert any("5 frames with a model that was trained for 2" in line for line in lines)
@@ -363,18 +363,18 @@ def test_members_quantiles_and_exceedance_are_those_of_the_members(store, noisy,
         np.testing.assert_allclose(forecasts["t2m"][0], first[:, :2], atol=1e-3)
 
 
-def test_members_of_a_model_without_noise_are_refused(store, trained, tmp_path):
+def test_a_model_without_noise_has_no_members(store, trained, tmp_path):
     with pytest.raises(UsageError, match="trained with noise"):
         run(trained, store, tmp_path / "forecasts", members=3)
     assert not (tmp_path / "forecasts").exists()
 
 
-def test_quantiles_of_one_forecast_are_refused():
+def test_quantiles_need_several_members():
     with pytest.raises(UsageError, match="those of members"):
         Products(quantiles=(0.5,))
 
 
-def test_a_store_of_other_statistics_is_refused(trained, make_store, tmp_path):
+def test_a_store_of_other_statistics_is_an_error(trained, make_store, tmp_path):
     with pytest.raises(StoreError, match="trained with statistics"):
         run(trained, make_store(weather(4), name="other.zarr"), tmp_path / "forecasts")
 
@@ -387,7 +387,7 @@ def test_a_store_of_other_statistics_is_refused(trained, make_store, tmp_path):
         (("2019-01-01T00", "2019-01-01T01"), "none of 2 forecasts can be made"),
     ],
 )
-def test_periods_without_a_forecast_are_refused(store, trained, tmp_path, period, message):
+def test_a_period_without_a_forecast_is_an_error(store, trained, tmp_path, period, message):
     with pytest.raises(UsageError, match=message):
         run(trained, store, tmp_path / "forecasts", period=period)
 
@@ -434,12 +434,12 @@ def test_the_command_writes_the_newest_forecast_as_netcdf(store, trained, tmp_pa
     assert os.listdir(tmp_path).count("forecast.nc") == 1
 
 
-def test_a_folder_is_no_netcdf_file(tmp_path):
+def test_a_netcdf_file_cannot_be_a_folder(tmp_path):
     with pytest.raises(UsageError, match="the NetCDF file is a folder"):
         check_file(str(tmp_path))
 
 
-def test_no_init_times_is_wrong_usage():
+def test_init_times_must_be_given():
     done = job("predict.py", "--checkpoint", "run", "--store", "s.zarr", "--forecasts", "f.zarr")
     assert done.returncode == 2
     assert "--first and --last, or --latest" in done.stderr

@@ -1,4 +1,4 @@
-"""Seeds and lists of numbers of a command line: what cannot be used is refused before the work."""
+"""Seeds and lists of numbers of the command line are checked before the work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.errors import UsageError
 
 
 @pytest.mark.parametrize("seed", [-3, 2**31, 99999999999999999999999])
-def test_a_seed_that_generators_do_not_take_is_refused_before_anything_is_read(seed: int) -> None:
+def test_a_seed_that_is_out_of_range_is_an_error_before_anything_is_read(seed: int) -> None:
     with pytest.raises(UsageError, match=f"no seed {seed}"):
         command.predict(
             PredictionOptions("nowhere", "nowhere", latest=True, netcdf="f.nc", seed=seed)
@@ -27,7 +27,7 @@ def test_the_largest_seed_makes_forecasts(trained) -> None:
 
 
 @pytest.mark.parametrize("text", ["nan", "1,inf", "-inf", "two", "0.5,0.5,0.1", "5,5.0"])
-def test_numbers_that_are_not_finite_or_stand_twice_are_refused(text: str) -> None:
+def test_numbers_must_be_finite_and_different(text: str) -> None:
     with pytest.raises(UsageError, match=rf"(?s)'{text}' (is no list|has a number twice).*0\.9"):
         numbers(text)
 

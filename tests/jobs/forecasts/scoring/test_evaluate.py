@@ -1,4 +1,4 @@
-"""Scores of a model beside its baselines: what is compared, on which windows, in which units."""
+"""Scores of a model and its baselines: which windows are compared, and in which units."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(store: Store, forecast=persistence, window=WINDOW, kind="standardise", *
 
 
 def frames(store: Store, starts: np.ndarray, offsets: range) -> np.ndarray:
-    """(B, T, C, H, W) straight from the arrays of the store."""
+    """Return (B, T, C, H, W) directly from the arrays of the store."""
     (name,) = store.variables
     values = store.array(name)[:]
     values = values.reshape(len(values), -1, *values.shape[-2:])
@@ -43,7 +43,7 @@ def frames(store: Store, starts: np.ndarray, offsets: range) -> np.ndarray:
 
 
 class Drift(nn.Module):
-    """The last frame, moved by a learnt number of pixels a step."""
+    """The last frame, moved by one pixel per step and damped by a parameter."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ class Drift(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["standardise", "minmax"])
-def test_a_model_that_persists_scores_exactly_what_persistence_scores(make_store, kind):
+def test_a_model_that_repeats_the_last_frame_has_the_scores_of_persistence(make_store, kind):
     (scores,) = run(make_store(), persistence, kind=kind).scores
     assert scores.strict("model", "rmse") > 0
     assert {"strict", "openstl", "weather"} <= scores.protocols.keys()
@@ -89,14 +89,14 @@ def test_the_scores_are_those_of_the_frames_in_the_store(make_store):
     )
 
 
-def test_the_size_of_the_batches_changes_no_digit(make_store):
+def test_scores_do_not_depend_on_the_batch_size(make_store):
     store = make_store()
     first, second = (run(store, batch_size=size).scores[0].protocols for size in (1, 50))
     assert json.dumps(first) == json.dumps(second)
 
 
 def test_an_exact_forecast_has_skill_one_and_no_error(make_store):
-    # Every day repeats: what is to come stands in the input when the window spans a day.
+    # Every day is the same, so that a window of a day holds the frames to forecast in its input.
     store = make_store(np.tile(weather()[:24], (30, 1, 1)))
     window = WindowSpec(24, 3)
 
@@ -125,27 +125,27 @@ def test_frames_of_the_test_period_do_not_reach_the_climatology(make_store):
     assert not np.allclose(before, moved)
 
 
-def test_statistics_that_have_seen_the_split_are_refused_with_both_periods(make_store):
+def test_an_error_about_a_split_that_the_statistics_have_seen_names_both_periods(make_store):
     seen = ("2019-01-01T00:00:00", "2019-01-23T00:00:00")
     store = make_store(statistics_period=seen)
-    with pytest.raises(StoreError) as refused:
+    with pytest.raises(StoreError) as raised:
         run(store)
-    assert refused.value.exit_code == 4
-    assert " to ".join(seen) in str(refused.value)
-    assert " to ".join(SPLITS["test"]) in str(refused.value)
+    assert raised.value.exit_code == 4
+    assert " to ".join(seen) in str(raised.value)
+    assert " to ".join(SPLITS["test"]) in str(raised.value)
 
 
-def test_the_train_split_itself_is_refused(make_store):
+def test_the_train_split_cannot_be_scored(make_store):
     with pytest.raises(StoreError, match="would not be honest"):
         run(make_store(), split="train")
 
 
-def test_an_unknown_split_is_refused_with_the_nearest_name(make_store):
+def test_an_error_about_an_unknown_split_names_the_nearest_one(make_store):
     with pytest.raises(UsageError, match="did you mean 'test'"):
         run(make_store(), split="tset")
 
 
-def test_no_window_scored_reaches_before_its_split(make_store):
+def test_every_window_begins_inside_its_split(make_store):
     store = make_store()
     evaluation = run(store)
     first = np.datetime64(SPLITS["test"][0])
@@ -155,7 +155,7 @@ def test_no_window_scored_reaches_before_its_split(make_store):
     assert all(example.valid_times[0] >= first for example in evaluation.examples)
 
 
-def test_fewer_windows_are_spread_evenly_over_the_split(make_store):
+def test_max_windows_are_spread_evenly_over_the_split(make_store):
     evaluation = run(make_store(), max_windows=5)
     assert (evaluation.windows_scored, evaluation.windows_available) == (5, 186)
     np.testing.assert_array_equal(evenly_spaced(np.arange(186), 5), [0, 46, 92, 139, 185])
@@ -195,7 +195,7 @@ def test_the_examples_are_the_best_the_median_and_the_worst_window(make_store):
         assert example.rmse == pytest.approx(float(own), rel=1e-4)
 
 
-def test_where_no_time_of_day_repeats_there_is_no_climatology_and_the_reason_is_told(make_store):
+def test_without_a_climatology_the_evaluation_says_why_and_goes_on(make_store):
     splits = {
         "train": ("2019-01-01T00:00:00", "2019-01-08T00:00:00"),
         "test": ("2019-01-08T01:00:00", "2019-01-09T00:00:00"),
@@ -255,7 +255,7 @@ def test_reflectivity_is_also_scored_by_events(make_store):
     assert found.keys() == expected.keys()
 
 
-def test_data_of_eight_bit_images_are_scored_as_the_papers_do_by_name(make_store):
+def test_data_of_eight_bit_images_have_the_protocols_of_the_papers(make_store):
     grey = np.clip(np.rint((weather() - 240) * 4), 0, 255)
     store = make_store((grey * 95 / 255 - 10), units="dBZ", grey_level_values=[-10.0, 85.0])
     starts = split_starts(store, "test", WINDOW)
@@ -280,7 +280,7 @@ def test_data_of_eight_bit_images_are_scored_as_the_papers_do_by_name(make_store
             assert found[name] == pytest.approx(expected[name], rel=1e-3), name
 
 
-def test_a_model_whose_forecast_is_nan_does_not_score_better_for_it(make_store):
+def test_nan_in_a_forecast_makes_its_scores_nan(make_store):
     def broken(seen: np.ndarray, horizon: int) -> np.ndarray:
         outputs = persistence(seen, horizon)
         outputs[:, 0, :, 0, 0] = np.nan

@@ -1,4 +1,4 @@
-"""A pool of workers scores what one process scores, whatever becomes of the workers."""
+"""A pool of workers finds the same scores as one process, even if workers die."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WINDOW = WindowSpec(4, 3)
 
 
 class Noisy(MemberForecast):
-    """Persistence and noise that grows with the lead time, of each window its own."""
+    """Persistence with noise that grows with the lead time and differs between windows."""
 
     def members(self, frames_btchw, horizon, numbers):
         noise = [
@@ -39,7 +39,7 @@ class Noisy(MemberForecast):
 
 
 class Mortal(Noisy):
-    """Ends its process at the first forecast that is made while ``marker`` is not there."""
+    """Ends its process at the first forecast, and creates `marker` so that it happens once."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -65,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def alone(store: Store) -> Evaluation:
-    """What this process finds: 186 windows in three blocks."""
+    """The evaluation by this process alone: 186 windows in three blocks."""
     return run(store)
 
 
@@ -87,7 +87,7 @@ def scores(evaluation: Evaluation) -> str:
     return json.dumps(finite(evaluation.as_dict()))
 
 
-def test_several_workers_find_what_one_process_finds_to_the_last_digit(store, alone, ray_cluster):
+def test_scores_do_not_depend_on_the_number_of_workers(store, alone, ray_cluster):
     progress: list[tuple[int, int]] = []
     pooled = run(store, workers=3, progress=lambda done, total: progress.append((done, total)))
 
@@ -110,7 +110,7 @@ def test_a_worker_that_dies_is_replaced_and_its_windows_are_counted_once(
     assert scores(pooled) == scores(alone)
 
 
-def test_workers_that_die_again_and_again_end_with_a_word_of_what_to_do(store, ray_cluster):
+def test_workers_that_die_again_and_again_end_with_a_remedy(store, ray_cluster):
     with pytest.raises(PlatformError, match="could not score a block") as ended:
         run(store, Doomed(), workers=2)
     assert "--batch_size" in str(ended.value)
@@ -120,21 +120,21 @@ def test_workers_that_die_again_and_again_end_with_a_word_of_what_to_do(store, r
 def test_a_lost_shard_is_an_error_and_never_a_better_score(workers, ray_cluster, tmp_path):
     store = write_store(tmp_path / "store.zarr", weather())
     shutil.rmtree(tmp_path / "store.zarr" / "t2m" / "c" / "2")
-    with pytest.raises(StoreError, match="hold no value") as refused:
+    with pytest.raises(StoreError, match="hold no value") as raised:
         run(store, workers=workers)
-    assert refused.value.exit_code == 4
-    assert "--repair" in str(refused.value)
+    assert raised.value.exit_code == 4
+    assert "--repair" in str(raised.value)
 
 
-def test_a_local_store_that_other_nodes_cannot_see_is_refused(store, ray_cluster, monkeypatch):
+def test_a_local_store_is_an_error_on_a_cluster_of_several_nodes(store, ray_cluster, monkeypatch):
     monkeypatch.setattr("pipelines.cluster.session.is_autoscaled", lambda: True)
     with pytest.raises(UsageError, match="--store is a local path"):
         run(store, workers=2)
 
 
-def test_workers_share_what_the_nodes_have():
+def test_workers_share_processors_and_gpus_evenly():
     assert share(4, [{"CPU": 8.0}]) == {"num_cpus": 2, "num_gpus": 0}
-    # Two processors each would leave room for two on a node of four and none on that of one.
+    # With two processors each, the first node has room for two workers and the second for one.
     assert share(3, [{"CPU": 4.0}, {"CPU": 3.0}]) == {"num_cpus": 2, "num_gpus": 0}
     assert share(4, [{"CPU": 8.0, "GPU": 4.0}])["num_gpus"] == 1
     assert share(8, [{"CPU": 16.0, "GPU": 3.0}])["num_gpus"] == pytest.approx(1 / 3, abs=1e-3)

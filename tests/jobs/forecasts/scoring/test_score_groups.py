@@ -36,7 +36,7 @@ SPLITS = {
 
 
 class Damped(MemberForecast):
-    """Persistence, damped towards the mean, and noise of each window and member its own."""
+    """Persistence, damped towards the mean, with noise that differs by window and member."""
 
     def members(self, frames_btchw, horizon, numbers):
         still = 0.9 * persistence(frames_btchw, horizon)[:, None]
@@ -55,7 +55,7 @@ def run(store: Store, forecast=persistence, **options) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Hours from January into February."""
+    """A store of hours in January and February."""
     values = np.concatenate([weather(), weather(1)[: 24 * 7]])
     return write_store(tmp_path_factory.mktemp("stores") / "store.zarr", values, splits=SPLITS)
 
@@ -67,7 +67,7 @@ def evaluation(store: Store) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def persisted(store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Persistence, truth (N, T, C, H, W) and valid times (N, T), straight from the store."""
+    """Persistence, truth (N, T, C, H, W) and valid times (N, T), directly from the store."""
     values, starts = store.array("t2m")[:], split_starts(store, "test", WINDOW)
     truth = np.stack([values[start + 4 : start + 7] for start in starts])[:, :, None]
     still = np.stack([values[[start + 3] * 3] for start in starts])[:, :, None]
@@ -108,7 +108,7 @@ def test_channels_of_one_quantity_are_also_scored_one_by_one(tmp_path):
 
 
 def test_intervals_are_those_of_days_drawn_anew(persisted, store):
-    """Against the definition: windows of the days that were drawn, put together and scored."""
+    """The definition: put the windows of the drawn days together, and score them."""
     still, truth, _ = persisted
     starts = split_starts(store, "test", WINDOW)
     groups = WindowGroups.of(store, WINDOW, starts)
@@ -144,12 +144,12 @@ def test_the_day_of_a_window_is_that_of_its_init_time(store):
     starts = split_starts(store, "test", WINDOW)
     groups = WindowGroups.of(store, WINDOW, starts)
     first = np.datetime64("2019-01-25").astype(int)
-    # Of the windows that begin on the first day, three have their last input frame on the next.
+    # Of the windows that begin on the first day, three have their last input frame on the next day.
     assert (groups.units == first).sum() == 21
     assert groups.unit == "day of the init time"
 
 
-def test_scores_lie_in_their_intervals_and_differences_say_who_is_better(evaluation):
+def test_scores_and_differences_lie_in_their_intervals(evaluation):
     (scores,) = evaluation.scores
     assert evaluation.bootstrap is not None
     assert evaluation.bootstrap.none is None
@@ -159,7 +159,7 @@ def test_scores_lie_in_their_intervals_and_differences_say_who_is_better(evaluat
         assert low < scores.strict(system, "rmse") < high
         by_lead = scores.intervals["strict"][system]["per_lead"]["rmse"]
         assert np.shape(by_lead) == (3, 2)
-    # Damping a field of 285 K by a tenth of its deviations is worse than leaving it.
+    # Damping the deviations by a tenth makes the forecast worse.
     entry = scores.differences["strict"]["persistence"]["overall"]["mse"]
     ours, theirs = (scores.strict(name, "mse") for name in ("model", "persistence"))
     assert entry["difference"] == pytest.approx(ours - theirs)
@@ -185,7 +185,7 @@ def test_the_same_seed_gives_the_same_intervals_and_another_does_not(store, eval
     assert again(1) != known
 
 
-def test_few_days_have_no_intervals_and_the_reason_is_told(store):
+def test_few_days_have_no_intervals_and_a_note_says_why(store):
     evaluation = run(store, max_windows=4)
     assert evaluation.bootstrap is not None
     assert "too few units, 4 where 5 are needed" in str(evaluation.bootstrap.none)
@@ -197,7 +197,7 @@ def test_few_days_have_no_intervals_and_the_reason_is_told(store):
     assert asked.notes == ()
 
 
-def test_a_score_that_many_resamples_lack_has_no_interval():
+def test_a_score_that_is_missing_in_many_resamples_has_no_interval():
     samples = np.arange(100.0)
     samples[:6] = np.nan
     assert all(math.isnan(end) for end in interval(samples))
@@ -221,13 +221,13 @@ def test_members_are_scored_as_an_ensemble_and_their_mean_as_the_model(store):
     assert scores.protocols["radar"]["model"]["overall"]["csi_290"] > 0
 
 
-def test_the_protocols_asked_for_are_scored_strict_among_them(store):
+def test_protocol_strict_is_scored_beside_the_protocols_of_the_options(store):
     (scores,) = run(store, protocols="openstl,weather", max_windows=2).scores
     assert list(scores.protocols) == ["strict", "openstl", "weather"]
     assert Selection(protocols=("openstl", "weather")).headline == "openstl"
 
 
-def test_a_protocol_that_does_not_suit_the_data_is_refused_with_the_reason(store):
+def test_an_error_says_why_a_protocol_does_not_suit_the_data(store):
     for name, reason in (("srvp", "8-bit images"), ("radar", "give --thresholds")):
         with pytest.raises(UsageError, match=reason):
             run(store, protocols=name)
@@ -288,17 +288,17 @@ def test_maps_of_errors_are_a_cf_store_that_xarray_opens(evaluation, store, pers
         assert opened.attrs["Conventions"] == "CF-1.11"
 
 
-def test_maps_of_errors_replace_nothing_but_maps(evaluation, tmp_path):
-    """Beside the page t2m.html maps go to t2m.zarr, which is what a store is often called."""
+def test_maps_of_errors_replace_only_maps_of_errors(evaluation, tmp_path):
+    """The maps beside a page t2m.html are t2m.zarr, which is a usual name for a store."""
     dataset = error_dataset(evaluation, write_store(tmp_path / "t2m.zarr", weather()), ("t2m",))
     assert dataset is not None
     (tmp_path / "file.zarr").write_text("not a folder")
     (tmp_path / "other.zarr").mkdir()
     (tmp_path / "other.zarr" / "zarr.json").write_text('{"attributes": {}}')
     for name in ("t2m", "file", "other"):
-        with pytest.raises(UsageError, match="something else is here") as refused:
+        with pytest.raises(UsageError, match="something else is here") as raised:
             check_writable(str(tmp_path / f"{name}.html"))
-        assert refused.value.where == str(tmp_path / f"{name}.zarr")
+        assert raised.value.where == str(tmp_path / f"{name}.zarr")
         with pytest.raises(UsageError, match="something else is here"):
             write_error_fields(str(tmp_path / f"{name}.zarr"), dataset)
     assert len(open_store(str(tmp_path / "t2m.zarr")).times) == len(weather())
@@ -319,7 +319,7 @@ def test_maps_of_a_killed_evaluation_are_replaced(evaluation, store, tmp_path, l
         assert {"t2m_bias", "t2m_rmse"} <= opened.data_vars.keys()
 
 
-def test_missing_pixels_are_counted_and_told(tmp_path):
+def test_notes_give_the_shares_of_missing_pixels(tmp_path):
     values = weather()
     values[:, :3] = np.nan
     evaluation = run(write_store(tmp_path / "store.zarr", values), max_windows=6)
@@ -330,7 +330,7 @@ def test_missing_pixels_are_counted_and_told(tmp_path):
     assert np.isfinite(evaluation.fields.rmse_stchw[..., 3:, :]).all()
 
 
-def test_a_grid_too_large_for_maps_is_scored_without_them_and_says_so(store, monkeypatch):
+def test_a_grid_that_is_too_large_for_maps_of_errors_is_scored_without_them(store, monkeypatch):
     monkeypatch.setattr("jobs.forecasts.scoring.evaluate.MOST_BYTES", 1000)
     evaluation = run(store, max_windows=3)
     assert evaluation.fields is None

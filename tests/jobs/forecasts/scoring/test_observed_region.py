@@ -24,7 +24,7 @@ def area(region: tuple[int, int, int, int]) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7))))
-def test_no_rectangle_without_a_hole_is_larger(seen) -> None:
+def test_the_largest_rectangle_is_that_of_an_exhaustive_search(seen) -> None:
     rows, columns = seen.shape
     found = largest_rectangle(seen)
     assert seen[found[0] : found[1], found[2] : found[3]].all()
@@ -68,5 +68,5 @@ def test_a_composite_has_the_spectrum_of_what_its_radars_reach(tmp_path) -> None
     np.testing.assert_allclose(found, ring_power(truth), rtol=1e-6)
 
 
-def test_a_store_with_whole_frames_has_no_need_of_a_region(make_store) -> None:
+def test_a_store_with_whole_frames_has_no_region(make_store) -> None:
     assert observed_region(make_store(), "t2m") is None

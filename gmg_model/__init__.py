@@ -6,7 +6,7 @@
 >>> model = gmg_model.create_model("gmg-s", in_shape=(1, 32, 64), patch_size=2)
 >>> # model(frames_btchw, horizon=12) -> (B, 12, C, H, W)
 
-Importing this package loads no PyTorch; the first call does.
+Importing this package does not import PyTorch; the first call does.
 """
 
 from __future__ import annotations

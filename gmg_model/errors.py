@@ -1,4 +1,4 @@
-"""The error for a model, loss or sampling schedule that is asked for in a way that cannot work."""
+"""The error for a model, loss, protocol or sampling schedule that cannot be made as requested."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class ConfigurationError(ValueError):
-    """A name, option or size that this package cannot serve; the message says what to write."""
+    """A name, option or size is unknown or impossible; the message says what to write instead."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name.
+    """Return a hint for a misspelt name: the most similar known name, and all known names.
 
     >>> nearest("gmg-x", ["gmg-l", "mim"])
     "did you mean 'gmg-l'? known: gmg-l, mim"

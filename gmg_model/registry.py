@@ -1,6 +1,6 @@
-"""The models by name; each family's module holds one plain function a model.
+"""The models by name. The module of each family has one plain function per model.
 
-Unknown names and options are refused with the nearest known one.
+For an unknown name or option the error names the nearest known one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gmg_model.errors import ConfigurationError, nearest
 from gmg_model.models import gmg, motionrnn, srvp
 
 PREFIXES = ("model.", "module.")
+"""What Lightning and DistributedDataParallel put in front of the names of tensors."""
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     **gmg.MODELS,
@@ -23,27 +24,28 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 SIZED_BY_WINDOW = frozenset(srvp.MODELS)
+"""Models whose configuration has ``input_frames`` and ``horizon``."""
 
 
 def list_models() -> tuple[str, ...]:
-    """The names that `create_model` knows, sorted."""
+    """Return the names of all models, sorted."""
     return tuple(sorted(_MODELS))
 
 
 def is_sized_by_window(name: str) -> bool:
-    """Whether `create_model` takes ``input_frames`` and ``horizon`` for the model called so."""
+    """Return whether this model has the options ``input_frames`` and ``horizon``."""
     return name in SIZED_BY_WINDOW
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:
-    """A model in training mode with PyTorch's default initialisation.
+    """Create a model in training mode with PyTorch's default initialisation.
 
     Parameters
     ----------
     name:
         One of `list_models`.
     overrides:
-        Fields of the model's configuration, for GMG those of `gmg_model.models.gmg.GMGConfig`.
+        Fields of the model's configuration, such as those of `gmg_model.models.gmg.GMGConfig`.
 
     Raises
     ------
@@ -51,17 +53,20 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
         If the name or an option is unknown, or an option's value cannot work.
     """
     if name not in _MODELS:
-        raise ConfigurationError(f"no model is called {name!r}: {nearest(name, _MODELS)}")
+        raise ConfigurationError(f"unknown model {name!r}: {nearest(name, _MODELS)}")
     return _MODELS[name](**overrides)
 
 
 def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load a state dict into ``model``, with or without a Lightning or DDP prefix.
+    """Load a published state dict into ``model``, with or without a Lightning or DDP prefix.
+
+    Weights that published checkpoints hold although no output depends on them, and repetitions of a
+    shared module, are skipped.
 
     Raises
     ------
     ConfigurationError
-        If names or shapes do not match, naming them; nothing is loaded then.
+        If names or shapes do not match. The message names them, and the model stays as it was.
     """
     rename: Callable[[str], str] = getattr(model, "own_name", str)
     stripped = {rename(_without_prefix(name)): tensor for name, tensor in tensors.items()}
@@ -86,13 +91,13 @@ def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if problems:
         hint = ""
         if any("fc_global" in name for name in unexpected):
-            hint = "; published GMG checkpoints want compat='official'"
-        raise ConfigurationError(f"the tensors are not this model's ({'; '.join(problems)}){hint}")
+            hint = "; published GMG checkpoints need compat='official'"
+        raise ConfigurationError(f"the tensors do not fit this model ({'; '.join(problems)}){hint}")
     model.load_state_dict(stripped)
 
 
 def _drop_repeats(tensors: dict[str, Tensor], repeat: str, kept: str) -> None:
-    """Forget the tensors under ``repeat`` that equal those under ``kept``: one shared module."""
+    """Delete the tensors under ``repeat`` that equal those under ``kept``: one shared module."""
     for name in [name for name in tensors if name.startswith(repeat)]:
         original = tensors.get(kept + name.removeprefix(repeat))
         if original is not None and torch.equal(original, tensors[name]):

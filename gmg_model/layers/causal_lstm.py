@@ -86,7 +86,8 @@ class CausalLSTM(LSTMCell):
         first_x, second_x, o_x = reading[0].split([3 * n, 3 * n, n], dim=1)
         first_h, o_h = convolve(state.hidden, kernels.h, circular=circular).split([3 * n, n], dim=1)
         from_c = convolve(state.cell, kernels.c, circular=circular)
-        c_bchw = update_memory(*(first_x + first_h + from_c).chunk(3, dim=1), state.cell)
+        i_bchw, f_bchw, g_bchw = (first_x + first_h + from_c).chunk(3, dim=1)
+        c_bchw = update_memory(i_bchw, f_bchw, g_bchw, state.cell)
 
         # M: a second set of gates from X, the old M and the new C. The published code orders those
         # of the new C i, g, f, o.

@@ -81,11 +81,11 @@ class SpatioTemporalLSTM(LSTMCell):
         from_h = convolve(state.hidden, kernels.h, circular=self.circular)
         from_m = convolve(m_bchw, kernels.m, circular=self.circular)
         # Eq. 26-29: the temporal memory C.
-        of_c = from_x[:, : 3 * n] + from_h[:, : 3 * n]
-        c_bchw = update_memory(*of_c.chunk(3, dim=1), state.cell)
+        i_bchw, f_bchw, g_bchw = (from_x[:, : 3 * n] + from_h[:, : 3 * n]).chunk(3, dim=1)
+        c_bchw = update_memory(i_bchw, f_bchw, g_bchw, state.cell)
         # Eq. 30-33: the spatiotemporal memory M.
-        of_m = from_x[:, 3 * n : 6 * n] + from_m
-        m_bchw = update_memory(*of_m.chunk(3, dim=1), m_bchw)
+        i_bchw, f_bchw, g_bchw = (from_x[:, 3 * n : 6 * n] + from_m).chunk(3, dim=1)
+        m_bchw = update_memory(i_bchw, f_bchw, g_bchw, m_bchw)
         # Eq. 34-35: the output gate o and H.
         both = torch.cat([c_bchw, m_bchw], dim=1)
         from_both = convolve(both, kernels.o, circular=self.circular)

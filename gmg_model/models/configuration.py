@@ -1,4 +1,4 @@
-"""From a model's name and overrides to its configuration; what cannot work is refused by name."""
+"""Resolve a model's name and overrides to its configuration, and check the options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OFFICIAL: Mapping[str, Any] = {
     "noise": 0,
     "static_channels": 0,
 }
-"""What compat="official" stands for in every recurrent model."""
+"""The options that compat="official" sets in every recurrent model."""
 
 
 def configure(
@@ -26,18 +26,18 @@ def configure(
     official: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> C:
-    """The resolved configuration of one registered model.
+    """Return the resolved configuration of one registered model.
 
     Parameters
     ----------
     name:
-        Of the model, for messages.
+        Name of the model, for error messages.
     config:
-        Its frozen dataclass.
+        The frozen dataclass of its options.
     variant:
-        Fields that the name stands for: they cannot be overridden.
+        Fields that the name of the model fixes: they cannot be overridden.
     official:
-        Fields that ``compat="official"`` stands for.
+        Fields that ``compat="official"`` fixes.
     overrides:
         The caller's options; None means the default.
 
@@ -53,9 +53,10 @@ def configure(
         for option, value in official.items():
             if options.get(option, value) != value:
                 raise ConfigurationError(
-                    f"{option}={options[option]!r} contradicts compat='official', which means "
+                    f"{option}={options[option]!r} contradicts compat='official', which sets "
                     f"{option}={value!r}: leave out one of the two"
                 )
+        # The published code of the models with motion draws its first states at random.
         states = {"initial_states": "xavier"} if "offsets" in official else {}
         options = states | options | dict(official)
     return config(**options, **variant)
@@ -68,13 +69,13 @@ def _check_known(
     for option in overrides:
         if option == "reverse_scheduled_sampling":
             raise ConfigurationError(
-                f"reverse_scheduled_sampling is no option of {name}: reverse scheduled sampling is "
-                "a schedule of gmg_model.training.sampling, for models that can go without frames "
-                "of the input part, as predrnn can and gmg-* cannot"
+                f"reverse_scheduled_sampling is not an option of {name}: reverse scheduled "
+                "sampling is a schedule of gmg_model.training.sampling, for models that can do "
+                "without some input frames, as predrnn can and gmg-* cannot"
             )
         if option in fixed:
             raise ConfigurationError(
-                f"{option} is what the name {name} stands for: choose the model by name"
+                f"{option} is fixed by the name {name}: choose the model by name"
             )
         if option not in known:
             raise ConfigurationError(f"{name} has no option {option!r}: {nearest(option, known)}")

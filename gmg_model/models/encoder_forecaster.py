@@ -1,10 +1,11 @@
-"""Recurrent layers that read the observed frames, and others that go on from their states.
+"""An encoder reads the observed frames; a forecaster continues from its states.
 
-The architecture of SRVP's Section 3.1, with any cell of `gmg_model.layers`: the encoder's layers
-read the frames that are observed, the forecaster's start from all states that the encoder ends
-with, M included. The first frame that the forecaster is fed is the last observed one, which the
-encoder has read as well. Axes: b sample, t frame, l layer, c channel, h row, w column of the patch
-grid.
+This is the architecture of SRVP's Section 3.1, for any cell of `gmg_model.layers`. Encoder and
+forecaster have the same recurrent layers. Each layer of the forecaster starts from the last state
+of that layer of the encoder, and the forecaster's M from the encoder's. The forecaster's first
+input is the last observed frame, which the encoder has read as well.
+
+Axes: b sample, t frame, l layer, c channel, h row, w column of the patch grid.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ OUTPUTS = ("linear", "sigmoid")
 
 @dataclass(frozen=True)
 class EncoderForecasterConfig(StackConfig):
-    """Sizes and running of an encoder-forecaster. Noise is read by the forecaster alone."""
+    """The options of an encoder-forecaster. Only the forecaster reads noise."""
 
     patch_size: int = 1
-    """Side of the patches folded into channels, in pixels. The published models fold none; 2 leaves
-    about a quarter of the arithmetic, 4 a sixteenth."""
+    """Side of the patches that are folded into channels, in pixels. The published models use 1; 2
+    needs about a quarter of the arithmetic, 4 a sixteenth."""
     hidden: tuple[int, ...] = (128, 128, 128, 128)
-    """Channels of each recurrent layer, of the encoder and of the forecaster: all the same, and a
+    """Channels of each recurrent layer of the encoder, and of the forecaster: all equal, and a
     multiple of 4."""
     output: str = "linear"
-    """``"linear"`` for standardised fields, of any value; ``"sigmoid"`` for frames in [0, 1]
-    (minmax), as published: it cannot leave that range, and suits a cross-entropy loss."""
+    """``"linear"`` for standardised fields with any value; ``"sigmoid"``, as published, for frames
+    in [0, 1] (minmax): outputs cannot leave that range, and a cross-entropy loss is possible."""
     input_frames: int = 10
-    """Frames that are observed. SRVP has a weight for each and takes just so many; the other
-    models take any number."""
+    """Number of observed frames. SRVP has weights for each frame and takes exactly this number; the
+    other models take any number."""
     horizon: int = 10
-    """Frames that ``model(frames)`` forecasts; a call may ask for any other number."""
+    """Number of frames that ``model(frames)`` forecasts; a call may ask for any other number."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,23 +55,23 @@ class EncoderForecasterConfig(StackConfig):
                 raise ConfigurationError(f"{option}={value!r} frames: give a whole number from 1")
         if self.residual and self.output == "sigmoid":
             raise ConfigurationError(
-                "residual=True wants output='linear': a sigmoid cannot predict a decrease"
+                "residual=True needs output='linear': a sigmoid cannot predict a decrease"
             )
 
 
 class LayersState(NamedTuple):
-    """The recurrent state of layers one above the other."""
+    """The recurrent state of a column of layers."""
 
     cells: tuple[Any, ...]
-    """Each layer's own state, with its H as ``hidden``."""
+    """The state of each layer, with its H as ``hidden``."""
     memory: Any
-    """M, from the last layer to the first of the next step."""
+    """M, from the last layer of one step to the first layer of the next."""
     kernels: tuple[Any, ...]
-    """Constant through a rollout: the weights as each layer's step reads them."""
+    """The weights as each layer's step reads them; constant during a rollout."""
 
 
 class RecurrentLayers(nn.Module):
-    """Cells one above the other: ``cell0`` reads patch frames, each other one the H below it."""
+    """A column of cells: ``cell0`` reads patch frames, each other cell the H of the cell below."""
 
     def __init__(self, cells: Sequence[Cell]):
         super().__init__()
@@ -78,21 +79,21 @@ class RecurrentLayers(nn.Module):
             self.add_module(f"cell{i}", cell)
 
     def initial_state(self, start: Start) -> LayersState:
-        """The state before the first frame."""
+        """Return the state before the first frame."""
         cells = self.cells()
         states = tuple(cell.initial_state(start) for cell in cells)
         return LayersState(states, cells[0].initial_memory(start), self.kernels())
 
     def kernels(self) -> tuple[Any, ...]:
-        """The weights as the steps of one rollout read them."""
+        """Return the weights as the steps of one rollout read them."""
         return tuple(cell.kernels() for cell in self.cells())
 
     def read(self, patches_bchw: Tensor, state: LayersState) -> Reading:
-        """What the first layer takes from patch frames."""
+        """Return what the first layer takes from patch frames."""
         return self.cells()[0].read(patches_bchw, state.kernels[0])
 
     def advance(self, reading: Reading, state: LayersState) -> LayersState:
-        """One time step of all layers."""
+        """Run one time step of all layers."""
         cells, memory = self.cells(), state.memory
         states: list[Any] = []
         for i, cell in enumerate(cells):
@@ -104,7 +105,7 @@ class RecurrentLayers(nn.Module):
         return LayersState(tuple(states), memory, state.kernels)
 
     def cells(self) -> list[Cell]:
-        """The layers from below."""
+        """Return the layers, the lowest first."""
         return [cast(Cell, cell) for cell in self.children()]
 
 
@@ -112,30 +113,30 @@ class ForecastState(NamedTuple):
     """The state of a forecast."""
 
     layers: LayersState
-    """Of the forecaster's layers."""
+    """The state of the forecaster's layers."""
     reference: tuple[Tensor, ...]
-    """Constant through a forecast: what `EncoderForecaster.remember` keeps of the encoder."""
+    """What `EncoderForecaster.remember` kept of the encoder; constant during a forecast."""
 
 
 class EncoderForecaster(RecurrentForecaster):
     """``model(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``.
 
-    ``model(window, input_frames=n)`` gives the outputs of the horizon alone, (B, T - n, C, H, W):
-    nothing is put out while the encoder reads, so training scores the forecast frames and no other.
-    `one_step_outputs` has persistence in those places.
-    Column j of ``forced`` belongs to frame n + j, as in every recurrent model.
+    ``model(window, input_frames=n)`` returns the outputs of the horizon alone, (B, T - n, C, H, W):
+    the encoder has no outputs, so training scores only the forecast frames. `one_step_outputs` puts
+    persistence in place of the outputs before the horizon. Column j of ``forced`` belongs to frame
+    n + j, as in every recurrent model.
 
     Parameters
     ----------
     config:
-        Sizes and running.
+        The options.
     make_cell:
-        ``make_cell(in_channels, i) -> Cell``, the cell of layer i, counted from 0 at the frame; of
-        the encoder, and again of the forecaster.
+        ``make_cell(in_channels, i) -> Cell`` makes the cell of layer i, counted from 0 at the
+        frame. It is called for the encoder and again for the forecaster.
     extra_layers:
-        How many layers there are besides those that ``config.hidden`` lists.
+        Number of layers beyond those that ``config.hidden`` lists.
     features:
-        Channels of what `recollect` adds to the layers' H in front of the output convolution.
+        Channels that `recollect` adds to the layers' H before the output convolution.
     """
 
     takes_hidden_frames = False
@@ -167,7 +168,7 @@ class EncoderForecaster(RecurrentForecaster):
         self.encoder = make_layers(config.seen_channels)
         self.forecast = make_layers(config.seen_channels + config.noise)
         width = config.width * layers + features
-        # A container of one: its place in published checkpoints is output_layer.0.
+        # In a container, because published checkpoints name it output_layer.0.
         head = GridConvolution(width, config.patch_channels, 3, circular=config.circular)
         if config.residual:
             nn.init.zeros_(head.weight)  # training starts at persistence
@@ -175,7 +176,7 @@ class EncoderForecaster(RecurrentForecaster):
         self.output_layer = nn.Sequential(head)
 
     def forward(self, frames: Tensor, horizon: int | None = None, **options: Any) -> Tensor:
-        """As `RecurrentForecaster.forward`, and ``model(frames)`` forecasts ``config.horizon``."""
+        """Forecast or train as every recurrent model; the default horizon is ``config.horizon``."""
         if horizon is None and options.get("input_frames") is None:
             horizon = self.config.horizon
         return super().forward(frames, horizon, **options)
@@ -183,13 +184,13 @@ class EncoderForecaster(RecurrentForecaster):
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None
     ) -> LayersState:
-        """The encoder's state before the first frame."""
+        """Return the encoder's state before the first frame."""
         return self.encoder.initial_state(first_states(self.config, patches_bchw, generator))
 
     def begin(
         self, observed_btchw: Tensor, generator: torch.Generator | None = None
     ) -> tuple[ForecastState, int]:
-        """Read the observed patch frames; the forecast goes on from the last of them."""
+        """Read the observed patch frames; the forecast continues from the last of them."""
         self.check_observed(observed_btchw.shape[1])
         state = self.initial_state(observed_btchw[:, 0], generator)
         tops: list[Tensor] = []
@@ -203,11 +204,11 @@ class EncoderForecaster(RecurrentForecaster):
         return ForecastState(layers, self.remember(observed_btchw, tops)), len(tops) - 1
 
     def read(self, patches_bchw: Tensor, state: ForecastState) -> Reading:
-        """What the forecaster's first layer takes from patch frames."""
+        """Return what the forecaster's first layer takes from patch frames."""
         return self.forecast.read(patches_bchw, state.layers)
 
     def step(self, reading: Reading, state: ForecastState) -> tuple[Tensor, ForecastState]:
-        """One frame of the forecast."""
+        """Forecast one patch frame."""
         layers = self.forecast.advance(reading, state.layers)
         hidden = [cell.hidden for cell in layers.cells]
         features = torch.cat([*hidden, *self.recollect(hidden, state.reference)], dim=1)
@@ -217,24 +218,35 @@ class EncoderForecaster(RecurrentForecaster):
         return output, state._replace(layers=layers)
 
     def check_observed(self, frames: int) -> None:
-        """Refuse a number of observed frames that the weights do not fit; any fits here."""
+        """Raise ConfigurationError if the weights do not fit this number of observed frames.
+
+        Here they fit any number; a subclass may need an exact one.
+        """
 
     def remember(self, observed_btchw: Tensor, tops: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What every step of the forecast looks back at, besides the states; nothing here.
+        """Return what every step of the forecast reads besides the states; here nothing.
 
         Parameters
         ----------
         observed_btchw:
-            The observed patch frames (B, T, p*p*C, h, w), static fields behind C.
+            The observed patch frames (B, T, p*p*(C+S), h, w), static fields after the channels.
         tops:
-            H of the encoder's last layer after each of them, T of (B, hidden, h, w).
+            H of the encoder's last layer after each frame: T tensors (B, hidden, h, w).
         """
         return ()
 
     def recollect(
         self, hidden: Sequence[Tensor], reference: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Features for the output, from the layers' H (B, hidden, h, w) and the reference."""
+        """Return further features for the output, (B, c, h, w) each; here none.
+
+        Parameters
+        ----------
+        hidden:
+            H of each layer of the forecaster, (B, hidden, h, w).
+        reference:
+            What `remember` returned.
+        """
         return ()
 
     def _check_frames(self, frames: Tensor) -> None:

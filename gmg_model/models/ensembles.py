@@ -1,9 +1,9 @@
-"""Ensembles: members that differ by the noise they are fed, and by nothing else.
+"""Ensembles whose members differ only by the noise that they read.
 
-A model made with ``noise=n`` reads n more channels of standard-normal noise beside each patch
-frame. What they mean it learns from a loss over members that rewards an honest spread, such as the
-continuous ranked probability score or the energy score; a loss of single forecasts teaches it to
-ignore them. Axes: b sample, m member, t frame, c channel, h row, w column.
+A model made with ``noise=n`` reads n channels of standard-normal noise beside each patch frame. It
+learns to use them from a loss over members that rewards an honest spread, such as the continuous
+ranked probability score or the energy score. A loss of single forecasts would teach it to ignore
+them. Axes: b sample, m member, t frame, c channel, h row, w column; K numbers make a key.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from gmg_model.errors import ConfigurationError
 
 
 def draw_noise(keys_bk: Tensor, steps: int, channels: int, height: int, width: int) -> Tensor:
-    """Standard-normal noise (B, steps, channels, height, width), float32 on the CPU.
+    """Draw standard-normal noise (B, steps, channels, height, width), float32 on the CPU.
 
-    Row i depends on ``keys_bk[i]`` alone, whatever else is in the batch and on whatever device the
-    model runs, and more steps only add noise behind that of fewer.
+    Row i depends on ``keys_bk[i]`` alone: not on the rest of the batch, nor on the model's device.
+    The noise of more steps begins with that of fewer steps.
 
     Parameters
     ----------
     keys_bk:
-        (B, K) whole numbers from 0; each row names one stream of noise.
+        (B, K) whole numbers from 0; each row is the seed of one stream of noise.
     """
     shape = (steps, channels, height, width)
     rows = [
@@ -37,19 +37,21 @@ def draw_noise(keys_bk: Tensor, steps: int, channels: int, height: int, width: i
 
 
 def window_keys(seed: int, numbers: Sequence[int] | np.ndarray, step: int | None = None) -> Tensor:
-    """Keys of the noise of some windows: of (seed, step, number), or without a step (seed, number).
+    """Return the noise keys of some windows: rows (seed, step, number), or (seed, number).
 
     Parameters
     ----------
     numbers:
-        (b,) of each window, from 0: its lane in training, its first frame in validation.
+        (b,) the number of each window, from 0: its lane in training, its first frame in validation.
+    step:
+        The training step; None in validation, where the noise is the same at each one.
     """
     ahead = (seed,) if step is None else (seed, step)
     return torch.tensor([(*ahead, int(number)) for number in numbers])
 
 
 def member_keys(keys_bk: Tensor, members: int) -> Tensor:
-    """Keys of the noise of each sample's members, side by side: (B, K) -> (B * members, K + 1)."""
+    """Return a noise key per member, those of a sample together: (B, K) -> (B * members, K + 1)."""
     numbers = torch.arange(members, dtype=keys_bk.dtype, device=keys_bk.device)
     return torch.cat(
         [keys_bk.repeat_interleave(members, 0), numbers.repeat(len(keys_bk))[:, None]], 1
@@ -62,7 +64,7 @@ class EnsembleForecaster(nn.Module):
     Parameters
     ----------
     noise:
-        Channels of noise; 0: the model is deterministic.
+        Number of channels of noise; 0: the model is deterministic.
     """
 
     def __init__(self, *, noise: int = 0):
@@ -78,26 +80,26 @@ class EnsembleForecaster(nn.Module):
         seed: int = 0,
         samples: Sequence[int] | None = None,
     ) -> Tensor:
-        """An ensemble forecast: frames (B, T, C, H, W) -> (B, members, horizon, C, H, W).
+        """Make an ensemble forecast: frames (B, T, C, H, W) -> (B, members, horizon, C, H, W).
 
-        Runs in evaluation mode without gradients, and leaves the mode as it was. Member m of a
-        sample is a function of its frames and (seed, m, its number in ``samples``): not of the
-        batch that it stands in, nor of how many members there are.
+        The model runs in evaluation mode without gradients; its mode is restored afterwards. Member
+        m of a sample depends only on the sample's frames, ``seed``, m and the sample's number in
+        ``samples``: not on the rest of the batch, nor on the number of members.
 
         Parameters
         ----------
         members:
-            Forecasts of each sample; more than 1 want a model with ``noise``.
+            Number of forecasts per sample; more than 1 needs a model with ``noise``.
         seed:
-            Of the noise, from 0.
+            Seed of the noise, from 0.
         samples:
-            A number from 0 for each sample, such as the start of its window in the archive:
-            samples of different numbers get independent noise. None: all samples get the same.
+            A number from 0 for each sample, such as the start of its window in the archive. Samples
+            with different numbers get independent noise. None: all samples get the same noise.
 
         Raises
         ------
         ConfigurationError
-            If members of a model without noise are asked for, or numbers do not fit.
+            If several members of a model without noise are requested, or an argument does not fit.
         """
         batch = len(frames)
         if members < 1:
@@ -111,7 +113,7 @@ class EnsembleForecaster(nn.Module):
         numbers = [0] * batch if samples is None else [int(number) for number in samples]
         if len(numbers) != batch:
             raise ConfigurationError(
-                f"samples has {len(numbers)} numbers for a batch of {batch}: give one a sample"
+                f"samples has {len(numbers)} numbers for a batch of {batch}: give one per sample"
             )
         if min([seed, *numbers]) < 0:
             raise ConfigurationError(f"seed={seed} and samples must be 0 or more")
@@ -127,17 +129,17 @@ class EnsembleForecaster(nn.Module):
                 module.training = training
 
     def _noise(self, noise_keys: Tensor | None, steps: int, patches_btchw: Tensor) -> Tensor:
-        """Noise beside the frame of each step: (B, steps, noise, h, w)."""
+        """Return the noise of each step, zeros without keys: (B, steps, noise, h, w)."""
         batch, (height, width) = len(patches_btchw), patches_btchw.shape[-2:]
         if noise_keys is None:
             if self.noise and self.training and torch.is_grad_enabled():
                 raise ConfigurationError(
-                    f"a model with noise={self.noise} learns nothing of its noise from zeros: give "
-                    "noise_keys, and a loss over members, or make the model with noise=0"
+                    f"a model with noise={self.noise} cannot learn to use its noise from zeros: "
+                    "give noise_keys, and a loss over members, or make the model with noise=0"
                 )
             return patches_btchw.new_zeros(batch, steps, self.noise, height, width)
         if not self.noise:
-            raise ConfigurationError("noise_keys are for a model that is made with noise=1 or more")
+            raise ConfigurationError("noise_keys need a model that is made with noise=1 or more")
         if noise_keys.ndim != 2 or len(noise_keys) != batch:
             raise ConfigurationError(
                 f"noise_keys has shape {tuple(noise_keys.shape)}: give ({batch}, K) for a batch of "

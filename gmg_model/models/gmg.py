@@ -7,9 +7,9 @@ A unit at layer l and time t (Eq. 22-25), each line with the module that compute
     H^g, M^ = SAM(Hg, M)                                    Eq. 24     layers/attention_memory.py
     X, F, D = MGM(H^g, F[t-1], D[t-1])                      Eq. 7-19   layers/motion.py, warp.py
 
-This module joins the first three in one cell; `CellStack` puts the fourth between the cells. The
-three published sizes and every row of the ablation (Table VI) are configurations of one class.
-Axes: b sample, c channel, h row, w column.
+This module joins the first three in one cell; `CellStack` (stack.py) puts the fourth between the
+cells. The three published sizes and every row of the ablation (Table VI) are configurations of one
+class. Axes: b sample, c channel, h row, w column of the patch grid.
 """
 
 from __future__ import annotations
@@ -47,25 +47,28 @@ MOTIONS = ("mgm", "motiongru", "none")
 
 @dataclass(frozen=True)
 class GMGConfig(StackConfig):
-    """GMG's options. The defaults are the product; ``compat="official"`` is the published code."""
+    """GMG's options. ``compat="official"`` sets those of the published code."""
 
     global_focus: str = "full"
     """GFM: ``"full"``, Eq. 1-6; ``"simplified"``, Eq. 20-21 (GMG-s); ``"none"``."""
     attention: bool = True
     """SAM: whether cells have the self-attention memory of Eq. 24 (GMG-L, GMG-s)."""
     motion: str = "mgm"
-    """``"mgm"``, Eq. 7-19; ``"motiongru"``, the same without growth and decay (Eq. 11-16), which
-    is MotionRNN's; ``"none"``, which leaves out the highway too (PredRNN)."""
+    """MGM: ``"mgm"``, Eq. 7-19; ``"motiongru"``, the same without growth and decay (Eq. 11-16),
+    which is MotionRNN's module; ``"none"``, without motion module and highway (PredRNN)."""
     attention_hidden: int = 32
-    """Channels of queries and keys of the self-attention memory (ignored without it)."""
+    """Channels of queries and keys of the self-attention memory (ignored without it). The
+    configurations in jobs/configs give 64 for TaxiBJ and WeatherBench and 32 for the others."""
     focus: str = "full"
-    """Eq. 5: the feature focus at ``"full"`` resolution or ``"pooled"``, one number a channel."""
+    """Eq. 5: the feature focus at ``"full"`` resolution, or ``"pooled"`` to one number per
+    channel."""
     decay: str = "unit"
     """Eq. 15: ``"unit"``, ``"elapsed"``, ``"none"``, or the published code's ``"batch_index"``."""
     offsets: str = "bounded"
     """Eq. 16 and 18: ``"bounded"``, or ``"additive"`` as published, which can diverge."""
     offset_scale: float = 1.0
-    """Cells of the stride-2 patch grid (2 * patch_size pixels) that an offset of 1 stands for."""
+    """Number of cells of the stride-2 patch grid (2 * patch_size pixels each) that an offset of 1
+    means. Bounded offsets reach about this far per step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,10 +86,12 @@ class GMGConfig(StackConfig):
 
 
 class CellKernels(NamedTuple):
-    """One GMG cell's weights for one rollout; ``x`` and its bias include the focus when fused."""
+    """One GMG cell's weights for one rollout."""
 
     lstm: LSTMKernels
+    """Those of the ST-LSTM; if fused, ``x`` has the outputs of the focus (Eq. 5) as well."""
     x_bias: Tensor | None
+    """The bias of ``x``: zeros for the gates, then that of the focus."""
     gate: GateKernels | None
     attention: AttentionKernels | None
 
@@ -105,7 +110,7 @@ class GMGCell(SpatioTemporalLSTM):
             self.global_feature_extractor = GlobalFeatures(in_channels, hidden, circular=circular)
         elif config.global_focus == "simplified":
             self.conv_g = nn.Sequential(SimplifiedFocus(in_channels, hidden, circular=circular))
-        # The focus kernels join conv_x where both have the same size.
+        # The focus kernels join conv_x if both have the same size.
         self.one_convolution = (
             self.fused and self.conv_g is not None and config.filter_size == FOCUS_SIZE
         )
@@ -114,7 +119,7 @@ class GMGCell(SpatioTemporalLSTM):
         )
 
     def kernels(self) -> CellKernels:
-        """The weights of one rollout, merged where that saves work."""
+        """Return the weights of one rollout, merged where that saves work."""
         lstm, bias = self.lstm_kernels(), None
         if self.one_convolution and self.conv_g is not None:
             focus = cast(MultiScaleFocus | SimplifiedFocus, self.conv_g[0])
@@ -132,7 +137,7 @@ class GMGCell(SpatioTemporalLSTM):
         return CellKernels(lstm, bias, gate, attention)
 
     def read(self, x_bchw: Tensor, kernels: CellKernels) -> Reading:
-        """What the gates take from X (Eq. 26-34), g_t (Eq. 5 or 20) and X_g (Eq. 1-2)."""
+        """Return what the gates take from X (Eq. 26-34), g_t (Eq. 5 or 20) and X_g (Eq. 1-2)."""
         from_x = convolve(x_bchw, kernels.lstm.x, kernels.x_bias, circular=self.circular)
         if self.conv_g is None:
             return (from_x,)
@@ -150,7 +155,7 @@ class GMGCell(SpatioTemporalLSTM):
         self, reading: Reading, state: LSTMState, memory: Tensor, kernels: CellKernels
     ) -> CellOutput:
         from_x, *of_x = reading
-        # Eq. 26-35: H, o, (H, C) and M.
+        # Eq. 26-35.
         hidden, output_gate, state, memory = self.gates(from_x, state, memory, kernels.lstm)
         if self.gate is not None:  # Eq. 3-4
             gate = cast(nn.Conv2d, self.gate[0])
@@ -193,6 +198,7 @@ class GMG(CellStack):
         )
 
 
+# What compat="official" means for GMG, besides `own_growth` (Eq. 16) above.
 GMG_OFFICIAL = {
     **OFFICIAL,
     "decay": "batch_index",

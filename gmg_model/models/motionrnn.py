@@ -1,7 +1,8 @@
 """MotionRNN (Wu et al., 2021) around a recurrent backbone, and the backbones by themselves.
 
-Between each pair of cells a MotionGRU moves the hidden state by learned offsets, and the motion
-highway ``H += (1 - o_t) * highway`` passes what does not move.
+Between each pair of cells a MotionGRU (Eq. 1-4 of the paper, layers/motion.py) moves the hidden
+state by learned offsets, and the motion highway ``H += (1 - o_t) * highway`` (stack.py) passes on
+what does not move.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ class BackboneConfig(StackConfig):
     """A stack of plain cells."""
 
     backbone: str = "predrnn"
-    """Kind of the cells: ``"predrnn"`` (ST-LSTM), ``"convlstm"``, ``"mim"`` or ``"e3dlstm"``."""
+    """The cells: ``"predrnn"`` (ST-LSTM), ``"convlstm"``, ``"mim"`` or ``"e3dlstm"``."""
     memory_length: int | None = None
-    """E3D-LSTM: states of C that the recall sees, the latest; None: all since the first frame, of
-    which each costs memory, 2 * hidden * h * w numbers a sample and cell, and time."""
+    """E3D-LSTM: number of the latest states of C that the recall sees; None: all since the first
+    frame. Each state costs time, and memory of 2 * hidden * h * w numbers per sample and cell."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,12 +46,14 @@ class MotionRNNConfig(BackboneConfig):
     """MotionRNN's options; ``compat="official"`` is the published code."""
 
     recurrent: str = "post"
-    """Recurrent H of a cell: ``"post"``, the state after its MotionGRU (published code), or
-    ``"pre"``, before it (the paper: the backbone's transitions are unchanged)."""
+    """The H that a cell reads at its next step: ``"post"``, the state after its MotionGRU
+    (published code), or ``"pre"``, before it (the paper's text: the backbone's transitions are
+    unchanged)."""
     offsets: str = "bounded"
     """``"bounded"``: F = (F' + D) / 2; ``"additive"``: F' + D as published, which can diverge."""
     offset_scale: float = 1.0
-    """Cells of the stride-2 patch grid (2 * patch_size pixels) that an offset of 1 stands for."""
+    """Number of cells of the stride-2 patch grid (2 * patch_size pixels each) that an offset of 1
+    means."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +64,7 @@ class MotionRNNConfig(BackboneConfig):
 
 
 class Backbone(CellStack):
-    """Cells one above the other, without motion."""
+    """A stack of cells without motion modules."""
 
     def __init__(self, config: BackboneConfig):
         make_cell = cell_maker(
@@ -71,7 +74,7 @@ class Backbone(CellStack):
         self.backbone = config.backbone
 
     def own_name(self, name: str) -> str:
-        """Where a tensor of a published checkpoint belongs in this model."""
+        """Return the name here of a tensor in a published checkpoint."""
         own_names = {"mim": mim_cells.own_name, "e3dlstm": e3d_lstm.own_name}
         return own_names.get(self.backbone, str)(name)
 
@@ -97,13 +100,14 @@ class MotionRNN(CellStack):
 def cell_maker(
     config: StackConfig, backbone: str, *, motion: bool, memory_length: int | None = None
 ) -> Callable[[int, int], Cell]:
-    """``make_cell(in_channels, layer)`` for one of `BACKBONES` in the sizes of ``config``."""
+    """Return a function ``make_cell(in_channels, layer)`` for one of `BACKBONES`."""
     width, size, circular = config.width, config.filter_size, config.circular
 
     def make(in_channels: int, layer: int) -> Cell:
         if backbone == "predrnn":
             return SpatioTemporalLSTM(in_channels, width, size, circular=circular)
         if backbone == "convlstm":
+            # The published ConvLSTM has no forget bias.
             bias = 0.0 if config.compat == "official" else 1.0
             return ConvLSTM(in_channels, width, size, forget_bias=bias, circular=circular)
         grid = config.grid(motion=motion)
@@ -144,7 +148,7 @@ def _backbone(name: str, overrides: Mapping[str, Any]) -> Backbone:
 
 
 def _variant(backbone: str) -> dict[str, Any]:
-    """What the name of a model stands for; memories have a length in E3D-LSTM alone."""
+    """Return the options that a model's name fixes; only E3D-LSTM has a memory length."""
     fixed: dict[str, Any] = {} if backbone == "e3dlstm" else {"memory_length": None}
     return {"backbone": backbone, **fixed}
 
@@ -160,15 +164,15 @@ def motionrnn_convlstm(**overrides: Any) -> MotionRNN:
 
 
 def motionrnn_mim(**overrides: Any) -> MotionRNN:
-    """MotionRNN around MIM; its MIM-N follow the differences of the moved states."""
+    """MotionRNN around MIM; its MIM-N read the differences of the moved states."""
     return _motionrnn("mim", overrides)
 
 
 def motionrnn_e3dlstm(**overrides: Any) -> MotionRNN:
-    """MotionRNN around E3D-LSTM: 3-D encoders and decoders, the gate on each frame of the window.
+    """MotionRNN around E3D-LSTM, with 3-D encoders and decoders around the motion modules.
 
-    Offsets are shared by the frames of the window, as in the paper, whose encoder makes its 3-D
-    states 2-D.
+    The frames of a window share their offsets, as in the paper, whose encoder turns 3-D states into
+    2-D ones. The output gate of the motion module works on each frame of the window.
     """
     return _motionrnn("e3dlstm", overrides)
 

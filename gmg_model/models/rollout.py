@@ -1,9 +1,10 @@
-"""The rollout every recurrent model shares: observed frames in, then its own outputs.
+"""The rollout that every recurrent model shares: observed frames in, then its own outputs.
 
-A model of this package describes one time step, ``(patch frame, state) -> (patch output, state)``,
-in two parts, of which the first may run for all observed frames at once;
-this module turns that into forecasts of any horizon and into the one-step outputs that training
-scores. Axes: b sample, t frame, c channel, h row, w column.
+A model defines one time step, ``(patch frame, state) -> (patch output, state)``, in two parts:
+`read` may run for all observed frames at once, `step` runs one after the other. This module turns
+steps into forecasts of any horizon, and into the one-step outputs that training scores.
+
+Axes: b sample, t frame, c channel, s static field, h row, w column; p is the patch size.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from gmg_model.models.ensembles import EnsembleForecaster
 from gmg_model.models.static_inputs import StaticInputs, beside_frames
 
 RECOMPILE_LIMIT = 64
-"""Graphs of the time step in one process before compiling it anew is an error."""
+"""Largest number of graphs of the time step in one process; PyTorch then raises an error."""
 
 
 class Steps(NamedTuple):
     """The two forms of a time step, plain or compiled."""
 
     step: Callable[..., tuple[Tensor, Any]]
-    """``(model, reading, state)``: where the frame is known beforehand."""
+    """``(model, reading, state)``, for a frame that was known, and read, before the rollout."""
     read_and_step: Callable[..., tuple[Tensor, Any]]
-    """``(model, patch frame and what is beside it, state)``: where it is not."""
+    """``(model, patch frame with static fields and noise, state)``, for any other frame."""
 
 
 class RecurrentForecaster(EnsembleForecaster, ABC):
@@ -43,21 +44,21 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     patch_size:
         Side of the square patches that are folded into channels, in pixels.
     padding:
-        How grids that do not divide are padded; outputs are cropped back.
+        How frames are padded to whole patches; outputs are cropped back.
     residual:
-        Whether the network's output is the change from the frame it was fed.
+        Whether the network's output is the change from the frame that it was fed.
     noise:
-        Channels of noise that a step reads beside its patch frame.
+        Number of channels of noise that a step reads beside its patch frame.
     static_channels:
-        Static fields that it reads there as well, see `gmg_model.models.static_inputs`.
+        Number of static fields that a step reads as well, see `gmg_model.models.static_inputs`.
     checkpoint_steps:
-        Whether training recomputes each time step in the backward pass in place of keeping its
-        activations: about a third more time, memory of one step in place of all.
+        Whether training recomputes each time step in the backward pass and does not store its
+        activations. This takes about a third more time, and the memory of one step.
     """
 
     takes_hidden_frames = True
-    """Whether training may hide frames of the input part (``shown``): the state must be able to go
-    on from the model's own output there."""
+    """Whether training may hide input frames (``shown``), in whose place the model's own output is
+    fed."""
 
     def __init__(
         self,
@@ -78,53 +79,53 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
     @abstractmethod
     def initial_state(self, patches_bchw: Tensor, generator: torch.Generator | None = None) -> Any:
-        """The state before the first frame, for a batch like ``patches_bchw``."""
+        """Return the state before the first frame, for a batch like ``patches_bchw``."""
 
     def begin(
         self, observed_btchw: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Any, int]:
-        """The state that the rollout starts from, and the first frame that it is fed.
+        """Return the state that the rollout starts from, and the number of its first frame.
 
-        A stack starts before frame 0; a model with an encoder reads the observed patch frames
-        (B, T, p*p*C, h, w), static fields behind C, here and goes on from the last of them.
+        A stack starts before frame 0. A model with an encoder reads the observed patch frames
+        (B, T, p*p*(C+S), h, w) here and continues from the last of them.
         """
         return self.initial_state(observed_btchw[:, 0], generator), 0
 
     @abstractmethod
     def read(self, patches_bchw: Tensor, state: Any) -> Reading:
-        """What a step takes from what it is fed (B, p*p*(C+S) + noise, h, w), whatever came before.
+        """Return what a step takes from its input alone, (B, p*p*(C+S) + noise, h, w).
 
-        Of ``state`` only what is constant through a rollout may be used: frames that are known
-        beforehand are read together, as one larger batch.
+        Only the parts of ``state`` that are constant during a rollout may be used, because frames
+        that are known before the rollout are read together, as one larger batch.
         """
 
     @abstractmethod
     def step(self, reading: Reading, state: Any) -> tuple[Tensor, Any]:
-        """One time step: a frame's reading and a state to the patch output and the next state."""
+        """Run one time step: from a reading and a state to the patch output and the next state."""
 
     def bind_static(self, fields_shw: Tensor) -> None:
-        """Give the static fields (S, H, W), normalised, of all calls that give none of their own.
+        """Set the normalised static fields (S, H, W) for all calls without ``static``.
 
-        They are no weights: a state dict does not hold them.
+        They are not weights: a state dict does not hold them.
         """
         self._static.bind(fields_shw)
 
     def compile_steps(self, **options: Any) -> None:
         """Compile the time step; the loop over time stays in Python.
 
-        Whatever the horizon there are two graphs, that of a step whose frame is known beforehand
-        and that of a step that reads what it is fed, and in training another for the first step,
-        whose state has no gradient. Batches of another shape, another precision and evaluation
-        beside training each compile their own. Outputs are equal to rounding.
+        For any horizon there are two graphs: one for a step whose frame was read before the rollout
+        and one for a step that reads its own input. Training adds a third for the first step, whose
+        state has no gradient. Another batch shape or precision, and evaluation beside training,
+        compile graphs of their own. Outputs are equal to rounding.
 
         Parameters
         ----------
         options:
-            Of `torch.compile`. ``mode="reduce-overhead"`` replays the steps as CUDA graphs.
+            Options of `torch.compile`. ``mode="reduce-overhead"`` replays the steps as CUDA graphs.
         """
         import torch._dynamo.config as dynamo  # takes a second, which only this call needs
 
-        # Shapes, precisions and modes of one run are more than the 8 graphs that torch allows.
+        # PyTorch allows 8 graphs; the shapes, precisions and modes of one run can need more.
         dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILE_LIMIT)
         options = {"fullgraph": True, "dynamic": False} | options
         self._steps = Steps(*(torch.compile(function, **options) for function in STEPS))
@@ -143,23 +144,21 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     ) -> Tensor:
         """Forecast ``horizon`` frames after ``frames``; or, with ``input_frames``, train.
 
-        Two calls share this method because a DistributedDataParallel wrapper synchronises
-        gradients only for calls of `forward`:
+        Both are in `forward` because DistributedDataParallel synchronises gradients for it alone.
 
-        * ``model(frames, horizon)``: frames (B, T, C, H, W) -> (B, horizon, C, H, W), running on
-          its own outputs after the T observed frames.
-        * ``model(frames, input_frames=n, forced=f, shown=s)``: what `scored_outputs` returns.
+        * ``model(frames, horizon)``: frames (B, T, C, H, W) -> (B, horizon, C, H, W). After the T
+          observed frames the model runs on its own outputs.
+        * ``model(frames, input_frames=n, forced=f, shown=s)`` returns `scored_outputs`.
 
         Parameters
         ----------
         static:
-            (S, H, W) or (B, S, H, W) normalised static fields, for a model made with
-            ``static_channels=S``; None: those of `bind_static`.
+            Normalised static fields (S, H, W) or (B, S, H, W); None: those of `bind_static`.
         noise_keys:
-            (B, K) whole numbers that name each sample's noise (see `draw_noise`), for a model that
-            has noise. None: zeros in place of noise, which training refuses.
+            (B, K) whole numbers, the seed of each sample's noise (see `draw_noise`). None: zeros in
+            place of noise, which is an error in training.
         generator:
-            Source of random initial states, where the model has them.
+            Source of random initial states, if the model has them.
 
         Raises
         ------
@@ -183,9 +182,20 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             )
         if forced is not None or shown is not None:
             raise ConfigurationError(
-                "forced and shown frames belong to training: give input_frames as well"
+                "forced and shown frames belong to training: give input_frames in place of horizon"
             )
         assert horizon is not None
+        return self._forecast(frames, horizon, static, noise_keys, generator)
+
+    def _forecast(
+        self,
+        frames: Tensor,
+        horizon: int,
+        static: Tensor | None,
+        noise_keys: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Forecast ``horizon`` frames after ``frames``; arguments as for `forward`."""
         if horizon < 1:
             raise ConfigurationError(f"horizon={horizon} frames: give 1 or more")
         observed = frames.shape[1]
@@ -201,17 +211,15 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         forced: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        """The output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
+        """Return the output after each frame of a window: (B, T, C, H, W) -> (B, T - 1, C, H, W).
 
-        Output t is the model's estimate of frame t + 1. A model with an encoder estimates no
-        observed frame: there persistence stands, the frame before, which is no output of the
-        network and has no gradient. Parameters are those of `scored_outputs`.
+        Output t is the model's estimate of frame t + 1. A model with an encoder does not estimate
+        the observed frames; their places hold persistence (the frame before), without a gradient.
+        Parameters are those of `scored_outputs`.
         """
         outputs = self.scored_outputs(frames, input_frames, forced, **options)
         observed = frames.shape[1] - 1 - outputs.shape[1]
-        return (
-            torch.cat([frames[:, :observed].to(outputs), outputs], dim=1) if observed else outputs
-        )
+        return torch.cat([frames[:, :observed].to(outputs), outputs], 1) if observed else outputs
 
     def scored_outputs(
         self,
@@ -224,26 +232,26 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """What training scores, the estimates of the window's last frames: (B, T - k, C, H, W).
+        """Return the estimates that training scores: (B, T - k, C, H, W).
 
-        k is 1, and ``input_frames`` for a model with an encoder. The first ``input_frames`` frames
-        are fed as they are, except where ``shown`` is 0; after them the model's own outputs, except
-        where ``forced`` is 1.
+        They are those of the last T - k frames of the window. k is 1, or ``input_frames`` for a
+        model with an encoder. The model is fed the first ``input_frames`` frames, except where
+        ``shown`` is 0, and then its own outputs, except where ``forced`` is 1.
 
         Parameters
         ----------
         frames:
-            A whole window, input frames and horizon.
+            A whole window (B, T, C, H, W): input frames and horizon.
         input_frames:
-            Frames of the window that are observed, from 1 to T - 1.
+            Number of observed frames of the window, from 1 to T - 1.
         forced:
-            (B, T - input_frames - 1), 1 where the true frame is fed in place of the output and 0
-            elsewhere; column j belongs to frame ``input_frames + j``. None: all 0. If it is on
-            the CPU, where a look at it makes no GPU wait, and all 1, all frames are read together.
+            Teacher forcing (B, T - input_frames - 1): 1 where the true frame is fed in place of the
+            output, else 0. Column j belongs to frame ``input_frames + j``. None: all 0. If all are
+            1, and on the CPU (where checking makes no GPU wait), all frames are read together.
         shown:
-            (B, input_frames - 1), 1 where the true frame of the input part is fed and 0 where the
-            model's own output stands in for it (reverse scheduled sampling); column j belongs to
-            frame 1 + j. None: all 1. Only for models that take hidden frames.
+            Reverse scheduled sampling (B, input_frames - 1): 1 where the true input frame is fed, 0
+            where the model's own output is fed in its place. Column j belongs to frame 1 + j. None:
+            all 1. Only for models with ``takes_hidden_frames``.
         static, noise_keys, generator:
             As for `forward`.
         """
@@ -257,13 +265,13 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         if forced is not None and forced.shape != wanted:
             raise ConfigurationError(
                 f"forced has shape {tuple(forced.shape)}; {batch} windows with "
-                f"{total - input_frames} frames to forecast want {wanted}"
+                f"{total - input_frames} frames to forecast need {wanted}"
             )
         if shown is not None:
             self._check_shown(shown, batch, input_frames)
             if forced is None:
                 forced = shown.new_zeros(wanted)
-            # As if the first frame alone were observed.
+            # From here on as if only the first frame were observed.
             forced, input_frames = torch.cat([shown.to(forced), forced], dim=1), 1
         return self._roll(frames, input_frames, total - 1, forced, 0, static, noise_keys, generator)
 
@@ -278,10 +286,14 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         noise_keys: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Run time steps up to ``steps`` and return the outputs from step ``first_kept`` on."""
+        """Run the time steps before ``steps`` and return the outputs from ``first_kept`` on.
+
+        Step t is fed frame t, the first ``observed`` frames as they are, and outputs frame t + 1.
+        """
         self._check_frames(frames)
         if frames.is_cuda and self._steps.step is not _step:
-            # All steps of a rollout are one iteration to CUDA graphs: their outputs stay valid.
+            # CUDA graphs may reuse the memory of outputs from one iteration to the next: a whole
+            # rollout is one iteration, so that its outputs stay valid.
             torch.compiler.cudagraph_mark_step_begin()
         height, width = frames.shape[-2:]
         fed_length = observed if forced is None else min(frames.shape[1], steps)
@@ -315,11 +327,11 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         return frames_out[..., :height, :width]
 
     def _read_ahead(self, patches_btchw: Tensor, state: Any) -> list[Reading]:
-        """The readings of frames that are known before the rollout, all in one call."""
+        """Read the frames that are known before the rollout, all in one call."""
         if self._recomputes_steps():
-            return []  # they would be kept for the backward pass, which is what recomputing avoids
+            return []  # the backward pass would need them stored, which recomputing avoids
         batch, known = patches_btchw.shape[:2]
-        # Frames in front of samples, so that the slice of one frame is contiguous.
+        # Frames before samples, so that the slice of one frame is contiguous.
         parts = self.read(patches_btchw.transpose(0, 1).flatten(0, 1), state)
         frames = [part.unflatten(0, (known, batch)) for part in parts]
         return [tuple(part[t] for part in frames) for t in range(known)]
@@ -327,6 +339,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     def _one_step(
         self, fed: Tensor, beside: Tensor, reading: Reading | None, state: Any
     ) -> tuple[Tensor, Any]:
+        """Run one step, compiled or recomputed as configured, on what is fed or its reading."""
         if reading is not None:
             change, state = self._steps.step(self, reading, state)
         elif self._recomputes_steps():
@@ -344,14 +357,14 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     def _check_shown(self, shown: Tensor, batch: int, input_frames: int) -> None:
         if not self.takes_hidden_frames:
             raise ConfigurationError(
-                f"{type(self).__name__} reads every frame of the input part: leave out shown, and "
-                "train with scheduled sampling of the horizon"
+                f"{type(self).__name__} needs every input frame: leave out shown, and train with "
+                "scheduled sampling of the horizon"
             )
         wanted = (batch, input_frames - 1)
         if shown.shape != wanted:
             raise ConfigurationError(
                 f"shown has shape {tuple(shown.shape)}; {batch} windows with {input_frames} input "
-                f"frames want {wanted}"
+                f"frames need {wanted}"
             )
 
     def _check_frames(self, frames: Tensor) -> None:
@@ -368,11 +381,12 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
 
 def _with(patches: Tensor, beside: Tensor) -> Tensor:
-    """Static fields and noise behind the channels (third from the end) of patch frames."""
+    """Append static fields and noise to the channels (third axis from the end) of patch frames."""
     return torch.cat([patches, beside], dim=-3) if beside.shape[-3] else patches
 
 
-# Functions of the model and not methods, so that a copy of a model steps with its own weights.
+# Functions, not methods: a compiled bound method would keep its model, and a copy of the model
+# would step with the weights of the original.
 
 
 def _step(model: RecurrentForecaster, reading: Reading, state: Any) -> tuple[Tensor, Any]:

@@ -1,8 +1,10 @@
 """SRVP: strong recollection by attention to the observed frames (Kim and Park, 2025).
 
-Convolutional GRUs in an encoder and a forecaster; in front of the output, a standard-attention and
-a reinforced-feature branch look back at what the encoder saw. Its baselines are the same
-encoder-forecaster without the branches, with one kind of cell each.
+SRVP is an encoder-forecaster of convolutional GRUs (Eq. 1). Before the output, a standard-attention
+branch (Eq. 2-5) and a reinforced-feature branch (Eq. 6-10) look back at what the encoder saw; the
+output convolution reads the states and both branches (Eq. 11). The baselines of the paper are the
+same encoder-forecaster without the branches, with one kind of cell each.
+
 Axes: b sample, t observed frame, l recurrent layer, c channel, h row, w column.
 """
 
@@ -31,9 +33,9 @@ class GRUForecasterConfig(EncoderForecasterConfig):
     """An encoder-forecaster of ConvGRUs."""
 
     dropout: float = 0.5
-    """Probability that training drops an element of the input to a ConvGRU's gates (published
-    training: 0.5). Masks are drawn by each worker, so that a run with dropout is repeatable for one
-    number of workers only."""
+    """Probability that training drops an element of the input to a ConvGRU's gates; 0.5 as
+    published. Each worker draws its own masks, so a run with dropout is repeatable only with the
+    same number of workers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,16 +47,16 @@ class SRVPConfig(GRUForecasterConfig):
     """SRVP's options; ``compat="official"`` is the published code."""
 
     embedding: int = 64
-    """Channels of the reinforced-feature branch where its two maps are crossed, even; half as many
-    of each go to the output."""
+    """Channels of the two crossed maps of the reinforced-feature branch, even. Half as many of each
+    go to the output."""
     normalise: str = "reduce"
-    """What the paper calls L2 normalisation: ``"reduce"``, the length itself, as in the published
-    code and behind its scores; ``"unit"``, vectors of length 1, as in its text. By the text the
-    logits of the temporal attention lie within 1 / sqrt(hidden * h * w) of 0 (0.0014 at 64 x 64),
-    which makes it a plain mean over the frames: hence the default."""
+    """What the paper calls L2 normalisation. ``"reduce"``: the length itself, as in the published
+    code, which made the published scores. ``"unit"``: vectors of length 1, as in the text. With
+    ``"unit"`` the logits of the temporal attention lie within 1 / sqrt(hidden * h * w) of 0 (0.0014
+    at 64 x 64), which makes it nearly a plain mean over the frames; hence the default."""
     feature_dropout: float = 0.2
-    """Probability that training drops an element of the features that self-correlation is added
-    to."""
+    """Probability that training drops an element of the features to which self-correlation is
+    added (Eq. 8 and 10)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,10 +69,10 @@ class SRVPConfig(GRUForecasterConfig):
 class SRVP(EncoderForecaster):
     """``SRVP(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``.
 
-    T must be ``config.input_frames``. In training, the batch norm of the frames' projection takes
-    its statistics over the samples of one process: samples of a batch depend on each other, and
-    under DistributedDataParallel a run depends on the number of workers (the running averages kept
-    are those of worker 0). In evaluation every sample is forecast on its own.
+    T must be ``config.input_frames``. In training, the batch norm of the frame projection (Eq. 6)
+    uses the statistics of the samples of one process. So the samples of a batch depend on each
+    other, and under DistributedDataParallel a run depends on the number of workers (the running
+    averages of worker 0 are kept). In evaluation every sample is forecast independently.
     """
 
     config: SRVPConfig
@@ -108,16 +110,17 @@ class SRVP(EncoderForecaster):
             )
 
     def remember(self, observed_btchw: Tensor, tops: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The encoder's features of each frame, and the same reinforced (Eq. 8)."""
+        """Return the encoder's features of each frame, and the reinforced features (Eq. 8)."""
         features_btchw = torch.stack(list(tops), dim=1)
-        # Self-correlation looks for what frames have in common: static fields would be all of it.
+        # Without static fields: self-correlation looks for what the frames have in common, and
+        # fields that never change would dominate it.
         frames_btchw = observed_btchw[:, :, : self.config.patch_channels]
         return features_btchw, self.enc_sc(frames_btchw, features_btchw)
 
     def recollect(
         self, hidden: Sequence[Tensor], reference: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """F1 and F2 of Eq. 11: two maps of each branch."""
+        """Return F1 and F2 of Eq. 11: two maps of each branch."""
         features_btchw, reinforced_btchw = reference
         standard = self.step1(features_btchw, torch.stack(list(hidden), dim=1))
         return *standard, *self.step2(reinforced_btchw, torch.cat(list(hidden), dim=1))
@@ -168,20 +171,20 @@ def srvp_convlstm(**overrides: Any) -> EncoderForecaster:
 
 
 def srvp_stlstm(**overrides: Any) -> EncoderForecaster:
-    """An encoder-forecaster of ST-LSTM cells; the forecaster takes over the encoder's last M."""
+    """An encoder-forecaster of ST-LSTM cells; the forecaster continues from the encoder's M."""
     return _baseline("srvp-stlstm", "predrnn", overrides)
 
 
 def srvp_mim(**overrides: Any) -> EncoderForecaster:
-    """An encoder-forecaster of MIM blocks; their weights fit frames of ``in_shape`` alone."""
+    """An encoder-forecaster of MIM blocks, whose weights fit only frames of ``in_shape``."""
     return _baseline("srvp-mim", "mim", overrides)
 
 
 def srvp_causallstm(**overrides: Any) -> EncoderForecaster:
     """An encoder-forecaster of Causal LSTM cells with a gradient highway after the first.
 
-    The highway is a layer more than ``hidden`` lists: five in all by default, each with its state
-    and its part of the output convolution's input.
+    The highway is one layer more than ``hidden`` lists: five in all by default. Each has its own
+    state, and its H is an input of the output convolution.
     """
     name = "srvp-causallstm"
     config = configure(name, EncoderForecasterConfig, {}, BASELINE_OFFICIAL, overrides)

@@ -1,8 +1,11 @@
-"""Recurrent cells in a stack, with or without motion modules between them and a highway past them.
+"""A stack of recurrent cells, with or without motion modules between them and a motion highway.
 
-GMG and MotionRNN are this stack with different cells and different momentum; PredRNN, ConvLSTM, MIM
-and E3D-LSTM are it without motion. Axes: b sample, c channel, h row, w column of the patch grid,
-n offset channel on the grid of stride 2.
+GMG and MotionRNN are this stack with different cells and motion modules. PredRNN, ConvLSTM, MIM and
+E3D-LSTM are this stack without motion modules.
+
+Symbols: X input of a cell, H hidden state, M the memory that goes from cell to cell, F offsets, D
+their trend (momentum). Axes: b sample, c channel, d frame of the window, h row, w column of the
+patch grid, n offset channel on the grid of stride 2.
 """
 
 from __future__ import annotations
@@ -30,39 +33,41 @@ COMPATS = ("default", "official")
 
 @dataclass(frozen=True)
 class StackConfig:
-    """The sizes and the running of a stack of cells."""
+    """The options of a stack of cells."""
 
     in_shape: tuple[int, int, int] = (1, 64, 64)
-    """(C, H, W) of a frame: variables, rows, columns. Most weights depend on C alone, and such a
-    model takes frames of other sizes too; MIM and E3D-LSTM have weights for each cell of the patch
-    grid, and refuse frames that are padded to another grid than these."""
+    """(C, H, W) of a frame: variables, rows, columns. The weights of most models depend on C alone,
+    and such a model takes frames of other sizes too. MIM and E3D-LSTM have weights for each cell of
+    the patch grid and raise an error for frames that are padded to another grid."""
     patch_size: int = 4
-    """Side of the patches folded into channels, in pixels."""
+    """Side of the patches that are folded into channels, in pixels."""
     hidden: tuple[int, ...] = (128, 128, 128, 128)
-    """Channels of H, C and M in each cell: all the same, because M goes from cell to cell, and a
-    multiple of 4. A motion module follows each cell but the last."""
+    """Channels of H, C and M in each cell: all equal, because M goes from cell to cell, and a
+    multiple of 4. A motion module follows each cell except the last."""
     filter_size: int = 5
-    """Side of the cells' kernels, in cells of the patch grid, odd."""
+    """Side of the cells' kernels in cells of the patch grid, odd."""
     initial_states: str = "zeros"
-    """``"zeros"``, or ``"xavier"``: drawn anew at each rollout from an explicit generator."""
+    """``"zeros"``, or ``"xavier"``: drawn anew for each rollout, from an explicit generator."""
     initial_seed: int = 0
-    """Seed of the Xavier states of a call that passes no generator."""
+    """Seed of the Xavier states of a call without a generator."""
     residual: bool = False
-    """Whether the network predicts the change from the last frame fed, at first none."""
+    """Whether the network predicts the change from the frame that it was last fed. An untrained
+    residual model is persistence."""
     circular: bool = False
-    """Whether columns wrap around the globe: in every convolution, in the warp and in padding."""
+    """Whether columns wrap around (longitude): in every convolution, in the warp and in padding."""
     noise: int = 0
     """Channels of noise that cell 1 and the highway read beside each patch frame, for ensembles
     (`predict`); 0: the model is deterministic."""
     static_channels: int = 0
-    """Static fields (land and sea, orography) that are read beside every frame and not forecast."""
+    """Number of static fields (land and sea, orography), which are read beside every frame and not
+    forecast."""
     checkpoint_steps: bool = False
     """Whether training recomputes each time step in the backward pass to save memory."""
     fused: bool = True
     """Whether convolutions that read the same tensor run as one, and E3D-LSTM computes once what
-    the frames of its window share; equal to rounding."""
+    the frames of its window share. The results are equal to rounding."""
     compat: str = "default"
-    """``"official"``: the arithmetic of the published code, for its checkpoints."""
+    """``"official"``: the arithmetic of the published code, for published checkpoints."""
 
     def __post_init__(self) -> None:
         for option in ("patch_size", "filter_size"):
@@ -82,7 +87,7 @@ class StackConfig:
                 f"patch_size={self.patch_size} is larger than a frame of {self.in_shape[1]} x "
                 f"{self.in_shape[2]}: give {min(self.in_shape[1:])} or less"
             )
-        # A list, as it comes from a configuration file, is as good as a tuple.
+        # Configuration files give lists; tuples keep the frozen dataclass hashable.
         object.__setattr__(self, "in_shape", tuple(self.in_shape))
         object.__setattr__(self, "hidden", tuple(self.hidden))
         if self.filter_size % 2 == 0:
@@ -95,7 +100,7 @@ class StackConfig:
 
     @property
     def channels(self) -> int:
-        """C: variables in a frame."""
+        """C, the number of variables in a frame."""
         return self.in_shape[0]
 
     @property
@@ -105,7 +110,7 @@ class StackConfig:
 
     @property
     def seen_channels(self) -> int:
-        """Channels of a patch frame with the static fields beside it."""
+        """Channels of a patch frame and the static fields beside it: p * p * (C + S)."""
         return self.patch_channels + self.patch_size**2 * self.static_channels
 
     @property
@@ -115,11 +120,11 @@ class StackConfig:
 
     @property
     def layers(self) -> int:
-        """Cells in the stack."""
+        """Number of cells in the stack."""
         return len(self.hidden)
 
     def padding(self, *, motion: bool) -> GridPadding:
-        """How frames become whole patches; motion modules, which halve the grid, want pairs."""
+        """Return how frames are padded: to whole patches, for motion modules to pairs of them."""
         return GridPadding(
             multiple=(2 if motion else 1) * self.patch_size,
             circular=self.circular,
@@ -127,7 +132,7 @@ class StackConfig:
         )
 
     def grid(self, *, motion: bool) -> tuple[int, int]:
-        """Rows and columns of the padded patch grid of frames of ``in_shape``."""
+        """Return rows and columns of the padded patch grid of frames of ``in_shape``."""
         height, width = self.padding(motion=motion).padded(*self.in_shape[1:])
         return height // self.patch_size, width // self.patch_size
 
@@ -143,7 +148,10 @@ def _are_positive(values: object) -> bool:
 def first_states(
     config: StackConfig, patches_bchw: Tensor, generator: torch.Generator | None
 ) -> Start:
-    """What cells of ``config`` make the states of their first step with."""
+    """Return the function with which cells make their first states: zeros, or Xavier-normal draws.
+
+    Without a generator the draws come from ``config.initial_seed``.
+    """
     batch, _, height, width = patches_bchw.shape
     if config.initial_states == "xavier" and generator is None:
         generator = torch.Generator(patches_bchw.device).manual_seed(config.initial_seed)
@@ -161,7 +169,7 @@ def first_states(
 def check_grid(
     config: StackConfig, padding: GridPadding, cells: Sequence[Cell], frames: Tensor
 ) -> None:
-    """Raise ConfigurationError where cells have weights for another grid than the frames'."""
+    """Raise ConfigurationError if cells have weights for another patch grid than the frames'."""
     grids = {cell.grid for cell in cells if cell.grid is not None}
     height, width = frames.shape[-2:]
     rows, columns = (size // config.patch_size for size in padding.padded(height, width))
@@ -175,38 +183,39 @@ def check_grid(
 
 
 class StackState(NamedTuple):
-    """The recurrent state of a stack; tuples hold one tensor a cell or a motion module."""
+    """The recurrent state of a stack; each tuple has one entry per cell or motion module."""
 
     cells: tuple[Any, ...]
-    """Each cell's own state, with the H that it sees next as ``hidden``."""
+    """The state of each cell, with the H that it reads at the next step as ``hidden``."""
     memory: Any
-    """M, from the last cell to the first cell of the next step."""
+    """M, from the last cell of one step to the first cell of the next."""
     filters: tuple[Tensor, ...]
-    """F, offsets (B, 18, h/2, w/2), in cells of that grid before ``offset_scale``."""
+    """F, offsets (B, 18, h/2, w/2) in cells of that grid, before ``offset_scale``."""
     momenta: tuple[Tensor, ...]
     """D, the trend of F, same shape."""
     step: Tensor
-    """Frames fed so far, a scalar: as a Python number it would make a compiled step compile anew
-    at each step."""
+    """Number of frames fed so far, a scalar tensor. As a Python number it would trigger another
+    compilation of a compiled step at each step."""
     kernels: tuple[Any, ...]
-    """Constant through a rollout: the convolution weights as each cell's step reads them."""
+    """The weights as each cell's step reads them; constant during a rollout."""
 
 
 class CellStack(RecurrentForecaster):
-    """Cells, joined by motion modules (Eq. 19, 22, 25) and the highway where there is motion.
+    """Cells in a column, joined by motion modules (Eq. 19, 22, 25) and the motion highway.
 
     Parameters
     ----------
     config:
-        Sizes and running.
+        The options.
     make_cell:
-        ``make_cell(in_channels, i) -> Cell``, the cell of layer i, counted from 0 at the frame.
+        ``make_cell(in_channels, i) -> Cell`` makes the cell of layer i, counted from 0 at the
+        frame.
     make_motion:
-        ``make_motion(channels) -> MotionFilter``; None: cells follow each other directly, without
-        a highway.
+        ``make_motion(channels) -> MotionFilter`` makes the motion module after each cell except the
+        last. None: each cell feeds the next directly, without a highway.
     recurrent:
-        ``"post"``: a cell's recurrent H is the state after its motion module (Eq. 22 and the
-        published code); ``"pre"``: before it (the text of the MotionRNN paper).
+        ``"post"``: the H that a cell reads at its next step is the state after its motion module
+        (Eq. 22 and the published code); ``"pre"``: before it (the text of the MotionRNN paper).
     """
 
     def __init__(
@@ -243,8 +252,9 @@ class CellStack(RecurrentForecaster):
         self.gate_list = nn.ModuleList(nn.Conv2d(2 * hidden, hidden, 5, padding=2) for _ in between)
         self.conv_last = _projection(hidden, config.patch_channels, depth)
         if config.residual:
-            # Training starts from persistence: random changes that add up can run away, because
-            # the global focus multiplies H by what grows with the frame.
+            # Training starts from persistence. Random changes would add up along a rollout and
+            # could diverge, because the global focus multiplies H by values that grow with the
+            # frame.
             nn.init.zeros_(self.conv_last.weight)
         self.conv_first_v = (
             nn.Conv2d(fed_channels, hidden, 1, bias=False) if make_motion is not None else None
@@ -253,7 +263,7 @@ class CellStack(RecurrentForecaster):
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None
     ) -> StackState:
-        """Zeros, or Xavier-normal draws (cell by cell, then M, F, D) from ``generator``."""
+        """Return zeros, or Xavier-normal draws (cell by cell, then M, F, D) from ``generator``."""
         start = first_states(self.config, patches_bchw, generator)
         cells, between = self._cells(), range(len(self.motion_list))
         return StackState(
@@ -266,12 +276,12 @@ class CellStack(RecurrentForecaster):
         )
 
     def compile_steps(self, **options: Any) -> None:
-        """Compile the time step, where all steps have the same shapes; see the base class.
+        """Compile the time step, as described in the base class.
 
         Raises
         ------
         ConfigurationError
-            For E3D-LSTM: each step would compile anew.
+            For E3D-LSTM, whose steps have different shapes: each step would compile anew.
         """
         if any(cell.grows for cell in self._cells()):
             raise ConfigurationError(
@@ -281,12 +291,12 @@ class CellStack(RecurrentForecaster):
         super().compile_steps(**options)
 
     def read(self, patches_bchw: Tensor, state: StackState) -> Reading:
-        """What cell 1 and the highway take from patch frames."""
+        """Return what cell 1 and the highway take from patch frames."""
         reading = self._cells()[0].read(patches_bchw, state.kernels[0])
         return reading if self.conv_first_v is None else (*reading, self.conv_first_v(patches_bchw))
 
     def step(self, reading: Reading, state: StackState) -> tuple[Tensor, StackState]:
-        """One time step of all cells."""
+        """Run one time step of all cells, the lowest first."""
         cells, filters, momenta = list(state.cells), list(state.filters), list(state.momenta)
         memory, highway = state.memory, None
         if self.conv_first_v is not None:
@@ -297,7 +307,7 @@ class CellStack(RecurrentForecaster):
         for i, cell in enumerate(self._cells()):
             out = cell.advance(reading, cells[i], memory, state.kernels[i])
             memory, x = out.memory, out.hidden
-            if highway is not None:
+            if highway is not None:  # the motion highway: in the published code, not in the paper
                 x = highway = x + (1 - out.output_gate) * highway
             before = x
             if i < len(self.motion_list):
@@ -318,7 +328,10 @@ class CellStack(RecurrentForecaster):
     def _move(
         self, i: int, h: Tensor, filter_bnhw: Tensor, momentum_bnhw: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The motion module after cell i: X, F and D. Offsets are those of the whole window."""
+        """Run the motion module after cell i (Eq. 7-19 and 25): return X, F and D.
+
+        All frames of a window (E3D-LSTM) share the offsets.
+        """
         circular = self.config.circular
         encode: Any = self.enc_list[i]
         decode: Any = self.dec_list[i]
@@ -344,21 +357,21 @@ class CellStack(RecurrentForecaster):
 
 
 def _encoder(hidden: int, quarter: int, depth: int) -> nn.Module:
-    """To the grid of stride 2; of a window of frames one (the paper's 3-D convolutions)."""
+    """Make the convolution to the grid of stride 2; a window of frames becomes one frame."""
     if depth == 1:
         return nn.Conv2d(hidden, quarter, 5, 2, 2)
     return nn.Conv3d(hidden, quarter, (depth, 5, 5), (1, 2, 2), (0, 2, 2))
 
 
 def _decoder(quarter: int, hidden: int, depth: int) -> nn.Module:
-    """Back from the grid of stride 2, to every frame of the window."""
+    """Make the convolution back from the grid of stride 2, to every frame of the window."""
     if depth == 1:
         return nn.ConvTranspose2d(quarter, hidden, 4, 2, 1)
     return nn.ConvTranspose3d(quarter, hidden, (depth, 4, 4), (1, 2, 2), (0, 1, 1))
 
 
 def _projection(hidden: int, patch_channels: int, depth: int) -> nn.Conv2d | nn.Conv3d:
-    """From H, all frames of its window together, to the patch frame."""
+    """Make the convolution from H, all frames of its window together, to the patch frame."""
     if depth == 1:
         return nn.Conv2d(hidden, patch_channels, 1, bias=False)
     return nn.Conv3d(hidden, patch_channels, (depth, 1, 1), bias=False)

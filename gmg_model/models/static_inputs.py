@@ -1,9 +1,9 @@
-"""Static fields: maps that do not change with time (land and sea, orography), beside every frame.
+"""Static fields: maps that do not change with time (land and sea, orography).
 
-A model made with ``static_channels=S`` reads S more channels beside each frame that it is fed, its
-own outputs among them, and forecasts none of them. They are the same at all steps of a rollout: a
-caller gives them once, with a call or for all calls. Axes: b sample, t frame, s static field,
-h row, w column.
+A model made with ``static_channels=S`` reads S more channels beside each frame that it is fed,
+including its own outputs, and does not forecast them. They are the same at all steps of a rollout.
+The caller passes them once, either with a call or for all calls. Axes: b sample, t frame, s static
+field, c channel, h row, w column; p is the patch size.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from gmg_model.errors import ConfigurationError
 from gmg_model.layers.patches import GridPadding, patchify
 
 PREFIX = "static/"
-"""In front of a static field's name where a file of weights holds it beside the parameters."""
+"""Prefix of a static field's name in a file of weights, where it lies beside the parameters."""
 
 
 def saved_fields(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
-    """(S, H, W): the static fields of a file of weights, in the order of ``names``."""
+    """Return the static fields in a file of weights, (S, H, W), in the order of ``names``."""
     return torch.stack([tensors[PREFIX + name] for name in names])
 
 
 def parameters_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict: what a file of weights holds besides ``static/...`` and ``normals/...``."""
+    """Return the state dict in a file of weights: all but ``static/...`` and ``normals/...``."""
     return {name: value for name, value in tensors.items() if "/" not in name}
 
 
@@ -36,7 +36,7 @@ class StaticInputs:
     Parameters
     ----------
     channels:
-        S, their number; 0: the model reads none.
+        Their number S; 0: the model reads none.
     """
 
     def __init__(self, channels: int = 0):
@@ -44,7 +44,7 @@ class StaticInputs:
         self._bound: Tensor | None = None
 
     def bind(self, fields_shw: Tensor) -> None:
-        """Read these fields (S, H, W) in every call that gives none of its own."""
+        """Set the fields (S, H, W) of every call that passes none."""
         if fields_shw.ndim != 3:
             raise ConfigurationError(
                 f"static fields have shape {tuple(fields_shw.shape)}: give (fields, height, width)"
@@ -55,19 +55,20 @@ class StaticInputs:
     def patches(
         self, frames_btchw: Tensor, given: Tensor | None, padding: GridPadding, patch_size: int
     ) -> Tensor | None:
-        """The fields as a step reads them: (B, p*p*S, h, w), or None for a model that reads none.
+        """Return the fields as a step reads them, (B, p*p*S, h, w); None if the model reads none.
 
         Parameters
         ----------
         frames_btchw:
-            Frames of the rollout, whose grid, type and device the fields take.
+            Frames of the rollout. The fields must have their grid; they are cast to their type and
+            moved to their device.
         given:
-            (S, H, W) for all samples or (B, S, H, W); None: those that are bound.
+            (S, H, W) for all samples or (B, S, H, W); None: those of `bind`.
 
         Raises
         ------
         ConfigurationError
-            There are none, or they do not fit the model or the frames.
+            The fields are missing, or do not fit the model or the frames.
         """
         if not self.channels and given is None:
             return None
@@ -75,8 +76,8 @@ class StaticInputs:
         shape = tuple(fields.shape)
         if fields.ndim not in (3, 4):
             raise ConfigurationError(
-                f"static fields have shape {shape}: give (fields, height, width), or one such for "
-                "each sample"
+                f"static fields have shape {shape}: give (fields, height, width) or (samples, "
+                "fields, height, width)"
             )
         self._check(shape[-3], shape)
         batch, size = len(frames_btchw), tuple(frames_btchw.shape[-2:])
@@ -93,10 +94,10 @@ class StaticInputs:
         if self._bound is None:
             raise ConfigurationError(
                 f"this model reads static_channels={self.channels} beside its frames: call it with "
-                "static=(fields, height, width), or give them once with bind_static"
+                "static=(fields, height, width), or set them for all calls with bind_static"
             )
-        # Kept where the model runs: they would else be moved there at every call. In inference mode
-        # the copy would be one that no later training may use.
+        # The copy on the frames' device is kept, so that the fields are moved only once. It is made
+        # outside of inference mode, because training cannot use tensors that were made inside.
         with torch.inference_mode(False):
             self._bound = self._bound.to(device=frames_btchw.device, dtype=frames_btchw.dtype)
         return self._bound
@@ -110,7 +111,7 @@ class StaticInputs:
 
 
 def beside_frames(static_bchw: Tensor | None, noise_btchw: Tensor) -> Tensor:
-    """What each step reads beside its patch frame, static fields before noise: (B, T, c, h, w)."""
+    """Return what each step reads beside its patch frame, fields, then noise: (B, T, c, h, w)."""
     if static_bchw is None:
         return noise_btchw
     static_btchw = static_bchw[:, None].expand(-1, noise_btchw.shape[1], -1, -1, -1)

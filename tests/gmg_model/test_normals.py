@@ -17,7 +17,7 @@ DAYS: dict[Cycle, int] = {"day": 1, "week": 7, "year": 366}
 
 @pytest.mark.parametrize("cycle", DAYS)
 @pytest.mark.parametrize("hours", [1, 6, 24])
-def test_each_time_has_the_place_that_the_climatology_gives_it(cycle: Cycle, hours: int):
+def test_each_time_has_the_same_place_as_in_the_climatology(cycle: Cycle, hours: int):
     # Two centuries: with leap years, 1900 without one, 2000 with one, and times before 1970.
     times = np.arange("1880-01-01", "2081-01-01", dtype="datetime64[h]").reshape(-1, 24)
     places = DAYS[cycle] * 24 // hours

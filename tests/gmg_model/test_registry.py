@@ -12,11 +12,11 @@ import gmg_model
 from gmg_model.errors import ConfigurationError
 
 
-def test_the_three_sizes_of_gmg_are_known() -> None:
+def test_the_three_sizes_of_gmg_are_registered() -> None:
     assert {"gmg-l", "gmg-m", "gmg-s"} <= set(gmg_model.list_models())
 
 
-def test_importing_the_package_loads_no_torch() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, gmg_model; dir(gmg_model); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -43,14 +43,14 @@ def test_importing_the_package_loads_no_torch() -> None:
         ("gmg-l", {"attention_hidden": 0}, "attention_hidden=0"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_the_nearest_that_does(
+def test_an_unknown_name_or_option_raises_and_names_the_nearest_known_one(
     name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         gmg_model.create_model(name, **options)
 
 
-def test_tensors_of_another_model_are_refused_by_name_and_shape() -> None:
+def test_tensors_of_another_model_raise_an_error_with_their_names_and_shapes() -> None:
     small = {"hidden": (8, 8, 8, 8), "attention_hidden": 4}
     model = gmg_model.create_model("gmg-s", **small)
     with pytest.raises(ConfigurationError, match=r"missing: cell_list.*unknown: "):
@@ -60,7 +60,7 @@ def test_tensors_of_another_model_are_refused_by_name_and_shape() -> None:
         gmg_model.load_official(model, wider.state_dict())
 
 
-def test_metrics_are_there_once_the_package_is_imported():
+def test_importing_the_package_makes_its_metrics_available():
     program = (
         "import sys, gmg_model; assert 'torch' not in sys.modules\n"
         "from numpy import zeros\n"

@@ -177,7 +177,7 @@ CANNOT_WORK = {
         "--workers 9",
         "--training.global_batch",
     ],
-    "--model.name gmg-x": ["no model is called 'gmg-x'", "did you mean 'gmg-s'?"],
+    "--model.name gmg-x": ["unknown model 'gmg-x'", "did you mean 'gmg-s'?"],
     "--model.hidden [6,6]": ["hidden", "multiple of 4", "--model."],
     "--model.filter_size 4": ["filter_size=4", "odd"],
     "--model.patch_size 64": ["patch_size=64", "16 x 8"],

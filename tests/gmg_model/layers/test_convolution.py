@@ -44,7 +44,7 @@ def test_channels_last_changes_no_number(small: Make, name: str) -> None:
     torch.testing.assert_close(model(frames, input_frames=3), expected, rtol=0, atol=1e-5)
 
 
-def test_all_frames_are_read_together_where_all_are_forced(
+def test_all_frames_are_read_together_if_all_are_forced(
     small: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = small()

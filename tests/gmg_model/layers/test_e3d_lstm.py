@@ -32,7 +32,7 @@ def test_e3d_lstm_has_the_published_count() -> None:
     assert round(count("e3dlstm") / 1e6, 2) == 51.35
 
 
-def test_motionrnn_adds_to_a_window_what_its_paper_prints() -> None:
+def test_motionrnn_adds_as_many_weights_to_e3d_lstm_as_its_paper_prints() -> None:
     # Table 2 of MotionRNN (human motion, 64 channels): from 20.4 M to 21.3 M, there on a backbone
     # of 3 x 5 x 5 kernels. Its patch projection for the highway is ours alone.
     sizes = {"in_shape": (3, 128, 128), "patch_size": 4, "hidden": (64, 64, 64, 64)}
@@ -142,7 +142,7 @@ def test_recall_reaches_back_as_far_as_its_memory(small: Make) -> None:
 
 
 @torch.no_grad()
-def test_global_memory_is_handed_on_unlike_in_the_published_code(small: Make) -> None:
+def test_a_cell_hands_on_its_new_global_memory_unlike_the_published_code(small: Make) -> None:
     model, patches = small("e3dlstm", compat="official"), torch.ones(1, 4, 4, 6)
     state = model.initial_state(patches)
     _, state = model.step(model.read(patches, state), state)
@@ -195,7 +195,7 @@ def test_recomputed_steps_give_the_same_gradients(small: Make) -> None:
 
 
 @torch.no_grad()
-def test_motion_between_windows_is_that_of_the_3d_convolutions(small: Make) -> None:
+def test_motion_modules_between_windows_equal_3d_convolutions(small: Make) -> None:
     model = small("motionrnn-e3dlstm").double()
     h = torch.randn(2, 8, 2, 4, 6, dtype=torch.float64)
     offsets, trend = torch.randn(2, 2, 18, 2, 3, dtype=torch.float64)
@@ -214,10 +214,10 @@ def test_motion_between_windows_is_that_of_the_3d_convolutions(small: Make) -> N
         assert torch.allclose(mine, theirs, rtol=0, atol=1e-12)
 
 
-def test_what_cannot_work_is_refused(small: Make) -> None:
+def test_impossible_options_of_e3d_lstm_raise(small: Make) -> None:
     with pytest.raises(ConfigurationError, match="memory_length=0 states: give 1 or more"):
         small("e3dlstm", memory_length=0)
-    with pytest.raises(ConfigurationError, match="memory_length is what the name predrnn stands"):
+    with pytest.raises(ConfigurationError, match="memory_length is fixed by the name predrnn"):
         small("predrnn", memory_length=3)
     with pytest.raises(ConfigurationError, match="cannot be compiled"):
         small("motionrnn-e3dlstm").compile_steps()

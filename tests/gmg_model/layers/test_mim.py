@@ -28,7 +28,7 @@ def patches(batch: int = 2) -> Tensor:
     return torch.randn(batch, 4, 4, 6, generator=torch.Generator().manual_seed(2))
 
 
-def test_mim_is_the_published_one_less_its_dead_weights() -> None:
+def test_mim_has_the_published_weights_except_the_dead_ones() -> None:
     total, dead = sum(counts("mim").values()), 3 * 256 * 128
     assert round(total / 1e6, 3) == 37.945
     assert round((total + dead) / 1e6, 2) == 38.04
@@ -43,7 +43,7 @@ def test_convolutions_alone_count_what_the_motionrnn_paper_prints() -> None:
     assert round((sum(found.values()) - peepholes) / 1e6, 2) == 9.79
 
 
-def test_motionrnn_around_mim_adds_what_it_adds_to_predrnn() -> None:
+def test_motionrnn_adds_as_many_weights_to_mim_as_to_predrnn() -> None:
     # Computed, not published: no paper counts this combination at these sizes.
     added = sum(counts("motionrnn-mim").values()) - sum(counts("mim").values())
     assert (
@@ -99,7 +99,7 @@ def test_a_block_follows_the_equations_of_the_paper() -> None:
 
 
 @torch.no_grad()
-def test_differences_begin_at_the_second_frame_and_climb_one_block_at_once(small: Make) -> None:
+def test_differences_begin_at_the_second_frame_and_reach_all_blocks_at_once(small: Make) -> None:
     model = small("mim")
     state = model.initial_state(patches())
     for step in range(2):
@@ -121,7 +121,7 @@ def test_differences_are_those_of_the_moved_states(small: Make, recurrent: str) 
     assert torch.equal(first.below, entry.hidden) == (recurrent == "post")
 
 
-def test_recomputed_steps_and_random_first_states_train_alike(small: Make) -> None:
+def test_recomputing_steps_from_random_first_states_gives_the_same_gradients(small: Make) -> None:
     found = []
     for recompute in (False, True):
         model = small("motionrnn-mim", checkpoint_steps=recompute, initial_states="xavier")
@@ -144,7 +144,7 @@ def test_memories_keep_full_precision_under_autocast(small: Make) -> None:
     assert {memory.dtype for memory in kept} == {torch.float32}
 
 
-def test_frames_of_another_grid_are_refused_naming_both(small: Make) -> None:
+def test_frames_of_another_grid_raise_an_error_that_names_both_grids(small: Make) -> None:
     model = small("mim")
     assert model(torch.zeros(1, 2, 1, 7, 11), 1).shape == (1, 1, 1, 7, 11)  # padded to 8 x 12
     message = r"16 x 8 make a grid of 8 x 4 .*in_shape=\(1, 8, 12\).*4 x 6.*give frames of 8 x 12"

@@ -35,11 +35,11 @@ def test_edges_repeat_and_longitudes_wrap() -> None:
     assert GridPadding(4, circular=True).pad(frames)[0, 0].tolist() == [0, 1, 2, 0]
 
 
-def test_a_grid_that_divides_is_left_as_it_is() -> None:
+def test_a_grid_of_whole_patches_is_not_padded() -> None:
     frames = torch.randn(1, 8, 4)
     assert GridPadding(4, refuse=True).pad(frames) is frames
 
 
-def test_refusal_names_the_sizes() -> None:
+def test_the_error_for_an_odd_grid_names_the_sizes() -> None:
     with pytest.raises(ConfigurationError, match=r"101 x 64.*multiples of 8.*104 x 64"):
         GridPadding(8, refuse=True).pad(torch.zeros(1, 101, 64))

@@ -42,7 +42,7 @@ def test_a_wave_has_its_power_at_its_wavelength_on_any_grid(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (31, 31)])
-def test_the_spectrum_of_a_square_grid_is_that_of_pysteps(height, width):
+def test_the_spectrum_of_a_square_grid_equals_that_of_pysteps(height, width):
     spectral = pytest.importorskip("pysteps.utils.spectral")
     field = np.random.default_rng(0).normal(size=(height, width))
     peer, frequency = spectral.rapsd(field, fft_method=np.fft, return_freq=True)
@@ -73,14 +73,14 @@ def test_blur_shows_in_the_power_of_fine_scales_and_in_the_gradients():
     assert noisy["power_ratio_finer_8px"] > 1.5
 
 
-def test_the_gradient_difference_is_the_loss_of_that_name():
+def test_the_gradient_difference_equals_the_loss_of_the_same_name():
     generator = np.random.default_rng(4)
     pred, true = generator.normal(size=(2, 3, 2, 2, 8, 9))
     loss = create_loss("gdl")(torch.from_numpy(pred), torch.from_numpy(true)).mean().item()
     assert score(pred, true, "detail")["gdl"] == pytest.approx(loss, rel=1e-12)
 
 
-def test_detail_leaves_out_what_is_missing_and_does_not_reward_a_broken_forecast():
+def test_detail_leaves_out_missing_truth_and_makes_scores_of_a_nan_forecast_nan():
     generator = np.random.default_rng(5)
     pred, true = generator.normal(size=(2, 3, 2, 1, 8, 8))
     holed = true.copy()
@@ -104,7 +104,7 @@ def test_detail_leaves_out_what_is_missing_and_does_not_reward_a_broken_forecast
     assert only["frames_with_spectrum"] == 0.0
 
 
-def test_spectra_of_a_region_are_those_of_a_grid_that_is_that_region():
+def test_spectra_of_a_region_equal_those_of_frames_cut_to_that_region():
     generator = np.random.default_rng(6)
     pred, true = generator.normal(size=(2, 3, 2, 1, 16, 20))
     true[..., :3, :] = np.nan
@@ -125,7 +125,7 @@ def test_spectra_of_a_region_are_those_of_a_grid_that_is_that_region():
         part.merge(create_metrics("detail", region=(3, 16, 1, 19)))
 
 
-def test_spectra_of_different_grids_do_not_mix():
+def test_spectra_of_different_grids_cannot_be_merged():
     first, other = create_metrics("detail"), create_metrics("detail")
     first.update(np.zeros((1, 1, 1, 8, 8)), np.zeros((1, 1, 1, 8, 8)))
     other.update(np.zeros((1, 1, 1, 8, 9)), np.zeros((1, 1, 1, 8, 9)))
@@ -148,7 +148,7 @@ def test_frechet_distance_of_known_gaussians():
     )
 
 
-def test_frechet_distance_of_clips_is_that_of_their_features_moments():
+def test_frechet_distance_of_clips_follows_from_mean_and_covariance_of_features():
     generator = np.random.default_rng(6)
     true = generator.normal(size=(40, 4, 1, 1, 1))
     pred = 1.5 * generator.normal(size=(40, 4, 1, 1, 1)) + 0.3
@@ -185,7 +185,7 @@ def test_lpips_by_hand():
         score(pred, true, "perceptual", layer_weights=[[1.0, 1.0]], **twice)
 
 
-def test_features_must_be_given_and_stay_where_they_are():
+def test_feature_functions_are_required_and_are_not_pickled():
     with pytest.raises(ConfigurationError, match="no feature networks of its own"):
         create_metrics("perceptual", name="none")
     frames = np.ones((2, 1, 1, 4, 4))

@@ -25,7 +25,7 @@ def fair_crps(members: list[float], truth: float) -> float:
     return near - apart / (2 * count * (count - 1))
 
 
-def test_the_fair_crps_is_the_double_sum_over_members(members_and_truth):
+def test_the_fair_crps_equals_the_double_sum_over_members(members_and_truth):
     members, truth = members_and_truth
     expected = np.mean(
         [
@@ -83,7 +83,7 @@ def test_ranks_count_members_below_and_share_ties_in_equal_parts():
     np.testing.assert_allclose(shares, by_hand / 3, rtol=1e-12)
 
 
-def test_missing_truth_is_left_out_and_a_missing_member_is_not_rewarded(members_and_truth):
+def test_missing_truth_is_left_out_and_a_nan_member_makes_the_scores_nan(members_and_truth):
     members, truth = members_and_truth
     holed, other = truth.copy(), members.copy()
     holed[1] = np.nan
@@ -102,7 +102,7 @@ def test_missing_truth_is_left_out_and_a_missing_member_is_not_rewarded(members_
     assert np.isfinite(result["curves"]["rank_histogram"]["per_lead"][0]).all()
 
 
-def test_shapes_that_are_no_ensemble_are_refused(members_and_truth):
+def test_shapes_that_are_not_an_ensemble_raise(members_and_truth):
     members, truth = members_and_truth
     with pytest.raises(ValueError, match=r"\(N, M, T, C, H, W\)"):
         score(truth, truth, "ensemble")
@@ -114,7 +114,7 @@ def test_shapes_that_are_no_ensemble_are_refused(members_and_truth):
         metrics.update(members[:, :4], truth)
 
 
-def test_probabilities_of_events_are_scored_as_their_definition_says():
+def test_scores_of_event_probabilities_follow_their_definition():
     rng = np.random.default_rng(8)
     members, truth = rng.normal(size=(3, 4, 2, 1, 6, 7)), rng.normal(size=(3, 2, 1, 6, 7))
     truth[0, 0, 0, :2] = np.nan
@@ -136,7 +136,7 @@ def test_probabilities_of_events_are_scored_as_their_definition_says():
         assert curves["reliability_0.25"]["overall"][place] == pytest.approx(event[forecast].mean())
 
 
-def test_a_member_that_is_nan_is_no_forecast_of_no_event():
+def test_a_member_that_is_nan_does_not_count_as_a_forecast_of_no_event():
     members, truth = np.zeros((1, 3, 1, 1, 2, 2)), np.zeros((1, 1, 1, 2, 2))
     members[0, 1, 0, 0, 0, 0] = np.nan
     metrics = create_metrics("ensemble", thresholds=(1,))

@@ -111,7 +111,7 @@ def test_parts_merged_in_any_order_equal_one_pass(protocol, pair):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_scores_of_a_lead_are_those_of_its_frames_alone(protocol, pair):
+def test_scores_of_a_lead_time_depend_on_its_frames_alone(protocol, pair):
     pred, true = forecast_for(protocol, pair[0]), pair[1]
     metrics = create_metrics(protocol, **OPTIONS[protocol])
     metrics.update(pred, true)
@@ -125,12 +125,12 @@ def test_scores_of_a_lead_are_those_of_its_frames_alone(protocol, pair):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_nothing_seen_has_no_scores(protocol):
+def test_without_any_batch_there_are_no_scores(protocol):
     metrics = create_metrics(protocol, **OPTIONS[protocol])
     assert metrics.result() == {"overall": {}, "per_lead": {}}
 
 
-def test_the_overall_error_pools_the_leads_before_the_root():
+def test_the_overall_error_pools_lead_times_before_taking_the_root():
     true = np.zeros((1, 2, 1, 8, 8))
     pred = np.stack([np.full((1, 1, 8, 8), 3.0), np.full((1, 1, 8, 8), 4.0)], axis=1)
     metrics = create_metrics("strict")
@@ -154,7 +154,7 @@ def test_strict_errors_by_hand():
     assert scores["bias"] == pytest.approx(-2 / 3)
 
 
-def test_a_missing_pixel_takes_only_its_own_windows_out_of_the_similarity(pair):
+def test_a_missing_pixel_removes_only_its_own_windows_from_the_similarity(pair):
     pred, true = (x[:1, :1, :1] for x in pair)
     holed = true.copy()
     holed[..., 0, 0] = np.nan  # only the first of 4 x 6 whole windows contains the corner
@@ -221,7 +221,7 @@ def test_frames_smaller_than_the_window_have_errors_but_no_similarity():
     assert math.isnan(scores["ssim"])
 
 
-def test_openstl_of_data_that_is_no_image_leaves_only_the_errors(pair):
+def test_openstl_has_only_errors_for_data_that_is_not_an_image(pair):
     scores = score(*pair, "openstl", image=False)
     assert {name.rsplit("_", 2)[0] for name in scores} == {"mse", "mae", "rmse"}
     assert scores["mse_pixel_sum"] == pytest.approx(scores["mse_spatial_norm"] * 2 * 10 * 12)
@@ -365,12 +365,12 @@ def test_both_edges_agree_where_the_rim_is_empty(showers, scale):
     assert beyond[0][f"fss_30_{scale}px"] != pytest.approx(beyond[1][f"fss_30_{scale}px_pad0"])
 
 
-def test_an_unknown_protocol_is_refused_with_the_nearest_name():
+def test_an_unknown_protocol_raises_and_names_the_nearest_one():
     with pytest.raises(ValueError, match="did you mean 'openstl'"):
         create_metrics("openslt")
 
 
-def test_scores_of_different_options_do_not_merge(pair):
+def test_scores_with_different_options_cannot_be_merged(pair):
     ranges = [create_metrics("strict", data_min=0, data_max=top) for top in (1, 2)]
     with pytest.raises(ValueError, match="one set of options"):
         ranges[0].merge(ranges[1])
@@ -378,7 +378,7 @@ def test_scores_of_different_options_do_not_merge(pair):
         ranges[0].merge(create_metrics("openstl"))
 
 
-def test_shapes_that_do_not_match_are_refused(pair):
+def test_shapes_that_do_not_match_raise(pair):
     pred, true = pair
     with pytest.raises(ValueError, match=r"\(6, 2, 2, 10, 12\)"):
         score(pred[:, :2], true)
@@ -396,7 +396,7 @@ def test_shapes_that_do_not_match_are_refused(pair):
         ("detail", {"latitude": [0.0]}, "known: region"),
     ],
 )
-def test_options_that_a_protocol_needs_or_does_not_have_are_named(
+def test_a_missing_or_unknown_option_of_a_protocol_is_named(
     protocol: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):

@@ -57,7 +57,7 @@ def test_srvp_scores_whole_grey_levels_by_hand():
     )
 
 
-def test_srvp_pools_the_error_of_a_horizon_and_averages_the_decibels_of_horizons(pair):
+def test_srvp_pools_the_error_of_a_lead_time_and_averages_decibels_over_lead_times(pair):
     pred, true = pair
     levels = np.rint(np.clip(pred, 0, 1) * 255)
     mse = ((levels - np.rint(true * 255)) ** 2).mean(axis=(0, 2, 3, 4))
@@ -94,7 +94,7 @@ def test_srvp_scores_do_not_depend_on_the_units(pair):
         assert kelvin[name] == pytest.approx(value, rel=1e-9)
 
 
-def test_the_published_similarity_of_srvp_reaches_over_seven_sequences(pair):
+def test_the_published_similarity_of_srvp_covers_seven_sequences(pair):
     pred, true = pair
     levels, levels_true = (np.rint(np.clip(x, 0, 1) * 255) for x in pair)
     cubes = [
@@ -115,7 +115,7 @@ def test_the_published_similarity_of_srvp_reaches_over_seven_sequences(pair):
         published_ssim(pred[:6], true[:6])
 
 
-def test_the_published_similarity_does_not_depend_on_how_it_is_cut(pair, monkeypatch):
+def test_the_published_similarity_does_not_depend_on_the_block_size(pair, monkeypatch):
     whole = published_ssim(*pair)
     monkeypatch.setattr("gmg_model.metrics.images.SEQUENCES_AT_ONCE", 1)
     assert published_ssim(*pair) == pytest.approx(whole, rel=1e-12)
@@ -155,7 +155,7 @@ def test_motionrnn_gradient_differences_by_hand():
     assert scores["gdl2_pixel_sum_clipped"] == pytest.approx(0.5)
 
 
-def test_motionrnn_truncates_grey_levels_and_keeps_those_of_single_precision():
+def test_motionrnn_truncates_grey_levels_but_keeps_levels_stored_as_float32():
     true = np.arange(256, dtype=np.float32).reshape(1, 1, 1, 16, 16) / np.float32(255)
     scores = score(true, true.astype(np.float64), "motionrnn")
     assert scores["psnr_uint8_truncated_frame_mean"] == math.inf
@@ -186,7 +186,7 @@ def test_a_missing_pixel_makes_the_papers_scores_nan(pair):
 @pytest.mark.parametrize(
     ("dbz_range", "levels"), [((-10.0, 85.0), (107, 134, 161)), ((0.0, 70.0), (109, 146, 182))]
 )
-def test_radar_conventions_place_the_threshold_by_name(dbz_range, levels):
+def test_radar_conventions_convert_the_threshold_as_their_name_says(dbz_range, levels):
     low, high = dbz_range
     grey = np.arange(256.0).reshape(1, 1, 1, 16, 16)
     true = (low + grey * (high - low) / 255).astype(np.float32)

@@ -75,7 +75,7 @@ def test_static_fields_are_read_by_compiled_steps_and_cost_no_graph(small: Make)
     assert graphs.frame_count == 2
 
 
-def test_other_shapes_precisions_and_weights_compile_anew_without_end(small: Make) -> None:
+def test_more_shapes_and_precisions_than_torchs_own_limit_still_compile(small: Make) -> None:
     model = small("convlstm", hidden=(4,))
     graphs = CompileCounter()
     model.compile_steps(backend=graphs)

@@ -50,7 +50,7 @@ def forecast(model: Any, frames: Tensor, horizon: int = 4, **options: Any) -> Te
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_is_forecast_the_same_wherever_it_stands_in_the_batch(name: str) -> None:
+def test_a_forecast_does_not_depend_on_the_position_in_the_batch(name: str) -> None:
     model, frames = make(name), clips(batch=16)
     together = forecast(model, frames)
     order = torch.randperm(16)
@@ -61,7 +61,7 @@ def test_a_sample_is_forecast_the_same_wherever_it_stands_in_the_batch(name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_repeated_calls_are_bit_equal_also_after_a_batch_of_another_size(name: str) -> None:
+def test_repeated_calls_are_bit_equal_even_after_a_batch_of_another_size(name: str) -> None:
     model, frames = make(name), clips()
     first = forecast(model, frames)
     forecast(model, clips(batch=5))
@@ -79,7 +79,7 @@ def test_a_short_forecast_is_the_start_of_a_long_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_training_gets_the_frames_of_the_horizon_and_nothing_of_the_future_reaches_them(
+def test_training_scores_the_horizon_and_future_frames_do_not_influence_it(
     name: str,
 ) -> None:
     model, window = make(name), clips(frames=7)
@@ -105,7 +105,7 @@ def test_a_forced_frame_reaches_only_later_outputs_of_its_own_sample() -> None:
     assert (outputs[0, 2] - free[0, 2]).abs().max() > 1e-4
 
 
-def test_the_trainer_scores_the_forecast_frames_alone() -> None:
+def test_the_optimisation_scores_only_the_forecast_frames() -> None:
     model, window = make("srvp-convlstm"), clips(frames=7)
     optimisation = Optimisation(model, OptimisationConfig(total_steps=1, loss="mse"))
     losses = optimisation.backward(model, window, OBSERVED, None, weight=0.5)
@@ -113,7 +113,7 @@ def test_the_trainer_scores_the_forecast_frames_alone() -> None:
     torch.testing.assert_close(losses, expected.double())
 
 
-def test_the_forecaster_starts_from_every_state_of_the_encoder_and_its_last_memory() -> None:
+def test_the_forecaster_starts_from_all_states_and_the_memory_of_the_encoder() -> None:
     model, frames = make("srvp-stlstm"), clips()
     state, first = model.begin(frames)
     by_hand = model.initial_state(frames[:, 0])
@@ -176,7 +176,7 @@ def test_odd_grids_are_padded_by_repeating_the_edge_and_cropped_back(name: str) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_circular_model_knows_no_date_line(name: str) -> None:
+def test_a_circular_model_is_equivariant_to_rolling_the_longitudes(name: str) -> None:
     frames = clips()
     rolled = frames.roll(4, dims=-1)
     model = make(name, circular=True)
@@ -194,7 +194,7 @@ def test_a_residual_model_starts_at_persistence_and_learns_away_from_it() -> Non
     assert gradients(model, window)["output_layer.0.weight"].abs().max() > 0
 
 
-def test_a_linear_head_reaches_standardised_values_and_a_sigmoid_stays_within_its_range() -> None:
+def test_a_linear_head_reaches_any_value_and_a_sigmoid_stays_in_its_range() -> None:
     linear, bounded = make("srvp-convgru"), make("srvp-convgru", output="sigmoid")
     for model in (linear, bounded):
         torch.nn.init.constant_(model.output_layer[0].bias, -3.0)
@@ -202,7 +202,7 @@ def test_a_linear_head_reaches_standardised_values_and_a_sigmoid_stays_within_it
     assert 0 < forecast(bounded, clips()).min() < 0.1
 
 
-def test_xavier_states_come_from_the_generator_that_is_given() -> None:
+def test_xavier_states_are_drawn_from_the_given_generator() -> None:
     model, frames = make("srvp", initial_states="xavier"), clips()
 
     def with_seed(seed: int) -> Tensor:
@@ -213,7 +213,7 @@ def test_xavier_states_come_from_the_generator_that_is_given() -> None:
     assert not torch.equal(forecast(model, frames), forecast(make("srvp"), frames))
 
 
-def test_members_of_an_ensemble_differ_by_the_noise_that_the_forecaster_reads() -> None:
+def test_members_of_an_ensemble_differ_by_the_noise_of_the_forecaster() -> None:
     model, frames = make("srvp", noise=2), clips()
     members = model.predict(frames, 4, members=3, seed=1)
     assert members.shape == (2, 3, 4, 1, 8, 12)
@@ -245,7 +245,7 @@ def test_recomputing_each_step_gives_the_same_gradients(name: str) -> None:
         torch.testing.assert_close(gradient, kept[weight], rtol=1e-4, atol=1e-6, msg=weight)
 
 
-def test_weights_that_fit_one_grid_refuse_another_and_any_other_model_takes_it() -> None:
+def test_models_with_weights_per_grid_cell_raise_for_another_grid() -> None:
     frames = clips(size=(8, 16))
     for name in NAMES[:-1]:
         assert forecast(make(name), frames).shape == (2, 4, 1, 8, 16)
@@ -267,7 +267,7 @@ class EveryResult(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_tensor_of_a_forecast_outlives_it(name: str) -> None:
+def test_a_forecast_leaves_no_tensor_behind(name: str) -> None:
     model = make(name)
     with EveryResult() as every:
         outputs = forecast(model, clips())
@@ -295,14 +295,14 @@ def test_no_tensor_of_a_forecast_outlives_it(name: str) -> None:
         ("srvp", {"input_frames": 0}, "input_frames=0 frames"),
     ],
 )
-def test_what_cannot_work_is_refused_with_the_way_out(
+def test_impossible_options_raise_an_error_with_the_remedy(
     name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         gmg_model.create_model(name, **options)
 
 
-def test_a_gru_hides_its_input_from_the_gates_but_not_from_the_candidate() -> None:
+def test_dropout_of_a_gru_affects_the_gates_but_not_the_candidate() -> None:
     torch.manual_seed(0)
     cell, x = ConvGRU(3, 4, 3, dropout=0.5), torch.randn(2, 3, 6, 6)
     (dropped,) = cell.read(x, cell.kernels())
@@ -345,7 +345,7 @@ def test_causal_lstm_follows_the_equations_of_its_paper() -> None:
     torch.testing.assert_close(out.hidden[..., 0, 0], new_h)
 
 
-def test_the_highway_begins_as_the_mean_of_nothing_and_its_past() -> None:
+def test_the_untrained_highway_halves_its_state_at_each_step() -> None:
     highway = GradientHighway(3, 4)
     assert 0 < max(weight.abs().max().item() for weight in highway.parameters()) <= 0.001
     kernels, x = highway.kernels(), torch.randn(2, 3, 5, 5)
@@ -363,7 +363,7 @@ def test_a_highway_is_the_second_of_five_layers_and_all_of_them_reach_the_output
     assert model.output_layer[0].in_channels == 5 * 8
 
 
-def test_causal_lstm_and_highway_have_the_published_weights_less_the_dead_ones() -> None:
+def test_causal_lstm_and_highway_have_the_published_weights_except_dead_ones() -> None:
     with torch.device("meta"):
         cells = [CausalLSTM(channels, 128) for channels in (16, 128, 128, 128)]
         layers = [*cells, GradientHighway(128, 128), torch.nn.Conv2d(128, 16, 1, bias=False)]

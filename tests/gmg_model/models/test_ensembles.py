@@ -20,7 +20,7 @@ def clips(batch: int = 3) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["gmg-l", "gmg-s", "motionrnn-predrnn", "convlstm"])
-def test_members_differ_and_are_the_same_when_asked_again(small: Make, name: str) -> None:
+def test_members_differ_and_a_second_call_repeats_them(small: Make, name: str) -> None:
     model, frames = small(name, noise=2), clips()
     ensemble = model.predict(frames, 4, members=3, seed=5)
     assert ensemble.shape == (3, 3, 4, 1, 8, 12)
@@ -45,7 +45,7 @@ def test_samples_share_noise_unless_they_are_numbered(small: Make) -> None:
     assert (apart[0] - apart[1]).abs().max() > 1e-5
 
 
-def test_each_step_and_each_key_has_noise_of_its_own() -> None:
+def test_each_step_and_each_key_has_its_own_noise() -> None:
     keys = torch.tensor([[1, 0], [0, 1], [1, 0]])
     noise = draw_noise(keys, 300, 2, 4, 5)
     assert torch.equal(noise[0], noise[2])
@@ -70,7 +70,7 @@ def test_one_member_of_a_deterministic_model_is_its_forecast(small: Make) -> Non
     assert torch.equal(model.predict(frames, 3)[:, 0], expected)
 
 
-def test_prediction_leaves_the_mode_of_every_module_as_it_was(small: Make) -> None:
+def test_prediction_restores_the_mode_of_every_module(small: Make) -> None:
     model = small(noise=1)
     model.cell_list[0].eval()
     ensemble = model.predict(clips(), 1, members=2)
@@ -95,7 +95,7 @@ def test_noise_can_be_trained_through_the_one_step_outputs(small: Make) -> None:
     assert of_noise.abs().max() > 0
 
 
-def test_training_on_zeros_in_place_of_noise_is_refused(small: Make) -> None:
+def test_training_a_model_with_noise_without_keys_raises(small: Make) -> None:
     with pytest.raises(ConfigurationError, match="give noise_keys"):
         small(noise=2)(torch.randn(2, 6, 1, 8, 12), input_frames=3)
 
@@ -109,14 +109,14 @@ def test_training_on_zeros_in_place_of_noise_is_refused(small: Make) -> None:
         (1, {"seed": -1}, "seed=-1"),
     ],
 )
-def test_ensembles_that_cannot_be_say_what_to_give(
+def test_impossible_ensembles_raise_an_error_that_says_what_to_give(
     small: Make, noise: int, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         small(noise=noise).predict(clips(), 1, **arguments)
 
 
-def test_keys_and_options_that_do_not_fit_are_refused(small: Make) -> None:
+def test_noise_keys_and_options_that_do_not_fit_raise(small: Make) -> None:
     with pytest.raises(ConfigurationError, match="made with noise=1"):
         small()(clips(), 1, noise_keys=torch.zeros(3, 1, dtype=torch.long))
     with pytest.raises(ConfigurationError, match=r"give \(3, K\)"):

@@ -49,18 +49,18 @@ def gflop(name: str, steps: int, **options: Any) -> float:
         ("motionrnn-mim", MOVING_MNIST, 19, 388.8),
     ],
 )
-def test_a_forecast_takes_the_published_arithmetic(
+def test_a_forecast_takes_the_published_number_of_operations(
     name: str, data: dict[str, Any], steps: int, expected: float
 ) -> None:
     assert round(gflop(name, steps, **data), 1) == expected
 
 
-def test_motionrnn_on_traffic_takes_the_published_arithmetic() -> None:
+def test_motionrnn_on_traffic_takes_the_published_number_of_operations() -> None:
     found = gflop("motionrnn-predrnn", 7, **TAXIBJ)
     assert found == pytest.approx(94.15, abs=0.005)  # printed as 94.2
 
 
-def test_two_steps_tell_what_all_cost() -> None:
+def test_the_cost_of_a_rollout_follows_from_two_steps() -> None:
     for name in ("mim", "gmg-l"):
         (whole,) = counted(name, 6, hidden=(8, 8), **TAXIBJ)
         assert whole == pytest.approx(gflop(name, 6, hidden=(8, 8), **TAXIBJ))
@@ -75,7 +75,7 @@ def test_two_steps_tell_what_all_cost() -> None:
         (WEATHERBENCH, 64, 23, 741.4),
     ],
 )
-def test_gmg_takes_the_published_arithmetic_less_a_projection_that_is_done_twice(
+def test_gmg_takes_the_published_operations_except_a_repeated_projection(
     data: dict[str, Any], attention_hidden: int, steps: int, expected: float
 ) -> None:
     found = gflop("gmg-l", steps, fused=False, attention_hidden=attention_hidden, **data)
@@ -85,7 +85,7 @@ def test_gmg_takes_the_published_arithmetic_less_a_projection_that_is_done_twice
     assert round(found + again, 1) == expected
 
 
-def test_rearranged_gmg_comes_down_to_its_convolutions() -> None:
+def test_fused_gmg_takes_only_the_operations_of_its_convolutions() -> None:
     options = {"attention_hidden": 32, **MOVING_MNIST}
     one, two = (gflop("gmg-l", 19, batch=batch, **options) for batch in (1, 2))
     # Merging weights costs once a rollout, whatever the batch; the nine values of the gate's
@@ -95,11 +95,11 @@ def test_rearranged_gmg_comes_down_to_its_convolutions() -> None:
     assert round(one - merging - nine_values, 1) == 290.7
 
 
-def test_e3d_lstm_takes_the_published_arithmetic_with_its_growing_history() -> None:
+def test_e3d_lstm_takes_the_published_operations_with_a_growing_history() -> None:
     assert round(counted("e3dlstm", 19, fused=False, **MOVING_MNIST)[0], 1) == 597.7
 
 
-def test_what_both_frames_of_a_window_share_is_computed_once() -> None:
+def test_fused_e3d_lstm_computes_once_what_the_frames_of_a_window_share() -> None:
     assert round(counted("e3dlstm", 19, **MOVING_MNIST)[0], 1) == 467.0
     assert round(counted("motionrnn-e3dlstm", 19, **MOVING_MNIST)[0], 1) == 517.5
 

@@ -36,9 +36,7 @@ def forecast(model: Any, frames: Tensor, horizon: int = 4, **options: Any) -> Te
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_is_forecast_the_same_wherever_it_stands_in_the_batch(
-    small: Make, name: str
-) -> None:
+def test_a_forecast_does_not_depend_on_the_position_in_the_batch(small: Make, name: str) -> None:
     model, frames = small(name), clips(batch=16)
     together = forecast(model, frames)
     order = torch.randperm(16)
@@ -48,7 +46,7 @@ def test_a_sample_is_forecast_the_same_wherever_it_stands_in_the_batch(
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
-def test_published_decay_depends_on_the_place_in_the_batch(small: Make) -> None:
+def test_the_published_decay_depends_on_the_position_in_the_batch(small: Make) -> None:
     model = small("gmg-l", compat="official", initial_states="zeros")
     same = clips(batch=1).repeat(3, 1, 1, 1, 1)
     outputs = forecast(model, same, 6)
@@ -56,7 +54,7 @@ def test_published_decay_depends_on_the_place_in_the_batch(small: Make) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_repeated_calls_are_bit_equal_also_after_a_batch_of_another_size(
+def test_repeated_calls_are_bit_equal_even_after_a_batch_of_another_size(
     small: Make, name: str
 ) -> None:
     model, frames = small(name).eval(), clips()
@@ -146,14 +144,14 @@ def test_odd_grids_are_padded_by_repeating_the_edge_and_cropped_back(
     assert torch.equal(outputs, forecast(model, by_hand)[..., :7, :10])
 
 
-def test_the_published_form_refuses_odd_grids_naming_the_sizes(small: Make) -> None:
+def test_the_published_form_raises_for_odd_grids_and_names_the_sizes(small: Make) -> None:
     model = small(compat="official", initial_states="zeros")
     with pytest.raises(ConfigurationError, match=r"7 x 10.*multiples of 4.*8 x 12"):
         forecast(model, clips(size=(7, 10)))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_circular_model_knows_no_date_line(small: Make, name: str) -> None:
+def test_a_circular_model_is_equivariant_to_rolling_the_longitudes(small: Make, name: str) -> None:
     frames = clips(size=(8, 16))
     rolled = frames.roll(4, dims=-1)
     reach: dict[str, Any] = {"in_shape": (1, 8, 16)}
@@ -168,7 +166,9 @@ def test_a_circular_model_knows_no_date_line(small: Make, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gmg-l", "gmg-m", "mim", "e3dlstm"])
-def test_an_untrained_residual_model_is_persistence_however_far(small: Make, name: str) -> None:
+def test_an_untrained_residual_model_is_persistence_at_all_lead_times(
+    small: Make, name: str
+) -> None:
     model, frames = small(name, residual=True), clips()
     last = frames[:, -1:].expand(-1, 50, -1, -1, -1)
     assert torch.equal(forecast(model, frames, 50), last)
@@ -182,7 +182,7 @@ def test_a_residual_model_adds_its_output_to_the_frame_it_was_fed(small: Make) -
     assert torch.equal(forecast(residual, frames, 1), frames[:, -1:] + change)
 
 
-def test_xavier_states_come_from_the_generator_that_is_given(small: Make) -> None:
+def test_xavier_states_are_drawn_from_the_given_generator(small: Make) -> None:
     model, frames = small(initial_states="xavier"), clips()
 
     def with_seed(seed: int) -> Tensor:
@@ -208,7 +208,7 @@ def test_every_option_changes_the_forecast(small: Make, option: dict[str, Any]) 
     ("motion", "same_as"), [("motiongru", "motionrnn-predrnn"), ("none", "predrnn")]
 )
 @pytest.mark.parametrize("compat", ["default", "official"])
-def test_gmg_less_its_modules_is_the_model_it_was_built_on(
+def test_gmg_without_its_modules_is_the_model_that_it_extends(
     small: Make, motion: str, same_as: str, compat: str
 ) -> None:
     options = {"compat": compat, "initial_states": "zeros"}
@@ -228,7 +228,7 @@ def largest_offset(model: Any, frames: Tensor, steps: int) -> float:
     return largest
 
 
-def test_bounded_offsets_cannot_leave_one_cell_where_additive_ones_do(small: Make) -> None:
+def test_bounded_offsets_stay_within_one_cell_and_additive_ones_do_not(small: Make) -> None:
     bounded, additive = small(), small(compat="official", initial_states="zeros")
     for model in (bounded, additive):
         for motion in model.motion_list:
@@ -249,7 +249,7 @@ def test_bounded_offsets_cannot_leave_one_cell_where_additive_ones_do(small: Mak
         ({"horizon": 2, "forced": torch.ones(2, 1)}, "frames belong to training"),
     ],
 )
-def test_calls_that_cannot_work_say_what_to_give(
+def test_impossible_calls_raise_an_error_that_says_what_to_give(
     small: Make, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
@@ -260,6 +260,6 @@ def test_calls_that_cannot_work_say_what_to_give(
     ("frames", "message"),
     [(torch.zeros(3, 1, 8, 8), "batch, frames, channels"), (clips(channels=2), "made with 1")],
 )
-def test_frames_of_the_wrong_shape_are_named(small: Make, frames: Tensor, message: str) -> None:
+def test_frames_of_the_wrong_shape_raise(small: Make, frames: Tensor, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         small()(frames, 2)

@@ -80,7 +80,7 @@ def test_forecast_equals_the_free_running_tail_of_the_window(golden: Callable[[s
     assert relative(forecast, file.tensors["outputs_free"][:, n - 1 :]) < 1e-5
 
 
-def test_default_arithmetic_differs_from_the_published_where_it_is_meant_to(
+def test_the_default_arithmetic_differs_from_the_published_one(
     golden: Callable[[str], Any],
 ) -> None:
     file = golden("gmg_l_radar")
@@ -108,7 +108,7 @@ def test_checkpoints_load_with_and_without_a_wrapper_prefix(
     assert all(torch.equal(loaded[key], value) for key, value in file.weights.items())
 
 
-def test_official_tensors_in_a_default_model_are_refused_with_the_way_out(
+def test_official_tensors_in_a_default_model_raise_an_error_with_the_remedy(
     golden: Callable[[str], Any],
 ) -> None:
     file = golden("gmg_l_radar")

@@ -118,7 +118,7 @@ def test_fused_convolutions_equal_the_separate_ones(
     assert_same(gradients(fused, frames), gradients(plain, frames), 1e-3)
 
 
-def test_recomputing_each_step_gives_the_same_gradients_with_less_kept(small: Make) -> None:
+def test_recomputing_steps_gives_the_same_gradients_and_stores_less(small: Make) -> None:
     plain, lean = small(), small(checkpoint_steps=True)
     frames, forced = window(), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert_same(gradients(lean, frames, forced), gradients(plain, frames, forced), 1e-5)

@@ -73,7 +73,7 @@ def test_all_frames_shown_is_plain_training(small: Make, frames: Tensor, name: s
     )
 
 
-def test_nothing_of_a_hidden_frame_reaches_the_outputs(small: Make, frames: Tensor) -> None:
+def test_a_hidden_frame_does_not_influence_the_outputs(small: Make, frames: Tensor) -> None:
     model, shown = small("predrnn"), torch.tensor([[1.0, 0.0, 1.0]] * 3)
     other = frames.clone()
     other[:, 2] += 5.0
@@ -82,7 +82,7 @@ def test_nothing_of_a_hidden_frame_reaches_the_outputs(small: Make, frames: Tens
     assert not torch.equal(outputs(model, other, shown=shown), outputs(model, frames, shown=shown))
 
 
-def test_hidden_frames_let_gradients_through_the_outputs_in_their_place(
+def test_gradients_flow_through_the_outputs_that_replace_hidden_frames(
     small: Make, frames: Tensor
 ) -> None:
     model = small("predrnn", checkpoint_steps=False)
@@ -99,17 +99,17 @@ def test_hidden_frames_let_gradients_through_the_outputs_in_their_place(
 
 
 @pytest.mark.parametrize("name", ["gmg-l", "gmg-m", "gmg-s", "srvp"])
-def test_models_that_read_every_frame_refuse_hidden_ones(
+def test_models_that_need_every_frame_raise_for_hidden_ones(
     small: Make, frames: Tensor, name: str
 ) -> None:
     options = {"input_frames": INPUT_FRAMES, "patch_size": 1} if name == "srvp" else {}
     model = small(name, **options)
     assert not model.takes_hidden_frames
-    with pytest.raises(ConfigurationError, match="reads every frame of the input part"):
+    with pytest.raises(ConfigurationError, match="needs every input frame"):
         outputs(model, frames, shown=torch.ones(3, INPUT_FRAMES - 1))
 
 
-def test_masks_of_the_wrong_size_or_place_are_refused(small: Make, frames: Tensor) -> None:
+def test_masks_of_the_wrong_size_or_in_a_forecast_raise(small: Make, frames: Tensor) -> None:
     model = small("predrnn")
     with pytest.raises(ConfigurationError, match=r"shape \(3, 4\).*want \(3, 3\)"):
         outputs(model, frames, shown=torch.ones(3, INPUT_FRAMES))

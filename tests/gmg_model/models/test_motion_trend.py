@@ -22,7 +22,7 @@ def frames() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["gmg-s", "motionrnn-predrnn", "motionrnn-e3dlstm"])
-def test_there_is_one_trend_a_lead_time_in_pixels_of_the_frame(
+def test_there_is_one_trend_per_lead_time_in_pixels_of_the_frame(
     small: Make, frames: torch.Tensor, name: str
 ) -> None:
     model = small(name).eval()
@@ -35,7 +35,7 @@ def test_there_is_one_trend_a_lead_time_in_pixels_of_the_frame(
     assert trend.right_bthw.abs().max() > 0
 
 
-def test_the_trend_is_that_of_the_recurrence_scaled_to_pixels(
+def test_the_trend_is_the_momentum_of_the_recurrence_scaled_to_pixels(
     small: Make, frames: torch.Tensor
 ) -> None:
     model = small("gmg-s", offset_scale=2.0).eval()
@@ -61,7 +61,7 @@ def test_an_offset_that_reads_from_the_left_moves_things_to_the_right() -> None:
     assert middle_tap[2, 3] == 1
 
 
-def test_nothing_is_left_on_the_model(small: Make, frames: torch.Tensor) -> None:
+def test_reading_the_trend_leaves_no_hook_on_the_model(small: Make, frames: torch.Tensor) -> None:
     model = small("gmg-s").eval()
     with torch.no_grad():
         before = model(frames, 2)
@@ -71,7 +71,7 @@ def test_nothing_is_left_on_the_model(small: Make, frames: torch.Tensor) -> None
     assert not model.motion_list[0]._forward_hooks
 
 
-def test_cells_beyond_the_frame_are_left_out(small: Make) -> None:
+def test_cells_in_the_padding_are_left_out(small: Make) -> None:
     model = small("gmg-s").eval()
     trend = motion_trend(model, torch.randn(1, 3, 1, 9, 12), 1)
     # Nine rows are padded to twelve: the middle of the third cell, row 9.5, lies beyond them.
@@ -79,7 +79,7 @@ def test_cells_beyond_the_frame_are_left_out(small: Make) -> None:
     assert trend.down_bthw.shape[-2:] == (2, 3)
 
 
-def test_models_without_motion_have_none(small: Make, frames: torch.Tensor) -> None:
+def test_models_without_motion_modules_have_no_trend(small: Make, frames: torch.Tensor) -> None:
     model = small("predrnn").eval()
     assert not has_motion(model)
     assert not has_motion(torch.nn.Identity())

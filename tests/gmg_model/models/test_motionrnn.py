@@ -36,7 +36,7 @@ def test_offsets_of_both_recurrences_differ(small: Make) -> None:
 
 
 @torch.no_grad()
-def test_backbones_need_only_whole_patches(small: Make) -> None:
+def test_backbones_without_motion_need_only_whole_patches(small: Make) -> None:
     frames = clips((6, 10))
     model = small("predrnn", compat="official")
     assert model(frames, 2).shape == (2, 2, 1, 6, 10)
@@ -50,7 +50,7 @@ def test_convlstm_forgets_less_at_the_start_than_the_published_one(small: Make) 
     assert (default(clips(), 2) - official(clips(), 2)).abs().max() > 1e-4
 
 
-def test_dead_weights_of_published_convlstm_checkpoints_are_left_out(small: Make) -> None:
+def test_dead_weights_of_published_convlstm_checkpoints_are_skipped(small: Make) -> None:
     model = small("convlstm")
     tensors = dict(model.state_dict())
     for i in range(4):

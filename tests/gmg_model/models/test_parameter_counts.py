@@ -59,13 +59,13 @@ def test_comparison_model_has_the_published_count(
     assert round(parameters(name, **sizes) / 1e6, 3) == millions
 
 
-def test_convlstm_is_the_published_one_less_its_dead_weights() -> None:
+def test_convlstm_has_the_published_weights_except_the_dead_ones() -> None:
     dead_a_cell = 256 * 128 * 25 + 256 * 128
     assert round(4 * dead_a_cell / 1e6, 2) == 3.41
     assert round((parameters("convlstm") + 4 * dead_a_cell) / 1e6, 2) == 15.08
 
 
-def test_gmg_m_ignores_the_width_of_an_attention_it_has_not() -> None:
+def test_gmg_m_ignores_attention_hidden_because_it_has_no_attention() -> None:
     assert parameters("gmg-m", attention_hidden=32) == parameters("gmg-m", attention_hidden=64)
 
 
@@ -96,7 +96,7 @@ def test_each_row_of_the_ablation_is_a_configuration_of_one_model(row: str) -> N
     assert round(count / 1e6, 3) == millions
 
 
-def test_the_names_are_rows_of_the_ablation() -> None:
+def test_the_registered_sizes_are_rows_of_the_ablation() -> None:
     for name, global_focus, attention in (("gmg-m", "full", False), ("gmg-s", "simplified", True)):
         assert parameters(name) == parameters(
             "gmg-l", global_focus=global_focus, attention=attention

@@ -53,7 +53,7 @@ def test_forecasts_equal_the_published_ones_in_every_batch_slot(
 
 @torch.no_grad()
 @pytest.mark.parametrize("option", [{"normalise": "unit"}, {"output": "linear"}])
-def test_every_option_departs_from_the_published_forecast(
+def test_every_option_changes_the_published_forecast(
     published: Any, option: dict[str, str]
 ) -> None:
     model = model_of(published, **({"output": "sigmoid"} | option))
@@ -62,9 +62,7 @@ def test_every_option_departs_from_the_published_forecast(
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
-def test_a_checkpoint_that_repeats_the_shared_projection_loads_it_once(
-    published: Any, prefix: str
-) -> None:
+def test_a_checkpoint_that_repeats_the_shared_projection_loads(published: Any, prefix: str) -> None:
     model = model_of(published)
     gmg_model.load_official(model, {prefix + k: v for k, v in published.weights.items()})
     loaded = model.state_dict()
@@ -79,7 +77,7 @@ def test_a_checkpoint_that_repeats_the_shared_projection_loads_it_once(
         assert torch.equal(other(published.frames), model(published.frames))
 
 
-def test_a_checkpoint_whose_projections_differ_is_not_silently_cut_down(published: Any) -> None:
+def test_a_checkpoint_whose_repeated_projections_differ_raises(published: Any) -> None:
     name = "enc_sc.lpconv.layers.2.3.weight"
     tensors = {**published.weights, name: published.weights[name] + 1}
     with pytest.raises(ConfigurationError, match=r"unknown: enc_sc\.lpconv\.layers\.2\.3\.weight"):
@@ -107,13 +105,13 @@ def test_count_and_operations_are_those_that_the_documentation_states(
     assert round(counter.get_total_flops() / 1e9, 1) == gigaflop
 
 
-def test_the_output_sees_the_states_and_both_branches() -> None:
+def test_the_output_reads_the_states_and_both_branches() -> None:
     with torch.device("meta"):
         model = gmg_model.create_model("srvp")
     assert model.output_layer[0].in_channels == 4 * 128 + 2 * 128 + 2 * 32
 
 
-def test_frames_that_the_weights_do_not_fit_are_refused_by_number(published: Any) -> None:
+def test_a_number_of_frames_that_the_weights_do_not_fit_raises(published: Any) -> None:
     model = model_of(published)
     with pytest.raises(ConfigurationError, match=r"3 observed frames.*weights for 4.*_frames=3"):
         model(published.frames[:, :3], 2)
@@ -121,7 +119,7 @@ def test_frames_that_the_weights_do_not_fit_are_refused_by_number(published: Any
         model(published.frames, input_frames=3)
 
 
-def test_samples_depend_on_each_other_in_training_alone(published: Any) -> None:
+def test_samples_depend_on_each_other_only_in_training(published: Any) -> None:
     model = model_of(published, dropout=0.0, feature_dropout=0.0)
     frames = published.frames
     with torch.no_grad():

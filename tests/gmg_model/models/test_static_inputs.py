@@ -33,9 +33,7 @@ def fields(seed: int = 5, count: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("name", gmg_model.list_models())
-def test_every_model_reads_static_fields_and_forecasts_the_frames_channels_alone(
-    small: Make, name: str
-) -> None:
+def test_every_model_reads_static_fields_and_does_not_forecast_them(small: Make, name: str) -> None:
     model = model_of(small, name, static_channels=2).eval()
     frames = clips()
     with torch.no_grad():
@@ -48,9 +46,7 @@ def test_every_model_reads_static_fields_and_forecasts_the_frames_channels_alone
 
 
 @pytest.mark.parametrize("name", gmg_model.list_models())
-def test_fields_that_are_bound_are_those_of_every_call_and_no_weights(
-    small: Make, name: str
-) -> None:
+def test_bound_fields_serve_every_call_and_are_not_weights(small: Make, name: str) -> None:
     model = model_of(small, name, static_channels=2).eval()
     names = set(model.state_dict())
     frames = clips(frames=5)
@@ -78,7 +74,7 @@ def test_without_static_fields_nothing_changes(small: Make, name: str) -> None:
     assert sum(p.numel() for p in more.parameters()) > sum(p.numel() for p in plain.parameters())
 
 
-def test_static_fields_stand_beside_frames_noise_and_padding(small: Make) -> None:
+def test_static_fields_work_together_with_noise_and_padding(small: Make) -> None:
     model = small("gmg-s", static_channels=3, noise=2, in_shape=(2, 9, 11), residual=True).eval()
     frames = torch.randn(2, 3, 2, 9, 11, generator=torch.Generator().manual_seed(0))
     static = torch.randn(3, 9, 11, generator=torch.Generator().manual_seed(1))
@@ -89,7 +85,7 @@ def test_static_fields_stand_beside_frames_noise_and_padding(small: Make) -> Non
     assert model.cell_list[0].conv_x.weight.shape[1] == 4 * (2 + 3) + 2
 
 
-def test_the_gradient_reaches_the_weights_of_static_fields_and_recomputing_gives_the_same(
+def test_static_fields_have_gradients_that_recomputing_does_not_change(
     small: Make,
 ) -> None:
     gradients = []
@@ -104,7 +100,7 @@ def test_the_gradient_reaches_the_weights_of_static_fields_and_recomputing_gives
     torch.testing.assert_close(*gradients)
 
 
-def test_each_window_of_a_training_step_may_have_fields_of_its_own(small: Make) -> None:
+def test_each_window_of_a_training_step_may_have_its_own_fields(small: Make) -> None:
     frames, own = clips(frames=5), torch.stack([fields(1), fields(2)])
     losses = []
     for static in (own, own.flip(0)):
@@ -114,7 +110,7 @@ def test_each_window_of_a_training_step_may_have_fields_of_its_own(small: Make) 
     assert (losses[0] - losses[1]).abs().min() > 1e-7
 
 
-def test_what_does_not_fit_is_refused_by_name(small: Make) -> None:
+def test_static_fields_that_do_not_fit_raise(small: Make) -> None:
     model = small("gmg-s", static_channels=2)
     for static, said in (
         (None, "reads static_channels=2"),
@@ -144,7 +140,7 @@ def growth(batch: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat([first, first * (1 + 0.5 * land[:, None])], dim=1), land
 
 
-def test_where_land_decides_the_answer_a_model_that_sees_it_is_far_better() -> None:
+def test_a_model_that_sees_the_land_mask_is_better_where_land_matters() -> None:
     errors = {}
     for channels in (0, 1):
         torch.manual_seed(0)

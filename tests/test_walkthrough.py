@@ -315,7 +315,7 @@ def minimal_gated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that docs/adding-a-model.md spells out, in its place and registered."""
     [code] = page_python(DOCS / "adding-a-model.md")
     assert len(code.splitlines()) < 100
-    module = ModuleType("gmg_model.minimal_gated")
+    module = ModuleType("gmg_model.models.minimal_gated")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code, str(DOCS / "adding-a-model.md"), "exec"), module.__dict__)
     for name, function in module.MODELS.items():

@@ -1,4 +1,4 @@
-"""Small models whose motion path is awake, and the golden tensors of the published arithmetic."""
+"""Small models whose motion modules have weights, and golden tensors of the published code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import gmg_model
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Such small tensors gain nothing from a second thread, and on a busy machine threads that wait
-    # for each other make a test of two seconds last a minute.
+    # Such small tensors gain nothing from a second thread. On a busy machine, threads that wait for
+    # each other can turn a test of two seconds into one of a minute.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def awaken_motion(model: nn.Module) -> None:
-    """Give the offset recurrence weights: at their initial zeros no test would see it."""
+    """Set the weights of the offset recurrence, which start at zero: tests would not see it."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -38,7 +38,7 @@ def awaken_motion(model: nn.Module) -> None:
 
 @pytest.fixture
 def small() -> Callable[..., Any]:
-    """``small(name, **overrides)``: a model of a few thousand weights, reproducible, awake."""
+    """Return ``small(name, **overrides)``, which makes a small model with moving offsets."""
 
     def make(name: str = "gmg-l", **overrides: Any) -> Any:
         torch.manual_seed(7)
@@ -71,7 +71,7 @@ class Golden:
 
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> Callable[[str], Golden]:
-    """``golden(name)``: weights, frames and outputs that the published arithmetic gave."""
+    """Return ``golden(name)``, which loads weights, frames and outputs of the published code."""
     from safetensors import safe_open
 
     def load(name: str) -> Golden:

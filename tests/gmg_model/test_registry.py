@@ -1,4 +1,4 @@
-"""Models by name, and the refusal of what does not exist."""
+"""Models by name, and errors for names and options that do not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions in blocks, and the arrangements that must not change a number."""
+"""Convolutions in blocks, channels_last and reading ahead change no number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""E3D-LSTM: the published arithmetic in 2-D convolutions, the recall and its history."""
+"""E3D-LSTM: its equations with 2-D in place of 3-D convolutions, the recall and its history."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def states(batch: int = 2, depth: int = 2) -> Tensor:
 
 
 def over_depth(x: Tensor, layer: Any) -> Tensor:
-    """A 3-D convolution without padding in depth, repeated over the depth it came from."""
+    """Run a 3-D convolution without padding in depth; repeat the result over that depth."""
     return F.conv3d(x, layer.weight, padding=(0, 1, 1)).expand(-1, -1, x.shape[2], -1, -1)
 
 
@@ -165,7 +165,7 @@ def test_memories_keep_full_precision_under_autocast(small: Make) -> None:
         for _ in range(2):
             _, state = model.step(model.read(torch.ones(1, 4, 4, 6), state), state)
     assert {cell.cell.dtype for cell in state.cells} == {state.memory.dtype} == {torch.float32}
-    # What is remembered for the recall is rounded once, as the products would read it anyway.
+    # The history of the recall is stored in half precision, in which it is multiplied anyway.
     assert state.cells[0].history[0].dtype == torch.bfloat16
     half = small("e3dlstm")
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Memory In Memory: the paper's equations, its grid-bound weights, and state that does not leak."""
+"""Memory In Memory: its equations, its weights per grid cell, its published checkpoints."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_frames_of_another_grid_raise_an_error_that_names_both_grids(small: Make
 
 
 def published(n: int = 8, grid: tuple[int, int] = (4, 6)) -> dict[str, Tensor]:
-    """Tensors by the names and shapes of the published code."""
+    """Return tensors with the names and shapes of the published code."""
     first = {"conv_x": (7 * n, 4), "conv_h": (4 * n, n), "conv_m": (3 * n, n), "conv_o": (n, 2 * n)}
     block = {"conv_t_cc": 3 * n, "conv_s_cc": 4 * n, "conv_x_cc": 4 * n}
     memory = {"conv_h_concat": 4 * n, "conv_x_concat": 4 * n}

@@ -1,4 +1,4 @@
-"""The deformable warp reads where its offsets say, by either path."""
+"""The deformable warp reads where its offsets say, by interpolation and by gathering."""
 
 from __future__ import annotations
 

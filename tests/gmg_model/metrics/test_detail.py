@@ -1,4 +1,4 @@
-"""Spectra, gradient differences and scores over given features, against closed forms and peers."""
+"""Spectra, gradient differences and scores over features, against formulas and pysteps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gmg_model.training.losses import create_loss
 
 
 def wave(height: int, width: int, cycles: int, along: int) -> np.ndarray:
-    """A cosine of so many cycles along the columns (-1) or down the rows (-2)."""
+    """Return frames with a cosine of some cycles along the columns (-1) or down the rows (-2)."""
     size = (height, width)[along]
     line = np.cos(2 * np.pi * cycles * np.arange(size) / size)
     shape = (1, 1, 1, 1, size) if along == -1 else (1, 1, 1, size, 1)

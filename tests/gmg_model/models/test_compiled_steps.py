@@ -1,4 +1,4 @@
-"""A compiled time step: the same numbers, from a number of graphs that no horizon changes."""
+"""Compiled time steps give the same numbers, and the horizon does not change their graphs."""
 
 from __future__ import annotations
 

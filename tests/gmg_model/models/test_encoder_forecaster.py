@@ -1,4 +1,4 @@
-"""What anyone may rely on when forecasting with an encoder-forecaster: SRVP and its baselines."""
+"""What every user of an encoder-forecaster (SRVP and its baselines) can rely on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OBSERVED = 3
 
 
 def make(name: str, **overrides: Any) -> Any:
-    """A model of a few thousand weights for three observed frames of 8 x 12, reproducible."""
+    """Make a small, reproducible model for three observed frames of 8 x 12."""
     torch.manual_seed(7)
     options: dict[str, Any] = {"hidden": (8, 8), "in_shape": (1, 8, 12), "input_frames": OBSERVED}
     if name == "srvp":
@@ -254,7 +254,7 @@ def test_models_with_weights_per_grid_cell_raise_for_another_grid() -> None:
 
 
 class EveryResult(TorchDispatchMode):
-    """Weak references to the results of all operations."""
+    """Keep weak references to the results of all operations."""
 
     def __init__(self) -> None:
         super().__init__()

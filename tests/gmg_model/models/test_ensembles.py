@@ -1,4 +1,4 @@
-"""Members of an ensemble: what they depend on, and what is refused."""
+"""Members of an ensemble: what they depend on, and which requests raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic of a whole forecast, to the digit that tables print (GFLOP a sample, 2 a MAC)."""
+"""Operations of a whole forecast, to the printed digit (GFLOP per sample, a MAC counts 2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEATHERBENCH = {"in_shape": (1, 32, 64), "patch_size": 2}
 
 
 def counted(name: str, *steps: int, batch: int = 1, **options: Any) -> tuple[float, ...]:
-    """GFLOP of forecasts of so many time steps each; nothing is computed."""
+    """Return GFLOP of forecasts of several lengths, counted without computing anything."""
     totals = []
     with FakeTensorMode(), torch.no_grad():
         model = gmg_model.create_model(name, **options)
@@ -31,7 +31,7 @@ def counted(name: str, *steps: int, batch: int = 1, **options: Any) -> tuple[flo
 
 
 def gflop(name: str, steps: int, **options: Any) -> float:
-    """The same for one forecast of a model whose steps all cost the same, counted on two."""
+    """Return GFLOP of one forecast, from two steps: all steps of such a model cost the same."""
     one, two = counted(name, 1, 2, **options)
     return one + (steps - 1) * (two - one)
 
@@ -88,8 +88,8 @@ def test_gmg_takes_the_published_operations_except_a_repeated_projection(
 def test_fused_gmg_takes_only_the_operations_of_its_convolutions() -> None:
     options = {"attention_hidden": 32, **MOVING_MNIST}
     one, two = (gflop("gmg-l", 19, batch=batch, **options) for batch in (1, 2))
-    # Merging weights costs once a rollout, whatever the batch; the nine values of the gate's
-    # constant field cost as much at every size of the grid.
+    # Merging weights costs the same once per rollout, for any batch. The nine values of the gate's
+    # constant field cost the same on any grid.
     merging, nine_values = 2 * one - two, 2 * 19 * 4 * 9 * 9 * 128 * 128 / 1e9
     assert merging == pytest.approx(0.201, abs=1e-3)
     assert round(one - merging - nine_values, 1) == 290.7

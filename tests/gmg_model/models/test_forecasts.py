@@ -1,4 +1,4 @@
-"""What anyone may rely on when forecasting with a recurrent model in its default form."""
+"""What every user of a recurrent model in its default form can rely on."""
 
 from __future__ import annotations
 

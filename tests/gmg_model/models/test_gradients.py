@@ -1,4 +1,4 @@
-"""What training relies on: gradients for every weight, equal arrangements, distributed calls."""
+"""What training relies on: gradients of every weight, fused as unfused, distributed calls."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_gradients_of_two_batches_add_up(small: Make, name: str) -> None:
 
 @pytest.fixture
 def group_of_one() -> Iterator[None]:
-    # Outlives the wrapper that the test makes: a Gloo group that dies with its last wrapper waits
-    # for its own thread, which waits for the interpreter.
+    # The group must outlive the wrapper that the test makes. A Gloo group that is destroyed with
+    # its last wrapper waits for its thread, and the thread waits for the interpreter: a deadlock.
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Reverse scheduled sampling: frames of the input part that the model must do without."""
+"""Reverse scheduled sampling: input frames that are hidden from the model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def outputs(model: Any, frames: Tensor, **masks: Tensor) -> Tensor:
 
 
 def by_hand(model: Any, frames: Tensor, shown: Tensor, forced: Tensor) -> Tensor:
-    """One-step outputs, every step's frame chosen by one row of the masks, sample by sample."""
+    """Compute one-step outputs slowly: sample by sample, the masks choose what each step reads."""
     rows = []
     for i in range(len(frames)):
         fed = frames[i : i + 1, :1]
@@ -111,7 +111,7 @@ def test_models_that_need_every_frame_raise_for_hidden_ones(
 
 def test_masks_of_the_wrong_size_or_in_a_forecast_raise(small: Make, frames: Tensor) -> None:
     model = small("predrnn")
-    with pytest.raises(ConfigurationError, match=r"shape \(3, 4\).*want \(3, 3\)"):
+    with pytest.raises(ConfigurationError, match=r"shape \(3, 4\).*need \(3, 3\)"):
         outputs(model, frames, shown=torch.ones(3, INPUT_FRAMES))
     with pytest.raises(ConfigurationError, match="belong to training"):
         model(frames, 3, shown=torch.ones(3, FRAMES - 1))

@@ -1,4 +1,4 @@
-"""The trending momentum D as displacements of what is seen."""
+"""The trending momentum D as displacements of the visible patterns."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_trend_is_the_momentum_of_the_recurrence_scaled_to_pixels(
         model(frames, 2)
     handle.remove()
     trend = motion_trend(model, frames, 2, layer=1)
-    # 4 frames are fed before the first forecast is there; a cell is 2 patches of 2 pixels.
+    # 4 frames are fed before the first forecast frame; a cell is 2 patches of 2 pixels.
     assert len(momenta) == 5
     torch.testing.assert_close(trend.down_bthw[:, 0], -8 * momenta[3][:, :9].mean(dim=1))
     torch.testing.assert_close(trend.right_bthw[:, 1], -8 * momenta[4][:, 9:].mean(dim=1))

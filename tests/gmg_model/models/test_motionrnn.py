@@ -1,4 +1,4 @@
-"""MotionRNN's two readings, and the plain backbones."""
+"""MotionRNN as in the paper's text and as in its code, and the plain backbones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SRVP against its published arithmetic, and what its two branches do."""
+"""SRVP gives the published numbers; what its two branches do."""
 
 from __future__ import annotations
 

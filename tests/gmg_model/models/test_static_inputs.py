@@ -1,4 +1,4 @@
-"""Static fields beside the frames: every model reads them, none forecasts them."""
+"""Static fields beside the frames: every model reads them, and no model forecasts them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_bound_fields_serve_every_call_and_are_not_weights(small: Make, name: st
         torch.testing.assert_close(model(frames[:, :3], 2), given)
         torch.testing.assert_close(copy.deepcopy(model)(frames[:, :3], 2), given)
     assert set(model.state_dict()) == names
-    # What was bound in inference can be trained with.
+    # Fields that were moved in inference mode can be used in training.
     model.train()
     model.one_step_outputs(frames, 3).square().mean().backward()
 
@@ -166,6 +166,6 @@ def test_a_model_that_sees_the_land_mask_is_better_where_land_matters() -> None:
         with torch.no_grad():
             error = (model.eval()(frames[:, :1], 1, **options) - frames[:, 1:]).square().mean()
         errors[channels] = float(error)
-    # Without the land the best is the mean growth, whose error is its variance.
+    # Without the land mask the best forecast is the mean growth; its error is the variance.
     assert errors[0] > 0.06
     assert errors[1] < 0.2 * errors[0]

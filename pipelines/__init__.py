@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.audit.inspection import StoreDescription, inspect
     from pipelines.audit.verification import Verification, verify
-    from pipelines.conversion.convert import ConversionReport, ConversionRequest, convert
-    from pipelines.conversion.options import ConversionOptions
+    from pipelines.conversion.convert import convert
+    from pipelines.conversion.options import (
+        ConversionOptions,
+        ConversionReport,
+        ConversionRequest,
+    )
     from pipelines.errors import PlatformError
     from pipelines.inputs.augmentation import Augmentation
-    from pipelines.inputs.normalisation import Normalisation
+    from pipelines.inputs.normalisation import Normalisation, NormalisedReader
     from pipelines.inputs.static_fields import static_fields
     from pipelines.stores.reader import FrameReader
     from pipelines.stores.store import Store, open_store
@@ -34,10 +38,11 @@ _MODULES = {
     "Augmentation": "inputs.augmentation",
     "Batch": "stream.batches",
     "ConversionOptions": "conversion.options",
-    "ConversionReport": "conversion.convert",
-    "ConversionRequest": "conversion.convert",
+    "ConversionReport": "conversion.options",
+    "ConversionRequest": "conversion.options",
     "FrameReader": "stores.reader",
     "Normalisation": "inputs.normalisation",
+    "NormalisedReader": "inputs.normalisation",
     "OrderConfig": "stream.order",
     "PlatformError": "errors",
     "RayTransport": "stream.ray_transport",
@@ -67,6 +72,7 @@ __all__ = [
     "ConversionRequest",
     "FrameReader",
     "Normalisation",
+    "NormalisedReader",
     "OrderConfig",
     "PlatformError",
     "RayTransport",

@@ -23,7 +23,7 @@ from pipelines.stream.windows import WindowSpec, split_starts
 
 if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint
-    from pipelines.stores.reader import FrameReader
+    from pipelines.inputs.normalisation import NormalisedReader
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class TrainingPlan:
             static_fields=self.static or (),
         )
 
-    def _transport(self) -> Callable[[FrameReader], Transport]:
+    def _transport(self) -> Callable[[NormalisedReader], Transport]:
         if self.options.data.transport == "direct":
             return DirectTransport
         from pipelines.stream.ray_transport import RayTransport

@@ -1,4 +1,4 @@
-"""Which windows a store gives: how many in each split, and where they start."""
+"""Count the windows of a store, and list them in a file."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _ENDINGS = (".csv", ".json")
 
 
 def window_counts(store: Store, spec: WindowSpec, counting: Counting = "every") -> dict[str, int]:
-    """Windows of each split; 0 where none fits."""
+    """Return the number of windows in each split; 0 if none fits."""
     return {split: len(starts) for split, starts in _starts(store, spec, counting).items()}
 
 
 def write_manifest(
     store: Store, spec: WindowSpec, target: str, counting: Counting = "every"
 ) -> dict[str, int]:
-    """List every window of every split in a CSV or JSON file; returns how many there are of each.
+    """List every window of every split in a CSV or JSON file; return the number in each split.
 
-    A line has the split, the first frame (an index along the store's frames), and what the first
-    frame, the last input frame and the last frame are: their times, or clips and frames.
+    A line has the split, the first frame as an index into the store's frames, and the times of the
+    first frame, the last input frame and the last frame; of clips their names and frames.
 
     Raises
     ------
     UsageError
-        ``target`` ends in neither ``.csv`` nor ``.json``.
+        `target` ends in neither `.csv` nor `.json`.
     """
     ending = target[target.rfind(".") :].lower()
     if ending not in _ENDINGS:
         raise UsageError(
-            f"a manifest is a file ending in {' or '.join(_ENDINGS)}",
+            f"the name of a manifest must end in {' or '.join(_ENDINGS)}",
             where=target,
             remedy=f"name it for example {target}.csv",
         )

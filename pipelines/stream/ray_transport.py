@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 CPUS_PER_TASK = 1.0
 """CPUs that Ray reserves for one reading task, beside those of the workers."""
 TASK_BYTES = 16 * 2**20
-"""Decoded bytes that one task returns, about."""
+"""Approximate size of the decoded frames that one task returns."""
 FRAMES_WAIT_SECONDS = 1800.0
 """Seconds without a frame after which an epoch fails, as long as a training waits for nodes."""
 AGAIN_SECONDS = 60.0
@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class RayTransport:
-    """Fills pools with frames that Ray Data tasks have read.
+    """A transport that fills pools with frames which Ray Data tasks have read.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class RayTransport:
         Seconds without a frame after which the epoch fails, for example because the workers use
         every CPU of the cluster; 0: no limit.
     task_bytes:
-        Decoded bytes that one task returns, about.
+        Approximate size of the decoded frames that one task returns.
     """
 
     readers = 1
@@ -97,7 +97,7 @@ class RayTransport:
         return load
 
     def dataset(self, pools: Sequence[Pool]) -> ray.data.Dataset:
-        """Return rows ``frame``, (C, H, W) float32: the frames of the pools, laid end to end."""
+        """Return rows `frame`, (C, H, W) float32: the frames of the pools, end to end."""
         decoded = sum(pool.frames for pool in pools) * self._frame_bytes
         tasks = min(max(-(-decoded // self._task_bytes), 1), max(len(pools), 1))
         dataset = ray.data.range(len(pools), override_num_blocks=tasks)
@@ -246,10 +246,10 @@ class _Source:
     normalisation: Normalisation
 
     def rows(self, pools: Sequence[Sequence[tuple[int, int]]]) -> dict[str, np.ndarray]:
-        """Return ``frame``, (frames, C, H, W) float32: some pools, laid end to end.
+        """Return `frame`, (frames, C, H, W) float32: some pools, end to end.
 
-        If the store cannot be read, return one row with the ``error`` and whether it ``passes``:
-        Ray Data would keep only the text of an exception, and print it many times.
+        If the store cannot be read, return one row with the `error` and whether it `passes`: Ray
+        Data would keep only the text of an exception, and print it many times.
         """
         try:
             reader = self._reader()

@@ -1,8 +1,7 @@
-"""A store into batches: the windows of an epoch, read as slabs and cut at the consumer.
+"""Stream the windows of an epoch from a store, in batches.
 
-A worker reads each slab of its lanes once, as whole chunks and the frames that the last windows
-reach into, normalises it once, and copies windows out of it. Overlapping windows are never stored
-or sent anywhere.
+A worker reads and normalises the frames of each of its pools once, in whole chunks, and copies
+windows out of them. Overlapping windows are never stored or sent.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ if TYPE_CHECKING:
     from pipelines.stores.store import Store
     from pipelines.stream.windows import WindowSpec
 
-# What sequential reading takes at a time.
+# Frames that sequential reading reads at once: some chunks, so that decoding can be parallel.
 _AHEAD_BYTES = 8 * 2**20
 
 __all__ = ["Batch", "Transport", "WindowStream", "read_batches"]
 
 
 class Transport(Protocol):
-    """How pools reach the memory of a worker."""
+    """What brings the frames of pools into the memory of a worker."""
 
     readers: int
     """Threads that may load at once; 1 if pools must be loaded in order."""
@@ -56,11 +55,11 @@ class Transport(Protocol):
 
 
 class DirectTransport:
-    """Reads the store in the worker's own process."""
+    """A transport that reads the store in the worker's own process."""
 
     def __init__(self, reader: NormalisedReader):
         self._reader = reader
-        # Readers of an object storage wait for most of their time.
+        # Threads that read an object storage spend most of their time waiting.
         self.readers = 8 if reader.remote else 2
 
     def loader(self, pools: Iterable[Pool]) -> Load:
@@ -75,30 +74,39 @@ class DirectTransport:
 
 
 class WindowStream:
-    """Normalised batches of the windows that some lanes serve.
+    """Normalised batches of windows: this worker's share of every global batch.
 
     Parameters
     ----------
+    store:
+        The store to read.
+    variables:
+        Names in channel order.
+    spec:
+        The shape of a window in time.
     starts:
         (n,) int64, ascending: all windows of the split, not only this worker's
-        (:func:`pipelines.stream.windows.split_starts`).
+        (`pipelines.stream.windows.split_starts`).
+    order:
+        Global batch, seed and pool size.
+    normalisation:
+        Turns physical values into a model's inputs.
     lanes:
-        The lanes of the global batch that this worker serves
-        (:func:`pipelines.stream.order.rank_lanes`).
+        The lanes of the global batch that this worker serves (`pipelines.stream.order.rank_lanes`).
     prefetch_batches:
         Batches made ahead of the consumer.
     transport:
         Makes, of the stream's reader, what fills the pools. `DirectTransport` reads the store in
         this process; `pipelines.stream.ray_transport.RayTransport` lets Ray Data tasks read it.
     augmentation:
-        What is done to the windows, by draws that ``order.seed``, epoch, step and lane fix.
+        Changes whole windows at random; `order.seed`, epoch, step and lane decide how.
     static_fields:
-        Names of static fields of the store (:func:`pipelines.inputs.static_fields.static_fields`),
-        or those that were read: each batch has them as ``static``, normalised as the frames are,
-        not repeated, but for an augmentation, which moves them with each window.
+        Names of static fields of the store, or the fields themselves
+        (`pipelines.inputs.static_fields`). Each batch has them as `static`, normalised: once, or
+        once per window if an augmentation moves them with the windows.
 
-    Memory is ``nbytes``: at most 5/4 pool of ``order.pool_bytes`` a lane and
-    ``prefetch_batches + 2`` batches, whatever the size of the store.
+    The stream needs `nbytes` of memory, whatever the size of the store: 5/4 pools of
+    `order.pool_bytes` per lane, and `prefetch_batches + 2` batches.
 
     Examples
     --------
@@ -128,7 +136,7 @@ class WindowStream:
         self.lanes = sorted(lanes)
         if not self.lanes or not 0 <= self.lanes[0] <= self.lanes[-1] < order.global_batch:
             raise UsageError(
-                f"lanes {list(lanes)} are not lanes of a global batch of {order.global_batch}",
+                f"lanes {list(lanes)} are not in a global batch of {order.global_batch}",
                 remedy="take them from rank_lanes(global_batch, world, rank)",
             )
         reader = NormalisedReader(FrameReader(store, variables), normalisation)
@@ -150,7 +158,7 @@ class WindowStream:
             batch=len(self.lanes),
             window_frames=spec.frames,
             frame_shape=reader.frame_shape,
-            # The consumer holds the batch that it works on and the one before.
+            # The consumer may hold the batch that it works on and the one before.
             buffers=prefetch_batches + 2,
         )
         self._assembly: Gatherer | None = None
@@ -158,32 +166,32 @@ class WindowStream:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; the last may be short."""
+        """Steps of an epoch; the last one may have fewer windows."""
         return steps_per_epoch(len(self._starts), self._config.global_batch)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of pools and batches that the stream holds at most."""
+        """Bytes of all pools and batches in memory."""
         return self._arena.nbytes
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds that the consumer has waited for batches since the stream was made."""
+        """Seconds that the consumer has waited for batches, in all epochs."""
         return self._waited + (self._assembly.wait_seconds if self._assembly else 0.0)
 
     def order(self, epoch: int) -> EpochOrder:
-        """The order of an epoch over all lanes."""
+        """Return the order of an epoch over all lanes."""
         return EpochOrder(self._starts, self._config, epoch, self._layout)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from ``first_step``; reading begins at the first draw.
+        """Yield the batches of an epoch from `first_step` on; reading begins at the first draw.
 
         A stream serves one epoch at a time: drawing from a second iterator ends the first.
 
         Raises
         ------
         StoreError
-            A chunk cannot be read; names the store, the variable and the frames.
+            A chunk cannot be read; the error names the store, the variable and the frames.
         """
         order = self.order(epoch)
         self.close()
@@ -220,9 +228,9 @@ class WindowStream:
         return finish
 
     def close(self) -> None:
-        """End the epoch that is being served, if any, and its threads."""
+        """End the current epoch and its threads."""
         if self._assembly is not None:
-            # First the transport: a thread of the assembly may wait for it.
+            # The transport first: a thread of the assembly may be waiting for it.
             self._transport.close()
             self._assembly.close()
             self._waited += self._assembly.wait_seconds
@@ -230,16 +238,14 @@ class WindowStream:
 
 
 def frame_layout(reader: NormalisedReader, spec: WindowSpec) -> FrameLayout:
-    """What the order needs to know of a store and its windows."""
+    """Return the sizes of a store and its windows that the order needs."""
     return FrameLayout(reader.chunk_frames, spec.span, reader.frame_bytes)
 
 
 def load_pool(
-    reader: NormalisedReader,
-    pieces: Sequence[tuple[int, int]],
-    out_tchw: np.ndarray,
+    reader: NormalisedReader, pieces: Sequence[tuple[int, int]], out_tchw: np.ndarray
 ) -> None:
-    """Read runs of frames [first, last) end to end into (frames, C, H, W) float32."""
+    """Read ranges of frames [first, last), end to end, into (frames, C, H, W) float32."""
     head = 0
     for first, last in pieces:
         reader.read(first, last, out_tchw[head : head + last - first])
@@ -253,17 +259,17 @@ def read_batches(
     starts: np.ndarray,
     batch_size: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Windows in the order of ``starts`` in physical units, NaN kept; for evaluation.
+    """Yield windows in the order of `starts`, in physical units, NaN where missing.
 
-    Each chunk is read about once where ``starts`` ascend; memory is a batch, a window and a few
-    chunks.
+    For evaluation. If `starts` ascend, each chunk is read about once, and a batch, a window and a
+    few chunks are in memory.
 
     Yields
     ------
     starts:
-        (b,) int64, b = ``batch_size`` but for the last.
+        (b,) int64; b is `batch_size`, or less in the last batch.
     frames_btchw:
-        (b, T, C, H, W) float32, the caller's to keep.
+        (b, T, C, H, W) float32; the caller may keep it.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -277,7 +283,7 @@ def read_batches(
 
 
 class _SlidingFrames:
-    """A run of frames that slides forward over the store a few chunks at a time."""
+    """A range of frames in memory that slides forward over the store, a few chunks at a time."""
 
     def __init__(self, reader: FrameReader, total: int, span: int):
         self.shape = reader.frame_shape
@@ -291,7 +297,7 @@ class _SlidingFrames:
         self._first = self._last = 0
 
     def window(self, start: int) -> np.ndarray:
-        """(span, C, H, W) view of the frames from ``start``."""
+        """Return a (span, C, H, W) view of the frames from `start` on."""
         if not self._first <= start <= self._last:
             self._first = self._last = (
                 start // self._reader.chunk_frames * (self._reader.chunk_frames)

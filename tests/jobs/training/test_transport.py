@@ -1,7 +1,6 @@
-"""`--data.transport ray` gives the losses of the direct transport, and is refused without room.
+"""`--data.transport ray` gives the losses of the direct transport, and needs a free CPU.
 
-That it goes on with a run which began directly, of anomalies with static fields and mirrored
-windows, is in test_static_training.py.
+test_static_training.py resumes a direct run with it: anomalies, static fields, mirrored windows.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ def options(
     return TrainOptions("store", "run", workers=workers, cpus_per_worker=cpus, data=data)
 
 
-def test_an_elastic_run_with_reading_tasks_is_refused() -> None:
+def test_an_elastic_run_with_reading_tasks_raises() -> None:
     with pytest.raises(UsageError, match=r"(?s)--workers 1:4.*--workers 1, or --data.transport"):
         options("1:4")
     assert options("1:4", "direct").worker_range.is_elastic
 
 
-def test_workers_that_leave_no_cpu_for_reading_tasks_are_refused() -> None:
+def test_workers_that_leave_no_cpu_for_reading_tasks_raise() -> None:
     node: dict[str, float] = {"CPU": 4}
     four = Cluster(node, 1, ((node, 1),))
     four.check_reading_room(options(3))
@@ -57,5 +56,5 @@ def test_workers_that_leave_no_cpu_for_reading_tasks_are_refused() -> None:
         four.check_reading_room(options(2, cpus=2))
 
 
-def test_an_autoscaler_that_names_no_nodes_is_trusted_to_add_one() -> None:
+def test_room_for_reading_tasks_is_not_checked_on_an_open_ended_cluster() -> None:
     Cluster({"CPU": 1}, 1, (({"CPU": 1}, 1),), open_ended=True).check_reading_room(options(8))

@@ -83,7 +83,7 @@ def test_strided_and_augmented_windows_are_those_of_the_direct_transport(store: 
     assert_equal(served(stream_of(store, range(5), **options, transport=RayTransport)), direct)
 
 
-def test_an_epoch_that_is_left_ends_its_tasks_and_the_next_one_is_whole(store: Store) -> None:
+def test_leaving_an_epoch_ends_its_tasks_and_the_next_epoch_is_complete(store: Store) -> None:
     from pipelines.stream.ray_transport import RayTransport
 
     stream = stream_of(store, range(5), transport=partial(RayTransport, task_bytes=1))
@@ -105,7 +105,7 @@ def test_a_task_that_finds_a_lost_chunk_names_the_store(
     assert not passes(caught.value)
 
 
-def test_a_task_tells_whether_a_fault_of_the_storage_may_pass(
+def test_a_task_reports_whether_a_retry_can_help(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipelines.stream import ray_transport
@@ -122,7 +122,7 @@ def test_a_task_tells_whether_a_fault_of_the_storage_may_pass(
     assert passes(caught.value)
 
 
-def test_an_epoch_without_a_free_cpu_ends_and_says_what_is_missing(
+def test_an_epoch_without_a_free_cpu_raises_with_what_is_missing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipelines.stream import ray_transport

@@ -76,7 +76,7 @@ def drawn(stream: WindowStream, epoch: int, first_step: int = 0):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_batches_hold_the_normalised_frames_of_their_windows(
+def test_batches_contain_the_normalised_frames_of_their_windows(
     store: Store, fields: dict[str, np.ndarray], stride: int
 ):
     spec = WindowSpec(3, 2, stride)
@@ -122,7 +122,7 @@ def test_workers_together_serve_the_batches_of_one_worker(store: Store, world: i
         np.testing.assert_array_equal(np.concatenate([part[3] for part in parts]), frames)
 
 
-def test_the_last_step_serves_only_the_lanes_that_have_a_window(store: Store):
+def test_the_last_step_has_only_the_lanes_with_a_window_left(store: Store):
     windows = len(split_starts(store, "train", SPEC))
     assert windows % 6
     counts = [
@@ -143,7 +143,7 @@ def test_an_epoch_resumes_at_a_step_with_the_same_batches(store: Store, step: in
 
 
 @pytest.mark.parametrize(("before", "after", "killed"), [(1, 3, 5), (4, 2, 11), (6, 1, 1)])
-def test_another_number_of_workers_goes_on_where_a_killed_run_stopped(
+def test_another_number_of_workers_resumes_a_killed_run(
     store: Store, before: int, after: int, killed: int
 ):
     def starts_by_step(world: int, first: int, last: int | None) -> list[list[int]]:
@@ -181,7 +181,7 @@ def test_resuming_reads_no_frames_of_finished_pools(store: Store):
     assert 0 < sum(reads) < whole / 4
 
 
-def test_a_batch_stays_valid_until_the_next_but_one_is_drawn(store: Store):
+def test_a_batch_is_valid_until_the_batch_after_the_next_is_drawn(store: Store):
     expected = [frames for *_, frames in drawn(stream_of(store), 0)]
     batches = stream_of(store).epoch(0)
     before = next(batches)
@@ -237,7 +237,7 @@ def test_threads_end_with_their_iterator(store: Store, ending: str):
     assert not live_threads()
 
 
-def test_waiting_time_is_counted(store: Store):
+def test_the_stream_counts_the_time_its_consumer_waits(store: Store):
     stream = stream_of(store)
     drawn(stream, 0)
     assert stream.wait_seconds > 0
@@ -248,9 +248,7 @@ def damaged_copy(store: Store, folder: Path) -> Path:
     return folder / "t2m" / "c" / "3" / "0" / "0"
 
 
-def test_a_damaged_shard_ends_the_epoch_with_store_variable_and_frames(
-    store: Store, tmp_path: Path
-):
+def test_a_damaged_shard_raises_with_store_variable_and_frames(store: Store, tmp_path: Path):
     shard = damaged_copy(store, tmp_path / "copy")
     shard.write_bytes(shard.read_bytes()[:-40])
     with pytest.raises(StoreError, match="cannot read 't2m'") as caught:
@@ -261,15 +259,13 @@ def test_a_damaged_shard_ends_the_epoch_with_store_variable_and_frames(
     assert not live_threads()
 
 
-def test_a_lost_shard_is_an_error_and_not_zeros(store: Store, tmp_path: Path):
+def test_a_lost_shard_raises_instead_of_giving_zeros(store: Store, tmp_path: Path):
     damaged_copy(store, tmp_path / "copy").unlink()
     with pytest.raises(StoreError, match="calls available hold no value"):
         drawn(stream_of(open_store(str(tmp_path / "copy"))), 0)
 
 
-def test_a_lost_shard_of_one_variable_is_an_error_whatever_the_others_hold(
-    store: Store, tmp_path: Path
-):
+def test_a_lost_shard_of_one_of_several_variables_raises(store: Store, tmp_path: Path):
     damaged_copy(store, tmp_path / "copy").unlink()
     copy, both = open_store(str(tmp_path / "copy")), ("z", "t2m")
     starts = split_starts(copy, "train", SPEC)
@@ -283,12 +279,12 @@ def test_a_lost_shard_of_one_variable_is_an_error_whatever_the_others_hold(
     assert len(list(read_batches(copy, ("z",), SPEC, starts, 8))) > 1
 
 
-def test_lanes_outside_the_global_batch_are_refused(store: Store):
-    with pytest.raises(UsageError, match="not lanes of a global batch of 6"):
+def test_lanes_outside_the_global_batch_raise(store: Store):
+    with pytest.raises(UsageError, match="not in a global batch of 6"):
         stream_of(store, range(4, 8))
 
 
-def test_a_normalisation_of_other_channels_is_refused(store: Store):
+def test_a_normalisation_of_other_channels_raises(store: Store):
     with pytest.raises(UsageError, match="1 channels"):
         WindowStream(
             store,
@@ -303,7 +299,7 @@ def test_a_normalisation_of_other_channels_is_refused(store: Store):
 
 @pytest.mark.parametrize("step", [1, 9])
 @pytest.mark.parametrize("stride", [1, 3])
-def test_evaluation_reads_windows_in_order_in_physical_units(
+def test_read_batches_yields_windows_in_order_and_physical_units(
     store: Store, fields: dict[str, np.ndarray], step: int, stride: int
 ):
     spec = WindowSpec(3, 2, stride)
@@ -317,14 +313,14 @@ def test_evaluation_reads_windows_in_order_in_physical_units(
             np.testing.assert_array_equal(frames_tchw[:, 1:], fields["z"][frames])
 
 
-def test_evaluation_serves_any_order_of_windows(store: Store, fields: dict[str, np.ndarray]):
+def test_read_batches_takes_windows_in_any_order(store: Store, fields: dict[str, np.ndarray]):
     starts = split_starts(store, "train", SPEC)[::-7]
     for chosen, frames_btchw in read_batches(store, ("t2m",), SPEC, starts, 5):
         for frames_tchw, start in zip(frames_btchw, chosen, strict=True):
             np.testing.assert_array_equal(frames_tchw[:, 0], fields["t2m"][start : start + 5])
 
 
-def test_evaluation_reads_each_chunk_about_once(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_read_batches_reads_each_chunk_about_once(store: Store, monkeypatch: pytest.MonkeyPatch):
     from pipelines.stream import window_stream as module
 
     monkeypatch.setattr(module, "_AHEAD_BYTES", 1)

@@ -19,7 +19,7 @@ def clips(size: tuple[int, int] = (8, 12)) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_recurrent_state_before_and_after_the_motion_module_differ_from_the_second_step(
+def test_the_two_readings_of_the_recurrent_state_differ_from_the_second_step_on(
     small: Make,
 ) -> None:
     post, pre = small("motionrnn-predrnn"), small("motionrnn-predrnn", recurrent="pre")

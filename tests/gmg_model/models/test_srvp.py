@@ -150,7 +150,7 @@ def test_a_correlation_map_is_an_outer_product_of_lengths_or_cosines_between_col
     torch.testing.assert_close(self_correlation(x, "unit")[0], cosines, rtol=0, atol=1e-4)
 
 
-def test_temporal_attention_looks_for_similar_frames_unless_its_logits_are_of_unit_length() -> None:
+def test_temporal_attention_finds_similar_frames_unless_its_logits_have_unit_length() -> None:
     frames = torch.randn(1, 6, 8, 16, 16)
     query = frames[:, 2:3].expand(-1, 4, -1, -1, -1)
     found = attend_to_frames(query, frames, "reduce")

@@ -119,9 +119,9 @@ def test_static_fields_that_do_not_fit_raise(small: Make) -> None:
         (fields().expand(3, 2, 8, 12), "do not fit 2 samples"),
         (fields()[0], "give (fields, height, width)"),
     ):
-        with pytest.raises(ConfigurationError) as refused:
+        with pytest.raises(ConfigurationError) as error:
             model(clips(), 2, static=static)
-        assert said in str(refused.value)
+        assert said in str(error.value)
     with pytest.raises(ConfigurationError, match="static_channels=0"):
         small("gmg-s")(clips(), 2, static=fields())
     with pytest.raises(ConfigurationError, match="give \\(fields, height, width\\)"):

@@ -46,10 +46,7 @@ class Normals:
     """
 
     def __init__(self, table: np.ndarray, cycle: str, slot_seconds: int):
-        if _DAYS.get(cycle, 0) * _DAY != len(table) * slot_seconds:
-            raise ConfigurationError(
-                f"normals of {len(table)} places by cycle '{cycle}' of {slot_seconds} s"
-            )
+        _check_places(table, cycle, slot_seconds)
         self.table, self._cycle, self._slot = table, cycle, slot_seconds
 
     @classmethod
@@ -68,10 +65,8 @@ class Normals:
         ConfigurationError
             The record or the table is missing, or they do not fit each other.
         """
-        try:
-            return cls(tensors[TABLE].numpy(), record["cycle"], int(record["slot_seconds"]))
-        except (KeyError, TypeError) as error:
-            raise ConfigurationError(f"the model's normals cannot be read: {error}") from None
+        table = normals_table(record, tensors)
+        return cls(table, record["cycle"], int(record["slot_seconds"]))
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """Return the normals at times, datetime64 of any shape: (..., C, H, W) float32."""
@@ -82,6 +77,27 @@ class Normals:
         if self._cycle == "year":
             places += _day_of_leap_year(times) * (_DAY // self._slot)
         return self.table[places]
+
+
+def normals_table(record: Any, tensors: Mapping[str, Tensor]) -> np.ndarray:
+    """Return the table of a saved model's normals: (places, C, H, W) float32, normalised.
+
+    Parameters and errors are those of `Normals.saved`.
+    """
+    try:
+        table, cycle, slot_seconds = tensors[TABLE], record["cycle"], int(record["slot_seconds"])
+    except (KeyError, TypeError) as error:
+        raise ConfigurationError(f"the model's normals cannot be read: {error}") from None
+    _check_places(table, cycle, slot_seconds)
+    return table.numpy()
+
+
+def _check_places(table: np.ndarray | Tensor, cycle: str, slot_seconds: int) -> None:
+    """Raise ConfigurationError unless the table has as many places as the cycle."""
+    if _DAYS.get(cycle, 0) * _DAY != len(table) * slot_seconds:
+        raise ConfigurationError(
+            f"normals of {len(table)} places by cycle '{cycle}' of {slot_seconds} s"
+        )
 
 
 def _day_of_leap_year(times: np.ndarray) -> np.ndarray:

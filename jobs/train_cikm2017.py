@@ -4,25 +4,20 @@
     python jobs/train_cikm2017.py --store STORE --run RUN --workers 2
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT --split validation
 
-FOLDER holds train.txt and, for the test split, testA.txt and testB.txt. The papers score the tenth
-of train.txt that is the store's validation split; the test split is one that nobody chose a
-checkpoint by.
+FOLDER holds train.txt and, for the test split, testA.txt and testB.txt. The papers score a tenth of
+train.txt, which is the store's validation split. No checkpoint is chosen by the test split.
 
-The defaults are jobs/configs/cikm2017.yaml; the way through the code stands in
+The defaults are jobs/configs/cikm2017.yaml. The way through the code is described in
 jobs/train_weatherbench.py.
 """
 
 from jobs.command_line import main_guard
-from jobs.training.options import parse
+from jobs.training.entry import train_from
 
 
 def main() -> None:
-    """Parse, train, say how it ended."""
-    options = parse(default="cikm2017.yaml", description=__doc__)
-
-    from jobs.training.driver.job import train
-
-    print(train(options).summary())
+    """Train; the defaults are those of `jobs/configs/cikm2017.yaml`."""
+    train_from("cikm2017.yaml", description=__doc__)
 
 
 if __name__ == "__main__":

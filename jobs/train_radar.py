@@ -1,14 +1,14 @@
-"""From a folder of radar composites to a scored forecaster, in one command.
+"""Make a scored forecaster from a folder of radar composites, in one command.
 
     python jobs/train_radar.py --source FOLDER --run RUN
 
-Three steps, each a job of its own: the composites become a Zarr store (RUN.zarr), a model is
-trained on it (RUN), and it is scored on the last part of the record beside persistence and
-extrapolation along the optical flow (RUN.report/report.html). What is done already is not done
-again: the same command resumes after a stop, takes in files that have arrived since, and ends at
-once where nothing is left. docs/radar.md lists formats and what becomes of missing pixels.
+It takes three steps, each a job of its own. The composites become a Zarr store (RUN.zarr). A model
+is trained on the store (RUN). The model is scored on the last part of the record, beside
+persistence and extrapolation along the optical flow (RUN.report/report.html). The same command
+resumes after a stop, adds files that have arrived since, and ends at once if nothing is left to do.
+docs/radar.md lists the formats, and what becomes of missing pixels.
 
-The defaults are jobs/configs/radar.yaml; the way through the code stands in
+The defaults are jobs/configs/radar.yaml. The way through the code is described in
 jobs/train_weatherbench.py.
 """
 
@@ -18,17 +18,18 @@ import dataclasses
 from dataclasses import dataclass
 
 from jobs.command_line import main_guard, progress
-from jobs.training.options import TrainOptions, parse_beside
+from jobs.training.entry import parse_with
+from jobs.training.options import TrainOptions
 
 
 @dataclass(frozen=True)
 class RadarOptions:
-    """What there is besides the training."""
+    """Conversion and evaluation."""
 
     source: str
-    """URI of the folder with the composites, one file a frame"""
+    """URI of the folder with the composites, one file per frame"""
     store: str = ""
-    """URI of the Zarr store that is made of them; empty: RUN.zarr"""
+    """URI of the Zarr store that is made from them; empty: RUN.zarr"""
     resize: str = "128x128"
     """average to this grid, ROWSxCOLUMNS; source: keep the composites' own"""
     threshold: str = "none"
@@ -38,12 +39,12 @@ class RadarOptions:
     report: str = ""
     """URI of the folder of the page; empty: RUN.report"""
     max_windows: int = 400
-    """windows that are scored at most, evenly spaced over the test split"""
+    """windows to score at most, evenly spaced over the test split"""
 
 
 def main() -> None:
     """Convert, train, score."""
-    options, radar = parse_beside(RadarOptions, default="radar.yaml", description=__doc__)
+    options, radar = parse_with(RadarOptions, "radar.yaml", description=__doc__)
     place = options.run.rstrip("/")
     options = dataclasses.replace(options, store=options.store or f"{place}.zarr")
     convert(options, radar)
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def convert(options: TrainOptions, radar: RadarOptions) -> None:
-    """Bring the store up to the folder."""
+    """Add the composites of the folder to the store."""
     from jobs.reprocessing.presentation import show_report
     from pipelines.conversion.convert import convert as run_conversion
     from pipelines.conversion.options import ConversionOptions, ConversionRequest

@@ -7,21 +7,17 @@
 
 FOLDER holds train and test. Windows are whole clips, because the cadence changes inside them.
 
-The defaults are jobs/configs/shanghai2020.yaml; the way through the code stands in
+The defaults are jobs/configs/shanghai2020.yaml. The way through the code is described in
 jobs/train_weatherbench.py.
 """
 
 from jobs.command_line import main_guard
-from jobs.training.options import parse
+from jobs.training.entry import train_from
 
 
 def main() -> None:
-    """Parse, train, say how it ended."""
-    options = parse(default="shanghai2020.yaml", description=__doc__)
-
-    from jobs.training.driver.job import train
-
-    print(train(options).summary())
+    """Train; the defaults are those of `jobs/configs/shanghai2020.yaml`."""
+    train_from("shanghai2020.yaml", description=__doc__)
 
 
 if __name__ == "__main__":

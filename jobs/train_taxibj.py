@@ -4,21 +4,17 @@
     python jobs/train_taxibj.py --store STORE --run RUN --workers 2
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT
 
-The defaults are jobs/configs/taxibj.yaml; the way through the code stands in
+The defaults are jobs/configs/taxibj.yaml. The way through the code is described in
 jobs/train_weatherbench.py.
 """
 
 from jobs.command_line import main_guard
-from jobs.training.options import parse
+from jobs.training.entry import train_from
 
 
 def main() -> None:
-    """Parse, train, say how it ended."""
-    options = parse(default="taxibj.yaml", description=__doc__)
-
-    from jobs.training.driver.job import train
-
-    print(train(options).summary())
+    """Train; the defaults are those of `jobs/configs/taxibj.yaml`."""
+    train_from("taxibj.yaml", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -4,24 +4,22 @@
     python jobs/train_weatherbench.py --store STORE --run RUN --workers 2
     python jobs/evaluate.py --checkpoint RUN --store STORE --report REPORT
 
-The same command resumes a run that was stopped. The way through the code: the options
-(jobs/training/options.py, jobs/configs/weatherbench.yaml) become a plan of windows
-(jobs/training/plan.py); Ray Train starts the workers (jobs/training/driver/job.py), each of which
-steps through its share of every global batch (jobs/training/worker/loop.py) with the model of
-gmg_model/models/gmg.py.
+The same command resumes a run that was stopped. The way through the code:
+
+    options    jobs/training/options.py       defaults: jobs/configs/weatherbench.yaml
+    plan       jobs/training/plan.py          the windows, their order and normalisation
+    driver     jobs/training/driver/job.py    checks everything, then starts Ray Train's workers
+    worker     jobs/training/worker/loop.py   trains on its share of every global batch
+    model      gmg_model/models/gmg.py        names the module of each equation of the paper
 """
 
 from jobs.command_line import main_guard
-from jobs.training.options import parse
+from jobs.training.entry import train_from
 
 
 def main() -> None:
-    """Parse, train, say how it ended."""
-    options = parse(default="weatherbench.yaml", description=__doc__)
-
-    from jobs.training.driver.job import train
-
-    print(train(options).summary())
+    """Train; the defaults are those of `jobs/configs/weatherbench.yaml`."""
+    train_from("weatherbench.yaml", description=__doc__)
 
 
 if __name__ == "__main__":

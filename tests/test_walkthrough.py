@@ -28,7 +28,8 @@ import xarray as xr
 from PIL import Image
 
 from gmg_model import create_model, list_models, load_exported, registry
-from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation
+from gmg_model.training.options import OptimisationOptions
 from jobs.training.driver import job as training
 from jobs.training.run.checkpoints import load_checkpoint
 from pipelines.archives.radar.formats import bom_rf3
@@ -337,7 +338,7 @@ def test_the_model_of_the_page_learns_and_forecasts_any_horizon(minimal_gated: M
     options = {"in_shape": (1, 8, 8), "patch_size": 2, "hidden": (8, 8), "filter_size": 3}
     model = create_model("minimal-gated", **options)
     frames = torch.randn(2, 6, 1, 8, 8)
-    optimisation = Optimisation(model, OptimisationConfig(total_steps=2, schedule="constant"))
+    optimisation = Optimisation(model, OptimisationOptions(schedule="constant"), total_steps=2)
     losses = []
     for step in range(2):
         loss = optimisation.backward(model, frames, 4, None, weight=0.5).mean()

@@ -1,7 +1,7 @@
-"""Losses by name: each returns one number a sample, a mean over frames, channels and pixels.
+"""Losses by name. Each returns one number per sample: a mean over frames, channels and pixels.
 
-A mean per sample and not per batch, so that a trainer may weigh samples, average over a global
-batch and report each on its own. Axes: b sample, t frame, c channel, h row, w column.
+A loss is a mean per sample and not per batch, so that a trainer can weigh samples, average over a
+global batch, and report each sample. Axes: b sample, t frame, c channel, h row, w column.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from torch import Tensor
 from gmg_model.errors import ConfigurationError, nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(prediction (B, T, C, H, W), truth, same shape) -> (B,)``, in float32 or better."""
+"""`loss(prediction (B, T, C, H, W), truth (B, T, C, H, W)) -> (B,)`, in float32 or better"""
 
 
 def mse(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
-    """Mean square error, in squared units of the frames.
+    """Return the mean square error, in squared units of the frames: (B,).
 
+    Examples
+    --------
     >>> mse(torch.zeros(1, 1, 1, 1, 2), torch.tensor([1.0, 2.0]).view(1, 1, 1, 1, 2))
     tensor([2.5000])
     """
@@ -31,30 +33,30 @@ def mse(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
 
 
 def l1(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
-    """Mean absolute error, in units of the frames."""
+    """Return the mean absolute error, in units of the frames: (B,)."""
     return _mean((pred_btchw - true_btchw).abs())
 
 
 def l1_and_l2(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
-    """Mean absolute error + mean square error: GMG's loss (Section IV-A of the paper)."""
+    """Return mean absolute error + mean square error: GMG's loss (Section IV-A of the paper)."""
     error = pred_btchw - true_btchw
     return _mean(error.abs() + error.square())
 
 
 def bce(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
-    """Binary cross-entropy of values in [0, 1], in nats (SRVP's loss).
+    """Return the binary cross-entropy of values in [0, 1], in nats (SRVP's loss): (B,).
 
-    Predictions outside [0, 1] count as 0 or 1, and a logarithm is held above -100.
+    Predictions outside [0, 1] count as 0 or 1. Logarithms are bounded below by -100.
     """
     inside = pred_btchw.clamp(0, 1)
     return _mean(F.binary_cross_entropy(inside, true_btchw, reduction="none"))
 
 
 def gdl(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
-    """Gradient difference: how much the differences of neighbouring pixels differ, in frame units.
+    """Return the gradient difference loss, in units of the frames: (B,).
 
-    The mean along rows plus the mean along columns of ``| |grad true| - |grad pred| |``
-    (Mathieu et al., 2016, with exponent 1).
+    It is the mean along rows plus the mean along columns of `| |grad true| - |grad pred| |`
+    (Mathieu et al. 2016, with exponent 1), where `grad` is the difference of neighbouring pixels.
     """
     parts = []
     for axis in (-2, -1):
@@ -64,15 +66,15 @@ def gdl(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
 
 
 def l1_l2_and_gdl(pred_btchw: Tensor, true_btchw: Tensor) -> Tensor:
-    """GMG's loss plus the gradient difference, for sharper frames at some cost in MSE."""
+    """Return GMG's loss plus the gradient difference, for sharper frames at some cost in MSE."""
     return l1_and_l2(pred_btchw, true_btchw) + gdl(pred_btchw, true_btchw)
 
 
 HKO7_THRESHOLDS = (0.4624, 0.5511, 0.6181, 0.7245)
-"""Rain of 2, 5, 10 and 30 mm/h (Shi et al. 2017) on frames in [0, 1] that stand for -10 to 60 dBZ,
-by HKO-7's relation dBZ = 10 log10(58.53) + 15.6 log10(mm/h)."""
+"""rain of 2, 5, 10 and 30 mm/h (Shi et al. 2017) on frames in [0, 1] that stand for -10 to 60 dBZ,
+by HKO-7's relation dBZ = 10 log10(58.53) + 15.6 log10(mm/h)"""
 BALANCED_WEIGHTS = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Weights of the rain below the first threshold, between the first and the second, ..."""
+"""weights of rain below the first threshold, between the first and the second, ..."""
 
 
 def balanced(
@@ -84,19 +86,19 @@ def balanced(
     thresholds: Sequence[float] = HKO7_THRESHOLDS,
     weights: Sequence[float] = BALANCED_WEIGHTS,
 ) -> Tensor:
-    """Errors that count more where the truth is strong: B-MSE and B-MAE of Shi et al. (2017).
+    """Return B-MSE and B-MAE (Shi et al. 2017): errors weigh more where the truth is strong: (B,).
 
-    The mean of ``w(true) * (squared * error^2 + absolute * |error|)``, not divided by the mean
-    weight. The forecast of least B-MSE is not the mean of what may come but E[w y] / E[w], which is
-    larger where weights grow with y: forecasts of strong events gain hits, and the plain MSE and
-    the bias get worse. Report them beside the events' scores.
+    It is the mean of `w(true) * (squared * error^2 + absolute * |error|)`, not divided by the mean
+    weight. The forecast with the least B-MSE is not the expected value but E[w y] / E[w], which is
+    larger if weights grow with y. So forecasts of strong events gain hits, while the plain MSE and
+    the bias get worse: report these beside the scores of events.
 
     Parameters
     ----------
     squared, absolute:
-        Shares of the two errors.
+        Shares of the square error and the absolute error.
     thresholds:
-        Where the weight changes, rising, in units of the frames as the model sees them.
+        Values at which the weight changes, rising, in units of the frames that the model is given.
     weights:
         One more than thresholds: a true value from thresholds[i - 1] to below thresholds[i] has
         weights[i].
@@ -124,23 +126,23 @@ _BALANCED: dict[str, Callable[..., Tensor]] = {
 
 
 def list_losses() -> tuple[str, ...]:
-    """The names that `create_loss` knows, sorted."""
+    """Return the names that `create_loss` knows, sorted."""
     return tuple(sorted([*_LOSSES, *_BALANCED]))
 
 
 def create_loss(name: str, **options: Any) -> Loss:
-    """The loss called ``name``.
+    """Return the loss called `name`.
 
     Parameters
     ----------
     options:
-        Of the balanced losses: ``thresholds`` and ``weights``, see `balanced`.
+        Of the balanced losses: `thresholds` and `weights`, see `balanced`.
 
     Raises
     ------
     ConfigurationError
-        If there is none, or an option does not fit; from the loss itself, if prediction and truth
-        differ in shape.
+        The name is unknown, or an option does not fit. The loss itself raises it if prediction and
+        truth differ in shape.
     """
     if name in _BALANCED:
         _check_balanced(name, **options)
@@ -167,9 +169,9 @@ def create_loss(name: str, **options: Any) -> Loss:
 
 
 def in_float32(measure: Loss, pred: Tensor, true: Tensor) -> Tensor:
-    """``measure`` of both in float32 or better.
+    """Return `measure` of prediction and truth in float32 or better.
 
-    Sums over thousands of pixels want it whatever autocast made of the prediction.
+    Sums over thousands of pixels need that precision, whatever autocast made of the prediction.
     """
     with torch.autocast(pred.device.type, enabled=False):
         wide = torch.promote_types(pred.dtype, torch.float32)

@@ -1,8 +1,8 @@
-"""Losses over the members of an ensemble: what teaches a model to use its noise.
+"""Losses over the members of an ensemble, which teach a model to use its noise.
 
-A loss of single forecasts is least where the noise is ignored; these are least, on average, where
-the members are draws from the distribution of what may come. Axes: b sample, m member, t frame,
-c channel, h row, w column.
+A loss of single forecasts is least if the model ignores its noise. A loss over members is least, on
+average, if the members are draws from the distribution of the truth given the input. Axes:
+b sample, m member, t frame, c channel, h row, w column.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ from gmg_model.training.losses import Loss, in_float32
 
 
 def crps(pred_bmtchw: Tensor, true_btchw: Tensor, *, fairness: float = 1.0) -> Tensor:
-    """Continuous ranked probability score of each pixel, in units of the frames: (B,).
+    """Return the continuous ranked probability score, a mean over pixels, in frame units: (B,).
 
-    ``mean |x_i - y| - s * mean over pairs i != j of |x_i - x_j| / 2`` with
-    ``s = 1 - (1 - fairness) / M`` for M members.
+    `mean |x_i - y| - s * mean over pairs i != j of |x_i - x_j| / 2` with
+    `s = 1 - (1 - fairness) / M` for M members.
 
     Parameters
     ----------
     pred_bmtchw:
         (B, M, T, C, H, W), M at least 2.
     fairness:
-        1: the fair score (Ferro 2014), unbiased by the number of members; it does not see one
+        1: the fair score (Ferro 2014), unbiased by the number of members. It does not see one
         member that drifts while all others equal the truth. 0: the score of the M members as they
-        stand, which wants them closer together. Between: the almost fair score (Lang et al. 2024,
-        0.95 there).
+        are, which is better if they are closer together. Between: the almost fair score (Lang et
+        al. 2024, with 0.95).
 
+    Examples
+    --------
     >>> members = torch.tensor([0.0, 2.0]).view(1, 2, 1, 1, 1, 1)
     >>> crps(members, torch.ones(1, 1, 1, 1, 1))
     tensor([0.])
     """
     count = pred_bmtchw.shape[1]
     distance = (pred_bmtchw - true_btchw[:, None]).abs().mean(1)
-    # Members in order, the sum over pairs i < j of x_j - x_i counts each by its place.
+    # With members sorted, the sum over pairs i < j of x_j - x_i counts each by its place.
     place = 2.0 * torch.arange(count, device=pred_bmtchw.device) - (count - 1)
     ordered = pred_bmtchw.sort(dim=1).values
     pairs = (place.to(ordered).view(-1, 1, 1, 1, 1) * ordered).sum(1)
@@ -51,22 +53,23 @@ _MEMBER_LOSSES = {"crps": crps}
 
 
 def list_member_losses() -> tuple[str, ...]:
-    """The names that `create_member_loss` knows, sorted."""
+    """Return the names that `create_member_loss` knows, sorted."""
     return tuple(sorted(_MEMBER_LOSSES))
 
 
 def create_member_loss(name: str, **options: Any) -> Loss:
-    """The loss called ``name``: prediction (B, M, T, C, H, W), truth (B, T, C, H, W) -> (B,).
+    """Return the loss called `name`: prediction (B, M, T, C, H, W), truth (B, T, C, H, W) -> (B,).
 
     Parameters
     ----------
     options:
-        Of crps: ``fairness``, see `crps`.
+        Of crps: `fairness`, see `crps`.
 
     Raises
     ------
     ConfigurationError
-        If there is none, or an option does not fit; from the loss itself, for shapes that do not.
+        The name is unknown, or an option does not fit. The loss itself raises it for shapes that do
+        not fit.
     """
     if name not in _MEMBER_LOSSES:
         raise ConfigurationError(

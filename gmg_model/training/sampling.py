@@ -1,85 +1,100 @@
-"""Scheduled sampling: how often training feeds the true frame in place of the model's own.
+"""Scheduled sampling: how often training feeds the true frame instead of the model's own forecast.
 
-A schedule says how probable it is at each step that a true frame is fed; its state is the step
-number alone. The draws are a pure function of (seed, step, lane): a run resumed, or spread over
-another number of workers, feeds the same frames.
+A schedule gives the probability that a true frame is fed at a step. It is a function of the step
+number alone. The draws are a pure function of (seed, step, lane): a run that is resumed, or spread
+over another number of workers, feeds the same frames.
 
-Reverse scheduled sampling (PredRNN-V2, Wang et al. 2022) also hides frames of the input part, half
-of them at first and none at last, so that a model learns to carry what it has seen across them.
+Reverse scheduled sampling (PredRNN-V2, Wang et al. 2022) also hides frames of the input part. It
+hides half of them at first and none at last, so that a model learns to carry what it has seen
+across the hidden frames.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gmg_model.errors import ConfigurationError, require_one_of
-
-FORWARD_KINDS = ("none", "linear", "exponential", "sigmoid")
-REVERSE_KINDS = ("reverse-linear", "reverse-exponential", "reverse-sigmoid")
-KINDS = FORWARD_KINDS + REVERSE_KINDS
-UNITS = ("fraction", "steps")
+from gmg_model.training.options import (
+    FORWARD_KINDS,
+    REVERSE_KINDS,
+    SamplingOptions,
+    SamplingUnit,
+)
 
 REVERSE_BEGIN = 0.5
-"""Share of true frames, of the input part and of the horizon, that reverse kinds begin with."""
+"""Share of true frames, of the input part and of the horizon, at the start of reverse schedules."""
 TIME_CONSTANTS = 5.0
-"""Time constants of the reverse kinds' curves between start and end: published are 5,000 steps in
-25,000."""
+"""Time constants of the reverse schedules' curves between start and end: published are 5,000 steps
+in 25,000."""
 
 
-@dataclass(frozen=True)
 class ScheduledSampling:
-    """When the true frame is fed, over training.
+    """The probability of feeding a true frame, over training.
 
-    >>> ScheduledSampling("linear", start=0.0, end=0.5).probability(25, total_steps=100)
+    Every schedule of the horizon falls from 1 to 0 between `sampling_start` and `sampling_end`;
+    `"none"` runs free throughout. A reverse schedule shows half of the input frames before
+    `sampling_start` and all of them from `sampling_end` on, along the curve that its name says,
+    while the share of true frames of the horizon falls from half to none in a line.
+
+    Parameters
+    ----------
+    options:
+        The kind of schedule, and its bounds. As fractions of training, the bounds mean the same for
+        a short and a long run. As steps, they are as published ones are given, and
+        `sampling_end` may lie beyond the last step.
+
+    Raises
+    ------
+    ConfigurationError
+        A kind or a unit is unknown, or the bounds are not in order.
+
+    Examples
+    --------
+    >>> linear = ScheduledSampling(SamplingOptions("linear", sampling_end=0.5))
+    >>> linear.probability(25, total_steps=100)
     0.5
-    >>> published = ScheduledSampling("reverse-exponential", 25_000, 50_000, unit="steps")
+    >>> published = ScheduledSampling(
+    ...     SamplingOptions("reverse-exponential", 25_000, 50_000, sampling_unit="steps")
+    ... )
     >>> published.observed_probability(0, 80_000), published.observed_probability(50_000, 80_000)
     (0.5, 1.0)
     """
 
-    kind: str = "linear"
-    """Shape of the way from 1 to 0: ``"linear"``, ``"exponential"``, ``"sigmoid"``, or ``"none"``:
-    free-running throughout. ``"reverse-linear"``, ``"reverse-exponential"`` and
-    ``"reverse-sigmoid"`` hide frames of the input part as well; the name is the shape of the way
-    from half of them to all, while those of the horizon fall from half to none in a line."""
-    start: float = 0.0
-    """Until when nothing changes: a fraction of training, 0 to 1, or a step."""
-    end: float = 0.5
-    """From when the model runs free, with all of its input: a fraction from ``start`` to 1, or a
-    step, which may lie beyond the training's last."""
-    unit: str = "fraction"
-    """What ``start`` and ``end`` are: ``"fraction"`` of training, so that a schedule means the same
-    for a short and a long run, or ``"steps"``, as published ones are given."""
+    def __init__(self, options: SamplingOptions):
+        self.kind: str = options.sampling
+        self.start, self.end = options.sampling_start, options.sampling_end
+        self.unit = options.sampling_unit
+        self._check()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.kind == "reverse":
             raise ConfigurationError(
                 "reverse scheduled sampling comes in three shapes: choose one of "
                 f"{', '.join(REVERSE_KINDS)} (published: reverse-exponential)"
             )
-        require_one_of("kind", self.kind, KINDS)
-        require_one_of("unit", self.unit, UNITS)
+        require_one_of("sampling", self.kind, FORWARD_KINDS + REVERSE_KINDS)
+        require_one_of("sampling_unit", self.unit, get_args(SamplingUnit))
         last = 1 if self.unit == "fraction" else math.inf
         if not 0 <= self.start <= self.end <= last:
             what = "fractions of training" if self.unit == "fraction" else "steps"
             order = "0 <= start <= end" + (" <= 1" if self.unit == "fraction" else "")
             raise ConfigurationError(
-                f"start={self.start} and end={self.end} are {what}: give {order}"
+                f"sampling_start={self.start} and sampling_end={self.end} are {what}: give {order}"
             )
 
     @property
     def hides_input(self) -> bool:
-        """Whether frames of the input part are hidden, which not every model can do without."""
+        """Whether frames of the input part are hidden. Not every model can go without them."""
         return self.kind in REVERSE_KINDS
 
     def probability(self, step: int, total_steps: int) -> float:
-        """Probability of feeding a true frame of the horizon at a step of so many: falls to 0."""
+        """Return the probability of feeding a true frame of the horizon at a step (0-based)."""
         done = self._done(step, total_steps)
         if self.kind == "none" or done >= 1:
             return 0.0
@@ -97,11 +112,12 @@ class ScheduledSampling:
         return (value - (1 - edge)) / (2 * edge - 1)
 
     def observed_probability(self, step: int, total_steps: int) -> float:
-        """Probability of feeding a true frame of the input part: 1, or for reverse kinds 1/2 to 1.
+        """Return the probability of feeding a true frame of the input part at a step (0-based).
 
-        Between start and end as published: exponential ``1 - exp(-t / a) / 2`` and sigmoid
-        ``1/2 + 1/2 / (1 + exp((b - t) / a))`` of the time t since the start, a being a fifth and b
-        half of the way. The last two meet 1 in a small jump at the end.
+        It is 1, or rises from 1/2 to 1 for the reverse schedules. Between start and end they are
+        as published: `1 - exp(-t / a) / 2` (exponential) and `1/2 + 1/2 / (1 + exp((b - t) / a))`
+        (sigmoid), where t is the time since the start, a a fifth and b half of the way. Both end
+        with a small jump to 1.
         """
         done = self._done(step, total_steps)
         if not self.hides_input or done >= 1:
@@ -116,7 +132,7 @@ class ScheduledSampling:
         return REVERSE_BEGIN + rest / (1 + math.exp(TIME_CONSTANTS * (0.5 - done)))
 
     def _done(self, step: int, total_steps: int) -> float:
-        """How far the way from start to end is: 0 or less before it, 1 or more behind it."""
+        """Return the part of the way from start to end that is done: from 0 to 1."""
         now = step / total_steps if self.unit == "fraction" else step
         if now >= self.end:
             return 1.0
@@ -128,21 +144,26 @@ class ScheduledSampling:
 def forced_frames(
     probability: float, horizon: int, seed: int, step: int, lanes: Sequence[int] | np.ndarray
 ) -> Tensor:
-    """Which frames of the horizon are fed as truth: float32 (b, horizon - 1) of 0 and 1.
+    """Draw the frames of the horizon that are fed as truth: float32 (b, horizon - 1) of 0 and 1.
 
     Row i depends only on (seed, step, lanes[i]), so it is the same whichever worker holds the
-    lane. Raising the probability only ever adds ones.
+    lane. A higher probability only adds ones.
 
     Parameters
     ----------
     probability:
-        Of each one, in [0, 1].
+        Probability of each one, in [0, 1].
     horizon:
-        Frames to forecast; the last one is never fed.
+        Number of frames to forecast. The last one is never fed.
     seed, step:
-        Of the run and the optimisation step, 0 or more.
+        Seed of the run, and the optimisation step; both 0 or more.
     lanes:
         Place of each sample in the global batch, 0 or more.
+
+    Raises
+    ------
+    ConfigurationError
+        `horizon` is below 1, or `probability` is not in [0, 1].
     """
     if horizon < 1:
         raise ConfigurationError(f"horizon={horizon} frames: give 1 or more")
@@ -152,10 +173,10 @@ def forced_frames(
 def observed_frames(
     probability: float, input_frames: int, seed: int, step: int, lanes: Sequence[int] | np.ndarray
 ) -> Tensor:
-    """Which frames of the input part are fed as truth: float32 (b, input_frames - 1) of 0 and 1.
+    """Draw the input frames that are fed as truth: float32 (b, input_frames - 1) of 0 and 1.
 
-    Column j belongs to frame 1 + j: the first frame is always fed. As `forced_frames`, and
-    independent of its draws.
+    Column j belongs to frame 1 + j: the first frame is always fed. The parameters and errors are
+    those of `forced_frames`, and the draws are independent of its draws.
     """
     if input_frames < 1:
         raise ConfigurationError(f"input_frames={input_frames}: give 1 or more")
@@ -165,11 +186,11 @@ def observed_frames(
 
 
 _INPUT_PART = 1
-"""Sets the draws for the input part apart from those for the horizon."""
+"""Part of the random key that keeps the draws for the input apart from those for the horizon."""
 
 
 def _drawn(probability: float, columns: int, keys: Sequence[tuple[int, ...]]) -> Tensor:
-    """1 with this probability, else 0: (rows, columns), each row from its own key."""
+    """Draw 1 with this probability, else 0: (rows, columns), each row from its own key."""
     if not 0 <= probability <= 1:
         raise ConfigurationError(f"probability={probability}: give a number from 0 to 1")
     draws = np.empty((len(keys), columns))

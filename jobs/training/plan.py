@@ -1,4 +1,4 @@
-"""What a training run can know before any compute is spent; the same on every worker."""
+"""The plan of a training run, made before any compute is spent; the same on every worker."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gmg_model.training.options import OptimisationOptions
 from jobs.training.options import TrainOptions
 from pipelines.errors import StoreError, UsageError, nearest
-from pipelines.inputs.augmentation import Augmentation
 from pipelines.inputs.normalisation import Normalisation, with_normals
 from pipelines.inputs.static_fields import StaticFields, differences, static_fields
 from pipelines.stores.recipe import Recipe
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A store, the windows drawn from it, and the model that they are for."""
+    """A store, the windows drawn from it, and how the model and its optimisation are made."""
 
     options: TrainOptions
     store: Store
@@ -37,12 +37,11 @@ class TrainingPlan:
     train_starts: np.ndarray
     """int64 (n,) first frames of the train windows"""
     validation_starts: np.ndarray
-    """int64 (m,) first frames of the windows that are validated; may be empty"""
+    """int64 (m,) first frames of the windows to validate on; may be empty"""
     normalisation: Normalisation
     order: OrderConfig
-    augmentation: Augmentation
     static: StaticFields | None = None
-    """what the model reads beside every frame; None: nothing"""
+    """static fields that the model reads beside every frame; None: no fields"""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -55,78 +54,46 @@ class TrainingPlan:
         return self.steps_per_epoch * self.options.training.epochs
 
     @property
-    def optimisation(self) -> dict[str, Any]:
-        """Arguments of ``gmg_model.training.optimisation.OptimisationConfig``."""
-        training = self.options.training
-        return {
-            "total_steps": self.total_steps,
-            "learning_rate": training.learning_rate,
-            "optimiser": training.optimiser,
-            "weight_decay": training.weight_decay,
-            "schedule": training.schedule,
-            "warmup": training.warmup,
-            "gradient_clip": training.gradient_clip,
-            "loss": training.loss,
-            "loss_options": self.loss_options,
-            "members": training.members,
-            "precision": training.precision,
-            "ema": training.ema,
-        }
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """Arguments of ``gmg_model.training.sampling.ScheduledSampling``."""
-        training = self.options.training
-        return {
-            "kind": training.sampling,
-            "start": training.sampling_start,
-            "end": training.sampling_end,
-            "unit": training.sampling_unit,
-        }
-
-    @property
-    def loss_options(self) -> dict[str, Any]:
-        """Options of the loss, thresholds in units of normalised frames.
+    def optimisation(self) -> OptimisationOptions:
+        """How the weights are fitted, with the loss's thresholds in units of normalised frames.
 
         Raises
         ------
         UsageError
-            A balanced loss has no thresholds, or channels of several scales, or anomalies.
+            A balanced loss has no thresholds, or the thresholds do not mean the same in every
+            channel, or the model knows anomalies only.
         """
         training = self.options.training
-        given: dict[str, Any] = {}
-        if training.members > 1:
-            return {"fairness": training.crps_fairness}
-        if training.loss_weights:
-            given["weights"] = training.loss_weights
-        if training.loss_thresholds:
-            if self.normalisation.normals is not None:
+        if training.members > 1:  # a loss over members has no thresholds
+            return training
+        if not training.loss_thresholds:
+            if training.loss.startswith("balanced"):
                 raise UsageError(
-                    "--training.loss_thresholds name values, and with --data.anomalies true the "
-                    "model knows only what departs from the usual ones",
-                    remedy="train on values (--data.anomalies false), or with another "
-                    "--training.loss",
+                    f"--training.loss {training.loss} needs the values from which errors weigh "
+                    "more",
+                    remedy="--training.loss_thresholds [20,30,40,50], in the units of the data",
                 )
-            scales = set(zip(self.normalisation.offset, self.normalisation.scale, strict=True))
-            if len(scales) > 1:
-                raise UsageError(
-                    f"--training.loss_thresholds for {len(self.normalisation.labels)} channels of "
-                    "several units or scales: no threshold means the same in all of them",
-                    remedy="train on one variable (--data.variables), or with another "
-                    "--training.loss",
-                )
-            ((offset, scale),) = scales
-            given["thresholds"] = tuple((t - offset) / scale for t in training.loss_thresholds)
-        elif training.loss.startswith("balanced"):
+            return training
+        if self.normalisation.normals is not None:
             raise UsageError(
-                f"--training.loss {training.loss} needs the values from which errors weigh more",
-                remedy="--training.loss_thresholds [20,30,40,50], in the units of the data",
+                "--training.loss_thresholds are values, and with --data.anomalies true the model "
+                "knows only departures from the climatology",
+                remedy="train on values (--data.anomalies false), or with another --training.loss",
             )
-        return given
+        scales = set(zip(self.normalisation.offset, self.normalisation.scale, strict=True))
+        if len(scales) > 1:
+            raise UsageError(
+                f"--training.loss_thresholds for {len(self.normalisation.labels)} channels of "
+                "several units or scales: no threshold means the same in all of them",
+                remedy="train on one variable (--data.variables), or with another --training.loss",
+            )
+        ((offset, scale),) = scales
+        normalised = tuple((value - offset) / scale for value in training.loss_thresholds)
+        return dataclasses.replace(training, loss_thresholds=normalised)
 
     @property
     def model_overrides(self) -> dict[str, Any]:
-        """Arguments of ``gmg_model.create_model``: the sizes that the data give are included."""
+        """Arguments of `gmg_model.create_model`, with the sizes that follow from the data."""
         from gmg_model import is_sized_by_window
 
         sizes: dict[str, Any] = {
@@ -150,7 +117,7 @@ class TrainingPlan:
             normalisation=self.normalisation,
             lanes=lanes,
             transport=self._transport(),
-            augmentation=self.augmentation,
+            augmentation=self.options.augmentation,
             static_fields=self.static or (),
         )
 
@@ -162,7 +129,7 @@ class TrainingPlan:
         return partial(RayTransport, wait_seconds=self.options.elastic.start_wait)
 
     def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint's record says of the options, the model and the store."""
+        """Return what a checkpoint records of the options, the model and the store."""
         store = self.store
         return {
             "options": self.options.as_dict(),
@@ -185,14 +152,15 @@ class TrainingPlan:
 
 
 def make_plan(options: TrainOptions) -> TrainingPlan:
-    """Open the store and lay the training out.
+    """Open the store and plan the training.
 
     Raises
     ------
     StoreError
         The store is incomplete.
     UsageError
-        It lacks a variable, or no window fits the train split.
+        A variable is missing in the store, there are too few windows, or an option does not fit the
+        store.
     """
     store = open_store(options.store)
     data, training = options.data, options.training
@@ -203,8 +171,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
                 where=store.uri,
                 remedy=f"--data.variables: {nearest(name, store.variables)}",
             )
-    augmentation = Augmentation(**dataclasses.asdict(options.augmentation))
-    augmentation.check(*store.spatial_shape, longitudes=store.coordinates.get("longitude"))
+    options.augmentation.check(*store.spatial_shape, longitudes=store.coordinates.get("longitude"))
     variables = data.variables or tuple(store.variables)
     window = WindowSpec(data.input_frames, data.horizon, data.stride)
     train_starts = split_starts(store, "train", window)[:: data.every]
@@ -217,7 +184,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
     validation_starts = _validation_starts(store, window, options.validation.windows)
     if training.patience and not len(validation_starts):
         raise UsageError(
-            "--training.patience counts validations, and there is no window to validate on",
+            "--training.patience counts validations, but the validation split has no window",
             where=store.uri,
             remedy="--training.patience 0, a validation split (reprocess.py convert --splits), or "
             "--validation.windows above 0",
@@ -238,7 +205,6 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
             seed=training.seed,
             pool_bytes=data.pool_mib * 2**20 // training.global_batch,
         ),
-        augmentation=augmentation,
         static=static_fields(store, data.static_fields, data.normalise)
         if data.static_fields
         else None,
@@ -246,7 +212,10 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
 
 
 def _validation_starts(store: Store, window: WindowSpec, most: int) -> np.ndarray:
-    """At most ``most`` windows of the validation split, evenly spaced; none where none fits."""
+    """Return at most `most` windows of the validation split, evenly spaced.
+
+    There are none if the store has no validation split or no window fits into it.
+    """
     if "validation" not in store.splits or most < 1:
         return np.empty(0, np.int64)
     try:
@@ -258,7 +227,7 @@ def _validation_starts(store: Store, window: WindowSpec, most: int) -> np.ndarra
 
 
 def check_fingerprint(plan: TrainingPlan, fingerprint: str) -> None:
-    """Refuse a store whose statistics are not those that the run began with."""
+    """Raise StoreError if the statistics of the store are not those that the run began with."""
     if plan.store.fingerprint != fingerprint:
         raise StoreError(
             "the statistics of the store are not those that the run began with",
@@ -268,8 +237,9 @@ def check_fingerprint(plan: TrainingPlan, fingerprint: str) -> None:
 
 
 def check_frames(plan: TrainingPlan, checkpoint: Checkpoint) -> None:
-    """Refuse a store whose grid, units, cadence, static fields or climatology are not those of a
-    checkpoint.
+    """Raise StoreError if the store does not have the data of a checkpoint.
+
+    Grid, units, cadence, static fields and climatology must be equal.
     """
     other = []
     if checkpoint.recipe:

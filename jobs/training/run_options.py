@@ -1,6 +1,7 @@
-"""Options of how a run is done: its workers, what it survives, what it keeps, how it is watched.
+"""Options of a run that do not change what a step computes.
 
-None of them changes what a step computes. Nothing here imports torch or Ray.
+They are its workers, the failures that it survives, its checkpoints, its validations, and where its
+curves are shown. Nothing here imports PyTorch or Ray.
 """
 
 from __future__ import annotations
@@ -13,22 +14,24 @@ from pipelines.errors import UsageError
 
 @dataclass(frozen=True)
 class WorkerRange:
-    """How many workers a run may have: ``--workers N`` or ``--workers MIN:MAX``."""
+    """How many workers a run may have: `--workers N` or `--workers MIN:MAX`."""
 
     least: int
     most: int
 
     @classmethod
     def parse(cls, given: str | int) -> WorkerRange:
-        """From the option's value.
+        """Make it from the option's value.
 
+        Examples
+        --------
         >>> WorkerRange.parse(2), WorkerRange.parse("1:4")
         (WorkerRange(least=2, most=2), WorkerRange(least=1, most=4))
 
         Raises
         ------
         UsageError
-            It is neither a number from 1 on nor two of them in rising order.
+            The value is neither a number, at least 1, nor MIN:MAX.
         """
         first, colon, last = str(given).partition(":")
         try:
@@ -53,34 +56,32 @@ class WorkerRange:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """What is kept, and how faults are met."""
+    """Checkpoints, and the failures that a run survives."""
 
     every_steps: int = 0
-    """steps between checkpoints, besides the one at each epoch's end; 0: none between"""
+    """steps between checkpoints within an epoch; each epoch ends with one; 0: none within"""
     keep: int = 2
     """how many checkpoints are kept, the best among them"""
     max_failures: int = 3
     """failures of workers or nodes survived before the run gives up"""
     storage_wait: int = 300
-    """seconds that a storage which does not answer is waited for, before that counts as a
-    failure"""
+    """seconds to retry while the storage does not answer, before that counts as a failure"""
 
 
 @dataclass(frozen=True)
 class ElasticOptions:
-    """Nodes that come and go, and the end of the driver."""
+    """Nodes that come and go, and how a run is stopped."""
 
     max_preemptions: int = -1
     """nodes taken away after a notice (spot machines) that are survived before the run gives up,
-    beside --checkpoints.max_failures; -1: any number"""
+    not counted in --checkpoints.max_failures; -1: any number"""
     preemption_grace: int = 0
     """seconds past a node's deadline that the other workers may go on, to end an upload that
     takes longer than the notice"""
     resize_every: int = 60
     """seconds between two looks for room for more workers, with --workers MIN:MAX"""
     start_wait: int = 1800
-    """seconds that the run waits for room for its (least) workers before it gives up; 0: for
-    ever"""
+    """seconds to wait for room for the (least) workers before the run gives up; 0: for ever"""
     stop_grace: int = 25
     """seconds after SIGTERM that a last checkpoint may take"""
 
@@ -94,7 +95,7 @@ class ValidationOptions:
     every_steps: int = 0
     """steps between further validations within an epoch, each with a checkpoint; 0: none"""
     windows: int = 256
-    """at most so many windows, evenly spaced over the split"""
+    """windows to validate on at most, evenly spaced over the split"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class TrackingOptions:
     """address of an MLflow server, http(s)://HOST:PORT; empty: none. Credentials come from
     MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"""
     mlflow_experiment: str = "gmg"
-    """the MLflow experiment that the run belongs to; made where it is missing"""
+    """the MLflow experiment that the run belongs to; created if it is missing"""
 
     def __post_init__(self) -> None:
         if not self.mlflow_uri:
@@ -122,6 +123,6 @@ class TrackingOptions:
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
-                f"--tracking.mlflow_uri is no address of a server: {self.mlflow_uri}",
+                f"--tracking.mlflow_uri is not the address of a server: {self.mlflow_uri}",
                 remedy="give http://HOST:PORT of an MLflow server (mlflow server --port 5000)",
             )

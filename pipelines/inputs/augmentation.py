@@ -18,19 +18,18 @@ _STREAM = 0x6175676D
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The changes of a window of scalar fields.
+    """Random changes of whole train windows, for scalar fields; all off by default.
 
-    A mirror happens with probability one half. Turns and shifts are drawn evenly. Components of a
-    vector (wind, flow direction) change sign or place when the grid turns: leave turns and mirrors
-    off for them.
+    Components of a vector (wind, flow direction) change sign or place when the grid turns: leave
+    turns and mirrors off for them.
     """
 
     flip_rows: bool = False
-    """mirror north and south"""
+    """mirror north and south, each window with probability 1/2"""
     flip_columns: bool = False
-    """mirror east and west"""
+    """mirror east and west, each window with probability 1/2"""
     rot90: bool = False
-    """turn by 0, 90, 180 or 270 degrees; square grids only"""
+    """turn by 0, 90, 180 or 270 degrees, each equally likely; square grids only"""
     roll_columns: bool = False
     """shift by any number of columns around the globe; grids that span all longitudes only"""
 

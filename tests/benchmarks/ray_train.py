@@ -77,7 +77,7 @@ def run_options(store: str, run: str, options: argparse.Namespace) -> Any:
         run=run,
         workers=2,
         use_gpu="false",
-        model=ModelOptions(hidden=(options.hidden,) * 4),
+        model=ModelOptions(hidden=(options.hidden,) * 4, patch_size=2),
         data=DataOptions(input_frames=12, horizon=12),
         training=TrainingOptions(epochs=1, global_batch=2 * options.batch, sampling="none"),
         checkpoints=CheckpointOptions(keep=2),
@@ -98,7 +98,7 @@ def take_stretches(settings: dict[str, Any]) -> None:
         """Takes the three kinds in turn, then ends."""
 
         def train_epoch(self) -> None:
-            batches = epoch_with_retry(self.stream, self.epoch, 0, self.patience)
+            batches = epoch_with_retry(self.stream, self.epoch, 0, self.retry)
             first = next(batches)
             self.train_step(first)
             resident = bare_step(self, first.frames_btchw.copy())

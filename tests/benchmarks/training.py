@@ -36,12 +36,13 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     import torch
 
     from gmg_model import create_model
-    from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+    from gmg_model.training.optimisation import Optimisation
+    from gmg_model.training.options import OptimisationOptions
 
     torch.set_num_threads(options.threads)
     stream = make_stream(folder, options.batch)
     model = create_model("gmg-s", in_shape=(1, 32, 64), patch_size=2, hidden=(options.hidden,) * 4)
-    optimisation = Optimisation(model, OptimisationConfig(total_steps=1000))
+    optimisation = Optimisation(model, OptimisationOptions(), total_steps=1000)
 
     def step(frames_btchw: np.ndarray) -> None:
         frames = torch.from_numpy(frames_btchw)

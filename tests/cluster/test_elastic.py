@@ -149,7 +149,7 @@ def test_one_worker_goes_on_when_a_node_dies_and_two_when_one_comes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gates = Gates(
-        tmp_path / "gates", Gate(10, 2, "opened"), Gate(15, 1, "wished"), Gate(16, 1, "never")
+        tmp_path / "gates", Gate(10, 2, "opened"), Gate(15, 1, "requested"), Gate(16, 1, "never")
     )
 
     def script() -> None:
@@ -183,7 +183,7 @@ def test_a_killed_node_and_one_taken_after_a_notice_leave_the_curve_the_same_bit
     gates = Gates(
         tmp_path / "gates",
         *(Gate(10, 2, "opened"), Gate(15, 2, "preempted")),
-        *(Gate(16, 2, "wished"), Gate(17, 2, "opened")),
+        *(Gate(16, 2, "requested"), Gate(17, 2, "opened")),
     )
 
     def script() -> None:

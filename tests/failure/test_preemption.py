@@ -1,4 +1,4 @@
-"""A training that is asked to end, or cannot go on: its last checkpoint, exit code and words."""
+"""A training that is asked to stop, or cannot go on: last checkpoint, exit code and messages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from jobs.training.board import Board, Progress
-from jobs.training.driver.ending import causes, ending_on_sigterm, used_up
-from jobs.training.driver.failures import Failures
+from jobs.training.driver.ending import describe_failures, limit_error, stopping_on_sigterm
 from jobs.training.driver.job import train
+from jobs.training.driver.policies import FailureCounts
 from jobs.training.options import CheckpointOptions, TrainingOptions, TrainOptions
 from jobs.training.run import checkpoints, run_folder
 from jobs.training.run_options import ElasticOptions
-from jobs.training.worker.notices import Notices
+from jobs.training.status_board import StatusBoard, TrainingStatus
+from jobs.training.worker.requests import Requests
 from pipelines.errors import PlatformError
 from tests.support.processes.processes import Family
 from tests.support.processes.training_runs import (
@@ -74,9 +74,7 @@ def stopped(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         family.end(0)
 
 
-def test_sigterm_ends_with_143_a_last_checkpoint_and_the_command_that_goes_on(
-    stopped: Stopped,
-) -> None:
+def test_sigterm_leaves_a_checkpoint_and_exit_code_143(stopped: Stopped) -> None:
     last = stopped.last
     assert stopped.code == 143
     assert "SIGTERM: ending after a last checkpoint, within 120 s" in stopped.log
@@ -89,7 +87,7 @@ def test_sigterm_ends_with_143_a_last_checkpoint_and_the_command_that_goes_on(
 
 
 def going_on(stopped: Stopped, run_uri: str, workers: int) -> TrainOptions:
-    """The options that go on with a copy of the stopped run, to the end of the next epoch."""
+    """Copy the stopped run; return the options that resume it to the end of the next epoch."""
     shutil.copytree(stopped.options.run, run_uri)
     training = stopped.options.training
     return dataclasses.replace(
@@ -102,7 +100,7 @@ def going_on(stopped: Stopped, run_uri: str, workers: int) -> TrainOptions:
 
 
 def failing_at(step: int, run_uri: str) -> Callable[[dict[str, Any]], None]:
-    """An entry of workers whose second one fails before a step, once its checkpoint is there."""
+    """Return an entry for workers: the second one fails before a step, after its checkpoint."""
 
     def entry(settings: dict[str, Any]) -> None:
         import time
@@ -126,7 +124,7 @@ def failing_at(step: int, run_uri: str) -> Callable[[dict[str, Any]], None]:
 
 
 class Failed(NamedTuple):
-    """The stopped run, gone on with on two workers until one failed after a step."""
+    """The stopped run, resumed on two workers until one failed after a step."""
 
     run: str
     message: str
@@ -134,7 +132,7 @@ class Failed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def failed(stopped: Stopped, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Failed:
-    """As its type says."""
+    """Resume the stopped run on two workers, one of which fails."""
     options = going_on(stopped, str(tmp_path_factory.mktemp("failed") / "run"), 2)
     with pytest.MonkeyPatch.context() as patch:
         entry = failing_at(stopped.last.step + 1, options.run)
@@ -145,7 +143,7 @@ def failed(stopped: Stopped, ray_cluster: None, tmp_path_factory: pytest.TempPat
     return Failed(options.run, str(ended.value))
 
 
-def test_a_used_up_budget_names_the_worker_its_node_and_step_the_checkpoint_and_the_command(
+def test_too_many_failures_name_worker_node_step_checkpoint_and_command(
     failed: Failed, stopped: Stopped
 ) -> None:
     step = stopped.last.step + 1
@@ -157,7 +155,7 @@ def test_a_used_up_budget_names_the_worker_its_node_and_step_the_checkpoint_and_
     assert "python jobs/train_weatherbench.py --run 'my run'" in failed.message
 
 
-def test_one_worker_goes_on_with_the_batches_and_the_loss_that_two_would_have(
+def test_one_worker_resumes_with_the_same_batches_and_loss_as_two(
     failed: Failed, stopped: Stopped, tmp_path: Path
 ) -> None:
     alone = going_on(stopped, str(tmp_path / "alone"), 1)
@@ -171,7 +169,7 @@ def test_one_worker_goes_on_with_the_batches_and_the_loss_that_two_would_have(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_that_finds_no_room_says_so_with_numbers_and_ends(
+def test_a_run_without_room_ends_and_states_the_numbers(
     traffic_store: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -203,15 +201,15 @@ def test_a_run_that_finds_no_room_says_so_with_numbers_and_ends(
 
 @pytest.fixture
 def board(ray_cluster: None) -> Iterator[Any]:
-    """What workers and driver tell each other through."""
+    """A status board in an actor of its own."""
     import ray
 
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    board: Any = ray.remote(num_cpus=0)(StatusBoard).remote()
     yield board
     ray.kill(board)
 
 
-def test_nodes_taken_away_and_failures_are_counted_apart_and_each_has_its_limit(board: Any) -> None:
+def test_preemptions_and_failures_have_separate_limits(board: Any) -> None:
     import ray
     from ray.train import FailureConfig
     from ray.train.v2._internal.execution.failure_handling import FailureDecision
@@ -224,36 +222,36 @@ def test_nodes_taken_away_and_failures_are_counted_apart_and_each_has_its_limit(
         elastic=ElasticOptions(max_preemptions=1),
     )
     config = FailureConfig(max_failures=1, max_preemption_failures=1)
-    failures = Failures(config, board, options)
+    failures = FailureCounts(config, board, options)
     broken = WorkerGroupError("", {0: RuntimeError("connection closed by peer")})
 
     def decided(announced: bool) -> FailureDecision:
-        ray.get(board.new_group.remote())
+        ray.get(board.start_group.remote())
         if announced:
-            ray.get(board.announce.remote("a node is to be taken away"))
+            ray.get(board.set_node_leaving.remote("a node is to be taken away"))
         return failures.make_decision(broken)
 
     once = [decided(announced=True), decided(announced=False)]
     assert once == [FailureDecision.RETRY] * 2
     assert decided(announced=True) == FailureDecision.RAISE
-    told = str(used_up(options, broken, ray.get(board.progress.remote())))
-    assert "nodes were taken away more than 1 times" in told
-    assert "--elastic.max_preemptions allows more" in told
+    message = str(limit_error(options, broken, ray.get(board.status.remote())))
+    assert "nodes were taken away more than 1 times" in message
+    assert "--elastic.max_preemptions allows more" in message
     assert decided(announced=False) == FailureDecision.RAISE
-    told = str(used_up(options, broken, ray.get(board.progress.remote())))
-    assert "training failed more than 1 times" in told
-    said: Any = ray.get(board.take_lines.remote())
-    assert [line for line in said if "is to be taken away" not in line] == [
+    message = str(limit_error(options, broken, ray.get(board.status.remote())))
+    assert "training failed more than 1 times" in message
+    lines: Any = ray.get(board.take_lines.remote())
+    assert [line for line in lines if "is to be taken away" not in line] == [
         "a node is gone as announced (it was taken away): no failure counted",
         "failure 1 of at most 1: worker 0: RuntimeError: connection closed by peer",
     ]
 
 
-def test_an_end_that_takes_longer_than_its_grace_time_becomes_an_interrupt(board: Any) -> None:
+def test_a_stop_that_takes_longer_than_its_grace_time_becomes_an_interrupt(board: Any) -> None:
     import ray
 
     def training() -> None:
-        with ending_on_sigterm(board, 0.0):
+        with stopping_on_sigterm(board, 0.0):
             os.kill(os.getpid(), signal.SIGTERM)
             wait_until(lambda: False, "the interrupt")
 
@@ -263,10 +261,10 @@ def test_an_end_that_takes_longer_than_its_grace_time_becomes_an_interrupt(board
             training()
     finally:
         signal.signal(signal.SIGINT, before)
-    assert ray.get(board.stopping.remote())
+    assert ray.get(board.is_stopping.remote())
 
 
-def test_the_worker_that_died_is_named_and_not_those_that_noticed() -> None:
+def test_the_dead_worker_is_named_but_not_those_that_lost_its_connection() -> None:
     from ray.exceptions import RayActorError
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
     from ray.train.v2.api.exceptions import WorkerGroupError
@@ -275,26 +273,24 @@ def test_the_worker_that_died_is_named_and_not_those_that_noticed() -> None:
     dead = WorkerHealthCheckFailedError("no answer", RayActorError(error_msg=gone))
     noticed = RuntimeError("connection closed by peer")
     error = WorkerGroupError("", {0: noticed, 2: dead})
-    told = causes(error, Progress(17, None, {0: "10.0.0.1", 2: "10.0.0.3"}))
+    message = describe_failures(error, TrainingStatus(17, None, {0: "10.0.0.1", 2: "10.0.0.3"}))
     expected = (
         "worker 2 on 10.0.0.3: RayActorError: The actor died. Its node is gone. (near step 17)"
     )
-    assert told == expected
-    told = causes(WorkerGroupError("", {0: noticed}), Progress(None, None, {}))
-    assert told == "worker 0: RuntimeError: connection closed by peer"
+    assert message == expected
+    message = describe_failures(WorkerGroupError("", {0: noticed}), TrainingStatus(None, None, {}))
+    assert message == "worker 0: RuntimeError: connection closed by peer"
 
 
-def test_workers_on_gpus_hear_what_the_step_before_said_and_a_wish_ends_with_its_checkpoint() -> (
-    None
-):
-    notices = Notices(None, 1, torch.device("cuda"), lambda: 0.0)
-    assert notices.flags() == (0.0, 0.0)
-    notices.hear(torch.tensor([0.0, 2.0]))
-    assert not notices.stop
-    notices.hear(torch.tensor([0.0, 0.0]))
-    assert notices.stop
-    assert notices.checkpoint
-    notices.written()
-    notices.hear(torch.tensor([0.0, 0.0]))
-    assert notices.stop
-    assert not notices.checkpoint
+def test_workers_on_gpus_apply_the_flags_of_the_step_before() -> None:
+    requests = Requests(None, 1, torch.device("cuda"), lambda: 0.0)
+    assert requests.flags() == (0.0, 0.0)
+    requests.apply(torch.tensor([0.0, 2.0]))
+    assert not requests.stop
+    requests.apply(torch.tensor([0.0, 0.0]))
+    assert requests.stop
+    assert requests.checkpoint
+    requests.fulfil()
+    requests.apply(torch.tensor([0.0, 0.0]))
+    assert requests.stop
+    assert not requests.checkpoint

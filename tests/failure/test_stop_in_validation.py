@@ -1,4 +1,4 @@
-"""What is asked of a training while it validates is answered between two batches of validation."""
+"""Requests that come during a validation are answered between two of its batches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from jobs.training.run_options import ElasticOptions
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def asked_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]], None]:
-    """An entry of workers: in the first validation a checkpoint is asked for, in the second the
-    driver gets SIGTERM, each time after the first batch. Every batch leaves a line.
+def requests_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]], None]:
+    """Return an entry for workers. After the first batch of the first validation a checkpoint is
+    requested; after the first batch of the second, the driver gets SIGTERM. Every batch leaves a
+    line.
     """
 
     def entry(settings: dict[str, Any]) -> None:
@@ -32,14 +33,14 @@ def asked_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]]
 
         import ray
 
-        from jobs.training.worker import loop, notices
+        from jobs.training.worker import loop, requests
 
-        notices.LOOK_SECONDS = 0.0
+        requests.POLL_SECONDS = 0.0
         board, losses_by_batch = settings["board"], loop.losses_by_batch
-        hear = notices.Notices.flags
+        own_flags = requests.Requests.flags
         validations: list[int] = []
 
-        def noted(plan: Any, model: Any, optimisation: Any, rank: int, *others: Any) -> Any:
+        def counted(plan: Any, model: Any, optimisation: Any, rank: int, *others: Any) -> Any:
             validations.append(0)
             for part in losses_by_batch(plan, model, optimisation, rank, *others):
                 validations[-1] += 1
@@ -49,32 +50,32 @@ def asked_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]]
 
         def flags(self: Any) -> tuple[float, float]:
             if self._rank == 0 and validations and validations[-1] == 1:
-                validations[-1] += 1  # asked once in each validation
+                validations[-1] += 1  # once in each validation
                 if len(validations) == 1:
-                    ray.get(board.ask.remote("checkpoint"))
+                    ray.get(board.request.remote("checkpoint"))
                 else:
                     os.kill(driver, signal.SIGTERM)
-                while not (heard := hear(self))[1]:
+                while not (found := own_flags(self))[1]:
                     time.sleep(0.02)
-                return heard
-            return hear(self)
+                return found
+            return own_flags(self)
 
-        loop.losses_by_batch = noted
-        notices.Notices.flags = flags
+        loop.losses_by_batch = counted
+        requests.Requests.flags = flags
         loop.train_worker(settings)
 
     return entry
 
 
-def test_a_checkpoint_and_an_end_come_between_two_batches_and_the_outcome_is_the_same(
+def test_requests_during_a_validation_do_not_change_the_outcome(
     finished_run: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert threading.current_thread() is threading.main_thread(), "who gets SIGTERM handles it"
+    assert threading.current_thread() is threading.main_thread(), "only it handles SIGTERM"
     options = dataclasses.replace(
         finished_run, run=str(tmp_path / "run"), elastic=ElasticOptions(stop_grace=600)
     )
     with monkeypatch.context() as patch:
-        entry = asked_in_validations(tmp_path, os.getpid())
+        entry = requests_in_validations(tmp_path, os.getpid())
         patch.setattr("jobs.training.worker.loop.train_worker", entry)
         with pytest.raises(StoppedError, match=r"after a last checkpoint \(step 48\)"):
             train(options)

@@ -1,4 +1,4 @@
-"""A training run that is killed anywhere gives the losses that it would have given."""
+"""A training run that is killed anywhere has the losses of one that is not."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ __all__ = ["barrier"]
 
 pytestmark = pytest.mark.usefixtures("barrier", "ray_cluster")
 WORKER = "RayTrainWorker"
-PATIENCE = 300
-"""seconds for what ends by itself"""
+END_SECONDS = 300
+"""within which processes must end by themselves"""
 # The checkpoint before it is there; training goes on until too many wait for their upload.
 SECOND_CHECKPOINT = r"/step_0*12/checkpoint\.json$"
 
 
 @pytest.fixture
 def options(finished_run: TrainOptions, tmp_path: Path) -> TrainOptions:
-    """The finished run once more, in a folder of its own."""
+    """Return the options of the finished run, with a new folder."""
     return dataclasses.replace(finished_run, run=str(tmp_path / "run"))
 
 
 @pytest.fixture
 def copied_run(finished_run: TrainOptions, options: TrainOptions) -> str:
-    """The finished run's folder, to be damaged."""
+    """Return a copy of the finished run, to be damaged."""
     shutil.copytree(finished_run.run, options.run)
     return options.run
 
@@ -53,7 +53,7 @@ def family() -> Iterator[Family]:
     family.end(0)
 
 
-def test_a_killed_worker_is_replaced_and_the_curve_is_the_same_bit_for_bit(
+def test_a_killed_worker_is_replaced_and_the_losses_are_bit_for_bit_equal(
     barrier: Barrier, options: TrainOptions, finished_run: TrainOptions
 ) -> None:
     there: list[int] = []
@@ -71,7 +71,7 @@ def test_a_killed_worker_is_replaced_and_the_curve_is_the_same_bit_for_bit(
 
 
 def start(options: TrainOptions, family: Family, folder: Path) -> subprocess.Popen[bytes]:
-    """The job as a process of its own, which writes to ``folder/log``."""
+    """Start the job as a process of its own, which writes to `folder/log`."""
     command = [sys.executable, "jobs/train_weatherbench.py"]
     command += ["--config", write_config(options, folder)]
     with (folder / "log").open("w") as log:
@@ -79,7 +79,7 @@ def start(options: TrainOptions, family: Family, folder: Path) -> subprocess.Pop
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
-def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(
+def test_a_killed_driver_ends_its_workers_and_the_same_command_resumes(
     barrier: Barrier,
     options: TrainOptions,
     finished_run: TrainOptions,
@@ -98,14 +98,14 @@ def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(
         driver.wait()
         assert [item.step for item in checkpoints.list_checkpoints(options.run)] == [6]
         assert len(workers) == options.workers
-        _, left = psutil.wait_procs(workers, timeout=PATIENCE)
+        _, left = psutil.wait_procs(workers, timeout=END_SECONDS)
         assert not left, "a training worker outlived its driver"
         family.end(0)  # Ray's agents notice only a minute later that their node is gone
     train(options)
     assert losses(options.run) == losses(finished_run.run)
 
 
-def test_an_interrupted_training_says_how_to_go_on_and_leaves_no_process(
+def test_an_interrupted_training_says_how_to_resume_and_leaves_no_process(
     barrier: Barrier, options: TrainOptions, family: Family, tmp_path: Path
 ) -> None:
     with barrier.before(SECOND_CHECKPOINT):
@@ -113,14 +113,14 @@ def test_an_interrupted_training_says_how_to_go_on_and_leaves_no_process(
         barrier.wait(lambda: driver.poll() is None)
         assert len(family.named(WORKER)) == options.workers
         driver.send_signal(signal.SIGINT)
-        assert driver.wait(timeout=PATIENCE) == 130
+        assert driver.wait(timeout=END_SECONDS) == 130
     log = (tmp_path / "log").read_text()
     assert "interrupted; the same command resumes" in log
     assert "Traceback" not in log
-    assert family.end(PATIENCE) == []
+    assert family.end(END_SECONDS) == []
 
 
-def test_a_half_written_checkpoint_is_passed_over(copied_run: str) -> None:
+def test_a_half_written_checkpoint_is_ignored(copied_run: str) -> None:
     last = checkpoints.list_checkpoints(copied_run)[-1]
     torn = Path(copied_run) / checkpoints.directory_name(last.step + 1)
     torn.mkdir()
@@ -131,7 +131,7 @@ def test_a_half_written_checkpoint_is_passed_over(copied_run: str) -> None:
 
 
 def damage(checkpoint: checkpoints.Checkpoint, name: str) -> bytes:
-    """Change one byte of a file; returns what stands there now."""
+    """Change one byte of a file and return its new content."""
     path = Path(checkpoint.uri) / name
     data = bytearray(path.read_bytes())
     data[-3] ^= 0xFF
@@ -139,7 +139,7 @@ def damage(checkpoint: checkpoints.Checkpoint, name: str) -> bytes:
     return bytes(data)
 
 
-def test_a_training_goes_back_behind_damaged_checkpoints_and_says_so(
+def test_a_training_resumes_from_the_checkpoint_before_damaged_ones(
     copied_run: str,
     options: TrainOptions,
     finished_run: TrainOptions,
@@ -161,7 +161,7 @@ def test_a_training_goes_back_behind_damaged_checkpoints_and_says_so(
     assert again.damage() is None
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_as_it_is(
+def test_a_run_with_only_damaged_checkpoints_is_refused_and_unchanged(
     copied_run: str, options: TrainOptions
 ) -> None:
     found = checkpoints.list_checkpoints(copied_run)

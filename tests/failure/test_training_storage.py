@@ -1,4 +1,4 @@
-"""A training whose storage goes away: it waits, goes on, and gives the losses of a calm one."""
+"""A training whose storage goes away waits, goes on, and has the same losses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def storage(
 
 @pytest.fixture(scope="module")
 def options(finished_run: TrainOptions, storage: FailingRelay) -> TrainOptions:
-    """The finished run once more, with store and run on S3; no failure is allowed to it."""
+    """Return the options of the finished run on S3; no failure of a worker is allowed."""
     place = bucket()
     upload(finished_run.store, f"{place}/stores/flow.zarr")
     return dataclasses.replace(
@@ -67,7 +67,7 @@ def options(finished_run: TrainOptions, storage: FailingRelay) -> TrainOptions:
     )
 
 
-def test_checkpoints_wait_for_a_storage_that_is_away_and_no_worker_fails(
+def test_checkpoints_wait_for_a_storage_that_is_away(
     options: TrainOptions, finished_run: TrainOptions, storage: FailingRelay
 ) -> None:
     with (
@@ -106,7 +106,7 @@ class Flaky(DirectTransport):
         return flaky
 
 
-def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) -> None:
+def test_a_stream_resumes_at_the_batch_where_a_fault_stopped_it(traffic_store: str) -> None:
     plan = make_plan(small_options(traffic_store, "run"))
 
     def stream(
@@ -137,7 +137,7 @@ def test_a_stream_goes_on_with_the_batch_that_it_stopped_at(traffic_store: str) 
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_may_pass_is_tried_again_and_a_refusal_is_not() -> None:
+def test_a_fault_is_retried_but_a_refusal_is_not() -> None:
     tries: list[int] = []
 
     def fails_twice() -> str:
@@ -156,7 +156,7 @@ def test_what_may_pass_is_tried_again_and_a_refusal_is_not() -> None:
     assert not passes(ValueError("a fault of the program"))
 
 
-def test_a_storage_that_stays_away_ends_the_waiting_with_its_fault(tmp_path: Path) -> None:
+def test_a_fault_that_lasts_is_raised_after_the_wait(tmp_path: Path) -> None:
     def fail() -> None:
         raise TimeoutError("no answer")
 
@@ -164,7 +164,7 @@ def test_a_storage_that_stays_away_ends_the_waiting_with_its_fault(tmp_path: Pat
         Retry(0.6)("writing", fail)
 
 
-def test_a_run_whose_lease_another_process_took_stops_and_writes_no_more(
+def test_a_run_that_lost_its_lease_stops_and_writes_no_more(
     barrier: Barrier,
     storage: FailingRelay,
     finished_run: TrainOptions,

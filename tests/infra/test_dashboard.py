@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from jobs.training.worker.tracking import METRICS
+from jobs.training.worker.journal import METRICS
 from tests.conftest import ROOT
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "infra" / "grafana-training.json").read_text())

@@ -1,6 +1,6 @@
-"""Models of anomalies: scored, forecast with, exported.
+"""Models of anomalies: their scores, forecasts and exports.
 
-tests/jobs/training/test_static_training.py trains one.
+`tests/jobs/training/test_static_training.py` trains one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DATA = DataOptions(
 
 @pytest.fixture(scope="module")
 def store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A copy, as the climatology is kept beside the shards."""
+    """Return a copy of the store, because the climatology is written beside the shards."""
     copy = tmp_path_factory.mktemp("anomalies") / "store.zarr"
     shutil.copytree(traffic_store, copy)
     return open_store(str(copy))
@@ -46,7 +46,7 @@ def store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> Store
 
 @pytest.fixture(scope="module")
 def options(store: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
-    """The options of a run of a model whose first weights are drawn at random."""
+    """Return the options of a run whose model has random weights."""
     asked = small_options(store.uri, str(tmp_path_factory.mktemp("drawn") / "run"), data=DATA)
     write_untrained_run(asked)
     return asked
@@ -54,8 +54,10 @@ def options(store: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainOpti
 
 @pytest.fixture(scope="module")
 def no_skill(store: Store, tmp_path_factory: pytest.TempPathFactory) -> checkpoints.Checkpoint:
-    """A model that has learnt nothing yet: by its residual head the last anomaly stays, in all of
-    its members."""
+    """Return a model that has learnt nothing: all members of its forecast are the last anomaly.
+
+    Its head predicts a change from the last frame, and the change is still zero.
+    """
     run = str(tmp_path_factory.mktemp("no_skill") / "run")
     size: dict[str, Any] = {"hidden": (8, 8), "patch_size": 2, "filter_size": 3}
     model = ModelOptions(**size, residual=True, options={"noise": 1})
@@ -63,7 +65,7 @@ def no_skill(store: Store, tmp_path_factory: pytest.TempPathFactory) -> checkpoi
 
 
 def usual(store: Store, times: np.ndarray) -> np.ndarray:
-    """(..., C, H, W): the train period's mean at that hour of the week, by xarray."""
+    """Return the train period's mean at the hour of the week, by xarray: (..., C, H, W)."""
     first, last = store.splits["train"]
     dataset = store.dataset()
     flow = dataset["flow"].where(dataset["available"] == 0).sel(time=slice(first, last))
@@ -76,7 +78,7 @@ def usual(store: Store, times: np.ndarray) -> np.ndarray:
     by_slot = flow.groupby("slot").mean("time")
     by_hour = flow.assign_coords(hour=flow["slot"] % 24).groupby("hour").mean("time")
     slots = hour_of_week(times)
-    # Of the hours that this part of a week lacks, what they are on other days.
+    # Hours of the week that are missing in the train period have the mean of that hour of the day.
     known = np.isin(slots.ravel(), by_slot["slot"].values)
     found = np.stack(
         [
@@ -88,12 +90,12 @@ def usual(store: Store, times: np.ndarray) -> np.ndarray:
 
 
 def frames_at(store: Store, first: int) -> np.ndarray:
-    """(3, C, H, W) in physical units."""
+    """Return 3 frames in physical units: (3, C, H, W)."""
     return np.asarray(store.array("flow")[first : first + 3]).astype("f4")
 
 
 @pytest.mark.parametrize("members", [None, 2])
-def test_without_skill_the_anomaly_persists(
+def test_an_untrained_model_forecasts_the_last_anomaly(
     store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path, members: int | None
 ) -> None:
     made = job(
@@ -119,7 +121,7 @@ def test_without_skill_the_anomaly_persists(
 
 
 def scores(store: Store, trained: checkpoints.Checkpoint) -> dict[str, Any]:
-    """By system, under protocol strict, of 20 windows of the test period."""
+    """Return the scores by system, under protocol strict, of 20 windows of the test period."""
     found = evaluate(
         store,
         TrainedForecast(trained),
@@ -132,7 +134,7 @@ def scores(store: Store, trained: checkpoints.Checkpoint) -> dict[str, Any]:
     return found.as_dict()["variables"]["flow"]["protocols"]["strict"]
 
 
-def test_scores_are_those_of_the_forecasts_and_baselines_know_nothing_of_anomalies(
+def test_scores_are_of_whole_forecasts_and_baselines_ignore_anomalies(
     store: Store, no_skill: checkpoints.Checkpoint, tmp_path: Path
 ) -> None:
     of_values = small_options(store.uri, str(tmp_path / "run"), data=replace(DATA, anomalies=False))
@@ -151,7 +153,7 @@ def test_scores_are_those_of_the_forecasts_and_baselines_know_nothing_of_anomali
     assert found["model"]["overall"]["rmse"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_export_is_told_the_time_and_forecasts_as_the_checkpoint_does(
+def test_an_export_forecasts_as_its_checkpoint_does_given_the_time(
     store: Store, options: TrainOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export(ExportOptions(options.run, str(tmp_path / "exported")))
@@ -180,7 +182,7 @@ def test_an_export_is_told_the_time_and_forecasts_as_the_checkpoint_does(
         forecaster(frames[1])
 
 
-def test_an_exported_folder_is_scored_as_the_run_that_it_came_from(
+def test_an_exported_folder_has_the_scores_of_its_run(
     store: Store, options: TrainOptions, tmp_path: Path
 ) -> None:
     export(ExportOptions(options.run, str(tmp_path / "exported")))
@@ -222,7 +224,7 @@ def test_an_export_without_its_normals_is_refused(
     assert str(folder) in str(refused.value)
 
 
-def test_a_run_does_not_go_on_with_another_climatology(
+def test_a_run_does_not_resume_with_another_climatology(
     options: TrainOptions, tmp_path: Path
 ) -> None:
     other = dataclasses.replace(options, run=str(tmp_path / "run"))

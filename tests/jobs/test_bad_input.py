@@ -186,7 +186,10 @@ CANNOT_WORK = {
     "--training.learning_rate 0": ["learning_rate cannot be 0"],
     "--training.ema 1": ["ema cannot be 1"],
     "--training.sampling_end 1.5": ["end=1.5", "fractions of training"],
-    "--training.sampling_start 0.9": ["start=0.9 and end=0.8", "fractions of training"],
+    "--training.sampling_start 0.9": [
+        "sampling_start=0.9 and sampling_end=0.8",
+        "fractions of training",
+    ],
     "--training.sampling reverse-linear": [
         "gmg-s cannot be trained with reverse scheduled sampling",
         "--training.sampling linear",
@@ -198,11 +201,11 @@ CANNOT_WORK = {
         "units of the data",
     ],
     "--training.loss balanced-l1 --training.loss_thresholds [20] --training.loss_weights [1,2] "
-    "--data.anomalies true": ["--training.loss_thresholds name values", "--data.anomalies false"],
-    "--training.loss bce --data.anomalies true": ["wants frames in [0, 1]", "--data.anomalies"],
-    "--training.loss bce --data.normalise standardise": ["bce wants frames in [0, 1]", "minmax"],
+    "--data.anomalies true": ["--training.loss_thresholds are values", "--data.anomalies false"],
+    "--training.loss bce --data.anomalies true": ["needs frames in [0, 1]", "--data.anomalies"],
+    "--training.loss bce --data.normalise standardise": ["bce needs frames in [0, 1]", "minmax"],
     "--model.name srvp --model.hidden [8,8] --model.options.output sigmoid --data.anomalies true": [
-        "sigmoid wants frames in [0, 1]",
+        "sigmoid needs frames in [0, 1]",
         "--data.anomalies false",
     ],
     "--training.loss_weights [1,2]": ["loss l1+l2 has no options", "balanced-mse"],
@@ -211,11 +214,11 @@ CANNOT_WORK = {
     "--training.loss l3": ["no loss is called 'l3'", "known: "],
     "--training.schedule onecycl": ["training.schedule", "onecycl", "'onecycle'"],
     "--training.patience 2 --validation.windows 0": [
-        "there is no window to validate on",
+        "the validation split has no window",
         "--training.patience 0",
     ],
     "--training.on_nonfinite leave": ["on_nonfinite", "leave", "'skip'"],
-    "--tracking.mlflow_uri ./mlruns": ["no address of a server", "http://HOST:PORT"],
+    "--tracking.mlflow_uri ./mlruns": ["not the address of a server", "http://HOST:PORT"],
     "--checkpoints.storage_wait -1": ["--checkpoints.storage_wait must be 0 or more, not -1"],
     "--training.epochs many": ["training.epochs", "many"],
     "--training.epoch 3": ["did you mean 'training.epochs'?"],

@@ -1,4 +1,4 @@
-"""Archives of clips on the way from the command line to scores."""
+"""Archives of clips, from the command line to scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture(scope="module")
 def radar_store(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Nine train clips, one of validation and two of test, at 6 and then 12 minutes."""
+    """Write 9 train clips, 1 for validation and 2 for test, at 6 and then 12 minutes."""
     folder = tmp_path_factory.mktemp("shanghai")
     write_shanghai(folder / "archive", train=10, test=2)
     store = str(folder / "store.zarr")
@@ -31,7 +31,7 @@ def radar_store(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def options(store: str, run: str, **data: int) -> TrainOptions:
-    """Two steps of a small GMG-s."""
+    """Return the options of two steps of a small GMG-s."""
     return small_options(
         store,
         run,
@@ -42,7 +42,9 @@ def options(store: str, run: str, **data: int) -> TrainOptions:
     )
 
 
-def test_clips_are_trained_on_and_scored_beside_persistence(radar_store: str, tmp_path: Path):
+def test_a_model_of_clips_is_trained_and_scored_beside_persistence(
+    radar_store: str, tmp_path: Path
+):
     run = str(tmp_path / "run")
     train(options(radar_store, run))
     assert len(losses(run)) == 2
@@ -66,18 +68,18 @@ def test_clips_are_trained_on_and_scored_beside_persistence(radar_store: str, tm
     assert "1970" not in words
 
 
-def test_part_of_a_clip_with_two_cadences_is_no_window(radar_store: str, tmp_path: Path):
+def test_part_of_a_clip_with_two_cadences_is_not_a_window(radar_store: str, tmp_path: Path):
     with pytest.raises(UsageError, match="is not a whole clip of 20"):
         make_plan(options(radar_store, str(tmp_path / "run"), input_frames=5))
 
 
-def test_clips_have_no_anomalies(radar_store: str, tmp_path: Path):
+def test_anomalies_of_clips_are_refused(radar_store: str, tmp_path: Path):
     asked = options(radar_store, str(tmp_path / "run"), anomalies=True)
     with pytest.raises(UsageError, match=r"(?s)clips have no calendar.*without --data\.anomalies"):
         make_plan(asked)
 
 
-def test_the_train_clips_themselves_are_not_scored(radar_store: str, tmp_path: Path):
+def test_scoring_the_train_clips_is_refused(radar_store: str, tmp_path: Path):
     run = str(tmp_path / "run")
     write_untrained_run(options(radar_store, run))
     done = job(

@@ -13,7 +13,7 @@ import yaml
 from gmg_model import create_model
 from jobs.studies.definition import known, load
 from jobs.studies.tables import is_scored
-from jobs.training.options import parse
+from jobs.training.entry import parse
 from jobs.training.run.run_folder import read_history
 from pipelines.errors import UsageError
 from tests.support.archives.archives_made_here import write_traffic

@@ -48,7 +48,7 @@ def train_radar(folder: Path, start: Callable[..., CompletedProcess[str]]) -> tu
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_folder_becomes_a_forecaster_and_the_same_command_does_nothing_twice(
+def test_a_folder_becomes_a_scored_model_and_the_same_command_repeats_nothing(
     tmp_path: Path,
 ) -> None:
     write_echoes(tmp_path / "composites", 0, 90)

@@ -1,28 +1,26 @@
-"""A training run from its options to its last checkpoint: check, claim, fit."""
+"""A training run from its options to its last checkpoint: check, take the run's lease, train."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, cast
 
+from gmg_model.errors import ConfigurationError
 from jobs.command_line import say
-from jobs.training.board import Progress, progress_board
 from jobs.training.driver.cluster import Cluster, connect
-from jobs.training.driver.ending import ending_on_sigterm, stopped, used_up
+from jobs.training.driver.ending import limit_error, stopped_error, stopping_on_sigterm
 from jobs.training.options import TrainOptions
 from jobs.training.plan import TrainingPlan, check_frames, make_plan
-from jobs.training.run import checkpoints, run_folder
+from jobs.training.run import checkpoints, run_folder, tensorboard
+from jobs.training.run.mlflow import check_server
+from jobs.training.status_board import TrainingStatus, status_board
 from pipelines.errors import PlatformError, UsageError
 from pipelines.storage import lease, places
 
-RAY_RECORD = "checkpoint_manager_snapshot.json"
-"""what Ray Train knows of a run's checkpoints, in the run's folder"""
-
 _BOUNDED = (
-    "wants frames in [0, 1], which neither standardised frames nor anomalies are: "
+    "needs frames in [0, 1], which neither standardised frames nor anomalies are: "
     "--data.normalise minmax, --data.anomalies false"
 )
 
@@ -32,32 +30,36 @@ class Outcome:
     """How a run ended."""
 
     run: str
+    """URI of the run"""
     step: int
+    """steps done"""
     epochs: int
+    """whole epochs done"""
     validation_loss: float
+    """of the last checkpoint; NaN if it was not validated"""
     already_finished: bool
+    """whether there was nothing left to train"""
     best_step: int | None = None
-    """steps of the best validation, where training ended early after it"""
+    """step of the best validation, if training ended early after it"""
     skipped: int = 0
     """steps left out because they were not finite"""
 
     @classmethod
     def of(cls, options: TrainOptions, last: checkpoints.Checkpoint, already: bool) -> Outcome:
-        """From a run's last checkpoint."""
+        """Make it from a run's last checkpoint."""
         early = last.epoch < options.training.epochs
-        best_step = last.selection.get("best_step") if early else None
         return cls(
-            options.run,
-            last.step,
-            last.epoch,
-            last.validation_loss,
-            already,
-            best_step,
-            last.skipped,
+            run=options.run,
+            step=last.step,
+            epochs=last.epoch,
+            validation_loss=last.validation_loss,
+            already_finished=already,
+            best_step=last.selection.get("best_step") if early else None,
+            skipped=last.skipped,
         )
 
     def summary(self) -> str:
-        """One line for the terminal."""
+        """Return one line for the terminal."""
         if self.already_finished:
             return f"nothing to do: {self.run} is finished ({self.epochs} epochs, step {self.step})"
         score = (
@@ -71,18 +73,18 @@ class Outcome:
 
 
 def train(options: TrainOptions) -> Outcome:
-    """Train, or go on, until the last epoch is done.
+    """Train, or resume training, until the last epoch is done.
 
     Raises
     ------
     UsageError
         The configuration, the folder of the run, or the cluster does not fit.
     StoreError
-        The store is incomplete or not the one that the run began with.
+        The store is incomplete, or is not the one that the run began with.
     BusyError
         A live process holds the run.
     PlatformError
-        The training failed more often than ``--checkpoints.max_failures`` allows.
+        The training failed more often than `--checkpoints.max_failures` allows.
     """
     options = dataclasses.replace(  # workers may have another working directory
         options, store=places.absolute(options.store), run=places.absolute(options.run)
@@ -109,31 +111,34 @@ def train(options: TrainOptions) -> Outcome:
         return Outcome.of(options, checkpoints.list_checkpoints(options.run)[-1], already=False)
 
 
-def _last(options: TrainOptions) -> checkpoints.Checkpoint | None:
-    found = checkpoints.list_checkpoints(options.run)
-    return found[-1] if found else None
+def is_finished(checkpoint: checkpoints.Checkpoint, options: TrainOptions) -> bool:
+    """Return whether nothing is left to train after a checkpoint, with these options."""
+    if checkpoint.validating:
+        return False
+    since_best, patience = checkpoint.selection.get("since", 0), options.training.patience
+    return checkpoint.epoch >= options.training.epochs or 0 < patience <= since_best
 
 
 def _check_model(plan: TrainingPlan) -> int:
-    """Build the model without memory, so that a wrong option is refused before compute is spent.
+    """Check the options of model and optimisation, and return the number of parameters.
 
-    Returns the number of its parameters.
+    The model is built without memory, so that a wrong option is found before compute is spent.
     """
     import torch
 
     from gmg_model import create_model
-    from gmg_model.errors import ConfigurationError
     from gmg_model.models.rollout import RecurrentForecaster
-    from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+    from gmg_model.training.optimisation import Optimisation, check_options
     from gmg_model.training.sampling import ScheduledSampling
 
     try:
-        config = OptimisationConfig(**plan.optimisation)
-        sampling = ScheduledSampling(**plan.sampling)
+        optimisation = plan.optimisation
+        check_options(optimisation, plan.total_steps)
+        sampling = ScheduledSampling(plan.options.training)
         with torch.device("meta"):
             model = create_model(plan.options.model.name, **plan.model_overrides)
         _check_bounded(plan.options, getattr(getattr(model, "config", None), "output", "linear"))
-        Optimisation(model, config)
+        Optimisation(model, optimisation, plan.total_steps)
         if plan.options.training.compile:
             cast(RecurrentForecaster, model).compile_steps()
         if sampling.hides_input and not getattr(model, "takes_hidden_frames", False):
@@ -148,54 +153,28 @@ def _check_model(plan: TrainingPlan) -> int:
 
 
 def _check_bounded(options: TrainOptions, output: str) -> None:
-    """Refuse a loss or a model of values in [0, 1] for frames that are not."""
-    from gmg_model.errors import ConfigurationError
-
-    inside = options.data.normalise == "minmax" and not options.data.anomalies
-    if not inside and options.training.loss == "bce":
+    """Raise ConfigurationError if the loss or the model needs values in [0, 1] and has others."""
+    if options.data.normalise == "minmax" and not options.data.anomalies:
+        return
+    if options.training.loss == "bce":
         raise ConfigurationError(f"--training.loss {options.training.loss} {_BOUNDED}")
-    if not inside and output == "sigmoid":
+    if output == "sigmoid":
         raise ConfigurationError(f"a model whose output is a sigmoid {_BOUNDED}")
 
 
 def _latest_sound(options: TrainOptions) -> checkpoints.Checkpoint | None:
-    """The checkpoint that the run goes on from, checked here before any worker is started."""
+    """Return the checkpoint that the run resumes from, checked before any worker is started."""
+    from jobs.training.driver.ray_storage import remove_outdated_record
+
     damaged: list[str] = []
     latest = checkpoints.newest_sound(options.run, damaged.append)
     for line in damaged:
         say(line)
-    if not _ray_knows_what_is_there(options.run):
-        # Ray refuses a run of whose checkpoints one is gone; and it would remove a folder that is
-        # written again as the old one that it knows under that name.
-        places.delete(places.join(options.run, RAY_RECORD))
+    remove_outdated_record(options.run)
     return latest
 
 
-def _ray_knows_what_is_there(run_uri: str) -> bool:
-    """Whether every checkpoint in Ray's own record is complete, so that Ray can go on from it."""
-    try:
-        record = json.loads(places.read_bytes(places.join(run_uri, RAY_RECORD)))
-        known = {item["checkpoint_dir_name"] for item in record["checkpoint_results"]}
-    except FileNotFoundError:
-        return True
-    except (ValueError, KeyError, TypeError):
-        return False
-    there = {item.uri.rsplit("/", 1)[-1] for item in checkpoints.list_checkpoints(run_uri)}
-    return known <= there
-
-
-def is_finished(checkpoint: checkpoints.Checkpoint, options: TrainOptions) -> bool:
-    """Whether nothing is left to train after a checkpoint, with these options."""
-    if checkpoint.validating:
-        return False
-    stale, patience = checkpoint.selection.get("since", 0), options.training.patience
-    return checkpoint.epoch >= options.training.epochs or 0 < patience <= stale
-
-
 def _check_tracking(options: TrainOptions) -> None:
-    from jobs.training.run import tensorboard
-    from jobs.training.run.mlflow import check_server
-
     tracking = options.tracking
     if tracking.tensorboard and not tensorboard.is_available():
         say("no TensorBoard curves: install the package tensorboardX")
@@ -205,11 +184,13 @@ def _check_tracking(options: TrainOptions) -> None:
 
 def _headline(plan: TrainingPlan, parameters: int, cluster: Cluster, use_gpu: bool) -> str:
     options, normals = plan.options, plan.normalisation.normals
-    usual = "" if normals is None else f", anomalies from the {normals.definition.split(', ')[0]}"
+    climatology = (
+        "" if normals is None else f", anomalies from the {normals.definition.split(', ')[0]}"
+    )
     return (
         f"{options.model.name} ({parameters / 1e6:.3f} M parameters) on {plan.store.title}: "
         f"{len(plan.train_starts)} train windows "
-        f"{plan.window.input_frames} -> {plan.window.horizon}{usual}, "
+        f"{plan.window.input_frames} -> {plan.window.horizon}{climatology}, "
         f"{len(plan.validation_starts)} validated, {plan.total_steps} steps of "
         f"{options.training.global_batch} on {options.worker_range} "
         f"{'GPU' if use_gpu else 'CPU'} worker(s), {cluster.extent}"
@@ -217,86 +198,78 @@ def _headline(plan: TrainingPlan, parameters: int, cluster: Cluster, use_gpu: bo
 
 
 def _fit(plan: TrainingPlan, use_gpu: bool, token: str) -> None:
+    """Run the workers until the last epoch is done, or raise the error that the run ended with."""
     import ray.train
+
+    options = plan.options
+    with status_board("training") as board:
+        trainer = _trainer(plan, use_gpu, token, board)
+
+        def ended() -> tuple[PlatformError | None, TrainingStatus]:
+            return ray.get(board.failure.remote()), ray.get(board.status.remote())
+
+        try:
+            with stopping_on_sigterm(board, options.elastic.stop_grace):
+                trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            failure, status = ended()
+            if status.is_stopping and not failure:
+                raise stopped_error(options, status) from None
+            raise failure or limit_error(options, error, status) from None
+        except SystemExit:  # how Ray Train answers an interrupt
+            _, status = ended()
+            if status.is_stopping:
+                raise stopped_error(options, status) from None
+            raise KeyboardInterrupt from None
+        failure, status = ended()
+        if failure:
+            raise failure
+        if status.is_stopping:
+            found = checkpoints.list_checkpoints(options.run)
+            if not found or not is_finished(found[-1], options):
+                raise stopped_error(options, status)
+
+
+def _trainer(plan: TrainingPlan, use_gpu: bool, token: str, board: Any) -> Any:
+    """Return Ray's trainer of the run."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
     from jobs.training.driver.policies import Trainer
+    from jobs.training.driver.ray_storage import storage_settings
     from jobs.training.worker.loop import train_worker
 
     options = plan.options
     workers, elastic = options.worker_range, options.elastic
-    storage, name = _storage(options.run, options.checkpoints.storage_wait)
-    with progress_board("training") as board:
-        trainer = Trainer(
-            train_worker,
-            train_loop_config={
-                "options": options.as_dict(),
-                "fingerprint": plan.store.fingerprint,
-                "board": board,
-                "lease": token,
-            },
-            scaling_config=ScalingConfig(
-                num_workers=(workers.least, workers.most) if workers.is_elastic else workers.least,
-                elastic_resize_monitor_interval_s=elastic.resize_every,
-                use_gpu=use_gpu,
-                resources_per_worker={"CPU": options.cpus_per_worker}
-                | ({"GPU": 1} if use_gpu else {}),
+    return Trainer(
+        train_worker,
+        train_loop_config={
+            "options": options.as_dict(),
+            "fingerprint": plan.store.fingerprint,
+            "board": board,
+            "lease": token,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=(workers.least, workers.most) if workers.is_elastic else workers.least,
+            elastic_resize_monitor_interval_s=elastic.resize_every,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            failure_config=FailureConfig(
+                max_failures=options.checkpoints.max_failures,
+                max_preemption_failures=elastic.max_preemptions,
+                preemption_grace_s=elastic.preemption_grace,
+                # Otherwise a worker that is still there, and late, is left behind at a barrier,
+                # and the others wait for it in the sum of the gradients.
+                relax_collectives_on_preemption=False,
             ),
-            run_config=RunConfig(
-                name=name,
-                failure_config=FailureConfig(
-                    max_failures=options.checkpoints.max_failures,
-                    max_preemption_failures=elastic.max_preemptions,
-                    preemption_grace_s=elastic.preemption_grace,
-                    # Else a worker that is still there, and late, is left behind at a barrier,
-                    # and the others wait for it in the gradients' sum.
-                    relax_collectives_on_preemption=False,
-                ),
-                checkpoint_config=CheckpointConfig(
-                    num_to_keep=options.checkpoints.keep,
-                    checkpoint_score_attribute="validation_loss",
-                    checkpoint_score_order="min",
-                ),
-                **storage,
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=options.checkpoints.keep,
+                checkpoint_score_attribute="validation_loss",
+                checkpoint_score_order="min",
             ),
-            board=board,
-            options=options,
-        )
-
-        def ended() -> tuple[PlatformError | None, Progress]:
-            return ray.get(board.failure.remote()), ray.get(board.progress.remote())
-
-        try:
-            with ending_on_sigterm(board, elastic.stop_grace):
-                trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            failure, progress = ended()
-            if progress.stopping and not failure:
-                raise stopped(options, progress) from None
-            raise failure or used_up(options, error, progress) from None
-        except SystemExit:  # how Ray Train answers an interrupt
-            _, progress = ended()
-            if progress.stopping:
-                raise stopped(options, progress) from None
-            raise KeyboardInterrupt from None
-        failure, progress = ended()
-        if failure:
-            raise failure
-        last = _last(options)
-        if progress.stopping and not (last and is_finished(last, options)):
-            raise stopped(options, progress)
-
-
-def _storage(run_uri: str, wait_seconds: float) -> tuple[dict[str, Any], str]:
-    """Ray's storage settings for a run's URI, and the run's name in it."""
-    fs, path = places.filesystem(run_uri)
-    parent, _, name = path.rpartition("/")
-    if places.is_local(run_uri):
-        return {"storage_path": parent}, name
-    import pyarrow.fs
-
-    from jobs.training.worker.retrying import RetryingFiles
-
-    # pyarrow's own S3 driver ignores AWS_ENDPOINT_URL; fsspec's serves every S3-compatible server.
-    handler = pyarrow.fs.PyFileSystem(RetryingFiles(fs, wait_seconds))
-    return {"storage_path": parent, "storage_filesystem": handler}, name
+            **storage_settings(options.run, options.checkpoints.storage_wait),
+        ),
+        board=board,
+        options=options,
+    )

@@ -1,9 +1,14 @@
-"""How many workers a run has, decided in Ray Train's controller: what it waits for and says.
+"""What Ray Train's controller decides here: the number of workers, and which failures count.
 
-Ray Train 2.60 tears the workers down when it finds room for more, without a checkpoint, and it
-counts room by a view of the cluster that is up to 20 s old and includes nodes that are drained. So
-its two policies are refined here: a new size is taken after a checkpoint that was asked for, room
-is counted anew and without such nodes, and a run that finds no room says so and ends in the end.
+Ray Train 2.60 stops the workers without a checkpoint when it finds room for more of them. It counts
+room by a view of the cluster that is up to 20 s old and includes nodes that are drained. So its
+scaling policies are refined: a new number is taken after a checkpoint that was asked for, room is
+counted anew and without such nodes, and a run that finds no room says so and ends at last.
+
+When a node is taken away, the workers that are left meet a broken collective before Ray has seen
+the node's end, and Ray Train 2.60 counts that as a failure of theirs. So its failure policy is
+refined: whatever fails after the notice counts as the node's end. A fault of another kind comes
+back in the next group of workers, and counts there.
 """
 
 from __future__ import annotations
@@ -13,8 +18,9 @@ import time
 from typing import Any, cast
 
 import ray
-from ray.train import ScalingConfig
+from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2._internal.execution.scaling_policy import (
     AUTOSCALING_REQUESTS_GET_TIMEOUT_S,
     ElasticScalingPolicy,
@@ -24,30 +30,37 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingDecision,
     ScalingPolicy,
 )
+from ray.train.v2.api.exceptions import (
+    ControllerError,
+    PreemptionError,
+    TrainingFailedError,
+    WorkerGroupError,
+)
+from ray.train.v2.api.preemption import PreemptionInfo
 
-from jobs.training.driver.ending import StoppedError
-from jobs.training.driver.failures import Failures
+from jobs.training.driver.ending import StoppedError, describe_failures, is_preemption
 from jobs.training.options import TrainOptions
+from jobs.training.status_board import TrainingStatus
 from pipelines.cluster.nodes import groups_of_one, room_for, shortage, staying_nodes
 from pipelines.errors import PlatformError
 
 INTERVALS = {
     # After a node's sudden end Ray counts on it for a while, and asks for what is not there.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
-    # Of notices of 30 s the default would waste 5.
+    # The default would waste 5 s of notices of 30 s.
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
-"""Ray Train's, where the environment does not set them"""
-AGAIN_SECONDS = 60.0
+"""settings of Ray Train, if the environment does not set them"""
+REPEAT_SECONDS = 60.0
 """between two lines about waiting"""
 PAUSE_SECONDS = 0.2
 """between two looks of a controller that waits for room"""
-ANSWER_SECONDS = 300.0
-"""after which a checkpoint that was asked for is given up, and with it the new size"""
+CHECKPOINT_SECONDS = 300.0
+"""after which a requested checkpoint is given up, and with it the new number of workers"""
 
 
 class Trainer(TorchTrainer):
-    """``TorchTrainer`` with the number of workers and the failures decided here."""
+    """A `TorchTrainer` with the policies of this module."""
 
     def __init__(self, *arguments: Any, board: Any, options: TrainOptions, **others: Any):
         super().__init__(*arguments, **others)
@@ -56,16 +69,44 @@ class Trainer(TorchTrainer):
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         for name, value in INTERVALS.items():
             os.environ.setdefault(name, value)
-        kind = Elastic if self._options.worker_range.is_elastic else Fixed
+        kind = ElasticWorkers if self._options.worker_range.is_elastic else FixedWorkers
         arguments["scaling_policy"] = kind(self.scaling_config, self._board, self._options)
-        arguments["failure_policy"] = Failures(
+        arguments["failure_policy"] = FailureCounts(
             cast(Any, self.run_config.failure_config), self._board, self._options
         )
         return super()._initialize_and_run_controller(**arguments)
 
 
+class FailureCounts(DefaultFailurePolicy):
+    """Ray's limits of failures and of nodes taken away, with a line for the user at each."""
+
+    def __init__(self, failure_config: FailureConfig, board: Any, options: TrainOptions):
+        super().__init__(failure_config)
+        self._board, self._options = board, options
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        """Decide whether another group of workers is started."""
+        error = training_failed_error
+        status: Any = ray.get(self._board.status.remote())
+        if isinstance(error, WorkerGroupError) and status.node_leaving:
+            error = PreemptionError(PreemptionInfo(None, {}))
+        decision = super().make_decision(error)
+        if decision == FailureDecision.RETRY and not isinstance(error, ControllerError):
+            self._board.add_line.remote(self._describe(error, status))
+        return decision
+
+    def _describe(self, error: TrainingFailedError, status: TrainingStatus) -> str:
+        if is_preemption(error):
+            at_deadline = isinstance(error, PreemptionError) and error.drain_timed_out
+            how = "its time is over" if at_deadline else "it was taken away"
+            return f"a node is gone as announced ({how}): no failure counted"
+        most = self._options.checkpoints.max_failures
+        failures = describe_failures(error, status)
+        return f"failure {self._worker_group_failures} of at most {most}: {failures}"
+
+
 class ReportingPolicy(ScalingPolicy):
-    """What both policies have: they wait with words, and not for ever."""
+    """What both scaling policies share: they report that they wait, and end after a limit."""
 
     def __init__(self, scaling_config: ScalingConfig, board: Any, options: TrainOptions):
         super().__init__(scaling_config)
@@ -74,18 +115,18 @@ class ReportingPolicy(ScalingPolicy):
             cast(Any, scaling_config._resources_per_worker_not_none)
         )
         self._waits_since: float | None = None
-        self._said = 0.0
+        self._reported = 0.0
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """As Ray's policy decides; ends the run where there has been no room for too long."""
-        if ray.get(self._board.stopping.remote()):
+        """Decide as Ray's policy does; end the run if there has been no room for too long."""
+        if ray.get(self._board.is_stopping.remote()):
             raise StoppedError("the run was asked to end")
-        self._board.new_group.remote()
+        self._board.start_group.remote()
         decision = super().make_decision_for_non_running_worker_group()  # pyright: ignore[reportAbstractUsage]
         self._wait()
         return decision
 
-    def _is_running(self) -> None:
+    def _stop_waiting(self) -> None:
         self._waits_since = None
 
     def _wait(self) -> None:
@@ -98,9 +139,9 @@ class ReportingPolicy(ScalingPolicy):
             return  # the usual start
         time.sleep(PAUSE_SECONDS)
         limit = self._options.elastic.start_wait
-        if first or now - self._said >= AGAIN_SECONDS:
-            self._said = now
-            self._board.say.remote(f"waiting for room: {self._shortage(least)}")
+        if first or now - self._reported >= REPEAT_SECONDS:
+            self._reported = now
+            self._board.add_line.remote(f"waiting for room: {self._shortage(least)}")
         if limit and waited >= limit:
             failure = PlatformError(
                 f"no room for the workers within {limit} s: {self._shortage(least)}",
@@ -108,7 +149,7 @@ class ReportingPolicy(ScalingPolicy):
                 remedy="add nodes or end other jobs, or give fewer --workers (MIN:MAX takes what "
                 "there is); the same command then goes on from the latest checkpoint",
             )
-            ray.get(self._board.fail.remote(failure))
+            ray.get(self._board.set_failure.remote(failure))
             raise failure
 
     def _shortage(self, least: int) -> str:
@@ -116,60 +157,62 @@ class ReportingPolicy(ScalingPolicy):
         return shortage(least, self._worker, staying, ray.available_resources())
 
 
-class Fixed(ReportingPolicy, FixedScalingPolicy):
+class FixedWorkers(ReportingPolicy, FixedScalingPolicy):
     """Always the same number of workers."""
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: Any, worker_group_status: Any
     ) -> ScalingDecision:
-        """Never another number."""
-        self._is_running()
+        """Keep the number of workers."""
+        self._stop_waiting()
         return super().make_decision_for_running_worker_group(
             worker_group_state, worker_group_status
         )
 
 
-class Elastic(ReportingPolicy, ElasticScalingPolicy):
+class ElasticWorkers(ReportingPolicy, ElasticScalingPolicy):
     """As many workers as there is room for; a new number is taken after a checkpoint."""
 
     def __init__(self, scaling_config: ScalingConfig, board: Any, options: TrainOptions):
         super().__init__(scaling_config, board, options)
-        self._asked: tuple[int, float] | None = None
+        self._requested: tuple[int, float] | None = None
+        """number and time of the request for a checkpoint, while there is one"""
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """As many as there is room for."""
-        self._asked = None
+        """Take as many workers as there is room for."""
+        self._requested = None
         return super().make_decision_for_non_running_worker_group()
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: Any, worker_group_status: Any
     ) -> ScalingDecision:
-        """Ask for a checkpoint where there is room for another number; take it when it is there."""
-        self._is_running()
-        if self._asked is None:
+        """Request a checkpoint if there is room for another number; then take the number."""
+        self._stop_waiting()
+        if self._requested is None:
             decision = super().make_decision_for_running_worker_group(
                 worker_group_state, worker_group_status
             )
             if isinstance(decision, ResizeDecision):
-                self._asked = ray.get(self._board.ask.remote("checkpoint")), time.monotonic()
-                self._board.say.remote(
+                number: Any = ray.get(self._board.request.remote("checkpoint"))
+                self._requested = number, time.monotonic()
+                self._board.add_line.remote(
                     f"room for {decision.num_workers} worker(s): going on with so many after a "
                     "checkpoint"
                 )
             return NoopDecision()
         self._maybe_send_resource_request()
-        number, since = self._asked
-        answered: Any = ray.get(self._board.answered.remote())
+        number, since = self._requested
+        answered: Any = ray.get(self._board.last_answered.remote())
         if answered >= number:
-            self._asked = None
+            self._requested = None
             return self._new_size(worker_group_state.num_workers)
-        if time.monotonic() - since > ANSWER_SECONDS:
-            self._asked = None
-            self._board.withdraw.remote()
+        if time.monotonic() - since > CHECKPOINT_SECONDS:
+            self._requested = None
+            self._board.cancel_request.remote()
         return NoopDecision()
 
     def _new_size(self, now: int) -> ScalingDecision:
-        """The number that there is room for, once the checkpoint is written."""
+        """Take the number that there is room for, once the checkpoint is written."""
         reserved = self._get_reserved_resources()
         workers = self._count_possible_workers(reserved) if reserved else 0
         if workers < self.scaling_config.min_workers or workers == now:
@@ -177,7 +220,7 @@ class Elastic(ReportingPolicy, ElasticScalingPolicy):
         return self._get_resize_decision(workers)
 
     def _get_reserved_resources(self) -> Any:
-        """What Ray holds for this run, by a view of the cluster that is new at each call."""
+        """Return what Ray holds for this run, by a view of the cluster that is new at each call."""
         now = time.monotonic()
         if now - self._latest_reserved_resources_query_time < 1:
             return self._latest_reserved_resources

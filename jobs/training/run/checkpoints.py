@@ -1,15 +1,15 @@
 """Checkpoints: weights and optimiser as safetensors, everything else as JSON. Nothing is unpickled.
 
-A checkpoint is a folder ``<run>/step_<n>``:
+A checkpoint is a folder `<run>/step_<n>`:
 
-``weights.safetensors``   the weights to forecast with (the moving average where one is kept),
-                          the normalised static fields that the model reads, as ``static/<name>``,
-                          and the normals of a model of anomalies, as ``normals/table``
-``training.safetensors``  the optimiser's moments, and the raw weights beside an average
-``checkpoint.json``       step, options, normalisation, fingerprint of the store's statistics, and
-                          the size and xxh3-128 checksum of the files beside it
+`weights.safetensors`   the weights to forecast with (the moving average if one is kept), the
+                        normalised static fields that the model reads, as `static/<name>`, and the
+                        normals of a model of anomalies, as `normals/table`
+`training.safetensors`  the optimiser's moments, and the raw weights beside an average
+`checkpoint.json`       step, options, normalisation, fingerprint of the store's statistics, and
+                        the size and xxh3-128 checksum of the files beside it
 
-The folder is complete when ``checkpoint.json`` is there and the sizes that it names fit, whatever
+The folder is complete when `checkpoint.json` is there and the sizes that it names fit, whatever
 the order in which the storage received the files.
 """
 
@@ -23,6 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
+from gmg_model.errors import ConfigurationError
+from gmg_model.normals import TABLE, normals_table
 from pipelines.errors import StoreError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.storage import places
@@ -40,12 +44,14 @@ WEIGHTS = "weights.safetensors"
 TRAINING = "training.safetensors"
 PREFIX = "step_"
 UNVALIDATED = "_unvalidated"
-"""ends the name of a checkpoint that was written before the validation of its step had ended"""
+"""ends the name of a checkpoint that was written during the validation of its step"""
 
 
 def directory_name(step: int, validating: bool = False) -> str:
-    """Name of a checkpoint's folder in its run.
+    """Return the name of a checkpoint's folder in its run.
 
+    Examples
+    --------
     >>> directory_name(1200), directory_name(1200, validating=True)
     ('step_000001200', 'step_000001200_unvalidated')
     """
@@ -53,7 +59,7 @@ def directory_name(step: int, validating: bool = False) -> str:
 
 
 def _age(name: str) -> tuple[str, bool]:
-    """Sorts names of checkpoints, the latest last."""
+    """Return the key that sorts names of checkpoints, the latest last."""
     return name.removesuffix(UNVALIDATED), not name.endswith(UNVALIDATED)
 
 
@@ -62,7 +68,9 @@ class Checkpoint:
     """A model, what it was trained on, and how its channels are normalised."""
 
     uri: str
+    """URI of its folder"""
     record: dict[str, Any]
+    """content of its `checkpoint.json`"""
 
     @property
     def step(self) -> int:
@@ -76,12 +84,12 @@ class Checkpoint:
 
     @property
     def finished(self) -> bool:
-        """Whether the training that it belongs to had come to its last epoch."""
+        """Whether its training was finished."""
         return self.record["finished"]
 
     @property
     def validating(self) -> bool:
-        """Whether it was written in the middle of a validation, which is then done on resuming."""
+        """Whether it was written during a validation, which a resumed run does first."""
         return self.record.get("validating", False)
 
     @property
@@ -101,15 +109,12 @@ class Checkpoint:
 
     @cached_property
     def normalisation(self) -> Normalisation:
-        """How frames become what the model is given; of a model of anomalies reads its normals."""
-        from gmg_model.errors import ConfigurationError
-        from gmg_model.normals import Normals
-
+        """How frames are normalised. For a model of anomalies it reads the normals' table."""
         known = self.record["normalisation"]
         if "normals" not in known:
             return Normalisation.from_dict(known)
         try:
-            table = Normals.saved(known["normals"], self.saved_tensors()).table
+            table = normals_table(known["normals"], self.saved_tensors())
         except ConfigurationError as error:
             raise StoreError(
                 str(error), where=self.uri, remedy="name another checkpoint, or export again"
@@ -123,13 +128,13 @@ class Checkpoint:
 
     @property
     def recipe(self) -> Recipe | None:
-        """How its frames were made out of an archive; None where an earlier version wrote it."""
+        """How its frames were made from an archive; None if an earlier version wrote it."""
         known = self.record.get("store", {}).get("recipe")
         return Recipe(**known) if known else None
 
     @property
     def selection(self) -> dict[str, Any]:
-        """Best validation so far, see ``jobs.training.worker.validation.Selection``."""
+        """Best validation so far, see `jobs.training.worker.validation.Selection`."""
         return self.record.get("selection", {})
 
     @property
@@ -139,7 +144,7 @@ class Checkpoint:
 
     @property
     def validation_loss(self) -> float:
-        """Loss of free-running forecasts on the validation split; NaN where none was measured."""
+        """Loss of free-running forecasts on the validation split; NaN if not measured."""
         loss = self.record["validation_loss"]
         return math.nan if loss is None else loss
 
@@ -151,13 +156,13 @@ class Checkpoint:
         return parameters_of(self.saved_tensors())
 
     def saved_tensors(self) -> dict[str, Tensor]:
-        """The weights, and what else the model needs of its data, as their file has them."""
+        """Return the weights, the static fields and the normals, as in `weights.safetensors`."""
         from safetensors.torch import load
 
         return load(self.weights_file())
 
     def weights_file(self) -> bytes:
-        """The file of safetensors with the weights, checked against its checksum."""
+        """Return the bytes of `weights.safetensors`, checked against their checksum."""
         return self._sound(WEIGHTS)
 
     @property
@@ -173,15 +178,14 @@ class Checkpoint:
         return load(self._sound(TRAINING))
 
     def model(self) -> nn.Module:
-        """The model with its weights and static fields, in evaluation mode, on the CPU.
+        """Return the model with its weights and static fields, in evaluation mode, on the CPU.
 
         Raises
         ------
         StoreError
-            The files are damaged, or this version has no such model.
+            The files are damaged, or this version does not know the model.
         """
         from gmg_model import create_model
-        from gmg_model.errors import ConfigurationError
         from gmg_model.models.static_inputs import parameters_of, saved_fields
 
         choice = self.record["model"]
@@ -206,11 +210,11 @@ class Checkpoint:
         return model.eval()
 
     def damage(self) -> str | None:
-        """The file whose checksum is not the one recorded; None where all is sound."""
+        """Return the name of a file whose checksum is wrong, or None if all are sound."""
         return next((name for name in self.record["files"] if self._checked(name) is None), None)
 
     def _sound(self, name: str) -> bytes:
-        """The bytes of a file; StoreError where they are not those that were written."""
+        """Return the bytes of a file, or raise StoreError if its checksum is wrong."""
         data = self._checked(name)
         if data is None:
             raise StoreError(
@@ -221,27 +225,24 @@ class Checkpoint:
         return data
 
     def _checked(self, name: str) -> bytes | None:
-        """The bytes of a file, None where they are not those that were written."""
-        import xxhash
-
+        """Return the bytes of a file, or None if its checksum is wrong."""
         data = places.read_bytes(places.join(self.uri, name))
         expected = self.record["files"][name]["xxh3_128"]
         return data if xxhash.xxh3_128_hexdigest(data) == expected else None
 
 
 def data_tensors(normalisation: Normalisation, fields: StaticFields | None) -> dict[str, Tensor]:
-    """What a model needs of its data beside its weights: normals and static fields, if any."""
+    """Return the tensors that a model needs besides its weights: normals and static fields."""
     import torch
 
-    from gmg_model.models.static_inputs import PREFIX
-    from gmg_model.normals import TABLE
+    from gmg_model.models.static_inputs import PREFIX as FIELD_PREFIX
 
     found = {}
     if normalisation.normals is not None:
         found[TABLE] = torch.from_numpy(normalisation.normals.table)
     if fields is not None:
         named = zip(fields.names, fields.values_shw, strict=True)
-        found |= {PREFIX + name: torch.from_numpy(values_hw) for name, values_hw in named}
+        found |= {FIELD_PREFIX + name: torch.from_numpy(values_hw) for name, values_hw in named}
     return found
 
 
@@ -252,7 +253,6 @@ def write(
     training: Mapping[str, Tensor],
 ) -> None:
     """Write a checkpoint's files into a local folder, the record last."""
-    import xxhash
     from safetensors.torch import save
 
     files = {}
@@ -267,8 +267,8 @@ def write(
 def publish(folder: Path, uri: str) -> None:
     """Copy a checkpoint from a local folder to its place, the record last.
 
-    A record that stands there from an earlier upload goes first: with other tensors beside it the
-    checkpoint would pass for complete.
+    The record of an earlier upload is deleted first. With other tensors beside it, the checkpoint
+    would look complete.
     """
     places.delete(places.join(uri, RECORD))
     for name in (WEIGHTS, TRAINING, RECORD):
@@ -276,7 +276,7 @@ def publish(folder: Path, uri: str) -> None:
 
 
 def read(uri: str) -> Checkpoint | None:
-    """The checkpoint in this folder, or None where it is absent or not completely there."""
+    """Return the checkpoint in this folder, or None if it is missing or not complete."""
     try:
         record = json.loads(places.read_bytes(places.join(uri, RECORD)))
         fs, path = places.filesystem(uri)
@@ -296,37 +296,42 @@ def read(uri: str) -> Checkpoint | None:
 
 
 def list_checkpoints(run: str) -> list[Checkpoint]:
-    """The complete checkpoints of a run, by step."""
+    """Return the complete checkpoints of a run, by step."""
     found = (read(places.join(places.absolute(run), name)) for name in _names(run))
     return [item for item in found if item]
 
 
 def _names(run: str) -> list[str]:
-    """Names of the folders of checkpoints, complete or not, the latest last."""
+    """Return the names of the checkpoints' folders, complete or not, the latest last."""
     return sorted((name for name in places.names(run) if name.startswith(PREFIX)), key=_age)
 
 
-def newest_sound(run: str, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose files have their checksums; None in a run that has none yet.
+def newest_sound(run: str, report: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest checkpoint whose checksums are right; None if the run has no checkpoint.
 
-    Damaged ones that are newer are set aside: their record is renamed to
-    ``checkpoint.json.damaged``, and the training goes on from the one before as if they had not
-    been written. Only the process that holds the run may call this.
+    Damaged checkpoints that are newer are set aside: their record is renamed to
+    `checkpoint.json.damaged`, and the training goes on from the one before as if they had not been
+    written. Only the process that holds the run's lease may call this.
+
+    Parameters
+    ----------
+    report:
+        Called with a line for the user about each checkpoint that is set aside.
 
     Raises
     ------
     StoreError
-        There are checkpoints, and all are damaged.
+        Every checkpoint of the run is damaged.
     """
     damaged: list[str] = []
     for name in reversed(_names(run)):
         uri = places.join(places.absolute(run), name)
         if not places.exists(places.join(uri, RECORD)):
-            continue  # an upload that did not end, or one that was set aside before
+            continue  # its upload did not end, or it was set aside before
         checkpoint = read(uri)
         if checkpoint and not checkpoint.damage():
             for other in damaged:
-                say(f"{other} is damaged: set aside; going on from step {checkpoint.step}")
+                report(f"{other} is damaged: set aside; going on from step {checkpoint.step}")
                 _set_aside(other)
             return checkpoint
         damaged.append(uri)
@@ -346,12 +351,14 @@ def _set_aside(uri: str) -> None:
 
 
 def load_checkpoint(uri: str) -> Checkpoint:
-    """One checkpoint: ``uri`` itself, or the best of a run (the latest where none was validated).
+    """Return the checkpoint at `uri`, or the best of the run at `uri`.
+
+    If no checkpoint of the run was validated, it is the latest.
 
     Raises
     ------
     StoreError
-        Nothing complete is there.
+        There is no complete checkpoint.
     """
     checkpoint = read(uri)
     if checkpoint:

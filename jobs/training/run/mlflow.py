@@ -1,9 +1,11 @@
-"""Curves of a run on an MLflow server, over its REST interface: no package of MLflow is needed.
+"""Curves of a run on an MLflow server, over its REST interface.
 
-The server is told what is committed: after each checkpoint the steps up to it. The last step that
-it has is a tag of the MLflow run, so that a resumed training goes on behind it and no point is sent
-twice. A server that is away never disturbs the training: what it missed is sent with the next
-checkpoint.
+The client package of MLflow would bring about twenty others, a web framework among them, for the
+few requests made here.
+
+After each checkpoint the server is sent the steps up to it. The number of steps that it has is a
+tag of the MLflow run. So a resumed training goes on behind them, and no point is sent twice. A
+server that is away does not disturb the training: what it missed is sent with the next checkpoint.
 """
 
 from __future__ import annotations
@@ -22,12 +24,17 @@ from jobs.training.run.tensorboard import points
 from pipelines.errors import UsageError
 
 LOGGED = "gmg.steps_logged"
+"""tag of an MLflow run: the number of steps that the server has"""
 PLACE = "gmg.run"
+"""tag of an MLflow run: the URI of the run"""
 MOST_METRICS = 1000
-"""in one request: MLflow's own limit"""
+"""metrics in one request: MLflow's own limit"""
 MOST_PARAMETERS = 100
+"""parameters in one request: MLflow's own limit"""
 LONGEST_VALUE = 500
+"""characters of a parameter's value: MLflow's own limit"""
 TIMEOUT_SECONDS = 20.0
+"""for one request, so that a server that hangs does not hold up the upload of checkpoints"""
 
 
 class ServerError(Exception):
@@ -35,26 +42,26 @@ class ServerError(Exception):
 
 
 class MLflowRun:
-    """One run on the server, found by its place or begun there.
+    """One run on the server. It is found by its URI, or created.
 
     Parameters
     ----------
     server:
-        ``http://HOST:PORT``.
+        `http://HOST:PORT`.
     experiment:
-        Made where it is missing.
+        Name of the experiment. It is created if it is missing.
     place:
-        URI of the run, which tells it from others on the server.
+        URI of the run, which identifies it on the server.
     """
 
     def __init__(self, server: str, experiment: str, place: str):
         self._server, self._experiment, self._place = server.rstrip("/"), experiment, place
         self._run_id = ""
         self.logged = 0
-        """steps that the server has"""
+        """number of steps that the server has"""
 
     def open(self, parameters: Mapping[str, Any]) -> None:
-        """Find the run on the server, or begin it with these parameters.
+        """Find the run on the server, or create it with these parameters.
 
         Raises
         ------
@@ -76,7 +83,7 @@ class MLflowRun:
             self.logged = int(tags.get(LOGGED, 0))
             self._ask("runs/update", {"run_id": self._run_id, "status": "RUNNING"})
             return
-        begun = self._ask(
+        created = self._ask(
             "runs/create",
             {
                 "experiment_id": experiment_id,
@@ -85,7 +92,7 @@ class MLflowRun:
                 "tags": [{"key": PLACE, "value": self._place}],
             },
         )
-        self._run_id = begun["run"]["info"]["run_id"]
+        self._run_id = created["run"]["info"]["run_id"]
         params = [
             {"key": key, "value": str(value)[:LONGEST_VALUE]} for key, value in parameters.items()
         ]
@@ -98,7 +105,7 @@ class MLflowRun:
         Raises
         ------
         ServerError
-            The server cannot be used; :attr:`logged` says how far it came.
+            The server cannot be used. `logged` is the number of steps that it has.
         """
         missing = [record for record in steps if record["step"] >= self.logged]
         size = MOST_METRICS // 8  # each record holds fewer than 8 curves
@@ -147,20 +154,14 @@ class MLflowRun:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
                 return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
-            said = error.read(500).decode(errors="replace")
-            raise ServerError(f"{what.split('?')[0]}: {error.code} {said}") from None
+            text = error.read(500).decode(errors="replace")
+            raise ServerError(f"{what.split('?')[0]}: {error.code} {text}") from None
         except (OSError, ValueError) as error:
             raise ServerError(f"{what.split('?')[0]}: {error}") from None
 
 
 def check_server(server: str, experiment: str) -> None:
-    """Refuse an MLflow server that cannot be used, before any compute is spent.
-
-    Raises
-    ------
-    UsageError
-        It does not answer, or refuses.
-    """
+    """Raise UsageError if the MLflow server cannot be used, before any compute is spent."""
     try:
         MLflowRun(server, experiment, "")._experiment_id()
     except ServerError as error:

@@ -1,10 +1,10 @@
-"""The folder of a run: what it was asked to do, whether it may go on, and its history.
+"""The folder of a run: its options, whether they may change, and its history.
 
-``<run>/run.json``       resolved options, versions, store fingerprint, git commit; written once
-``<run>/.ledger/``       the lease of the process that trains it now
-``<run>/history/``       one JSON line a step, in a file per stretch between checkpoints
-``<run>/tensorboard/``   the same as TensorBoard event files (:mod:`jobs.training.run.tensorboard`)
-``<run>/step_<n>/``      checkpoints (:mod:`jobs.training.run.checkpoints`)
+`<run>/run.json`       resolved options, versions, store fingerprint, git commit; written once
+`<run>/.ledger/`       the lease of the process that trains it now
+`<run>/history/`       one JSON line per step, in one file per stretch between checkpoints
+`<run>/tensorboard/`   the same as TensorBoard event files (`jobs.training.run.tensorboard`)
+`<run>/step_<n>/`      checkpoints (`jobs.training.run.checkpoints`)
 """
 
 from __future__ import annotations
@@ -43,30 +43,25 @@ MAY_DIFFER = (
     "validation.every_",
     "tracking.",
 )
-"""Options that a resumed run may be given anew: none changes what a step computes, but for the
-schedule, whose horizon follows the epochs."""
+"""Options that may change when a run is resumed. None changes what a step computes, except that the
+horizon of the learning rate's schedule follows the epochs."""
 
 
 def check_place(run: str) -> None:
-    """Refuse a place that cannot hold a run, before anything is written there.
-
-    Raises
-    ------
-    UsageError
-        It cannot be written, or it holds something else.
-    """
+    """Raise UsageError if the folder is not writable, or holds anything but a run."""
     check_writable(run, "run")
     foreign = [] if is_run(run) else [name for name in places.names(run) if name != LEDGER_FOLDER]
     if foreign:
         raise UsageError(
-            f"the folder exists and is no run of this project (it holds {', '.join(foreign[:3])})",
+            "the folder exists and is not a run of this project "
+            f"(it holds {', '.join(foreign[:3])})",
             where=run,
             remedy="give --run a new or an empty folder",
         )
 
 
 def check_same(options: TrainOptions, fingerprint: str) -> bool:
-    """Check that a run that stands there is this one going on.
+    """Return whether the folder holds this run already, and check that it may be resumed.
 
     Parameters
     ----------
@@ -78,19 +73,19 @@ def check_same(options: TrainOptions, fingerprint: str) -> bool:
     Returns
     -------
     bool
-        True where there is such a run, False where there is none yet.
+        True if the run exists, False if the folder is empty.
 
     Raises
     ------
     UsageError
-        The folder holds another configuration's or another store's run.
+        The run was begun with other options, or on another store.
     """
     record_uri = places.join(options.run, RECORD)
     try:
         record = json.loads(places.read_bytes(record_uri))
     except FileNotFoundError:
         return False
-    # Options that are younger than the run had their defaults then.
+    # An option that did not exist when the run began had its default then.
     began = TrainOptions.from_dict(record["options"])
     differences = _differences(began.as_dict(), options.as_dict())
     if record["statistics_fingerprint"] != fingerprint:
@@ -109,12 +104,12 @@ def check_same(options: TrainOptions, fingerprint: str) -> bool:
 
 
 def write_record(options: TrainOptions, fingerprint: str) -> None:
-    """Write what a new run is asked to do.
+    """Write `run.json` of a new run.
 
     Raises
     ------
     UsageError
-        The place cannot be written.
+        The folder is not writable.
     """
     uri = places.join(options.run, RECORD)
     record = {
@@ -129,7 +124,7 @@ def write_record(options: TrainOptions, fingerprint: str) -> None:
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Lines of the options that differ and must not."""
+    """Return one line for each option that differs and must not."""
     before, after = flat(there), flat(here)
     return [
         f"  {key}: {before.get(key)!r} -> {after.get(key)!r}"
@@ -139,8 +134,10 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names.
+    """Return nested options by their dotted names.
 
+    Examples
+    --------
     >>> flat({"training": {"epochs": 3}})
     {'training.epochs': 3}
     """
@@ -154,7 +151,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Return the versions of Python and of the packages that decide the numbers."""
     packages = ("torch", "ray", "zarr", "numpy", "xarray", "gmg-platform")
     found = {"python": platform.python_version()}
     for name in packages:
@@ -166,7 +163,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the code, with ``+changes`` where files differ from it; None outside git."""
+    """Return the commit of the code, with `+changes` if files differ from it; None outside git."""
     root = Path(__file__).resolve().parents[3]
     try:
         commit, changes = (
@@ -185,7 +182,7 @@ def git_commit() -> str | None:
 
 
 def write_history(run: str, steps: list[dict[str, Any]]) -> None:
-    """Write the steps since the last checkpoint; a repeated stretch writes the same name again."""
+    """Write the steps since the last checkpoint. A stretch that is repeated replaces its file."""
     if steps:
         text = "".join(json.dumps(step) + "\n" for step in steps)
         name = f"{steps[0]['step']:09d}.jsonl"
@@ -193,7 +190,7 @@ def write_history(run: str, steps: list[dict[str, Any]]) -> None:
 
 
 def forget_after(run: str, step: int) -> None:
-    """Remove the stretches that begin at ``step`` or later: they are about to be trained again."""
+    """Delete the stretches that begin at `step` or later, which will be trained again."""
     for folder in (HISTORY, EVENTS):
         for name in places.names(places.join(run, folder)):
             first = "".join(filter(str.isdigit, name))
@@ -202,7 +199,7 @@ def forget_after(run: str, step: int) -> None:
 
 
 def read_history(run: str) -> list[dict[str, Any]]:
-    """Every step's record once, by step: ``step``, ``epoch``, ``loss``, ``learning_rate``, ..."""
+    """Return every step's record once, by step: `step`, `epoch`, `loss`, `learning_rate`, ..."""
     folder = places.join(run, HISTORY)
     steps: dict[int, dict[str, Any]] = {}
     for name in places.names(folder):
@@ -213,7 +210,7 @@ def read_history(run: str) -> list[dict[str, Any]]:
 
 
 def last_stretch(run: str) -> list[dict[str, Any]]:
-    """The records of the steps that the last checkpoint came with."""
+    """Return the records of the steps that came with the last checkpoint."""
     folder = places.join(run, HISTORY)
     last = max(places.names(folder), default=None)
     if last is None:
@@ -223,13 +220,15 @@ def last_stretch(run: str) -> list[dict[str, Any]]:
 
 
 def is_run(uri: str) -> bool:
-    """Whether a run's record is there."""
+    """Return whether the folder has the record of a run."""
     return places.exists(places.join(uri, RECORD))
 
 
 def run_of(checkpoint_uri: str) -> str:
-    """The run that a checkpoint's folder belongs to.
+    """Return the run that a checkpoint's folder belongs to. A run is returned unchanged.
 
+    Examples
+    --------
     >>> run_of("s3://bucket/run/step_000000400")
     's3://bucket/run'
     """

@@ -1,8 +1,8 @@
 """Event files of TensorBoard: one for each stretch of steps between two checkpoints.
 
-A file is written whole, under a name that its first step gives, and together with the history of
-the same steps: a stretch that is trained again after a fault replaces its file, so that no point is
-ever shown twice, on a local disk and on object storage alike.
+A file is written as a whole, together with the history of the same steps. Its name follows from its
+first step. So a stretch that is trained again after a fault replaces its file, and no point is
+shown twice, on a local disk and on object storage alike.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ TAGS = {
 
 
 def is_available() -> bool:
-    """Whether the writer is installed; it comes with Ray Train."""
+    """Return whether the writer is installed. It comes with Ray Train."""
     from importlib.util import find_spec
 
     return find_spec("tensorboardX") is not None
 
 
 def file_name(first_step: int) -> str:
-    """Name of the event file of the stretch that begins at a step.
+    """Return the name of the event file of the stretch that begins at a step.
 
+    Examples
+    --------
     >>> file_name(1200)
     'events.out.tfevents.000001200'
     """
@@ -53,7 +55,7 @@ def write(run_uri: str, steps: Sequence[dict[str, Any]]) -> None:
 
 
 def encode(steps: Sequence[dict[str, Any]]) -> bytes:
-    """The bytes of an event file that holds the curves of these steps' records."""
+    """Return the bytes of an event file with the curves of these steps' records."""
     from tensorboardX import SummaryWriter
 
     with tempfile.TemporaryDirectory(prefix="events_") as folder:
@@ -65,7 +67,7 @@ def encode(steps: Sequence[dict[str, Any]]) -> bytes:
 
 
 def points(steps: Sequence[dict[str, Any]]) -> list[tuple[int, str, float, float]]:
-    """(step, curve, value, seconds since 1970-01-01) of everything finite in the records."""
+    """Return (step, curve, value, seconds since 1970-01-01) of all finite values in the records."""
     return [
         (record["step"], tag, float(record[field]), record["time"])
         for record in steps

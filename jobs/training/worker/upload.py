@@ -1,10 +1,10 @@
-"""From the first worker to the run's folder, behind the training: history, curves, checkpoint.
+"""Uploads from the first worker to the run's folder: history, curves and checkpoints.
 
-Everything that a stretch of steps leaves is written in one order by one thread: the history and the
-event file first, the checkpoint after them and its record last. So whatever is killed, a checkpoint
-that is there has its history, and a half-written one is none. A storage that is away is waited for
-while training goes on; only where several checkpoints wait does training wait as well, so that the
-local disk does not fill.
+One thread writes what a stretch of steps leaves, while training goes on. It writes the history and
+the event file first, then the checkpoint, and the checkpoint's record last. So whatever is killed,
+a complete checkpoint has its history, and a half-written checkpoint does not count. While the
+storage is away, the thread retries and training goes on. Training waits only if several checkpoints
+wait for the storage, so that the local disk does not fill.
 """
 
 from __future__ import annotations
@@ -12,36 +12,34 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
 from torch import Tensor
 
-from jobs.training.board import final_failure
 from jobs.training.options import TrainOptions
 from jobs.training.run import checkpoints, run_folder, tensorboard
 from jobs.training.run.mlflow import MLflowRun, ServerError
+from jobs.training.status_board import final_failure
 from pipelines.storage import lease, places
 from pipelines.storage.retry import Retry
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MOST_WAITING = 4
 """checkpoints on the local disk that wait for the storage; a further one holds training up"""
 
 
 class Uploads:
-    """Writes what the first worker hands over; one for each worker process.
+    """Writes what the first worker hands over.
 
     Parameters
     ----------
     token:
-        Of the driver's lease of the run: where another process holds it, nothing is written.
+        Of the driver's lease of the run. If another process holds the lease, nothing is written.
     board:
-        Told of errors that end the run, and of waiting.
+        The status board. It is given errors that end the run, and checkpoints that are written.
     """
 
     def __init__(self, options: TrainOptions, token: str, board: Any, retry: Retry):
@@ -52,7 +50,7 @@ class Uploads:
         self._server: MLflowRun | None = None
         self._unsent: list[dict[str, Any]] = []
         self.seconds = 0.0
-        """how long the last checkpoint took from its hand-over to its record"""
+        """how long the last checkpoint took, from the call of `send` until it was complete"""
 
     def send(
         self,
@@ -70,11 +68,11 @@ class Uploads:
         steps:
             Records of the steps since the last checkpoint.
         record, weights, training:
-            Of the checkpoint, see :func:`jobs.training.run.checkpoints.write`.
+            Of the checkpoint, see `jobs.training.run.checkpoints.write`.
         metrics:
-            What Ray keeps checkpoints by.
+            What Ray decides by which checkpoints to keep.
         answers:
-            Number of the latest wish on the board that this checkpoint fulfils.
+            Number of the latest request on the board that this checkpoint answers; 0: none.
         """
         began = time.monotonic()
         self._room.acquire()
@@ -84,9 +82,9 @@ class Uploads:
         def upload(local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
             uploaded = self._upload(Path(local.path), name, steps)
             self.seconds = time.monotonic() - began
-            self._board.saved.remote(record["step"], answers)
-            if not record["validating"]:  # the server is told a step once, with its validation
-                self._follow(steps, finished=record["finished"])
+            self._board.add_checkpoint.remote(record["step"], answers)
+            if not record["validating"]:  # the server gets each step once, with its validation
+                self._send_to_mlflow(steps, finished=record["finished"])
             self._room.release()
             return uploaded
 
@@ -100,9 +98,9 @@ class Uploads:
         )
 
     def answer(self, step: int, answers: int) -> None:
-        """Tell that what was asked is there: the checkpoint of this step was written before."""
-        if answers:  # heard by the first worker alone
-            self._board.saved.remote(step, answers)
+        """Answer a request by the checkpoint of this step, which was written before."""
+        if answers:  # 0 on all workers but the first
+            self._board.add_checkpoint.remote(step, answers)
 
     def _upload(self, folder: Path, name: str, steps: list[dict[str, Any]]) -> ray.train.Checkpoint:
         place = self._options.run
@@ -117,17 +115,18 @@ class Uploads:
         try:
             self._retry(f"writing {name}", write)
         except Exception as error:
-            # Ray takes an error of this thread for one of the training and starts the group again.
+            # Ray takes an error of this thread for an error of the training, and starts the workers
+            # again. They find the failure on the board and end at once.
             failure = final_failure(error)
             if failure:
-                ray.get(self._board.fail.remote(failure))
+                ray.get(self._board.set_failure.remote(failure))
             raise
         storage: Any = ray.train.get_context().get_storage()
         path = f"{storage.experiment_fs_path}/{name}"
         return ray.train.Checkpoint(path, storage.storage_filesystem)
 
-    def _follow(self, steps: list[dict[str, Any]], finished: bool) -> None:
-        """Tell the MLflow server, where there is one; its faults are said and nothing more."""
+    def _send_to_mlflow(self, steps: list[dict[str, Any]], finished: bool) -> None:
+        """Send steps to the MLflow server, if there is one; its errors do not end the run."""
         tracking = self._options.tracking
         if not tracking.mlflow_uri:
             return
@@ -139,7 +138,7 @@ class Uploads:
                 )
                 server.open(run_folder.flat(self._options.as_dict()))
                 self._server = server
-                # An earlier process may have ended before it told the server.
+                # An earlier process may have ended before it sent its last steps.
                 self._unsent = run_folder.read_history(self._options.run)
             self._server.log(self._unsent)
             self._unsent = []
@@ -147,4 +146,4 @@ class Uploads:
                 self._server.finish()
         except ServerError as error:
             line = f"MLflow: {error}; what it misses is sent with the next checkpoint"
-            self._board.say.remote(line)
+            self._board.add_line.remote(line)

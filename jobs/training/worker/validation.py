@@ -1,4 +1,4 @@
-"""Free-running forecasts of the validation windows, on all workers; which score was the best."""
+"""Free-running forecasts of the validation windows on all workers, and the best score so far."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from gmg_model.models.ensembles import window_keys
 from gmg_model.training.optimisation import Optimisation
 from jobs.training.plan import TrainingPlan
+from jobs.training.worker.retrying import iterate_with_retry
 from pipelines.storage.retry import Retry
 from pipelines.stream.window_stream import read_batches
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The best validation so far: what early stopping decides by, kept in every checkpoint."""
+    """The best validation so far. Early stopping decides by it; every checkpoint keeps it."""
 
     best: float | None = None
     """lowest validation loss; None before the first"""
@@ -29,8 +30,10 @@ class Selection:
     """validations after it"""
 
     def after(self, loss: float, step: int) -> Selection:
-        """The selection once another validation is done.
+        """Return the selection after another validation.
 
+        Examples
+        --------
         >>> Selection(best=0.5, best_step=10).after(0.6, 20)
         Selection(best=0.5, best_step=10, since=1)
         """
@@ -39,11 +42,11 @@ class Selection:
         return replace(self, since=self.since + 1)
 
     def exhausted(self, patience: int) -> bool:
-        """Whether training ends by ``patience`` validations without a better one; 0: never."""
+        """Return whether `patience` validations passed without a better one; 0: never."""
         return 0 < patience <= self.since
 
     def as_dict(self) -> dict[str, Any]:
-        """For a checkpoint's record."""
+        """Return the fields for a checkpoint's record."""
         return asdict(self)
 
 
@@ -56,19 +59,23 @@ def losses_by_batch(
     to_device: Callable[[np.ndarray], Tensor],
     retry: Retry,
 ) -> Iterator[Tensor]:
-    """Sums of the losses of this worker's share of the validation windows, float64 scalars.
+    """Yield sums of the losses of this worker's share of the validation windows, float64 scalars.
 
-    There are as many on every worker, so that all may speak with each other after each; one that
-    has no window left adds zero. The model is in training mode before and after, and no random
-    number is drawn from a global generator.
+    Every worker yields the same number of sums, so that all may run a collective after each. A
+    worker that has no window left adds zero. The model is in training mode before and after, and no
+    random number is drawn from a global generator.
     """
     weights = optimisation.evaluated_weights()
     spec, mine = plan.window, plan.validation_starts[rank::world]
-    batch = max(1, plan.options.training.global_batch // world)
+    size = max(1, plan.options.training.global_batch // world)
     most = -(-len(plan.validation_starts) // world)
     noisy = plan.options.training.members > 1
-    batches = _patient_batches(plan, mine, batch, retry)
-    for _ in range(0, most, batch):
+
+    def begin(done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return read_batches(plan.store, plan.variables, spec, mine[done * size :], size)
+
+    batches = iterate_with_retry(begin, "validating", retry)
+    for _ in range(0, most, size):
         total = to_device(np.zeros((), np.float64)).double()
         starts, physical_btchw = next(batches, (mine[:0], None))
         if physical_btchw is not None:
@@ -83,27 +90,3 @@ def losses_by_batch(
             finally:
                 model.train()
         yield total
-
-
-def _patient_batches(
-    plan: TrainingPlan, starts: np.ndarray, size: int, retry: Retry
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Windows in batches, whatever storage faults pass meanwhile."""
-    batches: Iterator[tuple[np.ndarray, np.ndarray]] | None = None
-    done = 0
-
-    def draw() -> tuple[np.ndarray, np.ndarray]:
-        nonlocal batches
-        batches = batches or read_batches(
-            plan.store, plan.variables, plan.window, starts[done:], size
-        )
-        try:
-            return next(batches)
-        except Exception:
-            batches = None
-            raise
-
-    while done < len(starts):
-        drawn = retry("validating", draw)
-        done += len(drawn[0])
-        yield drawn

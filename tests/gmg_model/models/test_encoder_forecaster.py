@@ -17,7 +17,8 @@ from gmg_model.errors import ConfigurationError
 from gmg_model.layers.causal_lstm import CausalLSTM, GradientHighway
 from gmg_model.layers.conv_gru import ConvGRU
 from gmg_model.training.losses import create_loss
-from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation
+from gmg_model.training.options import OptimisationOptions
 
 NAMES = (
     "srvp",
@@ -107,7 +108,7 @@ def test_a_forced_frame_reaches_only_later_outputs_of_its_own_sample() -> None:
 
 def test_the_optimisation_scores_only_the_forecast_frames() -> None:
     model, window = make("srvp-convlstm"), clips(frames=7)
-    optimisation = Optimisation(model, OptimisationConfig(total_steps=1, loss="mse"))
+    optimisation = Optimisation(model, OptimisationOptions(loss="mse"), total_steps=1)
     losses = optimisation.backward(model, window, OBSERVED, None, weight=0.5)
     expected = create_loss("mse")(forecast(model, window[:, :OBSERVED]), window[:, OBSERVED:])
     torch.testing.assert_close(losses, expected.double())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 
 from gmg_model import create_model
-from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation
+from gmg_model.training.options import OptimisationOptions
 
 
 def test_weights_moments_and_average_stay_as_they_were() -> None:
     torch.manual_seed(0)
     model = create_model("gmg-s", in_shape=(1, 8, 8), hidden=(4, 4), patch_size=2, filter_size=3)
-    config = OptimisationConfig(total_steps=10, ema=0.9, schedule="constant")
-    optimisation = Optimisation(model, config)
+    options = OptimisationOptions(ema=0.9, schedule="constant")
+    optimisation = Optimisation(model, options, total_steps=10)
     frames = torch.rand(2, 4, 1, 8, 8)
 
     def step(number: int, factor: float) -> bool:

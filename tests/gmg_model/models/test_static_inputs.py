@@ -12,7 +12,8 @@ from torch import Tensor
 
 import gmg_model
 from gmg_model.errors import ConfigurationError
-from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation
+from gmg_model.training.options import OptimisationOptions
 
 Make = Callable[..., Any]
 WINDOW = {"input_frames": 3, "horizon": 2}
@@ -105,7 +106,7 @@ def test_each_window_of_a_training_step_may_have_its_own_fields(small: Make) -> 
     losses = []
     for static in (own, own.flip(0)):
         model = small("gmg-s", static_channels=2)
-        optimisation = Optimisation(model, OptimisationConfig(total_steps=1))
+        optimisation = Optimisation(model, OptimisationOptions(), total_steps=1)
         losses.append(optimisation.backward(model, frames, 3, None, 0.5, static=static))
     assert (losses[0] - losses[1]).abs().min() > 1e-7
 

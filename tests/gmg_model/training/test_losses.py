@@ -1,4 +1,4 @@
-"""Losses: one number a sample."""
+"""Losses return one number per sample."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_each_sample_is_scored_on_its_own(name: str) -> None:
     assert (together > 0).all()
     alone = torch.cat([loss(pred[i : i + 1], true[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(alone, together)
-    if name != "bce":  # whose least value is the entropy of the truth
+    if name != "bce":  # its least value is the entropy of the truth
         assert (loss(true, true) == 0).all()
     assert (loss(true, true) < together).all()
 
 
-def test_values_follow_the_definitions() -> None:
+def test_losses_follow_their_definitions() -> None:
     pred, true = pair()
     error = pred - true
     mean = (1, 2, 3, 4)
@@ -46,7 +46,7 @@ def test_values_follow_the_definitions() -> None:
         torch.testing.assert_close(create_loss(name)(pred, true), value)
 
 
-def test_the_error_over_all_outputs_is_the_same_in_patches_as_in_pixels() -> None:
+def test_a_loss_is_the_same_in_patches_as_in_pixels() -> None:
     torch.manual_seed(1)
     pred, true = (torch.rand(2, 5, 2, 8, 12) for _ in range(2))
     for name in ("mse", "l1", "l1+l2", "bce", "balanced-l1+l2"):
@@ -54,7 +54,7 @@ def test_the_error_over_all_outputs_is_the_same_in_patches_as_in_pixels() -> Non
         torch.testing.assert_close(loss(patchify(pred, 4), patchify(true, 4)), loss(pred, true))
 
 
-def test_balanced_losses_by_hand() -> None:
+def test_balanced_losses_equal_values_computed_by_hand() -> None:
     true = torch.tensor([0.1, 0.5, 0.7, 0.9]).view(1, 1, 1, 2, 2)
     pred = true + torch.tensor([0.1, -0.2, 0.3, 0.4]).view(1, 1, 1, 2, 2)
     options = {"thresholds": (0.5, 0.8), "weights": (1.0, 3.0, 10.0)}
@@ -76,7 +76,7 @@ def test_the_default_thresholds_are_the_published_rain_rates() -> None:
         assert (dbz + 10) / 70 == pytest.approx(threshold, abs=1e-4)
 
 
-def test_the_best_constant_forecast_of_a_balanced_loss_leans_to_the_strong_events() -> None:
+def test_the_best_constant_forecast_of_a_balanced_loss_leans_to_strong_events() -> None:
     # four frames of truth 0 and one of truth 1: E[w y] / E[w] against the mean
     true = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0]).view(5, 1, 1, 1, 1)
     candidates = torch.linspace(0, 1, 1001)
@@ -120,7 +120,7 @@ def test_gradient_difference_ignores_a_constant_shift_and_sees_blur() -> None:
     assert gdl(true.mean().expand_as(true), true).item() == pytest.approx(1 / 3)
 
 
-def test_half_precision_predictions_are_summed_in_single() -> None:
+def test_half_precision_predictions_are_summed_in_single_precision() -> None:
     pred, true = pair()
     assert create_loss("l1+l2")(pred.bfloat16(), true).dtype == torch.float32
     assert create_loss("l1+l2")(pred.double(), true.double()).dtype == torch.float64

@@ -1,4 +1,4 @@
-"""Losses over members: what they measure, and that a model learns an honest spread from them."""
+"""Losses over ensemble members, and the spread that a model learns from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gmg_model.errors import ConfigurationError
 from gmg_model.metrics import create_metrics
 from gmg_model.models.ensembles import member_keys, window_keys
 from gmg_model.training.member_losses import create_member_loss
-from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation
+from gmg_model.training.options import OptimisationOptions
 
 SMALL = {"in_shape": (1, 8, 8), "patch_size": 2, "hidden": (8, 8)}
 
@@ -26,7 +27,7 @@ def pair(members: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("members", [2, 3, 7])
-def test_the_fair_score_is_that_of_the_metrics(members: int):
+def test_the_fair_score_equals_that_of_the_metrics(members: int):
     pred, true = pair(members)
     metrics = create_metrics("ensemble")
     metrics.update(pred.numpy(), true.numpy())
@@ -35,7 +36,7 @@ def test_the_fair_score_is_that_of_the_metrics(members: int):
 
 
 @pytest.mark.parametrize("fairness", [0.0, 0.5, 0.95])
-def test_less_fairness_takes_less_of_the_spread_off(fairness: float):
+def test_less_fairness_subtracts_less_of_the_spread(fairness: float):
     pred, true = pair(3)
     distance = (pred - true[:, None]).abs().mean(1)
     pairs = sum((pred[:, i] - pred[:, j]).abs() for i in range(3) for j in range(3))
@@ -45,7 +46,7 @@ def test_less_fairness_takes_less_of_the_spread_off(fairness: float):
     torch.testing.assert_close(measured, expected)
 
 
-def test_a_window_draws_the_same_noise_wherever_it_is_served():
+def test_the_noise_of_a_window_does_not_depend_on_its_batch():
     whole = member_keys(window_keys(5, [0, 1, 2, 3], step=9), 3)
     part = member_keys(window_keys(5, [2, 3], step=9), 3)
     assert torch.equal(whole[6:], part)
@@ -58,8 +59,8 @@ def test_windows_in_one_batch_or_in_two_give_the_same_losses_and_gradients():
     def gradients(parts: list[slice]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         torch.manual_seed(0)
         model = create_model("convlstm", **SMALL, noise=2).double()
-        config = OptimisationConfig(total_steps=1, loss="crps", members=3, precision="fp64")
-        optimisation = Optimisation(model, config)
+        options = OptimisationOptions(loss="crps", members=3, precision="fp64")
+        optimisation = Optimisation(model, options, total_steps=1)
         losses = []
         for part in parts:
             keys = window_keys(0, np.arange(4)[part], step=0)
@@ -76,13 +77,13 @@ def test_windows_in_one_batch_or_in_two_give_the_same_losses_and_gradients():
 
 
 def test_a_model_learns_how_uncertain_the_next_frame_is():
-    """Each window's last frame is flat, of a height that its first frames do not tell."""
+    """The last frame of each window is flat; its height does not follow from the first ones."""
     torch.manual_seed(0)
     model = create_model("convlstm", **SMALL, noise=2, residual=True)
-    config = OptimisationConfig(
-        total_steps=150, learning_rate=5e-3, schedule="constant", loss="crps", members=4
+    options = OptimisationOptions(
+        learning_rate=5e-3, schedule="constant", loss="crps", members=4, crps_fairness=1.0
     )
-    optimisation = Optimisation(model, config)
+    optimisation = Optimisation(model, options, total_steps=150)
     heights = torch.Generator().manual_seed(7)
 
     def windows(count: int) -> torch.Tensor:
@@ -90,7 +91,7 @@ def test_a_model_learns_how_uncertain_the_next_frame_is():
         frames[:, 2] += torch.randn(count, 1, 1, 1, generator=heights) * 0.3
         return frames
 
-    for step in range(config.total_steps):
+    for step in range(150):
         keys = window_keys(0, range(8), step)
         optimisation.backward(model, windows(8), 2, None, 1 / 8, noise_keys=keys)
         optimisation.update(step)
@@ -100,16 +101,16 @@ def test_a_model_learns_how_uncertain_the_next_frame_is():
     assert float(members.mean()) == pytest.approx(0.5, abs=0.1)
 
 
-def test_noise_and_members_that_do_not_go_together_are_refused():
+def test_noise_without_members_and_members_without_noise_are_refused():
     noisy, plain = (create_model("convlstm", **SMALL, noise=noise) for noise in (1, 0))
     with pytest.raises(ConfigurationError, match="loss over members alone"):
-        Optimisation(noisy, OptimisationConfig(total_steps=1))
+        Optimisation(noisy, OptimisationOptions(), total_steps=1)
     with pytest.raises(ConfigurationError, match="made with noise=4"):
-        Optimisation(plain, OptimisationConfig(total_steps=1, loss="crps", members=2))
+        Optimisation(plain, OptimisationOptions(loss="crps", members=2), total_steps=1)
     with pytest.raises(ConfigurationError, match="needs members=2 or more"):
-        OptimisationConfig(total_steps=1, loss="crps")
+        Optimisation(plain, OptimisationOptions(loss="crps"), total_steps=1)
     with pytest.raises(ConfigurationError, match="members=1"):
-        OptimisationConfig(total_steps=1, loss="mse", members=2)
+        Optimisation(plain, OptimisationOptions(loss="mse", members=2), total_steps=1)
     with pytest.raises(ConfigurationError, match="called 'crsp'"):
         create_member_loss("crsp")
     with pytest.raises(ConfigurationError, match=r"fairness=1\.5"):

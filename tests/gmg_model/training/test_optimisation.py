@@ -1,4 +1,4 @@
-"""The optimiser's state by name: a training that is taken up again makes the same steps."""
+"""The state of an optimisation: a resumed training makes the same steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.training.optimisation import Optimisation, OptimisationConfig
+from gmg_model.training.optimisation import Optimisation, check_options
+from gmg_model.training.options import OptimisationOptions
 
 Make = Callable[..., Any]
 
@@ -29,19 +30,22 @@ def trained(optimisation: Optimisation, first: int, last: int) -> None:
         ("rmsprop", {"square_avg", "momentum_buffer", "step"}),
     ],
 )
-def test_a_training_taken_up_again_makes_the_steps_that_it_would_have_made(
+def test_a_resumed_training_makes_the_same_steps(
     small: Make, optimiser: str, moments: set[str]
 ) -> None:
     decay = 0.0 if optimiser == "adam" else 0.01
-    config = OptimisationConfig(
-        total_steps=6, learning_rate=1e-3, optimiser=optimiser, weight_decay=decay, ema=0.9
+    options = OptimisationOptions(
+        learning_rate=1e-3,
+        optimiser=optimiser,  # pyright: ignore[reportArgumentType]
+        weight_decay=decay,
+        ema=0.9,
     )
-    whole = Optimisation(small("convlstm"), config)
+    whole = Optimisation(small("convlstm"), options, total_steps=6)
     trained(whole, 0, 6)
 
-    before = Optimisation(small("convlstm"), config)
+    before = Optimisation(small("convlstm"), options, total_steps=6)
     trained(before, 0, 3)
-    after = Optimisation(small("convlstm"), config)
+    after = Optimisation(small("convlstm"), options, total_steps=6)
     after.model.load_state_dict(before.model.state_dict())
     tensors = before.state_tensors()
     after.load_state_tensors({name: value.clone() for name, value in tensors.items()})
@@ -56,8 +60,14 @@ def test_a_training_taken_up_again_makes_the_steps_that_it_would_have_made(
         assert torch.equal(value, after.model.state_dict()[name])
 
 
-def test_decay_is_refused_where_the_optimiser_has_none() -> None:
-    with pytest.raises(ConfigurationError, match="'adamw' or 'rmsprop'"):
-        OptimisationConfig(total_steps=1, optimiser="adam", weight_decay=0.1)
-    with pytest.raises(ConfigurationError, match="adam, adamw, rmsprop"):
-        OptimisationConfig(total_steps=1, optimiser="sgd")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimiser": "adam", "weight_decay": 0.1}, "'adamw' or 'rmsprop'"),
+        ({"optimiser": "sgd"}, "adam, adamw, rmsprop"),
+        ({"warmup": 1.0}, r"warmup cannot be 1\.0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        check_options(OptimisationOptions(**options), total_steps=1)

@@ -1,26 +1,26 @@
-"""Scheduled sampling: a function of the step, and its draws of (seed, step, lane)."""
+"""Scheduled sampling: a function of the step, with draws from (seed, step, lane)."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
 from gmg_model.errors import ConfigurationError
-from gmg_model.training.sampling import (
-    FORWARD_KINDS,
-    REVERSE_KINDS,
-    ScheduledSampling,
-    forced_frames,
-    observed_frames,
-)
+from gmg_model.training.options import FORWARD_KINDS, REVERSE_KINDS, SamplingOptions
+from gmg_model.training.sampling import ScheduledSampling, forced_frames, observed_frames
+
+
+def schedule_of(*options: Any, **named: Any) -> ScheduledSampling:
+    return ScheduledSampling(SamplingOptions(*options, **named))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORWARD_KINDS if kind != "none"])
 def test_every_schedule_falls_from_truth_to_free_running(kind: str) -> None:
-    schedule = ScheduledSampling(kind, start=0.1, end=0.6)
+    schedule = schedule_of(kind, sampling_start=0.1, sampling_end=0.6)
     values = [schedule.probability(i, 100) for i in range(101)]
     assert values[:11] == [1.0] * 11
     assert values[60:] == [0.0] * 41
@@ -33,14 +33,14 @@ def test_every_schedule_falls_from_truth_to_free_running(kind: str) -> None:
     assert not schedule.hides_input
 
 
-def test_none_runs_free_from_the_first_step() -> None:
-    assert [ScheduledSampling("none").probability(i, 2) for i in range(3)] == [0.0] * 3
+def test_sampling_none_runs_free_from_the_first_step() -> None:
+    assert [schedule_of("none").probability(i, 2) for i in range(3)] == [0.0] * 3
 
 
 @pytest.mark.parametrize("kind", FORWARD_KINDS + REVERSE_KINDS)
-def test_a_schedule_in_steps_is_the_same_in_fractions_of_its_training(kind: str) -> None:
-    by_step = ScheduledSampling(kind, start=20, end=60, unit="steps")
-    by_fraction = ScheduledSampling(kind, start=0.1, end=0.3)
+def test_a_schedule_is_the_same_in_steps_and_in_fractions_of_training(kind: str) -> None:
+    by_step = schedule_of(kind, sampling_start=20, sampling_end=60, sampling_unit="steps")
+    by_fraction = schedule_of(kind, sampling_start=0.1, sampling_end=0.3)
     for step in range(200):
         for measure in ("probability", "observed_probability"):
             first, second = (getattr(s, measure) for s in (by_step, by_fraction))
@@ -49,7 +49,9 @@ def test_a_schedule_in_steps_is_the_same_in_fractions_of_its_training(kind: str)
 
 
 def test_reverse_sampling_takes_its_published_values() -> None:
-    schedule = ScheduledSampling("reverse-exponential", start=25_000, end=50_000, unit="steps")
+    schedule = schedule_of(
+        "reverse-exponential", sampling_start=25_000, sampling_end=50_000, sampling_unit="steps"
+    )
     for step in (0, 24_999, 25_000, 26_000, 40_000, 49_999, 50_000, 80_000):
         if step < 25_000:
             observed, horizon = 0.5, 0.5
@@ -63,8 +65,8 @@ def test_reverse_sampling_takes_its_published_values() -> None:
 
 
 @pytest.mark.parametrize("kind", REVERSE_KINDS)
-def test_reverse_sampling_goes_from_half_of_the_input_to_all_of_it(kind: str) -> None:
-    schedule = ScheduledSampling(kind, start=0.2, end=0.8)
+def test_reverse_sampling_rises_from_half_of_the_input_to_all_of_it(kind: str) -> None:
+    schedule = schedule_of(kind, sampling_start=0.2, sampling_end=0.8)
     values = [schedule.observed_probability(i, 1000) for i in range(1001)]
     assert schedule.hides_input
     assert set(values[:201]) == {0.5}
@@ -74,7 +76,7 @@ def test_reverse_sampling_goes_from_half_of_the_input_to_all_of_it(kind: str) ->
     assert max(later - earlier for earlier, later in pairwise(values)) < 0.04
 
 
-def test_a_row_depends_only_on_seed_step_and_lane() -> None:
+def test_forced_frames_depend_only_on_seed_step_and_lane() -> None:
     together = forced_frames(0.5, 30, seed=3, step=11, lanes=[0, 1, 2, 3])
     assert together.shape == (4, 29)
     assert together.dtype == torch.float32
@@ -84,7 +86,7 @@ def test_a_row_depends_only_on_seed_step_and_lane() -> None:
     assert not torch.equal(together[0], together[1])
 
 
-def test_probability_is_the_share_of_ones_and_only_adds_them() -> None:
+def test_a_higher_probability_only_adds_ones() -> None:
     lanes = list(range(200))
     few, many = (forced_frames(p, 20, 0, 0, lanes) for p in (0.2, 0.7))
     assert few.mean().item() == pytest.approx(0.2, abs=0.02)
@@ -95,7 +97,7 @@ def test_probability_is_the_share_of_ones_and_only_adds_them() -> None:
     assert forced_frames(0.5, 1, 0, 0, []).shape == (0, 0)
 
 
-def test_which_input_frames_are_fed_depends_only_on_seed_step_and_lane() -> None:
+def test_observed_frames_depend_only_on_seed_step_and_lane() -> None:
     together = observed_frames(0.5, 30, seed=3, step=11, lanes=[0, 1, 2, 3])
     assert together.shape == (4, 29)
     assert together.dtype == torch.float32
@@ -116,20 +118,20 @@ def test_the_draws_for_input_and_horizon_are_independent() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "linea"}, "did you mean 'linear'"),
-        ({"kind": "reverse"}, "reverse-linear, reverse-exponential, reverse-sigmoid"),
-        ({"start": 0.6, "end": 0.5}, "fractions"),
-        ({"end": 1.5}, "fractions"),
-        ({"start": -1, "unit": "steps"}, "steps: give 0 <= start <= end$"),
-        ({"unit": "step"}, "did you mean 'steps'"),
+        ({"sampling": "linea"}, "did you mean 'linear'"),
+        ({"sampling": "reverse"}, "reverse-linear, reverse-exponential, reverse-sigmoid"),
+        ({"sampling_start": 0.6, "sampling_end": 0.5}, "fractions"),
+        ({"sampling_end": 1.5}, "fractions"),
+        ({"sampling_start": -1, "sampling_unit": "steps"}, "steps: give 0 <= start <= end$"),
+        ({"sampling_unit": "step"}, "did you mean 'steps'"),
     ],
 )
-def test_schedules_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+def test_impossible_schedules_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        ScheduledSampling(**options)  # pyright: ignore[reportArgumentType]
+        schedule_of(**options)
 
 
-def test_masks_that_cannot_be_are_refused() -> None:
+def test_impossible_masks_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"probability=1.5"):
         forced_frames(1.5, 3, 0, 0, [0])
     with pytest.raises(ConfigurationError, match="input_frames=0"):

@@ -12,7 +12,7 @@ from pipelines.errors import UsageError
 def cluster(
     *nodes: dict[str, float], scalable: tuple[tuple[dict[str, float], int], ...] = ()
 ) -> Cluster:
-    """Nodes that run, and groups that an autoscaler may add."""
+    """Return a cluster of running nodes, and of groups that an autoscaler may add."""
     kinds = [*((node, 1) for node in nodes), *scalable]
     keys = {key for node, _ in kinds for key in node}
     most = {key: sum(node.get(key, 0) * count for node, count in kinds) for key in keys}

@@ -1,4 +1,4 @@
-"""Gradients that travel in half the bytes: two gloo processes, and a whole training."""
+"""Gradients in bfloat16: between two gloo processes, and in a whole training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.processes.training_runs import losses, small_options
 
 
 def average(rank: int, compression: Compression, place: str) -> None:
-    """One of two processes: gradients of its half of a batch, averaged; rank 0 saves them."""
+    """Average the gradients of half a batch with the other process; rank 0 saves them."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)
@@ -43,12 +43,12 @@ def inputs() -> torch.Tensor:
 
 
 def averaged(compression: Compression, folder: Path) -> list[list[Any]]:
-    """The gradients that each of the two processes ends with."""
+    """Return the gradients that each of the two processes ends with."""
     spawn(average, args=(compression, str(folder)), nprocs=2)
     return [torch.load(folder / f"{compression}-{rank}.pt") for rank in range(2)]
 
 
-def test_averages_in_bf16_are_those_of_the_whole_batch_to_three_digits(tmp_path: Path) -> None:
+def test_gradients_averaged_in_bf16_agree_to_three_digits(tmp_path: Path) -> None:
     model = linear()
     model(inputs()).square().mean().backward()
     whole = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])  # pyright: ignore
@@ -62,7 +62,7 @@ def test_averages_in_bf16_are_those_of_the_whole_batch_to_three_digits(tmp_path:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_with_compressed_gradients_has_nearly_the_losses_of_one_without(
+def test_compressed_gradients_give_nearly_the_same_losses(
     finished_run: TrainOptions, tmp_path: Path
 ) -> None:
     training = dataclasses.replace(
@@ -77,7 +77,7 @@ def test_a_run_with_compressed_gradients_has_nearly_the_losses_of_one_without(
     assert compressed[-10:].mean() < 0.7 * compressed[:10].mean()
 
 
-def test_sixteen_digits_are_not_rounded_to_three() -> None:
+def test_compressed_gradients_are_refused_in_double_precision() -> None:
     training = TrainingOptions(precision="fp64", gradient_compression="bf16")
     with pytest.raises(UsageError, match="leave one of them out"):
         small_options("store", "run", training=training)

@@ -1,7 +1,7 @@
-"""Curves on a real MLflow server: each point once, whatever happens between; an absent one is met.
+"""Curves on a real MLflow server: each point is sent once, and a missing server is reported.
 
 MLflow's packages do not fit beside this project's versions, so the server comes from an environment
-of its own: name its program in GMG_MLFLOW (python -m venv DIR && DIR/bin/pip install mlflow).
+of its own. Name its program in GMG_MLFLOW (python -m venv DIR && DIR/bin/pip install mlflow).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow server on loopback with a file of its own."""
+    """Start an MLflow server on loopback; yield its address."""
     program = os.environ.get("GMG_MLFLOW") or shutil.which("mlflow")
     if program is None:
         pytest.skip("no MLflow: name its program in GMG_MLFLOW")
@@ -76,7 +76,7 @@ def ask(server: str, what: str) -> dict[str, Any]:
 
 
 def shown_run(server: str, experiment: str) -> dict[str, Any]:
-    """The only run of an experiment."""
+    """Return the only run of an experiment."""
     found = ask(server, "experiments/search?max_results=10")["experiments"]
     (experiment_id,) = [item["experiment_id"] for item in found if item["name"] == experiment]
     request = urllib.request.Request(
@@ -89,7 +89,7 @@ def shown_run(server: str, experiment: str) -> dict[str, Any]:
 
 
 def shown_curve(server: str, shown: dict[str, Any], field: str) -> list[tuple[int, float]]:
-    """(step, value) of every point, in the order in which the server keeps them."""
+    """Return (step, value) of every point, in the order in which the server keeps them."""
     query = f"run_id={shown['info']['run_id']}&metric_key={TAGS[field]}&max_results=1000"
     points = ask(server, f"metrics/get-history?{query}")["metrics"]
     return [(int(point.get("step", 0)), point["value"]) for point in points]
@@ -102,7 +102,7 @@ def steps(first: int, last: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_every_step_is_shown_once_by_runs_that_stop_and_go_on(server: str) -> None:
+def test_a_resumed_run_sends_every_step_once(server: str) -> None:
     check_server(server, "weather")
     first = MLflowRun(server, "weather", PLACE)
     first.open({"training.epochs": 3, "data.variables": ["t2m"], "model.options": "x" * 5000})
@@ -125,7 +125,7 @@ def test_every_step_is_shown_once_by_runs_that_stop_and_go_on(server: str) -> No
     assert curve[9][1] == pytest.approx(0.1)
 
 
-def test_a_training_shows_its_losses_and_validations_and_ends_as_finished(
+def test_a_training_sends_losses_and_validations_and_ends_as_finished(
     server: str, ray_cluster: None, traffic_store: str, tmp_path: Path
 ) -> None:
     options = small_options(
@@ -149,7 +149,7 @@ def test_a_training_shows_its_losses_and_validations_and_ends_as_finished(
         assert [value for _, value in curve] == pytest.approx([value for _, value in expected])
 
 
-def test_a_server_that_is_not_there_is_refused_before_the_training(tmp_path: Path) -> None:
+def test_a_missing_server_is_reported_before_the_training(tmp_path: Path) -> None:
     with nobody_listens() as port:
         nowhere = f"http://127.0.0.1:{port}"
         with pytest.raises(UsageError, match="the MLflow server cannot be used") as refused:

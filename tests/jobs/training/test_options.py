@@ -1,4 +1,4 @@
-"""The command line of the training jobs: defaults from Table I, nearest names, quick answers."""
+"""The command line of the training jobs: defaults, nearest names, and a quick --help."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from jobs.training.options import ModelOptions, TrainOptions, parse
+from jobs.training.entry import parse
+from jobs.training.options import ModelOptions, TrainOptions
 from jobs.training.plan import TrainingPlan
 from pipelines.errors import UsageError
 from pipelines.stream.windows import WindowSpec
@@ -61,7 +62,7 @@ def test_a_yaml_overrides_the_defaults_and_the_command_line_overrides_both(tmp_p
     assert options.training.global_batch == 16
 
 
-def test_options_survive_the_way_through_json() -> None:
+def test_options_survive_a_round_trip_through_json() -> None:
     options = parse("taxibj.yaml", "", [*REQUIRED, "--model.hidden", "[4,4]", "--workers", "2"])
     assert TrainOptions.from_dict(options.as_dict()) == options
 
@@ -105,12 +106,12 @@ def test_an_unknown_key_in_a_yaml_is_refused_with_the_nearest_name(
         {"cpus_per_worker": 0},
     ],
 )
-def test_numbers_that_cannot_work_are_refused(changes: dict[str, Any]) -> None:
+def test_impossible_numbers_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         TrainOptions(store="a", run="b", **changes)
 
 
-def test_workers_are_a_number_or_a_range_also_in_a_yaml(tmp_path: Path) -> None:
+def test_workers_are_a_number_or_a_range_on_the_command_line_and_in_a_yaml(tmp_path: Path) -> None:
     options = parse("weatherbench.yaml", "", [*REQUIRED, "--workers", "1:16"])
     assert (options.worker_range.least, options.worker_range.most) == (1, 16)
     assert TrainOptions.from_dict(options.as_dict()) == options
@@ -132,6 +133,15 @@ def test_every_registered_model_can_be_trained_by_its_name() -> None:
         create_model(name, in_shape=(1, 16, 16), **overrides)
 
 
+def test_model_options_have_the_defaults_of_the_model_itself() -> None:
+    from gmg_model.models.gmg import GMGConfig
+
+    own = {f.name: f.default for f in dataclasses.fields(GMGConfig)}
+    for option in dataclasses.fields(ModelOptions):
+        if option.name in own:
+            assert option.default == own[option.name], option.name
+
+
 def test_further_options_of_a_model_reach_it_from_the_command_line() -> None:
     options = parse("weatherbench.yaml", "", [*REQUIRED, "--model.options.offset_scale", "2.5"])
     assert options.model.overrides()["offset_scale"] == 2.5
@@ -140,11 +150,9 @@ def test_further_options_of_a_model_reach_it_from_the_command_line() -> None:
         ModelOptions(options={"patch_size": 3}).overrides()
 
 
-def test_a_model_with_weights_for_each_frame_is_made_for_the_window_of_the_data() -> None:
+def test_a_model_with_weights_per_frame_has_the_window_of_the_data() -> None:
     def overrides(name: str) -> dict[str, Any]:
-        unused: dict[str, Any] = dict.fromkeys(
-            ("train_starts", "validation_starts", "order", "augmentation")
-        )
+        unused: dict[str, Any] = dict.fromkeys(("train_starts", "validation_starts", "order"))
         return TrainingPlan(
             options=TrainOptions(store="a", run="b", model=ModelOptions(name)),
             store=cast(Any, SimpleNamespace(spatial_shape=(16, 32))),

@@ -1,4 +1,4 @@
-"""A run's folder: the same configuration resumes, another is refused with a diff."""
+"""The folder of a run: the same configuration resumes, another one is refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_same_options_resume_and_leave_the_record_untouched(options: TrainOp
         {"tracking": TrackingOptions(tensorboard=False, mlflow_uri="http://host:5000")},
     ],
 )
-def test_workers_epochs_and_intervals_may_differ(
+def test_workers_epochs_and_intervals_may_change(
     options: TrainOptions, change: dict[str, object]
 ) -> None:
     run_folder.write_record(options, "f")
@@ -74,7 +74,7 @@ def test_workers_epochs_and_intervals_may_differ(
         ({"validation": ValidationOptions(windows=8)}, "validation.windows: 256 -> 8"),
     ],
 )
-def test_any_other_difference_is_refused_with_a_diff(
+def test_any_other_change_is_refused_and_listed(
     options: TrainOptions, change: dict[str, object], line: str
 ) -> None:
     run_folder.write_record(options, "f")
@@ -102,7 +102,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
-def test_a_stretch_of_history_that_is_written_again_counts_once(tmp_path: Path) -> None:
+def test_a_repeated_stretch_of_history_counts_once(tmp_path: Path) -> None:
     uri = str(tmp_path)
     steps = [{"step": step, "loss": 1.0 / (step + 1)} for step in range(6)]
     run_folder.write_history(uri, steps[:2])
@@ -113,7 +113,7 @@ def test_a_stretch_of_history_that_is_written_again_counts_once(tmp_path: Path) 
     assert run_folder.read_history(uri) == steps
 
 
-def test_stretches_from_a_step_on_are_forgotten_and_those_before_it_stay(tmp_path: Path) -> None:
+def test_forgetting_deletes_the_stretches_from_a_step_on(tmp_path: Path) -> None:
     uri = str(tmp_path)
     steps = [{"step": step, "loss": 1.0, "time": 1.8e9} for step in range(9)]
     for first in (0, 3, 6):

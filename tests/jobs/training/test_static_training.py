@@ -1,6 +1,6 @@
-"""Training with static fields, of anomalies, and everything that is done with its checkpoints.
+"""Training with static fields on anomalies: resume, checkpoints, export, prediction.
 
-What anomalies are is in tests/jobs/test_anomalies.py; here a run of them is stopped and goes on.
+`tests/jobs/test_anomalies.py` checks the forecasts of such models.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from jobs.forecasts.forecasters.compatibility import check_match
 from jobs.forecasts.forecasters.model_forecast import forecast_with
 from jobs.forecasts.forecasters.trained import load_trained
 from jobs.training.driver.job import train
-from jobs.training.options import AugmentationOptions, DataOptions, TrainingOptions, TrainOptions
+from jobs.training.options import DataOptions, TrainingOptions, TrainOptions
 from jobs.training.plan import make_plan
 from jobs.training.run import checkpoints
 from jobs.training.run_options import CheckpointOptions, ValidationOptions
 from pipelines.conversion.convert import convert
 from pipelines.conversion.options import ConversionOptions, ConversionRequest
 from pipelines.errors import StoreError, UsageError
+from pipelines.inputs.augmentation import Augmentation
 from pipelines.inputs.static_fields import static_fields
 from pipelines.stores.store import open_store
 from tests.jobs.forecasts.running import predict
@@ -38,7 +39,7 @@ FIELDS = ("roads", "height")
 
 
 def add_fields(store: str, seed: int = 0) -> None:
-    """Static fields on the store's 16 x 8 cells, which have no coordinates."""
+    """Add static fields to the store's 16 x 8 cells, which have no coordinates."""
     rng = np.random.default_rng(seed)
     source = Path(store).parent / "city.nc"
     source.unlink(missing_ok=True)
@@ -55,7 +56,7 @@ def add_fields(store: str, seed: int = 0) -> None:
 
 @pytest.fixture(scope="module")
 def store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A copy of the traffic store with static fields; its frames are not converted again."""
+    """Return a copy of the traffic store with static fields."""
     folder = tmp_path_factory.mktemp("static") / "traffic"
     shutil.copytree(Path(traffic_store).parent, folder)
     uri = str(folder / Path(traffic_store).name)
@@ -67,7 +68,7 @@ def store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def options(
     store: str, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainOptions:
-    """The options of a finished training on two workers, windows mirrored."""
+    """Return the options of a finished training on two workers, with mirrored windows."""
     asked = small_options(
         store,
         str(tmp_path_factory.mktemp("static_runs") / "run"),
@@ -81,7 +82,7 @@ def options(
             pool_mib=1,
         ),
         training=TrainingOptions(epochs=1, global_batch=9, seed=3),
-        augmentation=AugmentationOptions(flip_rows=True, flip_columns=True),
+        augmentation=Augmentation(flip_rows=True, flip_columns=True),
         checkpoints=CheckpointOptions(every_steps=4, keep=20),
         validation=ValidationOptions(windows=10),
     )
@@ -95,8 +96,11 @@ def trained(options: TrainOptions) -> checkpoints.Checkpoint:
 
 
 def seen_in(store: str, *firsts: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windows that begin at these frames, for a model that is given 3: (B, 3, C, H, W) in physical
-    units, (B, 3) their times, and (B, 3) those of the 3 that follow."""
+    """Return windows of 3 input frames that begin at these frames.
+
+    They are (B, 3, C, H, W) in physical units, their times (B, 3), and the times (B, 3) of the 3
+    frames that follow.
+    """
     opened = open_store(store)
     array = opened.array("flow")
     frames = np.stack([np.asarray(array[first : first + 3], np.float32) for first in firsts])
@@ -106,7 +110,7 @@ def seen_in(store: str, *firsts: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 @pytest.fixture
 def half_run(options: TrainOptions, tmp_path: Path) -> TrainOptions:
-    """A copy of the run that ends with the checkpoint of step 4 of 8."""
+    """Return a copy of the run that ends with the checkpoint of step 4 of 8."""
     shutil.copytree(options.run, tmp_path / "run")
     for item in checkpoints.list_checkpoints(str(tmp_path / "run")):
         if item.step > 4:
@@ -114,27 +118,27 @@ def half_run(options: TrainOptions, tmp_path: Path) -> TrainOptions:
     return replace(options, run=str(tmp_path / "run"))
 
 
-def test_a_run_goes_on_with_frames_from_reading_tasks_bit_for_bit(
+def test_a_run_resumes_with_frames_from_ray_tasks_bit_for_bit(
     options: TrainOptions, half_run: TrainOptions
 ) -> None:
     train(replace(half_run, data=replace(options.data, transport="ray")))
     assert losses(half_run.run) == losses(options.run)
 
 
-def test_a_run_goes_on_with_one_worker_as_with_two(
+def test_a_run_resumes_on_one_worker_as_on_two(
     options: TrainOptions, half_run: TrainOptions
 ) -> None:
     expected = losses(options.run)
     assert len(expected) == 8
     train(replace(half_run, workers=1))
     resumed = losses(half_run.run)
-    # In single precision the sums of two workers round otherwise than those of one.
+    # In single precision, sums over two workers and over one are rounded differently.
     assert resumed[:4] == expected[:4]
     assert resumed[4] == pytest.approx(expected[4], rel=1e-5)
     np.testing.assert_allclose(resumed, expected, rtol=1e-3)
 
 
-def test_the_first_loss_is_that_of_windows_and_fields_that_were_moved_together(
+def test_an_augmentation_moves_static_fields_with_their_window(
     options: TrainOptions,
 ) -> None:
     from gmg_model import create_model
@@ -143,7 +147,7 @@ def test_the_first_loss_is_that_of_windows_and_fields_that_were_moved_together(
 
     plan = make_plan(options)
     assert plan.static is not None
-    batch = first_batch(options, augmentation=plan.augmentation, static_fields=FIELDS)
+    batch = first_batch(options, augmentation=options.augmentation, static_fields=FIELDS)
     assert batch.static is not None
     assert batch.static.shape == (9, 2, 16, 8)
     torch.manual_seed(3)
@@ -229,7 +233,7 @@ def test_a_store_without_the_fields_or_with_others_is_refused(
         check_match(trained, open_store(other))
 
 
-def test_a_run_whose_fields_changed_cannot_go_on(options: TrainOptions, tmp_path: Path) -> None:
+def test_a_run_does_not_resume_with_other_fields(options: TrainOptions, tmp_path: Path) -> None:
     folder = tmp_path / "traffic"
     shutil.copytree(Path(options.store).parent, folder)
     shutil.copytree(options.run, tmp_path / "run")
@@ -242,7 +246,7 @@ def test_a_run_whose_fields_changed_cannot_go_on(options: TrainOptions, tmp_path
         train(replace(options, store=store, run=str(tmp_path / "run")))
 
 
-def test_fields_that_cannot_be_are_refused_before_any_compute(
+def test_impossible_fields_are_refused_before_any_compute(
     options: TrainOptions, traffic_store: str
 ) -> None:
     def plan(store: str, *names: str) -> None:

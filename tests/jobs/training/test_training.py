@@ -27,14 +27,14 @@ from tests.support.processes.training_runs import first_batch, losses, small_opt
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_a_run_leaves_one_loss_a_step_and_learns(finished_run: TrainOptions) -> None:
+def test_a_run_records_one_loss_per_step_and_learns(finished_run: TrainOptions) -> None:
     curve = losses(finished_run.run)
     assert len(curve) == make_plan(finished_run).total_steps
     assert all(math.isfinite(loss) for loss in curve)
     assert np.mean(curve[-10:]) < 0.7 * np.mean(curve[:10])
 
 
-def test_the_last_checkpoint_forecasts_as_it_was_validated(finished_run: TrainOptions) -> None:
+def test_the_last_checkpoint_reproduces_its_validation_loss(finished_run: TrainOptions) -> None:
     import torch
 
     from gmg_model.training.losses import create_loss
@@ -62,7 +62,7 @@ def copied_run(finished_run: TrainOptions, tmp_path: Path) -> TrainOptions:
     return dataclasses.replace(finished_run, run=str(tmp_path / "copy"))
 
 
-def test_the_same_command_again_is_a_no_op_that_says_so(copied_run: TrainOptions) -> None:
+def test_a_finished_run_has_nothing_to_do(copied_run: TrainOptions) -> None:
     def tensors() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in Path(copied_run.run).rglob("*.safetens*")}
 
@@ -74,7 +74,7 @@ def test_the_same_command_again_is_a_no_op_that_says_so(copied_run: TrainOptions
     assert len(before) > 10
 
 
-def test_a_relative_path_is_the_same_run_and_store_as_the_absolute_one(
+def test_relative_and_absolute_paths_name_the_same_run(
     copied_run: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, store = Path(copied_run.run), Path(copied_run.store)
@@ -87,7 +87,7 @@ def test_a_relative_path_is_the_same_run_and_store_as_the_absolute_one(
     assert outcome.run == copied_run.run
 
 
-def test_one_worker_with_micro_batches_gives_the_curve_of_two_in_double_precision(
+def test_one_worker_with_micro_batches_has_the_losses_of_two_workers(
     finished_run: TrainOptions, tmp_path: Path
 ) -> None:
     training = dataclasses.replace(finished_run.training, micro_batch=4)
@@ -100,7 +100,7 @@ def test_one_worker_with_micro_batches_gives_the_curve_of_two_in_double_precisio
     np.testing.assert_allclose(losses(options.run), expected, rtol=1e-9)
 
 
-def test_bf16_with_a_moving_average_trains_and_goes_on_for_more_epochs(
+def test_bf16_with_a_moving_average_trains_and_resumes_for_more_epochs(
     traffic_store: str, tmp_path: Path
 ) -> None:
     training = TrainingOptions(
@@ -130,7 +130,7 @@ def test_bf16_with_a_moving_average_trains_and_goes_on_for_more_epochs(
     assert np.mean(curve[len(first) :]) < np.mean(first)
 
 
-def test_hidden_input_frames_and_weighted_errors_do_not_depend_on_a_stop_or_on_the_workers(
+def test_hidden_frames_and_balanced_losses_survive_a_stop_and_other_workers(
     traffic_store: str, tmp_path: Path
 ) -> None:
     training = TrainingOptions(
@@ -160,7 +160,7 @@ def test_hidden_input_frames_and_weighted_errors_do_not_depend_on_a_stop_or_on_t
     train(whole)
     expected = losses(whole.run)
     assert len(expected) == 16
-    # As a kill in the middle of the first epoch leaves it.
+    # The run as a kill in the middle of the first epoch leaves it.
     alone = dataclasses.replace(whole, run=str(tmp_path / "alone"), workers=1)
     shutil.copytree(whole.run, alone.run)
     for checkpoint in checkpoints.list_checkpoints(alone.run):
@@ -177,7 +177,7 @@ def test_hidden_input_frames_and_weighted_errors_do_not_depend_on_a_stop_or_on_t
 
 
 def _first_loss(options: TrainOptions, hide: bool) -> float:
-    """The loss of the first step, with or without input frames hidden as the schedule has it."""
+    """Return the loss of the first step, with or without hidden input frames."""
     import torch
 
     from gmg_model import create_model

@@ -1,4 +1,4 @@
-"""Training over members on two workers: the losses are those of one process that has all lanes."""
+"""Training over ensemble members on two workers, compared with one process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ensemble_options(store: str, run: str, noise: int = 1) -> TrainOptions:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_two_workers_train_and_validate_the_members_of_one_process(
+def test_members_on_two_workers_have_the_losses_of_one_process(
     traffic_store: str, tmp_path_factory: pytest.TempPathFactory
 ):
     options = ensemble_options(traffic_store, str(tmp_path_factory.mktemp("ensemble") / "run"))

@@ -1,5 +1,6 @@
-"""Guards and curves of a training: what is not finite, early ends, validation within an epoch, what
-TensorBoard and Prometheus show. Each is the same after a stop in the middle of an epoch.
+"""Steps that are not finite, early stopping, validation within an epoch, TensorBoard, Prometheus.
+
+Each is the same after a stop in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from jobs.training.options import (
 )
 from jobs.training.plan import make_plan
 from jobs.training.run import checkpoints, run_folder, tensorboard
-from jobs.training.worker.tracking import METRICS
+from jobs.training.worker.journal import METRICS
 from pipelines.stream.order import EpochOrder
 from pipelines.stream.window_stream import WindowStream
 from tests.support.processes import shared_ray
@@ -37,12 +38,12 @@ from tests.support.processes.training_runs import small_options, wait_until
 __all__ = ["barrier"]
 
 BAD_FRAME = 100
-"""a frame of the train period that holds infinities"""
+"""frame of the train period that holds infinities"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_with_metrics(barrier: Barrier) -> str:
-    """A Ray that exports its metrics twice a second; the address of its metrics page."""
+    """Start a Ray that exports its metrics twice a second; return the address of its metrics."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +55,7 @@ def ray_with_metrics(barrier: Barrier) -> str:
 
 @pytest.fixture(scope="module")
 def damaged_store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The store with one frame of infinities, written after its statistics were taken."""
+    """Return a store with one frame of infinities, written after its statistics were taken."""
     import zarr
 
     store = tmp_path_factory.mktemp("damaged") / "store.zarr"
@@ -65,11 +66,11 @@ def damaged_store(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @dataclass(frozen=True)
-class Told:
-    """A run, and what was seen of it on the way."""
+class WatchedRun:
+    """A run, the lines that it printed, and its page of metrics."""
 
     options: TrainOptions
-    said: str
+    lines: str
     metrics: str
 
 
@@ -79,8 +80,8 @@ def guarded(
     ray_with_metrics: str,
     barrier: Barrier,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Told:
-    """One epoch on two workers that leaves bad steps out and validates every fifth step."""
+) -> WatchedRun:
+    """Train one epoch on two workers; leave bad steps out, validate every fifth step."""
     options = small_options(
         damaged_store,
         str(tmp_path_factory.mktemp("runs") / "guarded"),
@@ -106,11 +107,11 @@ def guarded(
         barrier.at(r"/step_0*24/checkpoint\.json$", look),
     ):
         train(options)
-    return Told(options, said.getvalue(), seen[-1])
+    return WatchedRun(options, said.getvalue(), seen[-1])
 
 
 def gauge(name: str, run_uri: str, page: str) -> list[float]:
-    """What a page of metrics says of a run."""
+    """Return the values of a run on a page of metrics."""
     return [
         float(line.rsplit(" ", 1)[1])
         for line in page.splitlines()
@@ -119,7 +120,7 @@ def gauge(name: str, run_uri: str, page: str) -> list[float]:
 
 
 def stopped_after(options: TrainOptions, step: int, folder: Path) -> TrainOptions:
-    """The run as a kill after the checkpoint of ``step`` leaves it, in another folder."""
+    """Copy the run as a kill after the checkpoint of `step` leaves it."""
     shutil.copytree(options.run, folder)
     for checkpoint in checkpoints.list_checkpoints(str(folder)):
         if checkpoint.step > step:
@@ -129,7 +130,7 @@ def stopped_after(options: TrainOptions, step: int, folder: Path) -> TrainOption
 
 
 def curves(run_uri: str) -> dict[str, dict[int, float]]:
-    """What TensorBoard shows of a run: curve -> step -> value; no step may come twice."""
+    """Return what TensorBoard shows of a run: curve -> step -> value; no step may come twice."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for path in sorted((Path(run_uri) / run_folder.EVENTS).iterdir()):
@@ -142,8 +143,8 @@ def curves(run_uri: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def test_steps_with_a_bad_frame_are_left_out_counted_and_their_windows_named(
-    guarded: Told,
+def test_steps_with_a_bad_frame_are_left_out_and_their_windows_named(
+    guarded: WatchedRun,
 ) -> None:
     plan = make_plan(guarded.options)
     stream = WindowStream(
@@ -170,12 +171,12 @@ def test_steps_with_a_bad_frame_are_left_out_counted_and_their_windows_named(
         assert finite is (record["step"] not in left_out)
     for starts in hit.values():
         for start in starts:
-            assert str(plan.store.times[start].astype("datetime64[m]")) in guarded.said
+            assert str(plan.store.times[start].astype("datetime64[m]")) in guarded.lines
     last = checkpoints.list_checkpoints(guarded.options.run)[-1]
     assert last.skipped == len(left_out)
 
 
-def test_validation_within_an_epoch_comes_with_a_checkpoint(guarded: Told) -> None:
+def test_validation_within_an_epoch_comes_with_a_checkpoint(guarded: WatchedRun) -> None:
     found = checkpoints.list_checkpoints(guarded.options.run)
     validated = {item.step for item in found if not math.isnan(item.validation_loss)}
     assert validated == {5, 10, 15, 20, 24}
@@ -186,8 +187,8 @@ def test_validation_within_an_epoch_comes_with_a_checkpoint(guarded: Told) -> No
     assert found[-1].selection["best_step"] == best.step
 
 
-def test_a_run_stopped_between_goes_on_with_the_same_losses_validations_and_counts(
-    guarded: Told, tmp_path: Path
+def test_a_resumed_run_has_the_same_losses_validations_and_counts(
+    guarded: WatchedRun, tmp_path: Path
 ) -> None:
     options = stopped_after(guarded.options, 10, tmp_path / "run")
     train(options)
@@ -208,7 +209,7 @@ def test_a_run_stopped_between_goes_on_with_the_same_losses_validations_and_coun
     compare_curves(options.run)
 
 
-def test_tensorboard_shows_every_step_once_as_the_history_has_it(guarded: Told) -> None:
+def test_tensorboard_shows_every_step_of_the_history_once(guarded: WatchedRun) -> None:
     compare_curves(guarded.options.run)
 
 
@@ -226,7 +227,7 @@ def compare_curves(run_uri: str) -> None:
     assert len(shown["speed/samples_per_second"]) == len(records)
 
 
-def test_prometheus_finds_the_gauges_of_the_run_on_the_metrics_port(guarded: Told) -> None:
+def test_prometheus_finds_the_gauges_of_the_run(guarded: WatchedRun) -> None:
     for name in METRICS:
         values = gauge(name, guarded.options.run, guarded.metrics)
         assert values, f"{name} is not on the page"
@@ -235,7 +236,7 @@ def test_prometheus_finds_the_gauges_of_the_run_on_the_metrics_port(guarded: Tol
     assert all(value <= 1 for value in waits)
 
 
-def test_validations_that_do_not_improve_end_the_training_now_and_after_a_stop(
+def test_validations_that_do_not_improve_end_the_training(
     traffic_store: str, tmp_path: Path
 ) -> None:
     options = small_options(

@@ -1,4 +1,4 @@
-"""Training from and to S3: the same losses, the same no-op, the same scores; clear refusals."""
+"""Training from and to S3: the same losses and scores as on local paths, and clear errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["s3_server"]
 def options(
     finished_run: TrainOptions, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainOptions:
-    """The finished run once more, with store and run on S3."""
+    """Return the options of the finished run, with store and run on S3."""
     bucket = s3_server.bucket()
     upload(finished_run.store, f"{bucket}/stores/flow.zarr")
     return dataclasses.replace(
@@ -33,7 +33,7 @@ def options(
 def trained(
     options: TrainOptions, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainOptions:
-    """It is trained, on a Ray that was started beside the server."""
+    """Train on a Ray that was started beside the server."""
     config = write_config(options, tmp_path_factory.mktemp("config"))
     done = job("train_weatherbench.py", "--config", config)
     assert done.returncode == 0, done.stderr
@@ -41,7 +41,7 @@ def trained(
     return options
 
 
-def test_the_losses_are_those_of_local_paths(
+def test_the_losses_equal_those_on_local_paths(
     trained: TrainOptions, finished_run: TrainOptions
 ) -> None:
     assert losses(trained.run) == losses(finished_run.run)
@@ -53,7 +53,7 @@ def test_the_losses_are_those_of_local_paths(
     assert there == here
 
 
-def test_the_same_command_again_is_a_no_op(trained: TrainOptions, tmp_path: Path) -> None:
+def test_a_finished_run_has_nothing_to_do(trained: TrainOptions, tmp_path: Path) -> None:
     before = objects(trained.run)
     done = job("train_weatherbench.py", "--config", write_config(trained, tmp_path))
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_the_same_command_again_is_a_no_op(trained: TrainOptions, tmp_path: Path
     assert objects(trained.run) == before
 
 
-def test_a_checkpoint_there_is_scored_and_the_report_written_there(trained: TrainOptions) -> None:
+def test_a_checkpoint_is_scored_and_its_report_written_on_s3(trained: TrainOptions) -> None:
     report = f"{trained.run}-report"
     done = job(
         "evaluate.py",
@@ -74,7 +74,7 @@ def test_a_checkpoint_there_is_scored_and_the_report_written_there(trained: Trai
     assert written == {"report.html", "scores.json", "scores.csv", "fields.zarr", "sums.npz"}
 
 
-def test_no_key_is_written_into_a_run(trained: TrainOptions, s3_server: S3Server) -> None:
+def test_a_run_contains_no_key(trained: TrainOptions, s3_server: S3Server) -> None:
     secret = s3_server.environment["AWS_SECRET_ACCESS_KEY"].encode()
     contents = objects(trained.run)
     assert len(contents) > 10
@@ -97,7 +97,7 @@ def test_a_wrong_key_is_refused_at_once(option: str, options: TrainOptions, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bucket_that_is_missing_is_refused_by_name(options: TrainOptions, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_named(options: TrainOptions, tmp_path: Path) -> None:
     done = job("train_weatherbench.py", "--store", options.store, "--run", "s3://nowhere/run")
     assert done.returncode == 2
     assert "the run cannot be written" in done.stderr
@@ -110,7 +110,7 @@ def test_a_bucket_that_is_missing_is_refused_by_name(options: TrainOptions, tmp_
     assert not run.exists()
 
 
-def test_a_server_that_is_away_is_named(options: TrainOptions, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_named(options: TrainOptions, tmp_path: Path) -> None:
     done = job(
         "train_weatherbench.py",
         *("--store", options.store, "--run", str(tmp_path / "run")),

@@ -1,6 +1,6 @@
-"""A training whose steps wait at gates: what a test does happens at a step, not at a time.
+"""A training whose steps wait at gates, so that a test acts at a step and not at a time.
 
-The entry that replaces ``train_worker`` is pickled by value, with everything that it needs in it.
+The entry that replaces `train_worker` is pickled by value, with everything that it needs in it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Gate(NamedTuple):
     step: int
     workers: int
     """only in groups of so many"""
-    opens: Literal["opened", "preempted", "wished", "never"]
-    """when :meth:`Gates.open` is called; when the first worker is told that a node goes; when the
-    first worker hears a wish, or that the second checkpoint before a node's end is due; or never:
+    opens: Literal["opened", "preempted", "requested", "never"]
+    """when `Gates.open` is called; when Ray tells the first worker that a node will go; when the
+    first worker hears a request, or the second checkpoint before a node's end is due; or never:
     until the group is ended"""
 
 
@@ -32,7 +32,7 @@ class Gates:
         folder.mkdir()
 
     def entry(self) -> Callable[[dict[str, Any]], None]:
-        """In place of ``jobs.training.worker.loop.train_worker``."""
+        """Return the entry that replaces `jobs.training.worker.loop.train_worker`."""
         # Plain tuples: nothing of this module has to be found where workers run.
         folder = str(self._folder)
         gates = [(gate.step, gate.workers, gate.opens) for gate in self._gates]
@@ -43,10 +43,10 @@ class Gates:
 
             from ray.train.v2._internal.execution.context import get_train_context
 
-            from jobs.training.worker import loop, notices
+            from jobs.training.worker import loop, requests
 
-            notices.ASK_SECONDS = notices.LOOK_SECONDS = 0.0
-            notices.last_call = lambda deadline, now, upload_seconds: now
+            requests.PREEMPTION_SECONDS = requests.POLL_SECONDS = 0.0
+            requests.last_checkpoint_time = lambda deadline, now, upload_seconds: now
             train_step = loop.Worker.train_step
 
             def gated_step(self: Any, batch: Any) -> None:
@@ -61,16 +61,16 @@ class Gates:
                 train_step(self, batch)
 
             def wait(self: Any, step: int, opens: str) -> None:
-                told = get_train_context().preemption_context
+                context = get_train_context().preemption_context
                 while not (
                     (opens == "opened" and Path(folder, f"open_{step}").exists())
-                    or (opens == "preempted" and (self.rank or told.preemption_info))
-                    or (opens == "wished" and self.rank)
+                    or (opens == "preempted" and (self.rank or context.preemption_info))
+                    or (opens == "requested" and self.rank)
                 ):
-                    if opens == "wished":
-                        flags = self.notices.flags()
-                        if flags[1]:  # heard: it travels with the step that follows
-                            self.notices.flags = once(flags, self.notices.flags)
+                    if opens == "requested":
+                        flags = self.requests.flags()
+                        if flags[1]:  # it travels with the step that follows
+                            self.requests.flags = once(flags, self.requests.flags)
                             return
                     time.sleep(0.02)
 
@@ -84,7 +84,7 @@ class Gates:
         return gated
 
     def wait_for(self, step: int, workers: int) -> None:
-        """Until a group of so many workers waits at this gate, or has passed it."""
+        """Wait until a group of so many workers waits at this gate, or has passed it."""
         reached = self._folder / f"reached_{step}_{workers}"
         wait_until(reached.exists, f"step {step} on {workers} workers", 300)
 
@@ -93,6 +93,6 @@ class Gates:
         (self._folder / f"open_{step}").touch()
 
     def trained(self) -> list[tuple[int, int]]:
-        """Every step that was trained and on how many workers, in order; a repeated one again."""
+        """Return every step that was trained and its number of workers, in order of time."""
         lines = (self._folder / "trained").read_text().splitlines()
         return [(int(step), int(workers)) for step, workers in map(str.split, lines)]

@@ -34,9 +34,10 @@ from tests.conftest import ROOT
 
 
 def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
-    """A GMG-s of a few thousand weights: 2 epochs of 24 steps of 9 windows, the last step short.
+    """Return options of a GMG-s of a few thousand weights: 2 epochs of 24 steps of 9 windows.
 
-    In double precision, so that runs on other numbers of workers are told apart from wrong ones.
+    The last step of an epoch is short. Double precision, so that the rounding of another number of
+    workers is much smaller than any error.
     """
     values: dict[str, Any] = {
         "store": store,
@@ -55,9 +56,9 @@ def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
 
 
 def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a job as ``python jobs/...`` does, but in this process, with the Ray that runs in it.
+    """Run a job as `python jobs/...` does, but in this process, with the Ray that runs in it.
 
-    With variables for its environment it becomes a process of its own, see :func:`script`.
+    With variables for its environment it runs in a process of its own, see `script`.
     """
     if environment:
         return script(*arguments, **environment)
@@ -78,7 +79,7 @@ def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def script(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python jobs/...`` as a user would, in a process of its own."""
+    """Run `python jobs/...` as a user would, in a process of its own."""
     name, *words = map(str, arguments)
     return subprocess.run(
         [sys.executable, f"jobs/{name}", *words],
@@ -92,14 +93,20 @@ def script(*arguments: object, **environment: str) -> subprocess.CompletedProces
 
 
 def losses(run_uri: str) -> list[float]:
-    """The loss of every step."""
+    """Return the loss of every step."""
     records = run_folder.read_history(run_uri)
     assert [record["step"] for record in records] == list(range(len(records)))
     return [record["loss"] for record in records]
 
 
 def first_batch(options: TrainOptions, **changes: Any) -> Batch:
-    """The global batch of step 0, all its lanes; ``changes``: other arguments of the stream."""
+    """Return the global batch of step 0 with all its lanes.
+
+    Parameters
+    ----------
+    changes:
+        Other arguments of the stream.
+    """
     plan = make_plan(options)
     arguments: dict[str, Any] = {
         "store": plan.store,
@@ -113,7 +120,7 @@ def first_batch(options: TrainOptions, **changes: Any) -> Batch:
     stream = WindowStream(**(arguments | changes))
     try:
         batch = next(iter(stream.epoch(0)))
-        # The stream's buffers are its own.
+        # The stream writes its next batch into the same buffers.
         static = None if batch.static is None else batch.static.copy()
         return dataclasses.replace(batch, frames_btchw=batch.frames_btchw.copy(), static=static)
     finally:
@@ -121,7 +128,7 @@ def first_batch(options: TrainOptions, **changes: Any) -> Batch:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
-    """Wait for a condition; fail naming it."""
+    """Wait for a condition; raise TimeoutError with its name."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -130,20 +137,20 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300.0)
 
 
 def has_checkpoint(run_uri: str, step: int) -> bool:
-    """Whether a complete checkpoint of this step or a later one is there."""
+    """Return whether there is a complete checkpoint of this step or a later one."""
     found = checkpoints.list_checkpoints(run_uri)
     return bool(found) and found[-1].step >= step
 
 
 def write_config(options: TrainOptions, folder: Path) -> str:
-    """A YAML of all the options, for ``--config``; returns its path."""
+    """Write a YAML of all options, for `--config`, and return its path."""
     path = folder / "options.yaml"
     path.write_text(yaml.safe_dump(options.as_dict()))
     return str(path)
 
 
 def write_untrained_run(options: TrainOptions) -> checkpoints.Checkpoint:
-    """A run of step 0: its record, and one checkpoint of a model with its first weights."""
+    """Write a run with one checkpoint, of a model with its first weights."""
     import torch
 
     from gmg_model import create_model

@@ -17,6 +17,8 @@ from jobs.drawing.axes import grid_axes
 from jobs.forecasts.forecasters.baselines import Forecast
 from jobs.forecasts.forecasters.compatibility import check_match, check_no_leak, check_selection
 from jobs.forecasts.forecasters.extrapolation import DEFINITION, MIN_FRAMES, unavailable
+from jobs.forecasts.forecasters.model_forecast import TrainedForecast
+from jobs.forecasts.forecasters.trained import load_trained, selection_notes
 from jobs.forecasts.scoring.blocks import BlockScores, Scorer, blocks_of
 from jobs.forecasts.scoring.bootstrap import (
     check_resamples,
@@ -46,11 +48,11 @@ from pipelines.errors import UsageError
 from pipelines.inputs.climatology import Climatology, kept_climatology
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.progress import Progress, ignore
+from pipelines.stores.store import Store, open_store
 from pipelines.stream.windows import WindowSpec, lead_seconds, split_starts
 
 if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint
-    from pipelines.stores.store import Store
 
 LOCAL_TIME = (
     "the times of this archive are those of the clocks there: read local time where it says UTC"
@@ -82,9 +84,6 @@ def load(options: EvaluationOptions) -> tuple[Store, Checkpoint]:
     StoreError
         The store or the model is missing or damaged.
     """
-    from jobs.forecasts.forecasters.trained import load_trained
-    from pipelines.stores.store import open_store
-
     Selection.of(options)
     check_resamples(options.resamples)
     return open_store(options.store), load_trained(options.checkpoint)
@@ -105,9 +104,6 @@ def system_of(trained: Checkpoint, options: EvaluationOptions) -> ForecastSystem
     UsageError
         The model cannot forecast so many members, or the seed or the horizon is out of range.
     """
-    from jobs.forecasts.forecasters.model_forecast import TrainedForecast
-    from jobs.forecasts.forecasters.trained import selection_notes
-
     learnt = trained.window.horizon
     horizon = learnt if options.horizon is None else options.horizon
     window = replace(trained.window, horizon=horizon)

@@ -1,6 +1,6 @@
-"""What every job's command line shares: exit codes, the JSON line, progress, lazy imports.
+"""What the command lines of all jobs share: options, exit codes, the JSON line, progress.
 
-This module imports nothing heavy, so that ``--help`` and a misspelt option answer at once.
+Nothing heavy is imported here, so that `--help` and errors about options answer at once.
 """
 
 from __future__ import annotations
@@ -12,41 +12,45 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
 
-from pipelines.errors import PlatformError, UsageError, nearest
+from pipelines.errors import PlatformError, UsageError
 
-T = TypeVar("T")
-SWITCH = {"switch": True}
-"""metadata of a field of options that is a switch: `--latest`, not `--latest true`"""
 SEEDS = 2**31
-"""seeds are smaller, so that PyTorch and NumPy take what the code adds to one"""
+"""seeds are smaller, so that PyTorch and NumPy accept a seed to which the code adds"""
 STOPPED = 128 + signal.SIGTERM
-"""exit code of a job that was asked to end, as a shell has it"""
+"""exit code of a job that ended because of SIGTERM, as shells count it"""
+SWITCH = {"switch": True}
+"""metadata of a field of options that takes no value: `--latest`, not `--latest true`"""
+SEVERAL = {"nargs": "+"}
+"""metadata of a field of options that takes several words: `--variables t2m tp`"""
+
+Options = TypeVar("Options")
 
 
 class Progress(Protocol):
-    """Called with what is done, the total, and a few words of what is going on."""
+    """Called with the number of items done, the total number, and a note on the current step."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def main_guard(main: Callable[[], int | None]) -> NoReturn:
-    """Run a job's ``main`` and end the process with the documented exit code.
+    """Run a job's `main` and end the process with the documented exit code.
 
     0 done, 1 anything else, 2 wrong usage or configuration, 3 source data missing or unreadable,
-    4 store incomplete or not matching (see :mod:`pipelines.errors`).
+    4 store incomplete or not matching (see `pipelines.errors`).
     """
     try:
         sys.exit(main() or 0)
     except PlatformError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone (``| head``); let the interpreter's last flush succeed.
+        # The reader of the output has closed it (`| head`). The interpreter flushes standard output
+        # once more at its end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
@@ -54,8 +58,83 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(130)
 
 
+def program() -> str:
+    """Return the program as the user called it: `evaluate.py`, or `gmg evaluate`."""
+    return _program or Path(sys.argv[0]).name
+
+
+_program = ""
+
+
+def set_program(name: str) -> None:
+    """Set the name that help and errors give to this program."""
+    global _program
+    _program = name
+
+
+def as_typed(text: str) -> str:
+    """Return a text with its commands in the form that the user calls jobs: by file or as `gmg`.
+
+    >>> set_program("gmg evaluate")
+    >>> as_typed("python jobs/train_taxibj.py --help, python jobs/export.py --run RUN")
+    'gmg train taxibj --help, gmg export --run RUN'
+    >>> set_program("")
+    """
+    if not program().startswith("gmg "):
+        return text
+    text = re.sub(r"python jobs/train_(\w+)\.py", r"gmg train \1", text)
+    return re.sub(r"python jobs/(\w+)\.py", r"gmg \1", text)
+
+
+def parse_options(
+    kind: type[Options],
+    description: str | None,
+    json_help: str = "end with one line of JSON",
+    *,
+    arguments: Sequence[str] | None = None,
+    verb: str = "",
+) -> tuple[Options, bool]:
+    """Return a job's options, and whether the job is to print JSON.
+
+    Parameters
+    ----------
+    kind:
+        A dataclass with one field per option. The docstring of a field is its help. For its
+        metadata see `SWITCH`, `SEVERAL` and `jobs.option_parser.Parser.add_options`.
+    description:
+        The text of `--help` above the options.
+    json_help:
+        The help of `--json`.
+    arguments:
+        The command line; that of this process if None.
+    verb:
+        The subcommand whose options these are, such as `convert`.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 if an option is unknown, missing or invalid. The message names the nearest
+        option and, if the error is in a YAML file, the file and the line.
+    """
+    from jobs.option_parser import build, job_parser
+
+    name = f"{program()} {verb}".strip()
+    parser = job_parser(name, as_typed(description or ""))
+    parser.add_argument("--json", action="store_true", help=json_help)
+    parser.add_options(kind)
+    values = parser.parse_args(arguments)
+    return build(kind, values), values["json"]
+
+
+def parser_class() -> type[Any]:
+    """Return the parser of the jobs."""
+    from jobs.option_parser import Parser
+
+    return Parser
+
+
 def say(line: str) -> None:
-    """A line for people on the error stream: the other one may carry JSON."""
+    """Print a line for people on standard error, because standard output may carry JSON."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -66,7 +145,7 @@ def print_json(result: dict[str, Any]) -> None:
 
 
 def finite(value: Any) -> Any:
-    """``value`` as JSON can hold it: scalars of NumPy as Python's, NaN and infinities as null."""
+    """Return a value as JSON can hold it: Python scalars, and None for NaN and infinities."""
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -80,7 +159,7 @@ def finite(value: Any) -> Any:
 
 @contextmanager
 def progress(title: str, unit: str = "") -> Iterator[Progress]:
-    """A progress bar with the time that is left; on a pipe, one line every ten seconds.
+    """Show a progress bar with the time that is left; on a pipe, print a line every ten seconds.
 
     >>> with progress("converting", "shards") as report:   # doctest: +SKIP
     ...     report(3, 17)
@@ -125,10 +204,10 @@ def _lines(title: str, unit: str) -> Progress:
 
 
 class _Remaining:
-    """How long the rest takes, from what was done since the first step of this run.
+    """An estimate of the time that is left, from the speed since the first step of this process.
 
-    What an earlier process did, and a resumed one reports at first, says nothing of the speed, nor
-    does the first step, which waits until everything has started.
+    Steps that an earlier process did are not counted: a resumed job reports them at its start. Nor
+    is the first step, which takes longer because it waits for workers to start.
     """
 
     def __init__(self) -> None:
@@ -148,7 +227,7 @@ class _Remaining:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.
+    """Return a length of time as text.
 
     >>> duration(40), duration(754), duration(9000), duration(200000)
     ('40 s', '13 min', '2 h 30 min', '2 d 7 h')
@@ -160,75 +239,6 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def parser_class() -> type[Any]:
-    """The jobs' argument parser: keeps the description's lines, names the nearest option.
-
-    An abbreviated option is refused like a misspelt one: what a command means must not change when
-    an option is added.
-    """
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-        pass
-
-    class Parser(ArgumentParser):
-        def __init__(self, *arguments: Any, **options: Any):
-            options = {"formatter_class": Formatter, "allow_abbrev": False, **options}
-            super().__init__(*arguments, **options)
-            self._file: str | None = None
-
-        def parse_path(self, cfg_path: Any, *arguments: Any, **options: Any) -> Any:
-            self._file = str(cfg_path)
-            parsed = super().parse_path(cfg_path, *arguments, **options)
-            self._file = None
-            return parsed
-
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            known = [action.dest for action in self._actions if action.dest != "help"]
-            print(f"error: {_with_nearest(message, known)}", file=sys.stderr)
-            if self._file:
-                print(f"  where: {self._file}", file=sys.stderr)
-            print(f"  all options: python jobs/{self.prog} --help", file=sys.stderr)
-            sys.exit(2)
-
-    return Parser
-
-
-def parse_options(
-    kind: type[T], description: str | None, json_help: str = "print one JSON object"
-) -> tuple[T, bool]:
-    """Return a job's options from its command line, and whether it is to print JSON.
-
-    Parameters
-    ----------
-    kind:
-        A dataclass with one field per option; the docstring of a field is its help.
-    description:
-        The text of `--help` above the options.
-    json_help:
-        The help of `--json`, which every job with this parser has.
-    """
-    from docstring_parser import parse_from_object
-    from jsonargparse import set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    switches = {f.name for f in fields(cast(Any, kind)) if f.metadata.get("switch")}
-    parser = parser_class()(description=description)
-    parser.add_class_arguments(kind, skip=switches)
-    for known in parse_from_object(kind).params if switches else ():
-        if known.arg_name in switches:
-            parser.add_argument(
-                f"--{known.arg_name}", action="store_true", help=known.description or ""
-            )
-    parser.add_argument("--json", action="store_true", help=json_help)
-    values = vars(parser.parse_args())
-    return kind(**{f.name: values[f.name] for f in fields(cast(Any, kind))}), values["json"]
 
 
 def numbers(text: str, example: str = "0.1,0.5,0.9") -> tuple[float, ...]:
@@ -257,17 +267,3 @@ def check_seed(seed: int) -> None:
     """Raise UsageError for a seed that the generators of random numbers do not take."""
     if not 0 <= seed < SEEDS:
         raise UsageError(f"no seed {seed}", remedy=f"give a --seed of 0 to {SEEDS - 1}")
-
-
-def _with_nearest(message: str, known: list[str]) -> str:
-    """Add the nearest known option to jsonargparse's message about an unknown one."""
-    found = (
-        re.search(r"[Uu]nrecognized arguments: --(?P<key>[\w.]+)", message)
-        or re.search(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'", message)
-        or re.search(r"Option '(?P<key>[\w.]+)' is not accepted", message)
-    )
-    if not found:
-        return message
-    groups = found.groupdict()
-    name = f"{groups['group']}.{groups['key']}" if groups.get("group") else groups["key"]
-    return f"{message}; {nearest(name, known).split('known:')[0].strip() or 'see --help'}"

@@ -221,7 +221,7 @@ CANNOT_WORK = {
     "--tracking.mlflow_uri ./mlruns": ["not the address of a server", "http://HOST:PORT"],
     "--checkpoints.storage_wait -1": ["--checkpoints.storage_wait must be 0 or more, not -1"],
     "--training.epochs many": ["training.epochs", "many"],
-    "--training.epoch 3": ["did you mean 'training.epochs'?"],
+    "--training.epoch 3": ["did you mean '--training.epochs'?"],
 }
 
 

@@ -142,7 +142,7 @@ def test_a_checkpoint_of_other_statistics_ends_the_job_with_code_4(run, traffic_
 def test_a_misspelt_option_ends_with_code_2_and_the_nearest_name(tmp_path):
     done = job("evaluate.py", "--checkpiont", "x", "--store", "y", "--report", str(tmp_path))
     assert done.returncode == 2
-    assert "did you mean 'checkpoint'" in done.stderr
+    assert "did you mean '--checkpoint'" in done.stderr
 
 
 def test_help_does_not_import_heavy_packages():

@@ -82,7 +82,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(
     with pytest.raises(SystemExit) as refused:
         parse("weatherbench.yaml", "", [*REQUIRED, *argument])
     assert refused.value.code == 2
-    assert f"did you mean '{hint}'" in capsys.readouterr().err
+    assert f"did you mean '--{hint}'" in capsys.readouterr().err
 
 
 def test_an_unknown_key_in_a_yaml_is_refused_with_the_nearest_name(

@@ -12,12 +12,12 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from pipelines.errors import PlatformError, UsageError
+from pipelines.errors import PlatformError, UsageError, nearest
 
 SEEDS = 2**31
 """seeds are smaller, so that PyTorch and NumPy accept a seed to which the code adds"""
@@ -124,6 +124,41 @@ def parse_options(
     parser.add_options(kind)
     values = parser.parse_args(arguments)
     return build(kind, values), values["json"]
+
+
+def choose(
+    what: str, known: Mapping[str, str], arguments: Sequence[str], description: str | None
+) -> tuple[str, list[str]]:
+    """Return the subcommand that a command line begins with, and the rest of the command line.
+
+    Parameters
+    ----------
+    what:
+        What a subcommand is called, such as `VERB`.
+    known:
+        The subcommands: name -> what it does.
+    arguments:
+        The command line, without the program.
+    description:
+        The text of `--help` above the subcommands.
+
+    Raises
+    ------
+    UsageError
+        The subcommand is missing or unknown.
+    SystemExit
+        With code 0 after `--help`.
+    """
+    first = arguments[0] if arguments else ""
+    if first in ("-h", "--help"):
+        width = max(map(len, known))
+        print(f"usage: {program()} [-h] {what} ...\n\n{as_typed(description or '').strip()}\n")
+        print("\n".join(f"  {name:<{width}}  {purpose}" for name, purpose in known.items()))
+        raise SystemExit(0)
+    if first in known:
+        return first, list(arguments[1:])
+    problem = f"unknown {what} '{first}'" if first else f"{what} is missing"
+    raise UsageError(problem, remedy=nearest(first, known))
 
 
 def parser_class() -> type[Any]:

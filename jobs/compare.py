@@ -7,17 +7,17 @@ Reads the scores that `jobs/evaluate.py` wrote. Scores of other windows, of anot
 other conventions are an error. The differences between every two models have intervals from the
 days that both models were scored on. Published scores are shown in a block of their own, if they
 were measured on the same data set. Our scores stand beside them if the conventions are the same
-too. The way through the code, in jobs/forecasts: which evaluations may be compared
-(comparison/evaluations.py), the pairs (comparison/pairs.py), the table and the CSV
-(comparison/table.py), the published scores (comparison/published.py), and the page
-(reports/comparison_page.py).
+too. The way through the code, in jobs/forecasts: what may be compared (comparison/evaluations.py),
+the pairs (comparison/pairs.py), the table and the CSV (comparison/table.py), published scores
+(comparison/published.py), the page (reports/comparison_page.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from csv import DictReader
+from dataclasses import dataclass, field
 
-from jobs.command_line import main_guard, parser_class
+from jobs.command_line import SEVERAL, main_guard, parse_options, print_json
 from pipelines.errors import UsageError
 
 
@@ -25,7 +25,7 @@ from pipelines.errors import UsageError
 class CompareOptions:
     """What to compare, and where the results are written."""
 
-    evaluations: list[str]
+    evaluations: tuple[str, ...] = field(metadata=SEVERAL)
     """files that evaluate.py wrote (scores.json), or their folders"""
     protocol: str = "strict"
     """conventions of the printed table; the page and the CSV hold all"""
@@ -42,8 +42,8 @@ class CompareOptions:
     """seed of these draws"""
 
 
-def compare(options: CompareOptions) -> None:
-    """Print the table, and write the page and the CSV if they are asked for."""
+def compare(options: CompareOptions, json: bool = False) -> None:
+    """Print the table, and write the page, the CSV and JSON if they are asked for."""
     from jobs.forecasts.comparison.evaluations import check_comparable, read_evaluations
     from jobs.forecasts.comparison.pairs import read_sums
     from jobs.forecasts.comparison.published import published_scores
@@ -59,13 +59,17 @@ def compare(options: CompareOptions) -> None:
     if options.report:
         from jobs.forecasts.reports.comparison_page import comparison_page
 
-        page = comparison_page(kept, options.protocol, sums, beside)
-        places.write_bytes(options.report, page.encode())
+        page = comparison_page(kept, options.protocol, sums, beside).encode()
+        places.write_bytes(options.report, page)
         lines += ["", f"page: {options.report}"]
+    scores = as_csv(kept, sums)
     if options.csv:
-        places.write_bytes(options.csv, as_csv(kept, sums).encode())
+        places.write_bytes(options.csv, scores.encode())
         lines += ["", f"all scores: {options.csv}"]
     print("\n".join(lines))
+    if json:
+        written = {"page": options.report, "csv": options.csv}
+        print_json(written | {"scores": list(DictReader(scores.splitlines()))})
 
 
 def _check_outputs(options: CompareOptions) -> None:
@@ -88,12 +92,8 @@ def _check_outputs(options: CompareOptions) -> None:
 
 
 def main() -> None:
-    """Parse the options and compare."""
-    parser = parser_class()(description=__doc__)
-    files = "files that evaluate.py wrote (scores.json), or their folders"
-    parser.add_argument("--evaluations", nargs="+", required=True, help=files)
-    parser.add_class_arguments(CompareOptions, skip={"evaluations"})
-    compare(CompareOptions(**vars(parser.parse_args())))
+    """Parse and compare."""
+    compare(*parse_options(CompareOptions, __doc__))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.command_line import main_guard, parser_class, progress
+from jobs.command_line import main_guard, parse_options, print_json, progress
 from jobs.steps import job, kill_a_worker, step
 
 YEARS = (2014, 2015, 2016, 2017)
@@ -43,7 +43,7 @@ class DemoOptions:
     """local folder for the archive, the store, the run and the report"""
 
 
-def demo(options: DemoOptions) -> None:
+def demo(options: DemoOptions, json: bool = False) -> None:
     """Run the four steps, and print where the page is."""
     folder = Path(options.folder)
     archive, store, run = folder / "archive", str(folder / "store.zarr"), str(folder / "run")
@@ -65,6 +65,8 @@ def demo(options: DemoOptions) -> None:
     given = ("--checkpoint", run, "--store", store, "--report", str(report))
     job("evaluate.py", *given, "--max_windows", "400")
     print(f"\nThe page: {report.resolve()}")
+    if json:
+        print_json({"store": store, "run": run, "page": str(report)})
 
 
 def write_archive(archive: Path) -> None:
@@ -80,9 +82,7 @@ def write_archive(archive: Path) -> None:
 
 def main() -> None:
     """Parse the options and run the demo."""
-    parser = parser_class()(description=__doc__)
-    parser.add_class_arguments(DemoOptions)
-    demo(DemoOptions(**vars(parser.parse_args())))
+    demo(*parse_options(DemoOptions, __doc__))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,33 @@ from typing import Any, NoReturn, TypeVar, cast, get_type_hints
 
 import yaml
 from docstring_parser import parse_from_object
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+from jsonargparse import (
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_dumper,
+    set_parsing_settings,
+)
 
 from pipelines.errors import nearest
 
 Options = TypeVar("Options")
 
+
+class _Dumper(yaml.SafeDumper):
+    """A writer of YAML that quotes text such as `1e5`, which jsonargparse reads as a number."""
+
+
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[.]?[0-9_]*[eE][-+]?[0-9]+$")
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
+def _dump(values: Any) -> str:
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_dumper("yaml", _dump)
 
 
 class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -50,7 +70,11 @@ class Parser(ArgumentParser):
         `choices` and `metavar`, which mean the same as for `add_argument`.
         """
         special = [f for f in _fields(kind) if f.metadata and f.name not in skip]
-        texts = {p.arg_name: p.description for p in parse_from_object(kind).params}
+        texts = {
+            param.arg_name: param.description
+            for base in (reversed(kind.__mro__[:-1]) if special else ())
+            for param in parse_from_object(base).params
+        }
         for field in special:
             settings = dict(field.metadata)
             if settings.pop("switch", False):
@@ -92,7 +116,9 @@ class Parser(ArgumentParser):
         return self._open_file
 
 
-def job_parser(program: str, description: str, defaults: Path | None = None) -> Parser:
+def job_parser(
+    program: str, description: str, defaults: Path | None = None, epilog: str = ""
+) -> Parser:
     """Return the parser of a job, with `--config` and `--print_config`.
 
     Parameters
@@ -103,11 +129,14 @@ def job_parser(program: str, description: str, defaults: Path | None = None) -> 
         The text of `--help` above the options.
     defaults:
         A YAML file of defaults, which `--config` and the other options override.
+    epilog:
+        The text of `--help` below the options.
     """
     parser = Parser(
         prog=program,
         description=description,
         default_config_files=[str(defaults)] if defaults else [],
+        epilog=epilog,
     )
     parser.add_argument(
         "--config", action="config", help="YAML file of options; later options override it"

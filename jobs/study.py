@@ -17,7 +17,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.command_line import main_guard, parser_class
+from jobs.command_line import main_guard, parse_options, print_json
 from jobs.steps import step
 
 
@@ -41,7 +41,7 @@ class StudyOptions:
     """training processes"""
 
 
-def study(options: StudyOptions) -> None:
+def study(options: StudyOptions, json: bool = False) -> None:
     """Convert, train, score, and write the tables again after each system."""
     from jobs.studies.definition import load
     from jobs.studies.stages import Stages
@@ -62,13 +62,13 @@ def study(options: StudyOptions) -> None:
     step("tables")
     print(stages.tables.read_text())
     print(f"tables: {shlex.quote(str(stages.tables))}")
+    if json:
+        print_json({"tables": str(stages.tables), **stages.numbers(trained)})
 
 
 def main() -> None:
     """Parse the options and run the study."""
-    parser = parser_class()(description=__doc__)
-    parser.add_class_arguments(StudyOptions)
-    study(StudyOptions(**vars(parser.parse_args())))
+    study(*parse_options(StudyOptions, __doc__))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_no_module_imports_itself_by_way_of_others():
     assert (
         "pipelines.archives.contents" in edges["pipelines.conversion.plan"]
     )  # the head of a module
-    assert "pipelines.conversion.convert" in edges["jobs.reprocess"]  # in a function
+    assert "pipelines.conversion.convert" in edges["jobs.reprocessing.verbs"]  # in a function
     try:
         TopologicalSorter(edges).prepare()
     except CycleError as error:

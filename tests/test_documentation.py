@@ -5,7 +5,6 @@ tests/test_walkthrough.py runs those of the pages.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import re
 import shlex
@@ -17,8 +16,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from jobs.command_line import parser_class
-from jobs.reprocessing.arguments import request
+from jobs.command_line import parse_options, parser_class
+from jobs.reprocessing.arguments import ConversionArguments, parse
+from jobs.reprocessing.verbs import conversion_request
 from tests.conftest import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -68,15 +68,24 @@ COMMANDS += [command for page in PAGES for command in inline_commands(page)]
 
 def test_pages_and_headings_show_commands_of_every_job():
     shown = {command.job for command in COMMANDS}
-    assert shown >= {path.stem for path in JOBS if "run(main)" in path.read_text()} - {"demo"}
+    assert shown >= {path.stem for path in JOBS if "main_guard(main)" in path.read_text()} - {
+        "demo"
+    }
 
 
 def taken(*_: Any) -> None:
     raise Taken
 
 
-def planned(arguments: argparse.Namespace) -> None:
-    request(arguments)  # options of the archive are checked here
+def parsed(*arguments: Any) -> None:
+    options, _ = parse(*arguments)
+    if isinstance(options, ConversionArguments):
+        conversion_request(options)
+    raise Taken
+
+
+def taken_options(*arguments: Any) -> None:
+    parse_options(*arguments)
     raise Taken
 
 
@@ -88,14 +97,7 @@ class TakingParser(parser_class()):  # pyright: ignore
 
 TRAINING = ("jobs.training.driver.job", "train", taken)
 STAND_INS = {
-    "reprocess": [
-        ("jobs.reprocess", "plan", planned),
-        ("jobs.reprocess", "convert", planned),
-        ("jobs.reprocess", "inspect", taken),
-        ("jobs.reprocess", "verify", taken),
-        ("jobs.reprocess", "publish", taken),
-        ("jobs.reprocess", "runs", taken),
-    ],
+    "reprocess": [("jobs.reprocess", "parse", parsed)],
     **{path.stem: [TRAINING] for path in JOBS if path.stem.startswith("train_")},
     "train_radar": [("jobs.train_radar", "convert", lambda *_: None), TRAINING],
 }
@@ -110,13 +112,15 @@ def test_a_command_is_taken_by_its_job(
     monkeypatch.chdir(tmp_path)
     splits = {"train": ["2010", "2015"], "validation": ["2016", "2016"], "test": ["2017", "2018"]}
     (tmp_path / "splits.yaml").write_text(yaml.safe_dump(splits))
-    for module, name, stand_in in STAND_INS.get(
-        command.job, [(f"jobs.{command.job}", "parser_class", lambda: TakingParser)]
-    ):
+    job = importlib.import_module(f"jobs.{command.job}")
+    options = (f"jobs.{command.job}", "parse_options", taken_options)
+    if not hasattr(job, "parse_options"):
+        options = (f"jobs.{command.job}", "parser_class", lambda: TakingParser)
+    for module, name, stand_in in STAND_INS.get(command.job, [options]):
         monkeypatch.setattr(importlib.import_module(module), name, stand_in)
     monkeypatch.setattr(sys, "argv", [f"{command.job}.py", *command.arguments])
     with pytest.raises(Taken):
-        importlib.import_module(f"jobs.{command.job}").main()
+        job.main()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

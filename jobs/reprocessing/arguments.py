@@ -1,236 +1,239 @@
-"""Options of ``reprocess``. Imports nothing heavy: ``--help`` and typing errors are quick."""
+"""Options of the verbs of `reprocess`. Nothing heavy is imported, so that `--help` is quick.
+
+Not even for types: jsonargparse executes what is imported under `TYPE_CHECKING`.
+"""
 
 from __future__ import annotations
 
-import argparse
-import re
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
+from jobs.command_line import SEVERAL, SWITCH, as_typed, program
 from pipelines.archives import ARCHIVES, archive_options
-from pipelines.errors import nearest
+from pipelines.errors import UsageError
 
-if TYPE_CHECKING:
-    from pipelines.conversion.options import ConversionRequest
-    from pipelines.stream.windows import WindowSpec
-
-_REQUIRED = ("archive", "source", "store", "icechunk")
-_POSITIVE = ("workers", "chunk_frames", "shard_frames")
-_WINDOW = ("input_frames", "horizon")
-_EXIT_CODES = """\
+EXIT_CODES = """\
 exit codes: 0 done (also with nothing to do), 1 anything else (the store is held by another
 process), 2 wrong usage, 3 source data missing or unreadable, 4 store incomplete or not matching"""
 
-
-class _Parser(argparse.ArgumentParser):
-    """Refuses abbreviations and names the nearest option or value for a misspelt one."""
-
-    def __init__(self, **options):
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, epilog=_EXIT_CODES, **options)
-
-    def options(self) -> list[str]:
-        return [name for name in self._option_string_actions if name.startswith("--")]
-
-    def error(self, message: str) -> NoReturn:
-        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        if choice:
-            known = re.findall(r"[\w-]+", choice[2])
-            message = f"{message.split(': invalid', 1)[0]}: unknown '{choice[1]}', "
-            message += nearest(choice[1], known)
-        self.print_usage(sys.stderr)
-        self.exit(2, f"error: {message}\n")
+Options = TypeVar("Options", bound="VerbOptions")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options as given; ends the process with code 2 where they are wrong."""
-    parser = _Parser(prog="reprocess.py", description="Raw archive to sharded Zarr store.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-    plan = verbs.add_parser("plan", help="say what convert would do; writes nothing")
-    _add_conversion(plan)
-    convert = verbs.add_parser("convert", help="create, resume, append and fill gaps")
-    _add_conversion(convert)
-    _add_running(convert)
-    inspect = verbs.add_parser("inspect", help="say what a store holds")
-    verify = verbs.add_parser("verify", help="compare a store with its ledger and its sources")
-    publish = verbs.add_parser(
-        "publish", help="commit a store as it is to an Icechunk repository: one commit a run"
+@dataclass(frozen=True, kw_only=True)
+class VerbOptions:
+    """Options of a verb."""
+
+    def places(self) -> Sequence[str | None]:
+        """Return the URIs that the verb reads or writes; None for those that are not given."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions(VerbOptions):
+    """Windows that are counted."""
+
+    input_frames: int | None = None
+    """count windows of this many input frames"""
+    horizon: int | None = None
+    """and this many predicted frames"""
+    stride: int = 1
+    """steps from one frame of a window to the next"""
+    counting: Literal["every", "openstl"] = "every"
+    """every window that fits, or the windows that the papers count"""
+
+    def __post_init__(self) -> None:
+        sizes = {"input_frames": self.input_frames, "horizon": self.horizon, "stride": self.stride}
+        _check_at_least_1(sizes)
+        if (self.input_frames is None) != (self.horizon is None):
+            raise UsageError("a window needs both --input_frames and --horizon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionArguments(VerbOptions):
+    """The conversion."""
+
+    archive: str = field(metadata={"choices": tuple(ARCHIVES)})
+    """kind of archive"""
+    source: str
+    """folder, glob or one file; local, s3, gs"""
+    store: str
+    """URI of the Zarr store"""
+    variables: tuple[str, ...] = field(default=(), metadata=SEVERAL | {"metavar": "NAME"})
+    """variables to keep; by default all"""
+    splits: str | None = None
+    """YAML file of the splits, such as  train: ["2010", "2015"]"""
+    chunk_frames: int | None = None
+    """frames per chunk; by default up to 64"""
+    shard_frames: int | None = None
+    """frames per shard; by default up to 4096"""
+    regrid: str | None = None
+    """coarser grid by area average: degrees (5.625) or rows x columns (32x64)"""
+    static_fields: tuple[str, ...] = field(
+        default=(), metadata=SEVERAL | {"metavar": "NAME[=VALUE]"}
     )
-    runs = verbs.add_parser("runs", help="list the commits of an Icechunk repository")
-    for verb in (inspect, verify, publish):
-        verb.add_argument("--store", metavar="URI")
-    for verb in (publish, runs):
-        verb.add_argument("--icechunk", metavar="URI", help="the repository; local, s3, gs")
-    for verb in (plan, inspect):
-        _add_windows(verb)
-    inspect.add_argument(
-        "--manifest", metavar="FILE", default="", help="list every window in a .csv or .json"
-    )
-    inspect.add_argument(
-        "--plot",
-        metavar="FOLDER",
-        default="",
-        help="write maps, a timeline of missing data and histograms as PNG",
-    )
-    verify.add_argument(
-        "--source", metavar="URI", default="", help="also compare the archive's files"
-    )
-    for verb in verbs.choices.values():
-        verb.add_argument("--json", action="store_true", help="end with one line of JSON")
-    known, unknown = parser.parse_known_args(arguments)
-    verb = verbs.choices[known.verb]
-    if unknown:
-        verb.error(_about(unknown[0], verb))
-    # Asked for here and not by argparse, which would complain of them before a misspelt one.
-    missing = [f"--{name}" for name in _REQUIRED if getattr(known, name, "") is None]
-    if missing:
-        verb.error(f"give {', '.join(missing)}")
-    for name in (*_POSITIVE, *_WINDOW, "stride"):
-        value = getattr(known, name, None)
-        if value is not None and value < 1:
-            verb.error(f"--{name} must be at least 1, not {value}")
-    windows = [getattr(known, name, None) is not None for name in _WINDOW]
-    if any(windows) != all(windows):
-        verb.error(f"a window needs both --{' and --'.join(_WINDOW)}")
-    if getattr(known, "manifest", "") and not all(windows):
-        verb.error(f"--manifest lists windows: give --{' and --'.join(_WINDOW)}")
-    if (getattr(known, "source_cache_gb", None) or 0.0) < 0:
-        verb.error(f"--source_cache_gb must be at least 0, not {known.source_cache_gb}")
-    return known
+    """fields without time to keep, such as lsm; their missing pixels become VALUE"""
+    static_source: str | None = None
+    """URI of NetCDF or GRIB files with the static fields; by default the source"""
+    archive_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the archive that are given, by name"""
+
+    def __post_init__(self) -> None:
+        _check_at_least_1({"chunk_frames": self.chunk_frames, "shard_frames": self.shard_frames})
+
+    def places(self) -> Sequence[str | None]:
+        """Return the URIs that the verb reads or writes; None for those that are not given."""
+        return self.source, self.store
 
 
-def _about(unknown: str, verb: _Parser) -> str:
-    if not unknown.startswith("-"):
-        return (
-            f"unexpected '{unknown}': put a glob into quotes, as in --source 'folder/*.nc', so "
-            "that the shell leaves it whole"
-        )
-    return f"unknown option '{unknown}': {nearest(unknown.split('=')[0], verb.options())}"
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(WindowOptions, ConversionArguments):
+    """What would be converted, and the windows to count in it."""
+
+    def __post_init__(self) -> None:
+        ConversionArguments.__post_init__(self)
+        WindowOptions.__post_init__(self)
 
 
-def _add_conversion(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--archive", choices=tuple(ARCHIVES), help="kind of archive")
-    verb.add_argument("--source", metavar="URI", help="folder, glob or one file; local, s3, gs")
-    verb.add_argument("--store", metavar="URI", help="the Zarr store")
-    verb.add_argument("--variables", nargs="+", metavar="NAME", help="default: all")
-    verb.add_argument("--splits", metavar="FILE", help='YAML such as  train: ["2010", "2015"]')
-    verb.add_argument("--chunk_frames", type=int, metavar="N", help="default: up to 64")
-    verb.add_argument("--shard_frames", type=int, metavar="N", help="default: up to 4096")
-    verb.add_argument(
-        "--regrid",
-        metavar="GRID",
-        help="coarser grid by area average: degrees (5.625) or rows x columns (32x64)",
-    )
-    verb.add_argument(
-        "--static_fields",
-        nargs="+",
-        metavar="NAME[=VALUE]",
-        help="fields without time to keep, such as lsm; =VALUE: what their missing pixels become",
-    )
-    verb.add_argument(
-        "--static_source",
-        metavar="URI",
-        help="NetCDF or GRIB files that hold them; default: they are among the source's own",
-    )
-    own = verb.add_argument_group("options of one archive (default)")
-    for name, (kind, text) in _archive_options().items():
-        own.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(), help=text)
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(ConversionArguments):
+    """What is converted, and how."""
+
+    repair: bool = field(default=False, metadata=SWITCH)
+    """also convert damaged shards again (see verify)"""
+    source_cache_gb: float | None = None
+    """GB of remote files that a node keeps while it converts; by default 16, at most half the
+    disk"""
+    storage_wait: float | None = None
+    """seconds that an object storage may be unreachable after work has begun; by default 90"""
+    workers: int | None = None
+    """shards converted at the same time; by default one per CPU"""
+    shared_paths: bool = False
+    """local paths are the same on every node of the cluster"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_at_least_1({"workers": self.workers})
+        if (self.source_cache_gb or 0.0) < 0:
+            raise UsageError(f"--source_cache_gb must be at least 0, not {self.source_cache_gb}")
 
 
-def _archive_options() -> dict[str, tuple[type, str]]:
-    """The options that archives declare: name -> type, and a line of help for each archive."""
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(WindowOptions):
+    """The store to describe."""
+
+    store: str
+    """URI of the Zarr store"""
+    manifest: str = ""
+    """.csv or .json file to write, with one entry per window"""
+    plot: str = ""
+    """folder to write maps, a timeline of missing data and histograms to, as PNG"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.manifest and self.input_frames is None:
+            raise UsageError("--manifest lists windows: give --input_frames and --horizon")
+
+    def places(self) -> Sequence[str | None]:
+        """Return the URIs that the verb reads or writes; None for those that are not given."""
+        return self.store, self.manifest or None, self.plot or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(VerbOptions):
+    """The store to compare with its ledger."""
+
+    store: str
+    """URI of the Zarr store"""
+    source: str = ""
+    """URI of the archive, to compare its files as well"""
+
+    def places(self) -> Sequence[str | None]:
+        """Return the URIs that the verb reads or writes; None for those that are not given."""
+        return self.store, self.source or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions(VerbOptions):
+    """The store to commit, and its history."""
+
+    store: str
+    """URI of the Zarr store"""
+    icechunk: str
+    """URI of the Icechunk repository; local, s3, gs"""
+
+    def places(self) -> Sequence[str | None]:
+        """Return the URIs that the verb reads or writes; None for those that are not given."""
+        return self.store, self.icechunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsOptions(VerbOptions):
+    """The history to list."""
+
+    icechunk: str
+    """URI of the Icechunk repository; local, s3, gs"""
+
+    def places(self) -> Sequence[str | None]:
+        """Return the URIs that the verb reads or writes; None for those that are not given."""
+        return (self.icechunk,)
+
+
+def parse(
+    kind: type[Options], verb: str, purpose: str, arguments: Sequence[str]
+) -> tuple[Options, bool]:
+    """Return the options of a verb, and whether it is to print JSON.
+
+    Parameters
+    ----------
+    kind:
+        The options of the verb.
+    verb, purpose:
+        Its name, and what it does, for `--help`.
+    arguments:
+        The command line after the verb.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 if an option is unknown, missing or invalid.
+    UsageError
+        Two options contradict each other, or a place is empty or unknown.
+    """
+    from jobs.option_parser import build, job_parser
+
+    converts = issubclass(kind, ConversionArguments)
+    own = _archive_flags() if converts else {}
+    parser = job_parser(f"{program()} {verb}", as_typed(purpose), epilog=EXIT_CODES)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_options(kind, skip={"archive_options"} if converts else set())
+    group = parser.add_argument_group("options of one archive (default)")
+    for name, (value_type, text) in own.items():
+        group.add_argument(f"--{name}", type=value_type, help=text)
+    values = parser.parse_args(arguments)
+    if converts:
+        values["archive_options"] = {name: values[name] for name in own if values[name] is not None}
+    from pipelines.storage.places import check_uri
+
+    options = build(kind, values)
+    for place in options.places():
+        if place is not None:
+            check_uri(place)
+    return options, values["json"]
+
+
+def _archive_flags() -> dict[str, tuple[type, str]]:
+    """Return the options that archives declare: name -> type, and help for each archive."""
     found: dict[str, tuple[type, str]] = {}
     for archive, options in archive_options().items():
         for option in options:
             line = f"{archive}: {option.metadata['help']} ({option.default})"
-            kind, text = found.get(option.name, (type(option.default), ""))
-            found[option.name] = kind, f"{text}; {line}" if text else line
+            value_type, text = found.get(option.name, (type(option.default), ""))
+            found[option.name] = value_type, f"{text}; {line}" if text else line
     return found
 
 
-def _add_windows(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--input_frames", type=int, metavar="N", help="count windows of N input frames"
-    )
-    verb.add_argument("--horizon", type=int, metavar="N", help="and N predicted ones")
-    verb.add_argument(
-        "--stride", type=int, metavar="N", default=1, help="N steps apart; default: 1"
-    )
-    verb.add_argument(
-        "--counting",
-        choices=("every", "openstl"),
-        default="every",
-        help="every window that fits, or as the papers count",
-    )
-
-
-def window(arguments: argparse.Namespace) -> WindowSpec | None:
-    """The window that ``plan`` or ``inspect`` was asked for, if any."""
-    from pipelines.stream.windows import WindowSpec
-
-    if arguments.input_frames is None:
-        return None
-    return WindowSpec(arguments.input_frames, arguments.horizon, arguments.stride)
-
-
-def _add_running(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--repair", action="store_true", help="also convert damaged shards anew (see verify)"
-    )
-    verb.add_argument(
-        "--source_cache_gb",
-        type=float,
-        metavar="GB",
-        help="remote files that a node keeps while it converts; default: 16, at most half the disk",
-    )
-    verb.add_argument(
-        "--storage_wait",
-        type=float,
-        metavar="SECONDS",
-        help="how long an object storage may be away, once work has begun; default: 90",
-    )
-    verb.add_argument("--workers", type=int, metavar="N", help="shards at once; default: one a CPU")
-    verb.add_argument(
-        "--shared_paths",
-        choices=("true", "false"),
-        default="false",
-        help="local paths are the same on every node of the cluster",
-    )
-
-
-def request(arguments: argparse.Namespace) -> ConversionRequest:
-    """The conversion that ``plan`` or ``convert`` was asked for; UsageError where it is none."""
-    from pipelines.conversion.options import ConversionOptions, ConversionRequest
-    from pipelines.conversion.regrid import CoarseGrid
-    from pipelines.conversion.static_plan import parse_static
-    from pipelines.storage.retry import STORAGE_WAIT_SECONDS
-    from pipelines.timeline.splits import read_splits_file
-
-    options = ConversionOptions(
-        variables=tuple(arguments.variables) if arguments.variables else None,
-        chunk_frames=arguments.chunk_frames,
-        shard_frames=arguments.shard_frames,
-        splits=read_splits_file(arguments.splits) if arguments.splits else None,
-        archive_options={
-            name: getattr(arguments, name)
-            for name in _archive_options()
-            if getattr(arguments, name) is not None
-        },
-        regrid=str(CoarseGrid.parse(arguments.regrid)) if arguments.regrid else None,
-        static_fields=tuple(map(parse_static, arguments.static_fields or ())),
-    )
-    kept = getattr(arguments, "source_cache_gb", None)
-    wait = getattr(arguments, "storage_wait", None)
-    return ConversionRequest(
-        archive=arguments.archive,
-        source=arguments.source,
-        store=arguments.store,
-        options=options,
-        static_source=arguments.static_source,
-        repair=getattr(arguments, "repair", False),
-        workers=getattr(arguments, "workers", None),
-        shared_paths=getattr(arguments, "shared_paths", "false") == "true",
-        source_cache_bytes=None if kept is None else round(kept * 1e9),
-        storage_wait=STORAGE_WAIT_SECONDS if wait is None else wait,
-    )
+def _check_at_least_1(values: Mapping[str, int | None]) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, not {value}")

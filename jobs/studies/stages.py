@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -71,5 +72,9 @@ class Stages:
     def write_tables(self, trained: Sequence[Trained]) -> None:
         """Write the tables of everything trained so far, as Markdown and as JSON."""
         self.tables.write_text("\n".join(tables(self.study, trained)) + "\n")
-        numbers = finite(as_dict(self.study, trained))
-        (self.folder / "study.json").write_text(json.dumps(numbers, indent=1))
+        numbers = json.dumps(self.numbers(trained), indent=1)
+        (self.folder / "study.json").write_text(numbers)
+
+    def numbers(self, trained: Sequence[Trained]) -> dict[str, Any]:
+        """Return every number of the tables, as JSON can hold them."""
+        return finite(as_dict(self.study, trained))

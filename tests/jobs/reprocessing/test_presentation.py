@@ -10,6 +10,8 @@ import pytest
 
 from jobs.reprocessing.arguments import parse
 from jobs.reprocessing.presentation import show_plan
+from jobs.reprocessing.verbs import VERBS
+from pipelines.errors import UsageError
 from tests.jobs.forecasts.stores import weather, write_store
 from tests.support.archives.small_archives import write_days
 from tests.support.processes import training_runs
@@ -52,19 +54,19 @@ def test_inspect_draws_a_store_and_lists_its_windows(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("verb", "arguments", "message"),
     [
-        (["inspect", "--store", "s", "--horizon", "3"], "both --input_frames and --horizon"),
-        (["inspect", "--store", "s", "--manifest", "m.csv"], "--manifest lists windows"),
-        (["plan", "--input_frames", "0", "--horizon", "3"], "--input_frames must be at least 1"),
-        (["convert", "--source_cache_gb", "-1"], "--source_cache_gb must be at least 0"),
+        ("inspect", ["--horizon", "3"], "both --input_frames and --horizon"),
+        ("inspect", ["--manifest", "m.csv"], "--manifest lists windows"),
+        ("plan", ["--input_frames", "0", "--horizon", "3"], "--input_frames must be at least 1"),
+        ("convert", ["--source_cache_gb", "-1"], "--source_cache_gb must be at least 0"),
+        ("convert", ["--shard_frames", "0"], "--shard_frames must be at least 1"),
+        ("convert", ["--source", ""], "a place is empty"),
     ],
 )
-def test_half_a_window_is_refused(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+def test_options_that_contradict_each_other_are_an_error(
+    verb: str, arguments: list[str], message: str
 ):
-    places = ["--archive", "era5", "--source", "a", "--store", "s"]
-    with pytest.raises(SystemExit) as ended:
-        parse(arguments + (places if arguments[0] != "inspect" else []))
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+    places = [] if verb == "inspect" else ["--archive", "era5", "--source", "a"]
+    with pytest.raises(UsageError, match=message):
+        parse(VERBS[verb].options, verb, "", [*places, "--store", "s", *arguments])

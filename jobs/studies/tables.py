@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.forecasts.comparison.evaluations import (
-    MODEL,
     KeptEvaluation,
     check_comparable,
     read_evaluations,
 )
+from jobs.forecasts.scoring.score_rows import MODEL, Scores
+from jobs.forecasts.scoring.scores import GroupScores
 from jobs.forecasts.scoring.text import lead_labels, number, several, shown_units
 from jobs.studies.definition import Study
 from jobs.training.run.checkpoints import load_checkpoint
@@ -31,7 +32,8 @@ class Trained:
 
     system: str
     seed: int
-    scored: KeptEvaluation
+    kept: KeptEvaluation
+    """its scores"""
     parameters: int
     steps: int
     device: str
@@ -45,7 +47,7 @@ def is_scored(run: str, report: str) -> bool:
     """Whether the report is that of the checkpoint that would be scored now."""
     if not Path(report).is_dir():
         return False
-    return read_evaluations([report])[0].record["checkpoint_uri"] == load_checkpoint(run).uri
+    return read_evaluations([report])[0].provenance.checkpoint_uri == load_checkpoint(run).uri
 
 
 def read(system: str, seed: int, run: str, report: str) -> Trained:
@@ -56,7 +58,7 @@ def read(system: str, seed: int, run: str, report: str) -> Trained:
     StoreError
         An earlier version trained it, and did not note what its steps cost.
     """
-    scored = read_evaluations([report])[0]
+    kept = read_evaluations([report])[0]
     checkpoint, history = load_checkpoint(run), read_history(run)
     if any("processor_seconds" not in record for record in history):
         raise StoreError(
@@ -65,7 +67,7 @@ def read(system: str, seed: int, run: str, report: str) -> Trained:
             remedy="remove it and its report, or give a new --folder: it is trained again",
         )
     device = checkpoint.record["device"]
-    windows = scored.record["options"]["training"]["global_batch"]
+    windows = kept.provenance.options["training"]["global_batch"]
     seconds = sum(
         record["workers"]
         * (
@@ -78,7 +80,7 @@ def read(system: str, seed: int, run: str, report: str) -> Trained:
     return Trained(
         system=system,
         seed=seed,
-        scored=scored,
+        kept=kept,
         parameters=sum(parameter.numel() for parameter in checkpoint.model().parameters()),
         steps=len(history),
         device=device,
@@ -94,12 +96,12 @@ def tables(study: Study, trained: Sequence[Trained]) -> list[str]:
     UsageError
         The systems were not scored on the same windows.
     """
-    check_comparable([entry.scored for entry in trained], study.scores[0][0])
+    check_comparable([entry.kept for entry in trained], study.scores[0][0])
     lines = [f"# {study.title}", "", *_headline(trained)]
-    for variable, described in trained[0].scored.record["variables"].items():
+    for scored in trained[0].kept.evaluation.scores:
         for protocol, score in study.scores:
-            if protocol in described["protocols"]:
-                lines += ["", *_table(trained, variable, protocol, score)]
+            if protocol in scored.protocols:
+                lines += ["", *_table(trained, scored, protocol, score)]
     return lines
 
 
@@ -116,24 +118,24 @@ def as_dict(study: Study, trained: Sequence[Trained]) -> dict[str, Any]:
                 "steps": entry.steps,
                 "device": entry.device,
                 "minutes": round(entry.minutes, 2),
-                "windows": entry.scored.record["windows"],
-                "variables": entry.scored.record["variables"],
+                "windows": found["windows"],
+                "variables": found["variables"],
             }
             for entry in trained
+            for found in [entry.kept.evaluation.as_dict()]
         ],
     }
 
 
 def _headline(trained: Sequence[Trained]) -> list[str]:
-    record = trained[0].scored.record
-    first, last = (time[:16] for time in record["period"]) if record["period"] else ("", "")
+    evaluation = trained[0].kept.evaluation
+    first, last = (time[:16] for time in evaluation.period)
     seeds = sorted({entry.seed for entry in trained})
     steps = sorted({entry.steps for entry in trained})
     minutes = sum(entry.minutes for entry in trained)
     return [
-        f"{record['windows']['scored']} windows of the {record['split']} split"
-        + (f", {first} to {last}" if first else "")
-        + f"; {len(seeds)} seed(s), {' or '.join(map(str, steps))} steps each; training took "
+        f"{evaluation.windows_scored} windows of the {evaluation.split} split, {first} to {last}; "
+        f"{len(seeds)} seed(s), {' or '.join(map(str, steps))} steps each; training took "
         f"{minutes:.0f} {_unit(trained)} in all. Means over seeds ± one standard deviation.",
     ]
 
@@ -144,14 +146,12 @@ def _unit(trained: Sequence[Trained]) -> str:
     return " and ".join("core-minutes" if d == "cpu" else f"{d.upper()}-minutes" for d in devices)
 
 
-def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str) -> list[str]:
-    record = trained[0].scored.record
-    described = record["variables"][variable]
-    timed = record["lead_seconds"] is not None
-    leads = trained[0].scored.leads
-    shown = several(len(leads), MOST_LEADS)
-    labels = [lead_labels(leads, timed)[i] for i in shown]
-    units = shown_units(described["units"]) if score in ("rmse", "mae", "bias", "mse") else ""
+def _table(trained: Sequence[Trained], scored: GroupScores, protocol: str, score: str) -> list[str]:
+    evaluation, variable = trained[0].kept.evaluation, scored.label
+    shown = several(len(evaluation.lead_seconds), MOST_LEADS)
+    every = lead_labels(evaluation.lead_seconds, evaluation.timed)
+    labels = [every[i] for i in shown]
+    units = shown_units(scored.units) if score in ("rmse", "mae", "bias", "mse") else ""
     rows = [
         f"| {score} of {variable}{units and f', {units}'} | parameters | {_unit(trained)} | "
         + " | ".join([*labels, "all leads"])
@@ -160,28 +160,20 @@ def _table(trained: Sequence[Trained], variable: str, protocol: str, score: str)
     ]
     for system in dict.fromkeys(entry.system for entry in trained):
         own = [entry for entry in trained if entry.system == system]
-        values = [_values(entry.scored, variable, protocol, score, MODEL, shown) for entry in own]
+        found = (entry.kept.evaluation.scores_of(variable).scores for entry in own)
+        values = [_values(scores.series(protocol, MODEL, score), shown) for scores in found]
         minutes = statistics.mean(entry.minutes for entry in own)
         rows.append(_row(system, f"{own[0].parameters / 1e6:.2f} M", f"{minutes:.1f}", values))
-    for baseline in trained[0].scored.forecasts(variable):
-        if baseline != MODEL:
-            values = [_values(trained[0].scored, variable, protocol, score, baseline, shown)]
-            rows.append(_row(baseline, "", "", values))
+    for baseline in scored.baselines:
+        values = [_values(scored.scores.series(protocol, baseline, score), shown)]
+        rows.append(_row(baseline, "", "", values))
     return rows
 
 
-def _values(
-    scored: KeptEvaluation,
-    variable: str,
-    protocol: str,
-    score: str,
-    forecast: str,
-    shown: Sequence[int],
-) -> list[float]:
-    scores = scored.scores(variable, protocol, forecast)
-    per_lead = scores["per_lead"][score]
-    wanted = [*(per_lead[i] for i in shown), scores["overall"][score]]
-    return [float("nan") if value is None else value for value in wanted]
+def _values(rows: Scores, shown: Sequence[int]) -> list[float]:
+    """Return a score at the lead times that are shown, then that of all lead times."""
+    overall, *per_lead = rows.values
+    return [*(per_lead[i] for i in shown), overall]
 
 
 def _row(name: str, parameters: str, minutes: str, values: Sequence[Sequence[float]]) -> str:

@@ -13,9 +13,9 @@ from jobs.drawing.axes import GridAxes, grid_axes
 from jobs.drawing.palettes import Colours, Palette, palette_of
 from jobs.drawing.style import data_uri
 from jobs.forecasts.reports.motion import Motion
-from jobs.forecasts.reports.tables import units_of
 from jobs.forecasts.scoring import text
-from jobs.forecasts.scoring.scores import MODEL, PERSISTENCE, Evaluation, Example, GroupScores
+from jobs.forecasts.scoring.score_rows import MODEL
+from jobs.forecasts.scoring.scores import PERSISTENCE, ChannelGroup, Evaluation, Example
 
 if TYPE_CHECKING:
     from pipelines.stores.store import Store
@@ -79,18 +79,17 @@ class Quantity:
 def quantities(evaluation: Evaluation, store: Store, colours: Colours) -> list[Quantity]:
     """The first channels of the model, in the units and on the grid of the store."""
     found = []
-    for item in evaluation.scores:
-        group = item.group
+    for group in evaluation.groups:
         attributes = store.array(group.variable).attrs
         palette = palette_of(
             group.units, str(attributes.get("standard_name", "")), group.long_name, colours
         )
         axes = grid_axes(store, group.variable)
         for number, index in enumerate(range(group.channels.start, group.channels.stop)):
-            name = _name(item) + (
-                f", {_labels(store, group.variable)[number]}" if _several(item) else ""
+            name = _name(group) + (
+                f", {_labels(store, group.variable)[number]}" if _several(group) else ""
             )
-            units = units_of(item)
+            units = text.shown_units(group.units)
             label = f"{name} ({units})" if units else name
             found.append(Quantity(index, name, label, units, axes, palette))
     return found
@@ -268,8 +267,8 @@ def _span(values_hw: np.ndarray, quantity: Quantity) -> str:
     return f"{low} to {high} {quantity.units}".rstrip() + f", mean {mean}"
 
 
-def _several(item: GroupScores) -> bool:
-    return item.group.channels.stop - item.group.channels.start > 1
+def _several(group: ChannelGroup) -> bool:
+    return group.channels.stop - group.channels.start > 1
 
 
 def _labels(store: Store, variable: str) -> list[str]:
@@ -281,9 +280,8 @@ def _labels(store: Store, variable: str) -> list[str]:
     return [label.removeprefix(variable).strip("[]") or label for label in labels]
 
 
-def _name(item: GroupScores) -> str:
+def _name(group: ChannelGroup) -> str:
     """The name for people, with the level where it is one of several."""
-    group = item.group
     level = group.label.removeprefix(group.variable)
     # What stands in brackets is where the data are from, and does not fit above a map.
     short = group.long_name.partition(" (")[0]

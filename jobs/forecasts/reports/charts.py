@@ -12,9 +12,13 @@ import numpy as np
 from jobs.drawing import curves
 from jobs.forecasts.reports.tables import units_of
 from jobs.forecasts.scoring import text
-from jobs.forecasts.scoring.scores import BASELINES, MODEL, PERSISTENCE, Evaluation, GroupScores
+from jobs.forecasts.scoring.score_rows import MODEL, STRICT, Scores
+from jobs.forecasts.scoring.scores import BASELINES, PERSISTENCE, Evaluation, GroupScores
 
 MOST_THRESHOLDS = 4
+"""thresholds with charts of their own, at most"""
+FEWEST_HOURS = 6
+"""hours of the day that a chart through the day needs"""
 RELIABLE = (
     "On the diagonal: what is forecast with 30 % happens in 30 % of the cases. "
     "Below: how often each probability was forecast."
@@ -79,48 +83,44 @@ class ScoreCharts:
         item = self._item
         if MODEL in item.forecasts:
             title = "Skill: above zero beats the baseline"
-            series = {f"vs {name}": item.skill(name)["per_lead"] for name in item.baselines}
+            rows = {f"vs {name}": item.skill_per_lead(name) for name in item.baselines}
         else:
             title = f"Skill over {PERSISTENCE}: above zero beats it"
-            series = {
-                name: item.skill(PERSISTENCE, name)["per_lead"]
+            rows = {
+                name: item.skill_per_lead(PERSISTENCE, name)
                 for name in item.forecasts
                 if name not in BASELINES
             }
-        bands = {
-            f"vs {name}": np.asarray(found["per_lead"], float).T
-            for name, found in item.skill_intervals.items()
-        }
         svg = curves.curves(
             "Skill by lead time",
             self._x,
-            series,
+            {name: found.values for name, found in rows.items()},
             self._lead,
             "skill",
             "line",
-            _ends(bands),
+            _bands(rows),
             item.forecasts,
         )
         return Chart(title, svg)
 
     def events(self) -> Charts:
         """CSI and FSS by threshold and lead time."""
-        if "radar" not in self._item.protocols:
+        systems = self._item.systems("radar")
+        if not systems:
             return Charts("", ())
-        names = list(_first(self._item.protocols["radar"])["overall"])
+        scores = {system: self._item.scores.means("radar", system) for system in systems}
+        names = list(scores[systems[0]])
         labels = _thresholds(names)
         unit = units_of(self._item)
         charts: list[Chart | None] = []
         known = [
             (label, value)
             for label, value in labels
-            if _drawn(
-                [[r["overall"][f"csi_{label}"] for r in self._item.protocols["radar"].values()]]
-            )
+            if _drawn([[found[f"csi_{label}"] for found in scores.values()]])
         ]
         series = {
-            forecast: [result["overall"][f"csi_{label}"] for label, _ in known]
-            for forecast, result in self._item.protocols["radar"].items()
+            system: [found[f"csi_{label}"] for label, _ in known]
+            for system, found in scores.items()
         }
         if len(known) > 1:
             svg = curves.curves(
@@ -162,21 +162,20 @@ class ScoreCharts:
 
     def spectra(self) -> Charts:
         """Power of truth and forecasts by wavelength, at the first and the last lead time."""
-        by_forecast = self._item.protocols.get("detail", {})
-        found = _first(by_forecast).get("curves", {}) if by_forecast else {}
-        if "power_truth" not in found:
+        curves_of = self._item.curves.get("detail", {})
+        first = next(iter(curves_of), "")
+        if "power_truth" not in curves_of.get(first, {}):
             return Charts("", ())
-        truth = found["power_truth"]
-        waves, unit = np.asarray(truth["positions"], float), "pixels"
+        truth = curves_of[first]["power_truth"]
+        waves, unit = np.asarray(truth.positions, float), "pixels"
         if self._cell_km:
             waves, unit = waves * self._cell_km, "km"
         leads = text.lead_labels(self._evaluation.lead_seconds, self._evaluation.timed)
         squared = f"power (squared {units_of(self._item)})" if units_of(self._item) else "power"
         charts = []
         for lead in dict.fromkeys((0, len(leads) - 1)):
-            series = {"truth": truth["per_lead"][lead]} | {
-                name: result["curves"]["power_forecast"]["per_lead"][lead]
-                for name, result in by_forecast.items()
+            series = {"truth": truth.per_lead[lead]} | {
+                name: found["power_forecast"].per_lead[lead] for name, found in curves_of.items()
             }
             series = {name: values for name, values in series.items() if _drawn([values])}
             if "truth" not in series:
@@ -189,7 +188,7 @@ class ScoreCharts:
             note = "No power spectra: they need frames without missing pixels, and there is none."
             return Charts("Fine structure", (), note)
         note = "Below the truth at short wavelengths: blurred; above it: noisy."
-        overall = _first(by_forecast)["overall"]
+        overall = self._item.scores.means("detail", first)
         area, share = overall.get("area_with_spectrum", 1.0), overall["frames_with_spectrum"]
         if area < 1:
             note += (
@@ -205,11 +204,13 @@ class ScoreCharts:
 
     def ensemble(self) -> Charts:
         """Spread beside error, rank histogram and reliability of the members."""
-        result = self._item.protocols.get("ensemble", {}).get(MODEL)
-        if result is None:
+        if MODEL not in self._item.systems("ensemble"):
             return Charts("", ())
-        per_lead, found = result["per_lead"], result["curves"]
-        error, spread = per_lead["rmse_ensemble_mean"], per_lead["spread"]
+        found = self._item.curves["ensemble"][MODEL]
+        error, spread = (
+            self._item.scores.per_lead("ensemble", MODEL, name).values
+            for name in ("rmse_ensemble_mean", "spread")
+        )
         title = "Spread beside the error of the mean"
         svg = curves.curves(
             title,
@@ -224,7 +225,7 @@ class ScoreCharts:
             Chart(title, svg, "A reliable ensemble spreads about as much as its mean errs."),
             Chart(
                 "Rank histogram",
-                curves.rank_histogram("Rank histogram", found["rank_histogram"]["overall"]),
+                curves.rank_histogram("Rank histogram", found["rank_histogram"].overall),
                 "Flat: reliable. High ends: members too alike. Sloping: too high or too low.",
             ),
         ]
@@ -232,15 +233,15 @@ class ScoreCharts:
             if not name.startswith("reliability_"):
                 continue
             label = name.removeprefix("reliability_")
-            shares = found[f"forecast_share_{label}"]["overall"]
-            observed = np.asarray(curve["overall"], float)
+            shares = found[f"forecast_share_{label}"].overall
+            observed = np.asarray(curve.overall, float)
             given = np.asarray(shares, float)
             base = float(np.nansum(observed * given))
             title = f"Reliability, ≥ {label} {units_of(self._item)}".rstrip()
             if not base:
                 continue
             svg = curves.reliability(
-                title, curve["positions"], observed.tolist(), given.tolist(), base
+                title, curve.positions, observed.tolist(), given.tolist(), base
             )
             charts.append(Chart(title, svg, RELIABLE))
         members = self._evaluation.members
@@ -248,88 +249,70 @@ class ScoreCharts:
 
     def probabilistic_error(self) -> Chart:
         """CRPS of ensembles beside the MAE of single forecasts, which is what it is for them."""
-        item, ensembles = self._item, self._item.protocols.get("ensemble", {})
-        series = {
-            name: ensembles[name]["per_lead"]["crps_fair"]
+        ensembles = self._item.systems("ensemble")
+        rows = {
+            name: self._item.scores.per_lead("ensemble", name, "crps_fair")
             if name in ensembles
-            else item.strict_per_lead(name, "mae")
-            for name in item.forecasts
-        }
-        ends = {
-            name: ("ensemble", "crps_fair") if name in ensembles else ("strict", "mae")
-            for name in series
-        }
-        bands = {
-            name: np.asarray(found, float).T
-            for name, (protocol, score) in ends.items()
-            if (found := self._intervals(protocol, name).get(score))
+            else self._item.scores.per_lead(STRICT, name, "mae")
+            for name in self._item.forecasts
         }
         svg = curves.curves(
             "CRPS by lead time",
             self._x,
-            series,
+            {name: found.values for name, found in rows.items()},
             self._lead,
             f"CRPS{self._units}",
             "floor",
-            _ends(bands),
-            item.forecasts,
+            _bands(rows),
+            self._item.forecasts,
         )
         note = "Of a single forecast the CRPS is its absolute error."
         return Chart("Error of the probabilities (CRPS)", svg, note)
 
-    def _intervals(self, protocol: str, forecast: str) -> dict[str, Any]:
-        found = self._item.intervals.get(protocol, {}).get(forecast, {})
-        return found.get("per_lead", {})
-
     def hours(self) -> Charts:
         """Error by hour of the day."""
-        parts = self._item.hours
-        if len(parts) < 6:
+        parts = self._item.scores.select("hour", protocol=STRICT).parts
+        if len(parts) < FEWEST_HOURS:
             return Charts("", ())
         series = {
-            name: [part["strict"][name]["rmse"] for part in parts.values()]
+            name: [self._item.scores.overall(STRICT, name, "rmse", part).value for part in parts]
             for name in self._item.forecasts
         }
         title = "Error (RMSE) by hour of the time that is forecast"
-        hours = [float(hour) for hour in parts]
+        hours = [float(part.name) for part in parts]
         label, order = f"RMSE{self._units}", self._item.forecasts
         svg = curves.curves(title, hours, series, "hour (UTC)", label, "floor", order=order)
         return Charts("Through the day", (Chart(title, svg),), "All lead times together.")
 
     def by_lead(self, title: str, protocol: str, score: str, label: str, zero: Any) -> Chart | None:
         """One score of all forecasts by lead time; None where no forecast has it."""
-        by_forecast = self._item.protocols.get(protocol, {})
-        series = {
-            name: result["per_lead"][score]
-            for name, result in by_forecast.items()
-            if score in result["per_lead"]
+        rows = {
+            system: found
+            for system in self._item.systems(protocol)
+            if (found := self._item.scores.per_lead(protocol, system, score))
         }
+        series = {system: found.values for system, found in rows.items()}
         if not series or not _drawn(series.values()):
             return None
-        bands = {
-            name: np.asarray(found, float).T
-            for name in series
-            if (found := self._intervals(protocol, name).get(score))
-        }
-        ends, order = _ends(bands), self._item.forecasts
-        svg = curves.curves(title, self._x, series, self._lead, label, zero, ends, order)
+        bands, order = _bands(rows), self._item.forecasts
+        svg = curves.curves(title, self._x, series, self._lead, label, zero, bands, order)
         return Chart(title, svg)
 
-    def differences(
-        self, title: str, series: Mapping[str, Any], bands: Mapping[str, np.ndarray], label: str
-    ) -> Chart:
-        """One score of several forecasts less that of one of them, by lead time."""
-        ends, order = _ends(bands), self._item.forecasts
-        svg = curves.curves(title, self._x, series, self._lead, label, "line", ends, order)
+    def differences(self, title: str, rows: Mapping[str, Scores], label: str) -> Chart:
+        """One score of several systems less that of one of them, by lead time."""
+        series, order = {name: found.values for name, found in rows.items()}, self._item.forecasts
+        svg = curves.curves(title, self._x, series, self._lead, label, "line", _bands(rows), order)
         return Chart(title, svg)
 
 
-def _first(by_forecast: Mapping[str, Any]) -> Any:
-    return next(iter(by_forecast.values()))
-
-
-def _ends(bands: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {name: (low, high) for name, (low, high) in bands.items()}
+def _bands(rows: Mapping[str, Scores]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return both ends of the intervals by lead time, of the systems that have intervals."""
+    bands = {}
+    for name, found in rows.items():
+        if found and found[0].low is not None:
+            low, high = np.asarray([row.interval for row in found], float).T
+            bands[name] = low, high
+    return bands
 
 
 def _drawn(series: Iterable[Any]) -> bool:

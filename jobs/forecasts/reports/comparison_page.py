@@ -1,43 +1,44 @@
-"""Several evaluations on one page that loads nothing: tables, curves of all, and differences."""
+"""Several evaluations on one page that loads nothing: tables, curves and differences."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from jobs.forecasts.comparison.evaluations import KeptEvaluation, System, systems_of
 from jobs.forecasts.comparison.pairs import Pair, Sums, pairs_of, verdict
 from jobs.forecasts.comparison.published import Published
-from jobs.forecasts.comparison.table import shown
 from jobs.forecasts.reports import charts, tables
 from jobs.forecasts.reports.cases import moment
 from jobs.forecasts.reports.template import fill_page
 from jobs.forecasts.scoring import text
-from jobs.forecasts.scoring.scores import ChannelGroup, Evaluation, Grid, GroupScores
+from jobs.forecasts.scoring.score_names import BETTER, chosen, score_name
+from jobs.forecasts.scoring.score_rows import MODEL, STRICT, Curve, Score, Scores, skill_rows
+from jobs.forecasts.scoring.scores import PERSISTENCE, Evaluation, GroupScores
 
 
 def comparison_page(
     evaluations: Sequence[KeptEvaluation], protocol: str, sums: Sums, published: Published | str
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Parameters
     ----------
     protocol:
         Its table comes first, and its first score is the one that curves of differences show.
     """
-    record = evaluations[0].record
-    evaluation = _evaluation(evaluations)
+    evaluation, provenance = evaluations[0].evaluation, evaluations[0].provenance
+    # The first evaluation stands for what all share, which its intervals and members are not.
+    evaluation = replace(evaluation, bootstrap=None, members=None)
     bootstrap = sums.bootstrap
     return fill_page(
         "comparison.html",
         {
             "entries": evaluations,
             "models": _listed(entry.label for entry in evaluations),
-            "record": record,
+            "e": evaluation,
+            "p": provenance,
             "windows": text.windows(evaluation),
             "leads": text.lead_labels(evaluation.lead_seconds, evaluation.timed),
             "groups": [
@@ -45,9 +46,9 @@ def comparison_page(
                     "id": f"scores-{place}",
                     **_group(evaluations, evaluation, variable, protocol, sums),
                 }
-                for place, variable in enumerate(record["variables"], start=1)
+                for place, variable in enumerate(evaluation.labels, start=1)
             ],
-            "notes": {entry.label: entry.record["notes"] for entry in evaluations},
+            "notes": {kept.label: kept.evaluation.notes for kept in evaluations},
             "resampling": "" if bootstrap.none else text.resampling(bootstrap),
             "untested": bootstrap.none,
             "published": published,
@@ -66,8 +67,8 @@ def _group(
     item = _merged(evaluations, variable)
     pairs = pairs_of(evaluations, sums, variable, protocol)
     systems = systems_of(evaluations, variable, protocol)
-    overall = {name: item.protocols[protocol][name]["overall"] for name in _labels(systems)}
-    names = [name for name in shown(overall) if tables.column_of(name)[0]]
+    overall = {system.label: item.scores.means(protocol, system.label) for system in systems}
+    names = [name for name in chosen(overall) if score_name(name).heading]
     drawn = charts.ScoreCharts(evaluation, item)
     groups = [
         drawn.errors(),
@@ -81,7 +82,7 @@ def _group(
         groups.insert(2, charts.Charts("Probabilities", (chart,)))
     return {
         "label": variable,
-        "name": item.group.long_name,
+        "name": item.long_name,
         "units": tables.units_of(item),
         "tables": tables.score_tables(evaluation, item, protocol),
         "by_lead": tables.by_lead(evaluation, item),
@@ -92,26 +93,25 @@ def _group(
 
 
 def _pair_table(item: GroupScores, pairs: Sequence[Pair], names: Sequence[str]) -> dict[str, Any]:
-    """A row a pair, a column a score: difference, interval, what it says."""
+    """Return a row per pair and a column per score: difference, interval, what it says."""
     heads = []
-    for name in names:
-        heading, units, better = tables.column_of(name)
-        units = tables.units_of(item) if units == "units" else units
-        heads.append((heading, ", ".join(filter(None, (units, tables.BETTER[better])))))
+    for known in map(score_name, names):
+        units = known.units_for(item.units)
+        heads.append((known.heading, ", ".join(filter(None, (units, BETTER[known.better])))))
     rows = []
     for pair in pairs:
         cells = []
         for name in names:
-            entry, better = pair.overall[name], tables.column_of(name)[2]
+            difference = pair.overall(name)
             cells.append(
                 {
-                    "value": text.number(entry["difference"]),
-                    "interval": text.interval(entry["low"], entry["high"]),
-                    "verdict": verdict(entry, better),
-                    "told": entry["significant"],
+                    "value": text.number(difference.value),
+                    "interval": text.interval(*difference.interval),
+                    "verdict": verdict(difference, score_name(name).better),
+                    "certain": difference.is_significant,
                 }
             )
-        rows.append((pair.first, pair.second, cells))
+        rows.append((pair.first.label, pair.second.label, cells))
     return {"heads": heads, "rows": rows}
 
 
@@ -124,109 +124,66 @@ def _differences(
 ) -> charts.Charts:
     """One score of every other forecast less that of the first model, by lead time."""
     first = systems[0].label
-    beside = [pair for pair in pairs if pair.first == first]
+    beside = [pair for pair in pairs if pair.first.label == first]
     if not beside:
         return charts.Charts("", ())
-    # The page tells how others differ from the first, the pairs how the first differs from them.
-    series: dict[str, list[float]] = {}
-    bands: dict[str, np.ndarray] = {}
-    for pair in beside:
-        entries = pair.per_lead[name]
-        series[pair.second] = [-entry["difference"] for entry in entries]
-        if all(math.isfinite(entry["low"]) for entry in entries):
-            ends = [[-entry["high"], -entry["low"]] for entry in entries]
-            bands[pair.second] = np.asarray(ends).T
-    heading, units, better = tables.column_of(name)
-    units = tables.units_of(item) if units == "units" else units
-    label = f"difference of {heading}" + (f" ({units})" if units else "")
-    title = f"{heading} less that of {first}"
+    # The chart shows how the others differ from the first, a pair how the first differs from them.
+    rows = {pair.second.label: _turned(pair.per_lead(name)) for pair in beside}
+    tested = any(map(_is_tested, rows.values()))
+    known = score_name(name)
+    units = known.units_for(item.units)
+    label = f"difference of {known.heading}" + (f" ({units})" if units else "")
+    title = f"{known.heading} less that of {first}"
     note = "Where a band holds 0, the two are not distinguishable at that lead time."
-    if not bands:
+    if not tested:
         note = "Without intervals: see above."
-    if better in ("lower", "higher"):
-        note += f" {'Above' if better == 'lower' else 'Below'} 0 {first} is better."
-    return charts.Charts(
-        f"Differences from {first}", (drawn.differences(title, series, bands, label),), note
+    if known.better in ("lower", "higher"):
+        note += f" {'Above' if known.better == 'lower' else 'Below'} 0 {first} is better."
+    chart = drawn.differences(title, rows, label)
+    return charts.Charts(f"Differences from {first}", (chart,), note)
+
+
+def _turned(rows: Scores) -> Scores:
+    """Return differences with the opposite sign, without intervals unless all are known."""
+    if not _is_tested(rows):
+        return Scores(replace(row, value=-row.value, low=None, high=None) for row in rows)
+    ends = ((-row.interval[1], -row.interval[0]) for row in rows)
+    return Scores(
+        replace(row, value=-row.value, low=low, high=high)
+        for row, (low, high) in zip(rows, ends, strict=True)
     )
 
 
-def _evaluation(evaluations: Sequence[KeptEvaluation]) -> Evaluation:
-    """What the evaluations share, as one of them."""
-    record = evaluations[0].record
-    timed = record["lead_seconds"] is not None
-    grid = record.get("grid")
-    return Evaluation(
-        split=record["split"],
-        period=tuple(record["period"]),
-        windows_scored=record["windows"]["scored"],
-        windows_available=record["windows"]["available"],
-        lead_seconds=tuple(evaluations[0].leads),
-        climatology=record["climatology"],
-        extrapolation=record["extrapolation"],
-        openstl_scale=record["openstl_scale"],
-        scores=(),
-        examples=(),
-        timed=timed,
-        grid=Grid(tuple(grid["shape"]), grid["channels"], grid["cell_km"]) if grid else None,
-    )
+def _is_tested(rows: Scores) -> bool:
+    """Return whether the interval of every lead time is known."""
+    return all(row.has_interval for row in rows)
 
 
 def _merged(evaluations: Sequence[KeptEvaluation], variable: str) -> GroupScores:
-    """The scores of all models, and of the first one's baselines, by their labels.
+    """Return the scores of all models and of the first evaluation's baselines, by their labels.
 
-    Intervals by lead time stay out: bands of models that were scored on the same days overlap where
-    their difference is certain.
+    Intervals by lead time are left out: the bands of two models that were scored on the same days
+    overlap even where their difference is certain.
     """
-    described = evaluations[0].record["variables"][variable]
-    low, high = (_numbers(end) for end in described["train_range"])
-    group = ChannelGroup(
-        variable, variable, described["long_name"], described["units"], slice(0, 1), low, high
-    )
-    systems = systems_of(evaluations, variable, "strict")
-    same_scale = len({entry.record["openstl_scale"] for entry in evaluations}) == 1
-    protocols: dict[str, dict[str, Any]] = {}
-    intervals: dict[str, dict[str, Any]] = {}
+    first = evaluations[0].evaluation.scores_of(variable)
+    systems = systems_of(evaluations, variable, STRICT)
+    same_scale = len({kept.evaluation.openstl_scale for kept in evaluations}) == 1
+    rows: list[Score] = []
+    curves: dict[str, dict[str, dict[str, Curve]]] = {}
     for system in systems:
-        own = system.entry.record["variables"][variable]
-        for protocol, by_forecast in own["protocols"].items():
-            if system.forecast not in by_forecast or (protocol == "openstl" and not same_scale):
+        scored = system.kept.evaluation.scores_of(variable)
+        for row in scored.scores.select("all", "month", "hour", system=system.forecast):
+            if row.protocol == "openstl" and not same_scale:
                 continue
-            result = _numbers(by_forecast[system.forecast])
-            protocols.setdefault(protocol, {})[system.label] = result
-            ends = own["intervals"].get(protocol, {}).get(system.forecast)
-            if ends:
-                found = {"overall": _numbers(ends["overall"])}
-                intervals.setdefault(protocol, {})[system.label] = found
-    return GroupScores(
-        group,
-        protocols,
-        intervals,
-        months=_parts(systems, variable, "months"),
-        hours=_parts(systems, variable, "hours"),
-    )
-
-
-def _parts(systems: Sequence[System], variable: str, kind: str) -> dict[str, Any]:
-    """[month or hour]["strict"][label] -> scores."""
-    parts: dict[str, Any] = {}
-    for system in systems:
-        for key, protocols in system.entry.record["variables"][variable][kind].items():
-            scores = _numbers(protocols["strict"][system.forecast])
-            parts.setdefault(key, {}).setdefault("strict", {})[system.label] = scores
-    return parts
-
-
-def _numbers(value: Any) -> Any:
-    """What JSON holds, with NaN for null."""
-    if isinstance(value, Mapping):
-        return {key: _numbers(held) for key, held in value.items()}
-    if isinstance(value, list):
-        return [_numbers(held) for held in value]
-    return math.nan if value is None else value
-
-
-def _labels(systems: Iterable[System]) -> list[str]:
-    return [system.label for system in systems]
+            named = replace(row, system=system.label)
+            rows.append(named if row.lead is None else replace(named, low=None, high=None))
+        for protocol, found in scored.curves.items():
+            if system.forecast in found:
+                curves.setdefault(protocol, {})[system.label] = dict(found[system.forecast])
+    known = Scores(rows)
+    models = [system.label for system in systems if system.forecast == MODEL]
+    skill = (row for model in models for row in skill_rows(known, PERSISTENCE, model))
+    return replace(first, scores=Scores((*known, *skill)), curves=curves)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.drawing.curves import training_curve
@@ -13,62 +11,15 @@ from jobs.forecasts.reports import cases, charts, tables
 from jobs.forecasts.reports.motion import Motion
 from jobs.forecasts.reports.template import fill_page
 from jobs.forecasts.scoring import text
-from jobs.forecasts.scoring.scores import MODEL, Evaluation, GroupScores
-from pipelines.timeline.splits import split_text
+from jobs.forecasts.scoring.provenance import Provenance
+from jobs.forecasts.scoring.score_rows import MODEL, STRICT
+from jobs.forecasts.scoring.scores import Evaluation, GroupScores
 
 if TYPE_CHECKING:
-    from jobs.training.run.checkpoints import Checkpoint
     from pipelines.stores.store import Store
 
 FILM_RANK = "median"
 """The example that is animated and that motion is drawn over."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What the page says beside the scores: which model, trained where, and how."""
-
-    store_uri: str
-    title: str
-    archive: str
-    synthetic: bool
-    checkpoint_uri: str
-    model: str
-    step: int
-    epoch: int | None
-    """None where an exported folder does not say"""
-    options: dict[str, Any]
-    train_period: tuple[str, str]
-    fingerprint: str
-    normals: str | None = None
-    """of a model of anomalies, the climatology that they depart from"""
-    history: tuple[tuple[int, float], ...] = ()
-    """(step, training loss) of the run that the checkpoint belongs to"""
-
-    @classmethod
-    def of(
-        cls, checkpoint: Checkpoint, store: Store, history: Sequence[dict[str, Any]]
-    ) -> Provenance:
-        """From a checkpoint, the store that it is scored on and its run's history."""
-        return cls(
-            store_uri=store.uri,
-            title=store.title,
-            archive=str(store.attributes.get("archive", "")),
-            synthetic=store.synthetic,
-            checkpoint_uri=checkpoint.uri,
-            model=checkpoint.record["model"]["name"],
-            step=checkpoint.step,
-            epoch=checkpoint.record.get("epoch"),
-            options=checkpoint.configuration,
-            train_period=split_text(store.statistics["period"]),
-            fingerprint=store.fingerprint,
-            normals=checkpoint.record["normalisation"].get("normals", {}).get("definition"),
-            history=tuple((record["step"], record["loss"]) for record in history),
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but the history."""
-        return {key: value for key, value in vars(self).items() if key != "history"}
 
 
 def render(
@@ -139,19 +90,19 @@ def _group(
 ) -> dict[str, Any]:
     skills = {
         reference: {
-            "value": text.skill_number(item.skill(reference)["overall"]),
+            "value": text.skill_number(item.skill(reference).value),
             "interval": text.skill_interval(item, reference),
         }
         for reference in item.baselines
     }
-    intervals = item.intervals.get("strict", {}).get(MODEL, {}).get("overall", {})
+    error = item.scores.overall(STRICT, MODEL, "rmse")
     return {
-        "label": item.group.label,
-        "name": item.group.long_name,
+        "label": item.label,
+        "name": item.long_name,
         "units": tables.units_of(item),
         "verdict": text.verdict(item),
-        "model_rmse": text.number(item.strict(MODEL, "rmse")),
-        "rmse_interval": text.interval(*intervals.get("rmse", (float("nan"),) * 2)),
+        "model_rmse": text.number(error.value),
+        "rmse_interval": text.interval(*error.interval),
         "skills": skills,
         "tables": tables.score_tables(evaluation, item, protocol),
         "by_lead": tables.by_lead(evaluation, item),

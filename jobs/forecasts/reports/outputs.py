@@ -15,11 +15,12 @@ from jobs.forecasts.reports.error_maps import (
     remove_error_fields,
     write_error_fields,
 )
-from jobs.forecasts.reports.evaluation_page import FILM_RANK, Provenance, render
+from jobs.forecasts.reports.evaluation_page import FILM_RANK, render
 from jobs.forecasts.reports.motion import Motion, example_motion
 from jobs.forecasts.reports.score_table import COLUMNS, as_csv
 from jobs.forecasts.scoring.options import EvaluationOptions
 from jobs.forecasts.scoring.protocols import Selection
+from jobs.forecasts.scoring.provenance import Provenance
 from jobs.forecasts.scoring.scores import Evaluation
 from jobs.forecasts.scoring.sums import are_daily_sums
 from pipelines.errors import PlatformError, UsageError

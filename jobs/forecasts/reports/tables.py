@@ -1,4 +1,4 @@
-"""Tables of scores on the page: by protocol, by lead time, by month, hour and channel."""
+"""The tables of scores on the pages: by protocol, by lead time, by month, by hour, by channel."""
 
 from __future__ import annotations
 
@@ -8,130 +8,78 @@ from typing import Any
 import numpy as np
 
 from jobs.forecasts.scoring import text
-from jobs.forecasts.scoring.scores import BASELINES, MODEL, Evaluation, GroupScores
+from jobs.forecasts.scoring.score_names import BETTER, score_name
+from jobs.forecasts.scoring.score_rows import MODEL, STRICT, Kind, Part, Score
+from jobs.forecasts.scoring.scores import BASELINES, Evaluation, GroupScores
 
 TABLE_LEADS = 6
+"""lead times in a table, at most"""
 
-COLUMNS: dict[str, tuple[str, str, str]] = {
-    "rmse": ("RMSE", "units", "lower"),
-    "mae": ("MAE", "units", "lower"),
-    "bias": ("Bias", "units", "zero"),
-    "ssim": ("SSIM", "", "higher"),
-    "psnr": ("PSNR", "dB", "higher"),
-    "rmse_latitude": ("RMSE, latitude-weighted", "units", "lower"),
-    "acc": ("Anomaly correlation", "", "higher"),
-    "mse_pixel_sum": ("MSE, pixel sum", "", "lower"),
-    "mae_pixel_sum": ("MAE, pixel sum", "", "lower"),
-    "mse_spatial_norm": ("MSE, pixel mean", "", "lower"),
-    "mae_spatial_norm": ("MAE, pixel mean", "", "lower"),
-    "rmse_spatial_norm": ("RMSE, pixel mean", "", "lower"),
-    "ssim_uniform7_range2_clipped": ("SSIM, range 2", "", "higher"),
-    "psnr_frame_mean_clipped": ("PSNR", "dB", "higher"),
-    "mse_uint8_rounded": ("MSE", "squared grey levels", "lower"),
-    "psnr_uint8_rounded_pooled_range_forecast": ("PSNR, span of the forecasts", "dB", "higher"),
-    "ssim_uint8_rounded_uniform7_range255": ("SSIM", "", "higher"),
-    "mse_pixel_sum_clipped": ("MSE, pixel sum", "", "lower"),
-    "mae_pixel_sum_clipped": ("MAE, pixel sum", "", "lower"),
-    "psnr_uint8_truncated_frame_mean": ("PSNR", "dB", "higher"),
-    "ssim_uint8_truncated_uniform7_range255": ("SSIM", "", "higher"),
-    "gdl1_pixel_sum_clipped": ("GDL, exponent 1", "", "lower"),
-    "gdl2_pixel_sum_clipped": ("GDL, exponent 2", "", "lower"),
-    "gdl": ("Gradient difference", "units", "lower"),
-    "power_ratio_finer_8px": ("Power finer than 8 pixels", "of the truth's", "one"),
-    "crps_fair": ("CRPS, fair", "units", "lower"),
-    "rmse_ensemble_mean": ("RMSE of the mean", "units", "lower"),
-    "spread": ("Spread", "units", ""),
-    "spread_skill": ("Spread / error", "", "one"),
-}
-"""Heading, unit and the better direction of the scores that tables show; CSI and its kin follow."""
-EVENT_SCORES = {
-    "csi": "higher",
-    "pod": "higher",
-    "far": "lower",
-    "hss": "higher",
-    "fss": "higher",
-    "brier": "lower",
-}
-BETTER = {
-    "lower": "lower is better",
-    "higher": "higher is better",
-    "zero": "best at 0",
-    "one": "best at 1",
-    "": "",
-}
 OPEN = ("weather", "radar", "ensemble")
-"""Protocols whose tables are shown at once, beside the first."""
+"""Protocols whose tables are open when the page is opened, besides the first table."""
 
 
 def score_tables(evaluation: Evaluation, item: GroupScores, first: str) -> list[dict[str, Any]]:
-    """A table a protocol, the one asked for first."""
-    ordered = [name for name in (first, *item.protocols) if name in item.protocols]
-    tables = [_table(evaluation, name, item) for name in dict.fromkeys(ordered)]
+    """Return one table per protocol, that of protocol `first` before the others."""
+    ordered = sorted(item.protocols, key=lambda protocol: protocol != first)
+    tables = [_table(evaluation, protocol, item) for protocol in ordered]
     return [table for table in tables if table["columns"]]
 
 
 def _table(evaluation: Evaluation, protocol: str, item: GroupScores) -> dict[str, Any]:
-    """One protocol's scores over all lead times: a row a forecast, the best in bold."""
-    by_forecast = item.protocols[protocol]
-    scores = {name: result["overall"] for name, result in by_forecast.items()}
-    ranges = item.intervals.get(protocol, {})
-    columns = []
-    first = next(iter(scores))
-    names = [name for name in scores[first] if all(name in found for found in scores.values())]
-    names = [name for name in names if column_of(name)[0]]
-    # A score that nothing has takes no column, unless no score has more.
+    """Return one protocol's scores over all lead times: a row per system, the best in bold."""
+    systems = item.systems(protocol)
+    scores = {system: item.scores.means(protocol, system) for system in systems}
+    first = scores[systems[0]]
+    names = [name for name in first if all(name in found for found in scores.values())]
+    names = [name for name in names if score_name(name).heading]
+    # A score that no system has takes no column, unless no score would be left.
     empty = [name for name in names if all(np.isnan(found[name]) for found in scores.values())]
     absent = empty if len(empty) < len(names) else []
-    for name in (name for name in names if name not in absent):
-        heading, units, better = column_of(name)
-        values = [scores[forecast][name] for forecast in scores]
-        units = units_of(item) if units == "units" else units
-        beside = scores[first].get("rmse") if name == "bias" else None
-        columns.append(
-            {
-                "heading": heading,
-                "units": units,
-                "better": BETTER[better],
-                "values": text.column(values, beside),
-                "intervals": [
-                    text.interval(*ranges[forecast]["overall"].get(name, (np.nan, np.nan)))
-                    if forecast in ranges
-                    else ""
-                    for forecast in scores
-                ],
-                "best": _best(values, better),
-            }
-        )
+    columns = [
+        _column(item, [item.scores.overall(protocol, system, name) for system in systems], first)
+        for name in names
+        if name not in absent
+    ]
     notes = {
         "openstl": f"Scale: {evaluation.openstl_scale}.",
         "ensemble": f"{evaluation.members} members." if evaluation.members else "",
-        "radar": f"Thresholds in {item.group.units} unless they say otherwise.",
+        "radar": f"Thresholds in {item.units} unless they say otherwise.",
     }
     return {
         "protocol": protocol,
         "note": notes.get(protocol, ""),
-        "absent": [column_of(name)[0] for name in absent],
+        "absent": [score_name(name).heading for name in absent],
         "columns": columns,
-        "rows": list(scores),
-        "models": [name for name in scores if name not in BASELINES],
+        "rows": list(systems),
+        "models": [system for system in systems if system not in BASELINES],
         "open": protocol in OPEN,
         "uncertain": any(any(column["intervals"]) for column in columns),
     }
 
 
-def column_of(name: str) -> tuple[str, str, str]:
-    """Heading, unit and better direction; no heading for what only the JSON holds."""
-    if name in COLUMNS:
-        return COLUMNS[name]
-    kind, _, rest = name.partition("_")
-    if kind not in EVENT_SCORES or rest.startswith(("reliability", "resolution", "uncertainty")):
-        return "", "", ""
-    label = kind.capitalize() if kind == "brier" else kind.upper()
-    return f"{label} {rest.replace('ge_', '≥ ').replace('_', ', ')}", "", EVENT_SCORES[kind]
+def _column(item: GroupScores, rows: Sequence[Score], first: Mapping[str, float]) -> dict[str, Any]:
+    """Return one column of a table: one score of every system.
+
+    Parameters
+    ----------
+    first:
+        All scores of the first system. A bias is shown with the decimals of its RMSE.
+    """
+    known = score_name(rows[0].name)
+    values = [row.value for row in rows]
+    return {
+        "heading": known.heading,
+        "units": known.units_for(item.units),
+        "better": BETTER[known.better],
+        "values": text.column(values, first.get("rmse") if rows[0].name == "bias" else None),
+        "intervals": [text.interval(*row.interval) for row in rows],
+        "best": _best(values, known.better),
+    }
 
 
 def _best(values: Sequence[float], better: str) -> int | None:
-    """The row of the best value; none where no value exists or all are the same."""
+    """Return the row of the best value; None if no value exists or all are the same."""
     badness = {
         "lower": values,
         "higher": [-v for v in values],
@@ -147,17 +95,20 @@ def _best(values: Sequence[float], better: str) -> int | None:
 
 
 def by_lead(evaluation: Evaluation, item: GroupScores) -> dict[str, Any]:
-    """RMSE of every forecast, and of a model beside baselines its skill, at some lead times."""
+    """Return a table of the RMSE of every system at some lead times.
+
+    If one model is scored beside baselines, its skill over each of them follows.
+    """
     chosen = text.several(len(evaluation.lead_seconds), TABLE_LEADS)
     labels = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
     rows = []
-    for name in item.forecasts:
-        values = item.strict_per_lead(name, "rmse")
-        rows.append((f"{name}, RMSE", [text.number(values[lead]) for lead in chosen]))
+    for system in item.forecasts:
+        values = item.strict_per_lead(system, "rmse")
+        rows.append((f"{system}, RMSE", [text.number(values[lead]) for lead in chosen]))
     alone = MODEL in item.forecasts
-    for name in item.baselines if alone else ():
-        skill = item.skill(name)["per_lead"]
-        rows.append((f"skill over {name}", [text.skill_number(skill[lead]) for lead in chosen]))
+    for baseline in item.baselines if alone else ():
+        skill = item.skill_per_lead(baseline).values
+        rows.append((f"skill over {baseline}", [text.skill_number(skill[lead]) for lead in chosen]))
     unit = f" in {units_of(item)}" if units_of(item) else ""
     return {
         "caption": f"RMSE{unit}{', and skill over the baselines' if alone else ''} "
@@ -168,35 +119,34 @@ def by_lead(evaluation: Evaluation, item: GroupScores) -> dict[str, Any]:
 
 
 def slices(item: GroupScores) -> list[dict[str, Any]]:
-    """RMSE of every forecast by calendar month, by hour of the day and by channel."""
-    found = []
-    titles = (
-        ("By month", "calendar month of the time that is forecast", item.months),
-        ("By hour", "hour (UTC) of the time that is forecast", item.hours),
+    """Return tables of the RMSE of every system by calendar month, by hour and by channel."""
+    kinds: tuple[tuple[Kind, str, str, int], ...] = (
+        ("month", "By month", "calendar month of the valid time", 2),
+        ("hour", "By hour", "hour (UTC) of the valid time", 2),
+        ("channel", "By channel", "channel", 1),
     )
-    for title, what, parts in titles:
-        if len(parts) > 1:
-            by = {label: part["strict"] for label, part in parts.items()}
-            found.append(_slice(title, f"RMSE by {what}, all lead times together", item, by))
-    if item.channels:
-        by = {
-            label: {name: result["overall"] for name, result in part.items()}
-            for label, part in item.channels.items()
-        }
-        found.append(_slice("By channel", "RMSE by channel, all lead times together", item, by))
+    found = []
+    for kind, title, what, fewest in kinds:
+        parts = item.scores.select(kind, protocol=STRICT).parts
+        if len(parts) >= fewest:
+            found.append(_slice(title, f"RMSE by {what}, all lead times together", item, parts))
     return found
 
 
-def _slice(
-    title: str, caption: str, item: GroupScores, parts: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _slice(title: str, caption: str, item: GroupScores, parts: Sequence[Part]) -> dict[str, Any]:
     rows = [
-        (name, text.column([part[name]["rmse"] for part in parts.values()]))
-        for name in item.forecasts
+        (
+            system,
+            text.column(
+                [item.scores.overall(STRICT, system, "rmse", part).value for part in parts]
+            ),
+        )
+        for system in item.forecasts
     ]
-    return {"title": title, "caption": caption, "heads": list(parts), "rows": rows}
+    heads = [part.name for part in parts]
+    return {"title": title, "caption": caption, "heads": heads, "rows": rows}
 
 
 def units_of(item: GroupScores) -> str:
-    """Those of a group of channels, as people write them."""
-    return text.shown_units(item.group.units)
+    """Return the units of a variable as people write them."""
+    return text.shown_units(item.units)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.forecasts.scoring.scores import MODEL, Bootstrap, GroupScores
+from jobs.forecasts.scoring.scores import MODEL, Bootstrap
 from jobs.forecasts.scoring.sums import GroupedSums, UnitSums
 from pipelines.errors import UsageError
 
@@ -68,12 +68,16 @@ def draw(plan: Bootstrap) -> np.ndarray:
 
 
 def with_intervals(
-    scores: GroupScores, sums: Mapping[str, Mapping[str, GroupedSums]], counts_rd: np.ndarray
+    results: Mapping[str, Mapping[str, Any]],
+    sums: Mapping[str, Mapping[str, GroupedSums]],
+    counts_rd: np.ndarray,
 ) -> dict[str, Any]:
-    """Return the intervals of one group of channels, as fields of `GroupScores`.
+    """Return the intervals of one group of channels, in the nesting of `score_nesting`.
 
     Parameters
     ----------
+    results:
+        [protocol][system] -> result of the metrics
     sums:
         [protocol][system], the model before its baselines.
     counts_rd:
@@ -94,7 +98,7 @@ def with_intervals(
             if system == MODEL or model is None:
                 model = overall, per_lead
                 continue
-            found = scores.protocols[protocol]
+            found = results[protocol]
             differences[protocol][system] = {
                 kind: differences_of(found[MODEL][kind], found[system][kind], own, beside)
                 for kind, own, beside in (

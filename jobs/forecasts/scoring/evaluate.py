@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -29,14 +29,7 @@ from jobs.forecasts.scoring.bootstrap import (
 from jobs.forecasts.scoring.options import EvaluationOptions
 from jobs.forecasts.scoring.protocols import OPENSTL_SCALES, Selection, channel_groups, is_radar
 from jobs.forecasts.scoring.ray_pool import Pool
-from jobs.forecasts.scoring.scores import (
-    Bootstrap,
-    ChannelGroup,
-    Evaluation,
-    Example,
-    Grid,
-    GroupScores,
-)
+from jobs.forecasts.scoring.scores import Bootstrap, Evaluation, Example, Grid, GroupScores
 from jobs.forecasts.scoring.sums import (
     MOST_BYTES,
     DailySums,
@@ -147,6 +140,7 @@ def evaluate(
     bootstrap = plan_bootstrap(
         windows.unit, len(np.unique(windows.units)), options.resamples, options.seed
     )
+    sums = _daily_sums(scorer, windows, found)
     return Evaluation(
         split=options.split,
         period=store.period(options.split),
@@ -157,6 +151,7 @@ def evaluate(
         extrapolation=baselines.extrapolation_text,
         openstl_scale=OPENSTL_SCALES[system.normalisation.kind],
         scores=_all_scores(scorer, found, bootstrap),
+        groups=scorer.groups,
         examples=_examples(scorer, starts, np.concatenate(found.errors)),
         timed=store.clips is None or store.clips.timed,
         members=options.members,
@@ -164,7 +159,8 @@ def evaluate(
         bootstrap=bootstrap,
         notes=(*system.notes, *_notes(scorer, found, bootstrap)),
         fields=None if found.fields is None else found.fields.result(),
-        sums=_daily_sums(scorer, windows, found),
+        sums=sums,
+        sums_sha256=sums.sha256,
         grid=Grid(
             store.spatial_shape,
             len(system.normalisation.labels),
@@ -278,28 +274,28 @@ def _all_scores(
 ) -> tuple[GroupScores, ...]:
     """Return the scores of every group of channels, with intervals where the bootstrap has some."""
     counts_rd = None if bootstrap.none else draw(bootstrap)
+    leads = lead_seconds(scorer.store, scorer.window)
     return tuple(
-        _group_scores(group, found, place, counts_rd) for place, group in enumerate(scorer.groups)
+        GroupScores.of(group, leads, _results(found, place, counts_rd))
+        for place, group in enumerate(scorer.groups)
     )
 
 
-def _group_scores(
-    group: ChannelGroup, found: BlockScores, place: int, counts_rd: np.ndarray | None
-) -> GroupScores:
+def _results(found: BlockScores, place: int, counts_rd: np.ndarray | None) -> dict[str, Any]:
+    """Return the results of one group of channels, in the nesting of `score_nesting`."""
     sums, channels = found.sums[place], found.channels[place]
-    scores = GroupScores(
-        group,
-        {p: {s: x.metrics.result() for s, x in by.items()} for p, by in sums.items()},
-        channels={
+    results: dict[str, Any] = {
+        "protocols": {p: {s: x.metrics.result() for s, x in by.items()} for p, by in sums.items()},
+        "channels": {
             label: {system: metrics.result() for system, metrics in by.items()}
             for label, by in channels.items()
         },
-        months=_calendar(sums, "months", first=1),
-        hours=_calendar(sums, "hours", first=0),
-    )
+        "months": _calendar(sums, "months", first=1),
+        "hours": _calendar(sums, "hours", first=0),
+    }
     if counts_rd is None:
-        return scores
-    return replace(scores, **with_intervals(scores, sums, counts_rd))
+        return results
+    return results | with_intervals(results["protocols"], sums, counts_rd)
 
 
 def _daily_sums(scorer: Scorer, windows: WindowGroups, found: BlockScores) -> DailySums:

@@ -132,12 +132,11 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
         units = headline_units(evaluation, item, protocol)
         header = "".join(f"{labels[lead]:>11}" for lead in chosen)
         score = "RMSE" if units in ("", "1") else f"RMSE in {units}"
-        lines.append(f"{item.group.label}, {score}{'':<4}{'overall':>11}{header}")
+        lines.append(f"{item.label}, {score}{'':<4}{'overall':>11}{header}")
         width = len(lines[-1]) - 11 * (1 + len(chosen))
         for forecast in item.forecasts:
-            result = item.protocols[protocol][forecast]
-            name = HEADLINES[protocol]
-            values = [result["overall"][name], *(result["per_lead"][name][i] for i in chosen)]
+            overall, *by_lead = item.scores.series(protocol, forecast, HEADLINES[protocol]).values
+            values = [overall, *(by_lead[i] for i in chosen)]
             lines.append(
                 f"{'  ' + forecast:<{width}}" + "".join(f"{number(v):>11}" for v in values)
             )
@@ -151,9 +150,9 @@ def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
 def headline_units(evaluation: Evaluation, item: GroupScores, protocol: str) -> str:
     """Return the units of the score that the summary prints."""
     if protocol != "openstl":
-        return item.group.units
-    image = "psnr_frame_mean_clipped" in item.protocols[protocol][MODEL]["overall"]
-    return "train ranges" if image else item.group.units
+        return item.units
+    image = "psnr_frame_mean_clipped" in item.scores.means(protocol, MODEL)
+    return "train ranges" if image else item.units
 
 
 def windows(evaluation: Evaluation) -> str:
@@ -165,14 +164,12 @@ def windows(evaluation: Evaluation) -> str:
 
 
 def skill_interval(item: GroupScores, reference: str) -> str:
-    """Return the interval of the model's skill over all leads as text; empty if it is unknown."""
-    found = item.skill_intervals.get(reference)
-    if found is None:
+    """Return the interval of the model's skill over all lead times; empty if it is not known."""
+    skill = item.skill(reference)
+    if not skill.has_interval:
         return ""
-    low, high = found["overall"]
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    return f"{skill_number(low)} to {skill_number(high)}"
+    low, high = map(skill_number, skill.interval)
+    return f"{low} to {high}"
 
 
 def verdict(item: GroupScores) -> str:
@@ -183,13 +180,13 @@ def verdict(item: GroupScores) -> str:
     """
     parts = []
     for reference in item.baselines:
-        skill = item.skill(reference)["overall"]
+        found = item.skill(reference)
+        skill = found.value
         words = "as good as" if math.isnan(skill) or round(skill, 3) == 0 else "WORSE than"
         words = "better than" if round(skill, 3) > 0 else words
         interval = skill_interval(item, reference)
         if interval:
-            low, high = item.skill_intervals[reference]["overall"]
-            words = "not distinguishable from" if low <= 0 <= high else words
+            words = words if found.is_significant else "not distinguishable from"
             interval = f", 95 % interval {interval}"
         parts.append(f"{words} {reference} (skill {skill_number(skill)}{interval})")
     return " and ".join(parts)

@@ -8,6 +8,7 @@ import io
 import json
 import operator
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from jobs.forecasts.comparison.table import as_csv, published_lines, table
 from jobs.forecasts.forecasters.baselines import persistence
 from jobs.forecasts.reports.comparison_page import comparison_page
 from jobs.forecasts.reports.outputs import destinations
+from jobs.forecasts.scoring.score_rows import Part
 from pipelines.errors import StoreError, UsageError
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
@@ -81,7 +83,7 @@ def pair(make_store, tmp_path: Path) -> SimpleNamespace:
 
 
 def overall(scored: KeptEvaluation, forecast: str, name: str) -> float:
-    return scored.scores("t2m", "strict", forecast)["overall"][name]
+    return scored.evaluation.scores_of("t2m").strict(forecast, name)
 
 
 def test_models_and_baselines_stand_in_one_table(pair):
@@ -212,6 +214,16 @@ def test_openstl_scores_on_two_scales_are_refused(pair, tmp_path):
         check_comparable(both, "openstl")
 
 
+def changed(kept: KeptEvaluation, **changes: Any) -> KeptEvaluation:
+    """Return the same with other values of the evaluation, or of its provenance."""
+    provenance = {key: changes.pop(key) for key in ("synthetic", "archive") if key in changes}
+    return replace(
+        kept,
+        evaluation=replace(kept.evaluation, **changes),
+        provenance=replace(kept.provenance, **provenance),
+    )
+
+
 def published_as(folder: Path, store: Store, name: str, **changes: Any) -> list[KeptEvaluation]:
     """An evaluation that says of itself what ``changes`` say, 12 frames of 12 x 16."""
     window = WindowSpec(12, 12)
@@ -228,7 +240,8 @@ def test_published_scores_stand_apart_and_ours_only_in_the_same_setting(pair, tm
     scored = published_as(tmp_path, pair.store, "long", grid=TABLE_GRID)
     found = published_scores("", scored)
     assert isinstance(found, Published)
-    own = scored[0].scores("t2m", "openstl", "model")["overall"]["rmse_spatial_norm"]
+    scores = scored[0].evaluation.scores_of("t2m").scores
+    own = scores.overall("openstl", "model", "rmse_spatial_norm").value
     assert found.ours["gmg-s long step 40"][-1] == f"{own:.4f}"
     assert "1.1109" in found.rows["GMG"]
     lines = published_lines(found, scored)
@@ -237,13 +250,12 @@ def test_published_scores_stand_apart_and_ours_only_in_the_same_setting(pair, tm
     for place, (change, reason) in enumerate(
         [
             ({"synthetic": True}, "synthetic data"),
-            ({"lead_seconds": [3600]}, "they are of 1 frames, the table's of 12"),
-            ({"lead_seconds": list(range(7200, 93600, 7200))}, "their frames are 7200 s apart"),
+            ({"lead_seconds": (3600,)}, "they are of 1 frames, the table's of 12"),
+            ({"lead_seconds": tuple(range(7200, 93600, 7200))}, "their frames are 7200 s apart"),
             ({"openstl_scale": "another"}, "not trained with normalise standardise"),
         ]
     ):
-        records = [KeptEvaluation(s.uri, s.label, {**s.record, **change}) for s in scored]
-        apart = published_scores("weatherbench", records)
+        apart = published_scores("weatherbench", [changed(kept, **change) for kept in scored])
         assert isinstance(apart, Published), place
         assert apart.ours == {}
         assert reason in str(apart.apart)
@@ -263,8 +275,7 @@ def test_published_scores_of_another_data_set_are_not_shown(pair, tmp_path):
     with pytest.raises(UsageError, match="no published scores of 'kth'"):
         published_scores("kth", scored)
     assert published_scores("none", scored) == ""
-    record = {**scored[0].record, "archive": "era5"}
-    assert published_scores("", [KeptEvaluation("", "", record)]) == ""
+    assert published_scores("", [changed(scored[0], archive="era5")]) == ""
 
 
 def test_a_table_of_unknown_conventions_is_shown_alone(pair, tmp_path):
@@ -300,30 +311,36 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def test_a_pair_differs_by_what_the_evaluation_of_one_of_them_finds(days):
     pairs = pairs_of(days.scored, days.sums, "t2m", "strict")
-    by_name = {(pair.first, pair.second): pair for pair in pairs}
+    by_name = {(pair.first.label, pair.second.label): pair for pair in pairs}
     names = [f"gmg-s {name} step 40" for name in ("one", "two", "again")]
     assert len(by_name) == 3 + 3 * 2
     # Model against baseline, as the evaluation itself has drawn it.
-    record = days.scored[1].record["variables"]["t2m"]["differences"]["strict"]
+    own = days.scored[1].evaluation.scores_of("t2m").scores
     for baseline in ("persistence", "climatology"):
-        found = by_name[names[1], baseline]
-        for score, known in record[baseline]["overall"].items():
-            if known["low"] is not None:
-                assert found.overall[score] == pytest.approx(known), score
-        assert len(found.per_lead["rmse"]) == 3
-        assert found.per_lead["rmse"][2] == pytest.approx(record[baseline]["per_lead"]["rmse"][2])
+        found = by_name[names[1], baseline].scores
+        known = own.select("difference", protocol="strict", part=Part("difference", baseline))
+        assert {(row.name, row.lead) for row in found} == {(row.name, row.lead) for row in known}
+        for row in known:
+            (other,) = (one for one in found if (one.name, one.lead) == (row.name, row.lead))
+            if row.has_interval:
+                ends = (other.value, *other.interval)
+                assert ends == pytest.approx((row.value, *row.interval)), row.name
     # The first model is persistence itself, so that against the second the sign turns.
-    turned = by_name[names[0], names[1]].overall["rmse"]
-    known = record["persistence"]["overall"]["rmse"]
-    assert turned["difference"] == pytest.approx(-known["difference"])
-    assert (turned["low"], turned["high"]) == pytest.approx((-known["high"], -known["low"]))
+    turned = by_name[names[0], names[1]].overall("rmse")
+    known = own.overall("strict", "model", "rmse", Part("difference", "persistence"))
+    assert turned.value == pytest.approx(-known.value)
+    assert turned.interval == pytest.approx((-known.interval[1], -known.interval[0]))
 
 
 def test_sums_of_every_protocol_come_back_from_their_file(days):
     read = days.sums.by_uri[days.files[0]]
-    for protocol in days.scored[0].record["variables"]["t2m"]["protocols"]:
+    for protocol in days.scored[0].evaluation.scores_of("t2m").protocols:
         for pair in pairs_of(days.scored, days.sums, "t2m", protocol):
-            assert pair.overall.keys() == pair.per_lead.keys()
+            overall, by_lead = (
+                {row.name for row in pair.scores if (row.lead is None) == whole}
+                for whole in (True, False)
+            )
+            assert overall == by_lead
     assert read.unit == "day of the init time"
     assert len(read.units) == 8
 

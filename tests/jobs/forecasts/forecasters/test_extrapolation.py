@@ -70,7 +70,7 @@ def test_radar_echoes_are_scored_beside_their_extrapolation(make_store) -> None:
     found = evaluated(make_store(weather() - 240, units="dBZ"))
     (scores,) = found.scores
     assert scores.forecasts == ("model", "persistence", "extrapolation", "climatology")
-    assert "extrapolation" in scores.protocols["radar"]
+    assert "extrapolation" in scores.systems("radar")
     assert found.extrapolation is not None
     assert "Lucas-Kanade" in found.extrapolation
 

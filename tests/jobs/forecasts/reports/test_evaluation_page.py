@@ -17,16 +17,13 @@ import pytest
 
 from jobs.forecasts.forecasters.baselines import persistence
 from jobs.forecasts.reports.cases import case, moment, quantities
-from jobs.forecasts.reports.evaluation_page import (
-    Provenance,
-    contents,
-    fill,
-    render,
-)
+from jobs.forecasts.reports.evaluation_page import contents, fill, render
 from jobs.forecasts.reports.motion import Motion
 from jobs.forecasts.reports.outputs import destinations, write_report
 from jobs.forecasts.reports.tables import score_tables
-from jobs.forecasts.scoring.scores import Evaluation
+from jobs.forecasts.scoring.provenance import Provenance
+from jobs.forecasts.scoring.score_rows import ALL, Curve, Part, Score, Scores
+from jobs.forecasts.scoring.scores import Evaluation, GroupScores
 from jobs.forecasts.scoring.text import column, number, summary, verdict
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stores.store import Store
@@ -85,7 +82,7 @@ def other_page(made: SimpleNamespace, **changes: Any) -> str:
 def without_pictures(made: SimpleNamespace, **changes: Any) -> Evaluation:
     """The scores of protocol strict alone, without windows and maps, which take long to draw."""
     few = tuple(
-        dataclasses.replace(item, hours={}, protocols={"strict": item.protocols["strict"]})
+        dataclasses.replace(item, scores=item.scores.select("all", "skill", protocol="strict"))
         for item in made.evaluation.scores
     )
     given = {"examples": (), "fields": None, "scores": few, **changes}
@@ -164,15 +161,11 @@ def test_a_case_says_from_when_it_is_and_times_are_not_broken(made):
 
 def test_a_score_that_no_forecast_has_takes_no_column_and_is_named(made):
     (item,) = made.evaluation.scores
-    protocols = {
-        "strict": {
-            name: {**result, "overall": {**result["overall"], "ssim": float("nan")}}
-            for name, result in item.protocols["strict"].items()
-        }
-    }
-    evaluation = without_pictures(
-        made, scores=(dataclasses.replace(item, hours={}, protocols=protocols),)
+    scores = Scores(
+        dataclasses.replace(row, value=float("nan")) if row.name == "ssim" else row
+        for row in item.scores.select("all", "skill", protocol="strict")
     )
+    evaluation = without_pictures(made, scores=(dataclasses.replace(item, scores=scores),))
     (table,) = score_tables(evaluation, evaluation.scores[0], "strict")
     assert [one["heading"] for one in table["columns"]] == ["RMSE", "MAE", "Bias", "PSNR"]
     page = render(evaluation, made.provenance, made.store, "strict")
@@ -229,13 +222,16 @@ def test_motion_is_drawn_where_a_model_has_it(made):
 
 def test_intervals_are_bands_and_ranges_and_their_making_is_told(made):
     text = " ".join(Loads(made.page).text)
-    low, high = made.evaluation.scores[0].intervals["strict"]["model"]["overall"]["rmse"]
+    low, high = made.evaluation.scores[0].scores.overall("strict", "model", "rmse").interval
     assert f"{number(low)} to {number(high)}" in text
     assert "95 % intervals from 200 resamples of " in text
     assert "opacity: 0.2" in made.page
     none = dataclasses.replace(made.evaluation.bootstrap, none="one day alone")
     scores = tuple(
-        dataclasses.replace(item, intervals={}, skill_intervals={})
+        dataclasses.replace(
+            item,
+            scores=Scores(dataclasses.replace(row, low=None, high=None) for row in item.scores),
+        )
         for item in without_pictures(made).scores
     )
     evaluation = without_pictures(made, bootstrap=none, scores=scores)
@@ -246,19 +242,30 @@ def test_intervals_are_bands_and_ranges_and_their_making_is_told(made):
 
 def test_a_model_is_not_called_better_where_the_interval_holds_zero(made):
     (item,) = made.evaluation.scores
-    known = {"persistence": {"overall": (-0.1, 0.9), "per_lead": [(-0.1, 0.9)] * 3}}
-    unsure = dataclasses.replace(item, skill_intervals=known)
+
+    def with_ends(low: float | None, high: float | None) -> GroupScores:
+        rows = (
+            dataclasses.replace(row, low=low, high=high)
+            if row.part == Part("skill", "persistence")
+            else row
+            for row in item.scores
+        )
+        return dataclasses.replace(item, scores=Scores(rows))
+
+    unsure = with_ends(-0.1, 0.9)
     assert "not distinguishable from persistence (skill" in verdict(unsure)
     assert "95 % interval -0.100 to 0.900" in verdict(unsure)
-    assert "not distinguishable" not in verdict(dataclasses.replace(item, skill_intervals={}))
+    assert "not distinguishable" not in verdict(with_ends(None, None)).partition(" and ")[0]
 
 
 def test_scores_by_hour_have_a_table_and_a_chart(made):
     text = " ".join(Loads(made.page).text)
-    assert "RMSE by hour (UTC) of the time that is forecast" in text
+    assert "RMSE by hour (UTC) of the valid time" in text
     assert "Error (RMSE) by hour of the time that is forecast" in text
-    hours = made.evaluation.scores[0].hours
-    assert column([part["strict"]["model"]["rmse"] for part in hours.values()])[0] in text
+    hours = made.evaluation.scores[0].scores.select(
+        "hour", protocol="strict", system="model", name="rmse"
+    )
+    assert column(hours.values)[0] in text
 
 
 def test_spectra_of_truth_and_forecasts_stand_at_the_first_and_the_last_lead(made):
@@ -299,21 +306,29 @@ def test_radar_has_its_colours_its_events_and_its_legend(tmp_path):
 def test_an_ensemble_has_its_spread_its_ranks_and_its_reliability(made):
     (item,) = made.evaluation.scores
     places = [0.0, 0.5, 1.0]
-    ensemble = {
-        "overall": {"crps_fair": 0.4, "rmse_ensemble_mean": 0.9, "spread": 0.7, "brier_290": 0.1},
-        "per_lead": {
-            "crps_fair": [0.3, 0.4, 0.5],
-            "rmse_ensemble_mean": [0.8, 0.9, 1.0],
-            "spread": [0.5, 0.6, 0.7],
-        },
-        "curves": {
-            "rank_histogram": {"positions": [0, 1, 2], "overall": [0.5, 0.2, 0.3]},
-            "reliability_290": {"positions": places, "overall": [0.1, float("nan"), 0.9]},
-            "forecast_share_290": {"positions": places, "overall": [0.8, 0.0, 0.2]},
-        },
+    values = {
+        "crps_fair": (0.4, 0.3, 0.4, 0.5),
+        "rmse_ensemble_mean": (0.9, 0.8, 0.9, 1.0),
+        "spread": (0.7, 0.5, 0.6, 0.7),
+        "brier_290": (0.1,),
     }
-    protocols = {"strict": item.protocols["strict"], "ensemble": {"model": ensemble}}
-    scores = dataclasses.replace(item, hours={}, protocols=protocols)
+    rows = [
+        Score("t2m", ALL, "ensemble", "model", lead, name, value)
+        for name, found in values.items()
+        for lead, value in zip((None, *made.evaluation.lead_seconds), found, strict=False)
+    ]
+    drawn = {
+        "rank_histogram": ((0, 1, 2), (0.5, 0.2, 0.3)),
+        "reliability_290": (places, (0.1, float("nan"), 0.9)),
+        "forecast_share_290": (places, (0.8, 0.0, 0.2)),
+    }
+    scores = dataclasses.replace(
+        item,
+        scores=Scores((*item.scores.select("all", "skill", protocol="strict"), *rows)),
+        curves={
+            "ensemble": {"model": {name: Curve("", "", x, y, ()) for name, (x, y) in drawn.items()}}
+        },
+    )
     evaluation = without_pictures(made, scores=(scores,), members=2)
     text = " ".join(Loads(render(evaluation, made.provenance, made.store, "strict")).text)
     assert "the mean of 2 members" in text
@@ -376,11 +391,9 @@ def test_a_run_without_history_has_no_training_curve(made):
 
 
 def test_without_a_climatology_the_page_has_persistence_alone_and_says_why(made):
-    protocols = {
-        protocol: {name: by[name] for name in ("model", "persistence")}
-        for protocol, by in made.evaluation.scores[0].protocols.items()
-    }
-    scores = (dataclasses.replace(made.evaluation.scores[0], protocols=protocols),)
+    (item,) = made.evaluation.scores
+    rows = (row for row in item.scores if "climatology" not in (row.system, row.part.name))
+    scores = (dataclasses.replace(item, scores=Scores(rows)),)
     evaluation = without_pictures(made, scores=scores, climatology="none: no day repeats")
     text = " ".join(Loads(render(evaluation, made.provenance, made.store, "strict")).text)
     assert "none: no day repeats" in text

@@ -14,12 +14,15 @@ import pytest
 from PIL import Image
 
 from jobs.forecasts.forecasters.baselines import persistence
-from jobs.forecasts.reports.evaluation_page import Provenance, render
+from jobs.forecasts.reports.evaluation_page import render
+from jobs.forecasts.scoring.provenance import Provenance
+from jobs.forecasts.scoring.score_rows import Scores
 from pipelines.inputs.normalisation import Normalisation
 from pipelines.stream.windows import WindowSpec
 from tests.jobs.forecasts.running import evaluate
 from tests.jobs.forecasts.stores import write_store
 
+PROTOCOLS = ("strict", "radar")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 180.0
 """seconds; a browser starts in one, and in many on a machine that is busy"""
@@ -63,8 +66,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         resamples=0,
     )
     (item,) = evaluation.scores
-    protocols = {name: item.protocols[name] for name in ("strict", "radar")}
-    few = dataclasses.replace(item, protocols=protocols, hours={}, months={})
+    rows = (row for row in item.scores.select("all", "skill") if row.protocol in PROTOCOLS)
+    few = dataclasses.replace(item, scores=Scores(rows))
     evaluation = dataclasses.replace(
         evaluation, scores=(few,), examples=evaluation.examples[1:2], fields=None
     )

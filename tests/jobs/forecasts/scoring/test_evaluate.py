@@ -59,11 +59,11 @@ class Drift(nn.Module):
 def test_a_model_that_repeats_the_last_frame_has_the_scores_of_persistence(make_store, kind):
     (scores,) = run(make_store(), persistence, kind=kind).scores
     assert scores.strict("model", "rmse") > 0
-    assert {"strict", "openstl", "weather"} <= scores.protocols.keys()
-    for by_forecast in scores.protocols.values():
+    assert {"strict", "openstl", "weather"} <= set(scores.protocols)
+    for by_forecast in scores.as_dict()["protocols"].values():
         assert by_forecast["model"] == by_forecast["persistence"]
-    assert scores.skill("persistence")["overall"] == 0.0
-    assert scores.skill("persistence")["per_lead"] == [0.0, 0.0, 0.0]
+    assert scores.skill("persistence").value == 0.0
+    assert scores.skill_per_lead("persistence").values == [0.0, 0.0, 0.0]
 
 
 def test_the_scores_are_those_of_the_frames_in_the_store(make_store):
@@ -91,7 +91,7 @@ def test_the_scores_are_those_of_the_frames_in_the_store(make_store):
 
 def test_scores_do_not_depend_on_the_batch_size(make_store):
     store = make_store()
-    first, second = (run(store, batch_size=size).scores[0].protocols for size in (1, 50))
+    first, second = (run(store, batch_size=size).scores[0].as_dict() for size in (1, 50))
     assert json.dumps(first) == json.dumps(second)
 
 
@@ -103,7 +103,7 @@ def test_an_exact_forecast_has_skill_one_and_no_error(make_store):
     (scores,) = run(store, lambda seen, horizon: seen[:, :horizon], window=window).scores
 
     assert scores.strict("model", "rmse") < 1e-4 < scores.strict("persistence", "rmse")
-    assert scores.skill("persistence")["overall"] == pytest.approx(1.0, abs=1e-6)
+    assert scores.skill("persistence").value == pytest.approx(1.0, abs=1e-6)
     assert scores.strict("climatology", "rmse") < 1e-4
 
 
@@ -233,8 +233,8 @@ def test_channels_of_one_quantity_are_scored_together_on_the_scale_of_the_tables
     evaluation = run(store, kind="minmax")
 
     (scores,) = evaluation.scores
-    assert scores.group.label == "flow"
-    found = scores.protocols["openstl"]["persistence"]["overall"]
+    assert scores.label == "flow"
+    found = scores.scores.means("openstl", "persistence")
     expected = score(np.repeat(last, 3, axis=1), truth, "openstl")
     for name in ("mse_pixel_sum", "ssim_uniform7_range2_clipped", "psnr_frame_mean_clipped"):
         assert found[name] == pytest.approx(expected[name], rel=1e-5)
@@ -249,7 +249,7 @@ def test_reflectivity_is_also_scored_by_events(make_store):
 
     (scores,) = run(store).scores
 
-    found = scores.protocols["radar"]["persistence"]["overall"]
+    found = scores.scores.means("radar", "persistence")
     assert found["csi_40"] == pytest.approx(expected["csi_40"], rel=1e-4)
     assert 0 < found["csi_40"] < 1
     assert found.keys() == expected.keys()
@@ -272,7 +272,7 @@ def test_data_of_eight_bit_images_have_the_protocols_of_the_papers(make_store):
         ("srvp", span, ("mse_uint8_rounded", "ssim_uint8_rounded_uniform7_range255")),
         ("detail", {}, ("gdl", "power_ratio_finer_8px")),
     ):
-        found = scores.protocols[protocol]["persistence"]["overall"]
+        found = scores.scores.means(protocol, "persistence")
         expected = score(forecast, truth, protocol, **options)
         assert found.keys() == expected.keys()
         for name in telling:

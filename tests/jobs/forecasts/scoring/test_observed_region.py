@@ -60,11 +60,12 @@ def test_a_composite_has_the_spectrum_of_what_its_radars_reach(tmp_path) -> None
         max_windows=1,
         resamples=0,
     )
-    detail = evaluation.scores[0].protocols["detail"]["model"]
-    assert detail["overall"]["area_with_spectrum"] == pytest.approx(20 * 18 / (24 * 20))
+    (scores,) = evaluation.scores
+    overall = scores.scores.means("detail", "model")
+    assert overall["area_with_spectrum"] == pytest.approx(20 * 18 / (24 * 20))
     example = evaluation.examples[0]
     truth = example.truth_tchw[:, 0, 4:24, 2:20].astype(np.float64)
-    found = np.asarray(detail["curves"]["power_truth"]["per_lead"])
+    found = np.asarray(scores.curves["detail"]["model"]["power_truth"].per_lead)
     np.testing.assert_allclose(found, ring_power(truth), rtol=1e-6)
 
 

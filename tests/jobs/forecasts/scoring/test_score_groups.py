@@ -18,6 +18,7 @@ from jobs.forecasts.reports.outputs import check_writable
 from jobs.forecasts.reports.score_table import COLUMNS, as_csv
 from jobs.forecasts.scoring.bootstrap import draw, interval, plan_bootstrap, resampled
 from jobs.forecasts.scoring.protocols import Selection
+from jobs.forecasts.scoring.score_rows import Part
 from jobs.forecasts.scoring.scores import Evaluation
 from jobs.forecasts.scoring.sums import GroupedSums, WindowGroups
 from pipelines.errors import UsageError
@@ -77,22 +78,26 @@ def persisted(store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_months_and_hours_are_those_of_the_valid_time(evaluation, persisted):
     still, truth, times = persisted
     (scores,) = evaluation.scores
-    assert list(scores.months) == ["01", "02"]
-    assert list(scores.hours) == [f"{hour:02d}" for hour in range(24)]
+    months, hours = (scores.scores.select(kind).parts for kind in ("month", "hour"))
+    assert [part.name for part in months] == ["01", "02"]
+    assert [part.name for part in hours] == [f"{hour:02d}" for hour in range(24)]
     month = times.astype("datetime64[M]").astype(int) % 12 + 1
     hour = times.astype("datetime64[h]").astype(int) % 24
-    for found, chosen in ((scores.months["02"], month == 2), (scores.hours["07"], hour == 7)):
+    for part, chosen in ((months[1], month == 2), (hours[7], hour == 7)):
+        found = scores.scores.means("strict", "persistence", part)
         expected = score(still[chosen][:, None], truth[chosen][:, None])
         for name in ("rmse", "mae", "bias"):
-            assert found["strict"]["persistence"][name] == pytest.approx(expected[name], rel=1e-4)
-        assert found["strict"].keys() >= {"model", "climatology"}
+            assert found[name] == pytest.approx(expected[name], rel=1e-4)
+        assert {"model", "climatology"} <= set(scores.scores.select(part=part).systems)
 
 
 def test_scores_of_all_months_add_up_to_the_whole(evaluation, persisted):
     _, _, times = persisted
     (scores,) = evaluation.scores
     weight = (times.astype("datetime64[M]").astype(int) % 12 == 1).mean()
-    january, february = (scores.months[key]["strict"]["model"]["mse"] for key in ("01", "02"))
+    january, february = scores.scores.select(
+        "month", protocol="strict", system="model", name="mse"
+    ).values
     whole = scores.strict("model", "mse")
     assert (1 - weight) * january + weight * february == pytest.approx(whole, rel=1e-9)
 
@@ -101,8 +106,9 @@ def test_channels_of_one_quantity_are_also_scored_one_by_one(tmp_path):
     flow = np.stack([weather(1), 3 * weather(2)], axis=1)
     store = write_store(tmp_path / "store.zarr", flow)
     (scores,) = run(store, max_windows=20).scores
-    assert list(scores.channels) == ["flow[0]", "flow[1]"]
-    both = [scores.channels[label]["model"]["overall"]["mse"] for label in scores.channels]
+    parts = scores.scores.select("channel").parts
+    assert [part.name for part in parts] == ["flow[0]", "flow[1]"]
+    both = [scores.scores.overall("strict", "model", "mse", part).value for part in parts]
     assert both[1] > 2 * both[0]
     assert np.mean(both) == pytest.approx(scores.strict("model", "mse"), rel=1e-9)
 
@@ -155,32 +161,34 @@ def test_scores_and_differences_lie_in_their_intervals(evaluation):
     assert evaluation.bootstrap.none is None
     assert evaluation.bootstrap.units == 13
     for system in scores.forecasts:
-        low, high = scores.intervals["strict"][system]["overall"]["rmse"]
+        low, high = scores.scores.overall("strict", system, "rmse").interval
         assert low < scores.strict(system, "rmse") < high
-        by_lead = scores.intervals["strict"][system]["per_lead"]["rmse"]
-        assert np.shape(by_lead) == (3, 2)
+        by_lead = scores.scores.per_lead("strict", system, "rmse")
+        assert [row.has_interval for row in by_lead] == [True] * 3
     # Damping the deviations by a tenth makes the forecast worse.
-    entry = scores.differences["strict"]["persistence"]["overall"]["mse"]
+    less_persistence = Part("difference", "persistence")
+    row = scores.scores.overall("strict", "model", "mse", less_persistence)
     ours, theirs = (scores.strict(name, "mse") for name in ("model", "persistence"))
-    assert entry["difference"] == pytest.approx(ours - theirs)
-    assert entry["low"] <= entry["difference"] <= entry["high"]
-    assert entry["significant"] == (entry["low"] > 0 or entry["high"] < 0)
-    low, high = scores.skill_intervals["persistence"]["overall"]
-    assert low <= scores.skill("persistence")["overall"] <= high
+    assert row.value == pytest.approx(ours - theirs)
+    low, high = row.interval
+    assert low <= row.value <= high
+    assert row.is_significant == (low > 0 or high < 0)
+    low, high = scores.skill("persistence").interval
+    assert low <= scores.skill("persistence").value <= high
 
 
 def test_a_model_that_is_its_own_baseline_does_not_differ_significantly(store):
     (scores,) = run(store, persistence, max_windows=60).scores
-    entry = scores.differences["strict"]["persistence"]["overall"]["rmse"]
+    entry = scores.as_dict()["differences"]["strict"]["persistence"]["overall"]["rmse"]
     assert entry == {"difference": 0.0, "low": 0.0, "high": 0.0, "significant": False}
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_does_not(store, evaluation):
     def again(seed: int) -> dict:
         found = run(store, lambda seen, horizon: 0.9 * persistence(seen, horizon), seed=seed)
-        return found.scores[0].intervals["strict"]["model"]["overall"]
+        return found.scores[0].as_dict()["intervals"]["strict"]["model"]["overall"]
 
-    known = evaluation.scores[0].intervals["strict"]["model"]["overall"]
+    known = evaluation.scores[0].as_dict()["intervals"]["strict"]["model"]["overall"]
     assert again(0) == known
     assert again(1) != known
 
@@ -190,7 +198,7 @@ def test_few_days_have_no_intervals_and_a_note_says_why(store):
     assert evaluation.bootstrap is not None
     assert "too few units, 4 where 5 are needed" in str(evaluation.bootstrap.none)
     assert any(note.startswith("no intervals (too few units") for note in evaluation.notes)
-    assert evaluation.scores[0].intervals == {}
+    assert evaluation.scores[0].as_dict()["intervals"] == {}
     asked = run(store, max_windows=8, resamples=0)
     assert asked.bootstrap is not None
     assert asked.bootstrap.none == "none was asked for"
@@ -209,21 +217,21 @@ def test_members_are_scored_as_an_ensemble_and_their_mean_as_the_model(store):
     options = {"thresholds": "290", "members": 5}
     evaluation = run(store, Damped(), max_windows=12, resamples=0, **options)
     (scores,) = evaluation.scores
-    own = scores.protocols["ensemble"]
-    assert own.keys() == {"model"}
-    assert len(own["model"]["curves"]["rank_histogram"]["overall"]) == 6
-    assert own["model"]["curves"].keys() >= {"reliability_290", "forecast_share_290"}
-    assert 0 < own["model"]["overall"]["brier_290"] < 1
+    assert scores.systems("ensemble") == ("model",)
+    own, curves = scores.scores.means("ensemble", "model"), scores.curves["ensemble"]["model"]
+    assert len(curves["rank_histogram"].overall) == 6
+    assert curves.keys() >= {"reliability_290", "forecast_share_290"}
+    assert 0 < own["brier_290"] < 1
     mean = scores.strict("model", "rmse")
-    assert own["model"]["overall"]["rmse_ensemble_mean"] == pytest.approx(mean, rel=1e-5)
-    assert own["model"]["overall"]["crps_fair"] < scores.strict("model", "mae")
+    assert own["rmse_ensemble_mean"] == pytest.approx(mean, rel=1e-5)
+    assert own["crps_fair"] < scores.strict("model", "mae")
     assert all(example.spread_tchw is not None for example in evaluation.examples)
-    assert scores.protocols["radar"]["model"]["overall"]["csi_290"] > 0
+    assert scores.scores.means("radar", "model")["csi_290"] > 0
 
 
 def test_protocol_strict_is_scored_beside_the_protocols_of_the_options(store):
     (scores,) = run(store, protocols="openstl,weather", max_windows=2).scores
-    assert list(scores.protocols) == ["strict", "openstl", "weather"]
+    assert scores.protocols == ("strict", "openstl", "weather")
     assert Selection(protocols=("openstl", "weather")).headline == "openstl"
 
 
@@ -249,17 +257,21 @@ def test_the_table_holds_every_score_with_its_interval(evaluation):
     strict = {"system": "model", "protocol": "strict", "metric": "rmse"}
     row = one(**strict, group_kind="all", lead="all")
     assert float(row["value"]) == scores.strict("model", "rmse")
-    low, high = scores.intervals["strict"]["model"]["overall"]["rmse"]
+    low, high = scores.scores.overall("strict", "model", "rmse").interval
     assert (float(row["low"]), float(row["high"])) == (low, high)
     row = one(**strict, group_kind="all", lead="7200")
     assert float(row["value"]) == scores.strict_per_lead("model", "rmse")[1]
     row = one(**strict, group_kind="month", group="02")
-    assert float(row["value"]) == scores.months["02"]["strict"]["model"]["rmse"]
+    assert (
+        float(row["value"])
+        == scores.scores.overall("strict", "model", "rmse", Part("month", "02")).value
+    )
     row = one(**strict, group_kind="difference", group="climatology", lead="all")
-    entry = scores.differences["strict"]["climatology"]["overall"]["rmse"]
-    assert float(row["value"]) == entry["difference"]
+    less_climatology = Part("difference", "climatology")
+    entry = scores.scores.overall("strict", "model", "rmse", less_climatology)
+    assert float(row["value"]) == entry.value
     row = one(metric="skill", group="persistence", lead="all")
-    assert float(row["value"]) == scores.skill("persistence")["overall"]
+    assert float(row["value"]) == scores.skill("persistence").value
     missing = one(
         system="climatology", protocol="weather", metric="acc", group_kind="all", lead="all"
     )

@@ -1,4 +1,4 @@
-"""docs/store-format.md against stores of every kind of archive: what it says is what is written."""
+"""Stores of every kind of archive are as docs/store-format.md says."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 
 def section(heading: str) -> str:
-    """A part of the page, up to the next heading of any level."""
+    """Return a part of the page, up to the next heading of any level."""
     found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", PAGE.read_text(), re.M | re.S)
     assert found, heading
     return found[1]
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the table in a part of the page."""
+    """Return the cells of the table in a part of the page."""
     lines = [line for line in section(heading).splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert len(table) > 2, heading
@@ -58,13 +58,13 @@ def quoted(cell: str) -> list[str]:
 
 
 def first_quoted(heading: str) -> dict[str, list[str]]:
-    """Name in the first cell -> the other cells."""
+    """Return the other cells of each row, by the name in its first cell."""
     return {quoted(row[0])[0]: row[1:] for row in rows(heading)}
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """One store of each kind: a plain one with gaps, with channels, with a projection, of clips."""
+    """Write stores: with gaps, with channels, with a projection, and of clips."""
     folder = tmp_path_factory.mktemp("format")
 
     for day in (1, 2, 4):
@@ -124,7 +124,7 @@ def arrays_of(store: Path) -> dict[str, Any]:
 
 
 def kind_of(name: str, store: Path) -> str:
-    """What the page calls an array."""
+    """Return what the page calls an array."""
     configuration = root_of(store)["attributes"]["configuration"]
     if name in configuration["variables"]:
         return "<variable>"
@@ -135,7 +135,7 @@ def kind_of(name: str, store: Path) -> str:
 
 
 def check_keys(found: Mapping[str, Any], heading: str, conditions: set[str]) -> None:
-    """Every key is on the page with its type, and what must be there is."""
+    """Check that every key is on the page with its type, and that required keys are there."""
     said = first_quoted(heading)
     assert set(found) <= set(said)
     for key, (types, there, *_) in said.items():
@@ -189,7 +189,7 @@ def _chunk_of(array: Mapping[str, Any]) -> list[int]:
 
 
 def _fits(said: str, dims: list[str], name: str, clips: bool) -> bool:
-    """Whether dimensions are those of a cell such as "time, [extra,] y, x; of clips ..."."""
+    """Return whether dimensions match a cell such as "time, [extra,] y, x; of clips ..."."""
     if said == "its own name":
         return dims == [name]
     if said == "none":

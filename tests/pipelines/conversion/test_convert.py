@@ -1,4 +1,4 @@
-"""Conversions on Ray: values, continuation, and what stays when something is refused."""
+"""Conversions on Ray: values, appends, repairs, and errors that leave the store as it was."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(
 
 
 def content(store: Path) -> dict[str, str]:
-    """Every object of a store but ledger and lease, and the ledger without time and owner."""
+    """Return every object except the lease; ledger records come without time and owner."""
     found = {}
     for path in sorted(store.rglob("*")):
         if not path.is_file():
@@ -304,7 +304,7 @@ def test_verify_lists_sources_that_changed(tmp_path: Path):
 
 
 def refusal(expected: type[PlatformError], tmp_path: Path, *arguments, **options) -> PlatformError:
-    """The error of a conversion that must leave the store at tmp_path/s as it is."""
+    """Return the error of a conversion; check that it left the store at tmp_path/s as it was."""
     before = content(tmp_path / "s")
     with pytest.raises(expected) as refused:
         run(*arguments, **options)
@@ -314,7 +314,7 @@ def refusal(expected: type[PlatformError], tmp_path: Path, *arguments, **options
 
 @pytest.fixture
 def converted(tmp_path: Path) -> Path:
-    """tmp_path with two days in a/ and their store in s/."""
+    """Return tmp_path with two days in a/ and their store in s/."""
     write_days(tmp_path / "a", 1, 2)
     run("weatherbench", tmp_path / "a", tmp_path / "s", **SMALL)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Conversions from and to S3."""
+"""Conversions from and to S3 give the same stores as local ones, with few requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
 
 @pytest.fixture(scope="module")
 def ray_beside_s3(s3_server: S3Server, request: pytest.FixtureRequest) -> S3Server:
-    """Ray that was started with the server's variables in its environment."""
+    """Start Ray with the variables of the server in its environment."""
     request.getfixturevalue("ray_cluster")
     return s3_server
 
@@ -186,7 +186,7 @@ def test_a_wrong_key_is_an_error_before_any_work(
 def test_a_conversion_to_s3_makes_few_requests(
     ray_beside_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Each request of a driver waits for the storage: forty of them were two seconds."""
+    """Every request of the driver waits for the storage: forty of them took two seconds."""
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # would count
     write_days(tmp_path / "a", 1, 2)
     relay = LatencyProxy(ray_beside_s3.port, 0.0)

@@ -1,4 +1,4 @@
-"""Remote sources are fetched once a node, however many shards they are in."""
+"""Remote sources are fetched once per node, also if many shards need them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = ConversionOptions(chunk_frames=4, shard_frames=4)
 
 @pytest.fixture(scope="module")
 def proxy(s3_server: S3Server, request: pytest.FixtureRequest) -> Iterator[LatencyProxy]:
-    """A relay in front of the server, which Ray's workers talk to as well."""
+    """Start a relay in front of the server, which the workers of Ray use too."""
     direct = os.environ["AWS_ENDPOINT_URL"]
     relay = LatencyProxy(urlsplit(s3_server.endpoint).port or 80, latency_seconds=0.0)
     os.environ["AWS_ENDPOINT_URL"] = relay.endpoint

@@ -1,4 +1,4 @@
-"""What a plan says that a conversion will cost."""
+"""The estimated cost of a conversion."""
 
 from __future__ import annotations
 

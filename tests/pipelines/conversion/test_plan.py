@@ -1,4 +1,4 @@
-"""Planning: time axis, layout, and which shards a change of the source touches."""
+"""Plans: time axis, layout, and which shards change with the source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = ConversionOptions(chunk_frames=4, shard_frames=8)
 def index(
     files: dict[str, list[int]], *, shape: tuple[int, ...] = (4, 6), changed: str = ""
 ) -> ArchiveIndex:
-    """An archive whose files hold the given hours."""
+    """Return the index of an archive whose files hold the given hours."""
     sources = tuple(
         SourceFile(f"/archive/{name}", 100, "new" if name == changed else "old") for name in files
     )

@@ -1,4 +1,4 @@
-"""Regridding to coarser latitudes and longitudes, and what a conversion makes of it."""
+"""Averages to coarser latitudes and longitudes, alone and in a conversion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def index(
 
 
 def era5(step: float) -> ArchiveIndex:
-    """The grid of ERA5 at ``step`` degrees: from the north pole to the south, both with a row."""
+    """Return the grid of ERA5 at `step` degrees, with a row at each pole."""
     return index(np.linspace(90, -90, round(180 / step) + 1), np.arange(0, 360, step))
 
 
@@ -42,7 +42,7 @@ def average(found: ArchiveIndex, asked: str) -> tuple[AreaAverage, np.ndarray, n
 
 
 def areas(latitude: np.ndarray, cells: int) -> np.ndarray:
-    """(y, 1) of the sphere's areas of the cells around some latitudes, in one column of cells."""
+    """Return the areas on the sphere of cells around some latitudes, (y, 1)."""
     middle = (latitude[1:] + latitude[:-1]) / 2
     ends = np.sign(latitude[[0, -1]]) * 90
     edges = np.concatenate([ends[:1], middle, ends[1:]])

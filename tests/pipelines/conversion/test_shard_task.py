@@ -1,4 +1,4 @@
-"""What a worker does with its shards: when it may write them, and how often it opens a file."""
+"""Shards of a worker: when they may be written, and how often a source file is opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMIT = 120.0
 
 @pytest.fixture
 def remote() -> Iterator[str]:
-    """A store that is not on the local disk."""
+    """Return the URI of a store that is not on the local disk."""
     store = f"memory://{uuid.uuid4().hex}/s"
     yield store
     fsspec.filesystem("memory").store.clear()
@@ -92,7 +92,7 @@ def test_the_bytes_of_simultaneous_uploads_are_bounded(
     share: float,
     most: int,
 ):
-    """``share`` is the limit of bytes, in the smallest of the shards."""
+    """`share` is the limit of bytes, as a multiple of the smallest shard."""
     plan = planned(tmp_path, remote, 1, 2)
     assert len(plan.tasks) > 3
     local = planned(tmp_path / "sizes", str(tmp_path / "store"), 1, 2)

@@ -1,4 +1,4 @@
-"""Augmentation: whole windows, reproducible draws, the same on any number of workers."""
+"""Augmentation changes whole windows, in the same way on any number of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields without time: from the archives to a store, kept sound there, and read once a run."""
+"""Static fields: conversion into a store, verification and repair, and reading."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FIELDS = (("lsm", None), ("orography", None), ("slt", 0.0))
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an archive, its constants, and a store of its frames alone."""
+    """Make a folder with an archive, its constants, and a store without static fields."""
     folder = tmp_path_factory.mktemp("weatherbench")
     static_archives.write_weatherbench(folder)
     converted(request(folder))
@@ -47,13 +47,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plain(archive: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
+    """Return a copy of the folder, which a test may change."""
     return Path(shutil.copytree(archive, tmp_path / "copy"))
 
 
 @pytest.fixture
 def folder(plain: Path) -> Path:
-    """The same with static fields in its store."""
+    """Return a copy of the folder with static fields in its store."""
     convert(request(plain, *FIELDS))
     return plain
 

@@ -1,4 +1,4 @@
-"""A store's history: one commit a run, every run readable again."""
+"""The history of a store: one commit per conversion, and all of them can be read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ icechunk = pytest.importorskip("icechunk")
 
 
 def converted(folder: Path, *days: int, repair: bool = False) -> str:
-    """A store of these days, in shards of 16 hours; what was converted before is continued."""
+    """Convert these days, in shards of 16 hours; continue the store if there is one."""
     write_days(folder / "a", *days)
     options = ConversionOptions(chunk_frames=8, shard_frames=16)
     store = str(folder / "s")
@@ -38,7 +38,7 @@ def converted(folder: Path, *days: int, repair: bool = False) -> str:
 
 
 def read(repository: str, snapshot: str) -> xr.DataArray:
-    """The variable as a run left it."""
+    """Return the variable as it was in a commit."""
     repo = icechunk.Repository.open(icechunk.local_filesystem_storage(repository))
     session = repo.readonly_session(snapshot_id=snapshot)
     return xr.open_zarr(session.store, consolidated=False).t2m.load()
@@ -46,7 +46,7 @@ def read(repository: str, snapshot: str) -> xr.DataArray:
 
 @pytest.fixture(scope="module")
 def two_days(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an archive and its store: the first and the third day of January."""
+    """Return a folder with an archive of two days, 1 and 3 January, and its store."""
     folder = tmp_path_factory.mktemp("history")
     converted(folder, 1, 3)
     return folder

@@ -58,7 +58,7 @@ def proxy(s3_server: S3Server) -> Iterator[LatencyProxy]:
 
 @pytest.fixture
 def remote(proxy: LatencyProxy, s3_server: S3Server, local: Store) -> Store:
-    """The same store, in a new bucket."""
+    """Return the same store, in a new bucket."""
     place = f"{s3_server.bucket()}/store"
     upload(local.uri, place)
     return open_store(place)

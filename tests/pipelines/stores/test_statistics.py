@@ -1,4 +1,4 @@
-"""Moments of frames, and their reduction."""
+"""Moments of frames, and statistics of a period."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipelines.stores.statistics import describe_period, fingerprint, reduce_mom
 
 
 def summary_of(*moments: np.ndarray) -> dict[str, Any]:
-    """The summary of moments that come in blocks."""
+    """Return the summary of moments that come in blocks."""
     return reduce_moments(lambda: iter(moments))
 
 
 def kept(frames: np.ndarray) -> MomentsTable:
-    """The moments of frames, as conversion keeps them."""
+    """Return the moments of frames in a table, as a conversion keeps them."""
     moments = frame_moments(frames)
     table = MomentsTable(moments.shape[1])
     table.write(0, moments)

@@ -35,24 +35,24 @@ class Cluster:
     """What the cluster has now, and what its autoscaler may add."""
 
     resources: dict[str, float]
-    """the most of each resource that it can come to"""
+    """the most of each resource that the cluster can have"""
     nodes: int
-    """the most nodes that it can come to; UNLIMITED where an autoscaler does not say"""
+    """the most nodes that the cluster can have; UNLIMITED if an autoscaler does not say"""
     standing: tuple[NodeGroup, ...]
     """the nodes that run now: resources of one, and 1"""
     scalable: tuple[NodeGroup, ...] = ()
-    """the autoscaler's groups: resources of one node, and the most of them"""
+    """the autoscaler's groups: resources of one node, and the most nodes of the group"""
     open_ended: bool = False
     """whether an autoscaler adds nodes and does not say which"""
 
     @classmethod
     def describe(cls) -> Cluster:
-        """Ask the connected cluster and its autoscaler's configuration."""
+        """Make it from the connected cluster and the configuration of its autoscaler."""
         import ray
         from ray._private.state import state
 
         now: dict[str, float] = dict(ray.cluster_resources())
-        # The driver writes the run's record, so its node counts even where it offers no CPU.
+        # The driver writes the run's record, so its node counts even if it offers no CPU.
         used = {ray.get_runtime_context().get_node_id()} | {
             node["NodeID"]
             for node in ray.nodes()
@@ -78,12 +78,12 @@ class Cluster:
         return "nodes as needed" if self.open_ended else f"up to {self.nodes} node(s)"
 
     def wants_gpu(self, options: TrainOptions) -> bool:
-        """Whether workers get a GPU each; waits for nodes where an autoscaler adds them.
+        """Return whether workers get a GPU each. Waits for nodes if an autoscaler adds them.
 
         Raises
         ------
         UsageError
-            The cluster can never place all the workers: the job would wait for ever.
+            The cluster can never place all workers, so that the job would wait for ever.
         """
         if self.open_ended:
             cpu: Worker = {"CPU": options.cpus_per_worker}
@@ -118,15 +118,15 @@ class Cluster:
         )
 
     def check_paths(self, options: TrainOptions) -> None:
-        """UsageError for a local path that workers on another node cannot see."""
+        """Raise UsageError for a local path that workers on another node cannot see."""
         used = {"--store": options.store, "--run": options.run}
         check_reachable(used, options.shared_paths, self.nodes)
 
 
 @contextmanager
 def connect(options: TrainOptions) -> Iterator[Cluster]:
-    """Connect to the cluster of ``RAY_ADDRESS``, or start one here and end it afterwards."""
-    # A report waits for the controller's next look; its default of 2 s would stall each checkpoint.
+    """Connect to the cluster of `RAY_ADDRESS`, or start one here and end it afterwards."""
+    # A report waits for the controller's next look. The default of 2 s would stall each checkpoint.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     needed = options.worker_range.least * options.cpus_per_worker + options.reading_cpus
     with ray_session(max(os.cpu_count() or 1, needed)):

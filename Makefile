@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs in .venv.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13)
 # Tests wait as much as they compute: so many processes share them, a file of tests to one of them.
 TEST_PROCESSES ?= 2
 VENV := .venv

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from jobs.command_line import STOPPED
+from jobs.command_line import STOPPED, as_typed, program
 from pipelines.errors import PlatformError
 
 JOBS = Path(__file__).resolve().parent
@@ -44,8 +44,12 @@ def job(
     PlatformError
         The job ended with another exit code than 0.
     """
-    command = [sys.executable, str(JOBS / script), *arguments]
-    print(f"$ python jobs/{script} {shlex.join(arguments)}", flush=True)
+    shown = as_typed(f"python jobs/{script}")
+    if program().startswith("gmg "):
+        command = [sys.executable, str(JOBS / "console.py"), *shown.split()[1:], *arguments]
+    else:
+        command = [sys.executable, str(JOBS / script), *arguments]
+    print(f"$ {shown} {shlex.join(arguments)}", flush=True)
     process = subprocess.Popen(command)
     with _ending_with(process):
         if meanwhile:
@@ -53,7 +57,7 @@ def job(
         code = process.wait()
     if code:
         raise PlatformError(
-            f"jobs/{script} ended with code {code}", remedy="see its message above, then run again"
+            f"{shown} ended with code {code}", remedy="see its message above, then run again"
         )
 
 

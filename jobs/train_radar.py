@@ -44,7 +44,7 @@ class RadarOptions:
 
 def main() -> None:
     """Convert, train, score."""
-    options, radar = parse_with(RadarOptions, "radar.yaml", description=__doc__)
+    options, radar, json = parse_with(RadarOptions, "radar.yaml", description=__doc__)
     place = options.run.rstrip("/")
     options = dataclasses.replace(options, store=options.store or f"{place}.zarr")
     convert(options, radar)
@@ -57,7 +57,8 @@ def main() -> None:
     from jobs.forecasts.scoring.options import EvaluationOptions
 
     report = radar.report or f"{place}.report"
-    evaluate(EvaluationOptions(options.run, options.store, report, max_windows=radar.max_windows))
+    scored = EvaluationOptions(options.run, options.store, report, max_windows=radar.max_windows)
+    evaluate(scored, json)
 
 
 def convert(options: TrainOptions, radar: RadarOptions) -> None:

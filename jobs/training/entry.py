@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from jobs.command_line import parser_class
+from jobs.command_line import as_typed, print_json, program
 from jobs.training.options import TrainOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -28,11 +28,15 @@ def train_from(config: str, description: str | None) -> None:
     config, description:
         As for `parse`.
     """
-    options = parse(config, description)
+    values = _parsed((TrainOptions,), config, description, None)
+    options = _training(values)
 
     from jobs.training.driver.job import train
 
-    print(train(options).summary())
+    outcome = train(options)
+    print(outcome.summary())
+    if values["json"]:
+        print_json(dataclasses.asdict(outcome))
 
 
 def parse(config: str, description: str | None, arguments: list[str] | None = None) -> TrainOptions:
@@ -52,7 +56,7 @@ def parse(config: str, description: str | None, arguments: list[str] | None = No
     SystemExit
         Code 2 with the nearest name if an option is unknown or a value does not fit.
     """
-    return TrainOptions.from_dict(_parsed((TrainOptions,), config, description, arguments))
+    return _training(_parsed((TrainOptions,), config, description, arguments))
 
 
 def parse_with(
@@ -60,8 +64,8 @@ def parse_with(
     config: str,
     description: str | None,
     arguments: list[str] | None = None,
-) -> tuple[TrainOptions, More]:
-    """Return the options of the training, and those of a job that does more than training.
+) -> tuple[TrainOptions, More, bool]:
+    """Return the options of a training, those of the job around it, and whether to print JSON.
 
     The other parameters and the errors are those of `parse`.
 
@@ -73,9 +77,12 @@ def parse_with(
     """
     values = _parsed((kind, TrainOptions), config, description, arguments)
     names = [f.name for f in dataclasses.fields(cast(Any, kind))]
+    return _training(values), kind(**{name: values[name] for name in names}), values["json"]
+
+
+def _training(values: dict[str, Any]) -> TrainOptions:
     known = {f.name for f in dataclasses.fields(TrainOptions)}
-    training = {name: value for name, value in values.items() if name in known}
-    return TrainOptions.from_dict(training), kind(**{name: values[name] for name in names})
+    return TrainOptions.from_dict({name: v for name, v in values.items() if name in known})
 
 
 def _parsed(
@@ -84,15 +91,13 @@ def _parsed(
     description: str | None,
     arguments: list[str] | None,
 ) -> dict[str, Any]:
-    parser = parser_class()(description=description, default_config_files=[str(CONFIGS / config)])
-    parser.add_argument(
-        "--config", action="config", help="YAML of options; later options override it"
-    )
+    from jobs.option_parser import job_parser
+
+    parser = job_parser(program(), as_typed(description or ""), CONFIGS / config)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     seen: set[str] = set()
     for kind in kinds:
-        parser.add_class_arguments(kind, skip=seen)
+        parser.add_options(kind, skip=seen)
         seen |= {f.name for f in dataclasses.fields(kind)}
     namespace = parser.parse_args(arguments)
-    values = json.loads(parser.dump(namespace, format="json", skip_validation=True))
-    values.pop("config", None)
-    return values
+    return json.loads(parser.dump(namespace, format="json", skip_validation=True))

@@ -50,7 +50,7 @@ BEAM = {
 }
 ONE_ENCODES = "limit: decode + encode, one process"
 ONE_WRITES = "limit: decode + encode + write, one process"
-ALL_WRITE = "limit: decode + encode + write, a process a core"
+ALL_WRITE = "limit: decode + encode + write, one process per core"
 Side = Callable[[Path, Path], None]
 
 
@@ -218,8 +218,8 @@ def measure(source: Path, frames: int, options: argparse.Namespace) -> None:
         ("", "MB/s (median)", "seconds", "processor seconds", "seconds, first run"),
         rows,
     )
-    print("\nProcessor seconds are those of this process, its children and Ray; a peer's own are")
-    print("not among them.")
+    print("\nProcessor seconds are those of this process, its children and Ray. Libraries that run")
+    print("in a process of their own are not included.")
     requirements = compared(rates)
     print_requirements(requirements)
     write_json(options.json, {"megabytes_per_second": rates, "absent": absent}, requirements)
@@ -240,14 +240,28 @@ def compared(rates: dict[str, float]) -> list[Requirement]:
     beams = [rates[label] for label in BEAM.values() if label in rates]
     return [
         Requirement(
-            "of the faster xarray + dask", ours / max(rates[DASK], rates[DASK_PLAIN]), 1.0, "x"
+            "speed relative to the faster xarray + dask",
+            ours / max(rates[DASK], rates[DASK_PLAIN]),
+            1.0,
+            "x",
         ),
         Requirement(
-            "of the faster xarray-beam local runner", ours / max(beams) if beams else None, 1.5, "x"
+            "speed relative to the faster xarray-beam local runner",
+            ours / max(beams) if beams else None,
+            1.5,
+            "x",
         ),
-        Requirement("of decode + encode + write, one process", ours / rates[ONE_WRITES], 0.6, "x"),
         Requirement(
-            "of decode + encode + write, a process a core", ours / rates[ALL_WRITE], 0.6, "x"
+            "speed relative to decode + encode + write, one process",
+            ours / rates[ONE_WRITES],
+            0.6,
+            "x",
+        ),
+        Requirement(
+            "speed relative to decode + encode + write, one process per core",
+            ours / rates[ALL_WRITE],
+            0.6,
+            "x",
         ),
     ]
 

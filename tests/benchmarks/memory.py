@@ -128,8 +128,8 @@ def report(peaks: dict[float, dict[str, int]], path: Path | None) -> None:
     more = peaks[max(peaks)][DRIVER] - peaks[min(peaks)][DRIVER]
     frames = frames_of(max(peaks)) - frames_of(min(peaks))
     print(
-        f"\nThe driver keeps the times of frames and their flags: {more / frames:.0f} bytes for "
-        f"each one more, beside {FRAME_BYTES:,} bytes of such a small frame in the archive."
+        f"\nThe driver keeps the time and the flag of every frame in memory: {more / frames:.0f} "
+        f"bytes per frame. Even a small frame has {FRAME_BYTES:,} bytes in the archive."
     )
     requirements = [
         Requirement(f"growth, {name}", growth(peaks, name), 1.1, "x", most=True)

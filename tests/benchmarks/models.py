@@ -76,10 +76,11 @@ def print_table(options: argparse.Namespace) -> None:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     print(
-        f"\nEvery model at its defaults, {INPUT_FRAMES} -> {HORIZON} frames of "
+        f"\nEvery model with default options, {INPUT_FRAMES} -> {HORIZON} frames of "
         f"{' x '.join(map(str, SHAPE))}, batches of {options.batch}, fp32, {rows[0]['where']}. "
-        "GFLOP: a forecast of one window, 2 a multiply-add. Memory: the process's, with torch and "
-        "the weights, at the largest moment of a training step (on a GPU: of allocations).\n"
+        "GFLOP: for a forecast of one window; a multiply-add counts as 2. Peak GB: the largest "
+        "memory of the process in a training step, with torch and the weights (on a GPU: of the "
+        "allocations).\n"
     )
     print("| model | patch | M parameters | GFLOP | forecasts/s | trained windows/s | peak GB |")
     print("|---|---:|---:|---:|---:|---:|---:|")
@@ -208,8 +209,8 @@ def print_step(options: argparse.Namespace) -> None:
                 taken[title].append(time.perf_counter() - began)
     convolution.CPU_BLOCK = block
     print(
-        f"\nGMG-L's training step (forward and backward) at TaxiBJ's shape, 4 -> 4 frames of "
-        f"{' x '.join(map(str, TAXIBJ['in_shape']))}, batches of 4, {options.threads} threads, "
+        f"\nTraining step (forward and backward) of GMG-L with the shape of TaxiBJ, 4 -> 4 frames "
+        f"of {' x '.join(map(str, TAXIBJ['in_shape']))}, batches of 4, {options.threads} threads, "
         f"load {os.getloadavg()[0]:.1f}; {native_bf16()}.\n"
     )
     work = 3 * 4 * flop("gmg-l", TAXIBJ, 4, 4)
@@ -225,7 +226,7 @@ def print_step(options: argparse.Namespace) -> None:
 
 def print_arrangements(taken: dict[str, list[float]], work: int) -> None:
     """A row for each, and its rate of arithmetic."""
-    print("| arrangement | seconds a step, median | lowest | highest | GFLOP/s at the lowest |")
+    print("| arrangement | seconds per step, median | lowest | highest | GFLOP/s at the lowest |")
     print("|---|---:|---:|---:|---:|")
     for title, values in taken.items():
         print(
@@ -272,21 +273,21 @@ def print_gpu() -> None:
     from gmg_model import create_model
 
     if not torch.cuda.is_available():
-        print("\nGPU: none here, so nothing of it was measured.")
+        print("\nGPU: this machine has none, so nothing was measured on a GPU.")
         return
     device = torch.device("cuda")
     rate, bandwidth = matmul_rate(), copy_rate()
     print(
-        f"\nGMG-L's training step on {torch.cuda.get_device_name()}, {INPUT_FRAMES} -> {HORIZON} "
+        f"\nTraining step of GMG-L on {torch.cuda.get_device_name()}, {INPUT_FRAMES} -> {HORIZON} "
         f"frames of {' x '.join(map(str, SHAPE))}. Plain: fp32, `fused=False`, step by step; "
         "compiled: bf16 autocast, channels last, `compile_steps(mode='reduce-overhead')`. "
         f"bf16 matrix product {rate / 1e12:.0f} TFLOP/s, copy {bandwidth / 1e12:.2f} TB/s. "
-        "Floor by bytes: what the step keeps for its backward pass, written and read once. "
-        "Goals: 4 x, 40 % of the product's rate, below 10 GB at 16.\n"
+        "Floor by bytes: the time to write and read once what the step keeps for its backward "
+        "pass. Goals: 4 x, 40 % of the rate of the product, below 10 GB with batches of 16.\n"
     )
     print(
-        "| batch | plain, s | compiled, s | ratio | of the product's rate | peak GB, compiled | "
-        "floor by arithmetic, s | floor by bytes, s |"
+        "| batch | plain, s | compiled, s | ratio | share of the rate of the product | "
+        "peak GB, compiled | floor by arithmetic, s | floor by bytes, s |"
     )
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")
     work = 3 * flop("gmg-l", {"in_shape": SHAPE, "fused": False}, INPUT_FRAMES, HORIZON)

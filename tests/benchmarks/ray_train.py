@@ -198,11 +198,11 @@ def report(measured: dict[str, Any], options: argparse.Namespace) -> None:
     ]
     print(
         f"GMG-s, {options.hidden} channels, {measured['parameters'] / 1e6:.2f} M parameters, "
-        f"12 -> 12 of 32 x 64, {options.batch} windows a step on each of two workers (gloo, one "
-        f"thread each), {options.rounds} stretches of {options.steps} steps of each kind in turn, "
-        f"load {os.getloadavg()[0]:.1f}."
+        f"12 -> 12 of 32 x 64, {options.batch} windows per step on each of two workers (gloo, "
+        f"one thread each). {options.rounds} stretches of {options.steps} steps of each kind "
+        f"alternate. Load {os.getloadavg()[0]:.1f}."
     )
-    print_table(("", "seconds a step, median", "lowest", "highest"), rows)
+    print_table(("", "seconds per step, median", "lowest", "highest"), rows)
     pairs = zip(taken[JOB], taken[BARE], strict=True)
     overhead = [100 * (with_ray / bare - 1) for with_ray, bare in pairs]
     pairs = zip(measured["taken"][SAVING], measured["taken"][JOB], strict=True)
@@ -213,18 +213,18 @@ def report(measured: dict[str, Any], options: argparse.Namespace) -> None:
     others = measured["processor"] / measured["seconds"] / (os.cpu_count() or 1)
     low, middle, high = statistics.quantiles(overhead, n=4) if len(overhead) > 1 else overhead * 3
     print(
-        f"\n- The job's steps over the bare loop's: {middle:+.2f} % (middle half of the pairs "
-        f"{low:+.2f} to {high:+.2f} %).\n"
-        f"- A checkpoint of {measured['checkpoint_bytes'] / 1e6:.0f} MB: {cost:+.3f} s of the "
-        f"stretch that it is in (lowest {min(costs):+.3f}, highest {max(costs):+.3f}), of which "
-        f"the step that follows waits {measured['blocked'] / options.rounds:.3f} s.\n"
-        f"- Ray's other processes: {100 * others:.1f} % of the processors."
+        f"\n- Time of a step of the job, relative to the bare loop: {middle:+.2f} % (middle half "
+        f"of the pairs {low:+.2f} to {high:+.2f} %).\n"
+        f"- A checkpoint of {measured['checkpoint_bytes'] / 1e6:.0f} MB adds {cost:+.3f} s to its "
+        f"stretch (lowest {min(costs):+.3f}, highest {max(costs):+.3f}). The next step "
+        f"waits {measured['blocked'] / options.rounds:.3f} s of this time.\n"
+        f"- The other processes of Ray use {100 * others:.1f} % of the processors."
     )
     requirements = [
-        Requirement("the job's steps over the bare loop's", middle, 3, " %", most=True),
+        Requirement("added time per step, job against bare loop", middle, 3, " %", most=True),
         Requirement("waiting for data", wait, 1, " %", most=True),
         Requirement(
-            "asynchronous checkpoints, one a minute",
+            "asynchronous checkpoints, one per minute",
             100 * cost / CHECKPOINT_EVERY,
             1,
             " %",

@@ -141,10 +141,13 @@ class Page:
         titles = [benchmark.title for benchmark in BENCHMARKS.values()]
         sections = [self._sections[title] for title in titles if title in self._sections]
         head = (
-            f"# Performance figures\n\nWritten by `make bench`; {machine()}. Medians of "
-            "alternating runs on one machine; quote ratios rather than single figures, because "
-            "shared machines drift. Limits are measured in the same run on the same bytes, and "
-            "what peers write or deliver is compared before their time counts."
+            f"# Performance figures\n\n`make bench` writes this page. Machine: {machine()}.\n\n"
+            "Figures are medians of runs in alternating order on one machine. Quote ratios rather "
+            "than single figures, because the speed of a shared machine drifts. Rows that begin "
+            'with "limit" measure a part of the work alone, on the same bytes and in the same run. '
+            "The output of the other libraries is compared with the source before their time "
+            'counts. "Processor seconds" are CPU time, and "load" is the load average of the '
+            "machine when the figures were taken."
         )
         self._path.write_text("\n\n".join([head, *sections]) + "\n")
         content = {"machine": machine(), "benchmarks": self.figures}

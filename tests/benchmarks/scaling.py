@@ -119,10 +119,11 @@ def predict(parameters: int, alone: float, options: argparse.Namespace) -> None:
     frames = INPUT_FRAMES + HORIZON - 1
     print(
         f"Predicted, not measured: GMG-L, {parameters / 1e6:.1f} M parameters, {INPUT_FRAMES} -> "
-        f"{HORIZON} frames of {' x '.join(map(str, SHAPE))}, {options.windows} windows a step on "
-        f"each node of one GPU that sustains {options.teraflops:g} TFLOP/s (assumed), so "
-        f"{alone:.3f} s a step alone. Gradients in a ring, of which 1/{frames} of the backward "
-        "pass hides what it can. Seconds a step, and windows a second of a node over those alone:"
+        f"{HORIZON} frames of {' x '.join(map(str, SHAPE))}, {options.windows} windows per step "
+        f"on each node. A node has one GPU that sustains {options.teraflops:g} TFLOP/s (assumed), "
+        f"so a step on one node takes {alone:.3f} s. Gradients are summed in a ring, and the sums "
+        f"overlap with 1/{frames} of the backward pass. The table gives seconds per step and, in "
+        "parentheses, the windows per second of a node relative to a node alone:"
     )
     rows = []
     for compression, size in (("fp32", 4), ("bf16", 2)):
@@ -207,7 +208,7 @@ def compare(measured: dict[str, Any], options: argparse.Namespace) -> list[Requi
     print(
         f"\nChecked on two processes of this machine (gloo over loopback, one thread each, GMG-L "
         f"of {options.hidden} channels, {parameters / 1e6:.1f} M parameters, 3 -> 3 frames of "
-        f"{' x '.join(map(str, SMALL))}, one window each, load {os.getloadavg()[0]:.1f}), medians "
+        f"{' x '.join(map(str, SMALL))}, one window each, load {os.getloadavg()[0]:.1f}). Medians "
         f"of {options.rounds}:"
     )
     rows, requirements = [], []
@@ -228,7 +229,13 @@ def compare(measured: dict[str, Any], options: argparse.Namespace) -> list[Requi
         )
         off = max(got / predicted, predicted / got)
         requirements.append(
-            Requirement(f"prediction off, {kind}", off, FACTOR, " times", most=True)
+            Requirement(
+                f"difference of prediction and measurement, {kind}",
+                off,
+                FACTOR,
+                " times",
+                most=True,
+            )
         )
     print_table(
         ("", "gradients", "step alone, s", "sums alone, s", "predicted, s", "measured, s", "ratio"),

@@ -235,9 +235,10 @@ def report(sides: Sides, taken: dict[str, list[Run]], options: argparse.Namespac
     megabytes = frames * FRAME_BYTES / 1e6
     stored = sum(map(len, sides.shards.values())) / 1e6
     print(
-        f"\nS3 on loopback behind a relay in which each request waits {1000 * options.latency:.0f} "
-        f"ms; {megabytes:.0f} MB in {len(sides.shards)} shards of {stored:.0f} MB together, "
-        f"{sides.windows} windows of 24 x 32 x 64 a run; server, relay and client on "
+        "\nThe S3 server is on loopback, behind a relay that delays each request by "
+        f"{1000 * options.latency:.0f} ms. The archive has {megabytes:.0f} MB and is stored in "
+        f"{len(sides.shards)} shards of {stored:.0f} MB in total. A run reads {sides.windows} "
+        "windows of 24 x 32 x 64. Server, relay and client share "
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}."
     )
     rows, rates = [], {}
@@ -272,13 +273,13 @@ def report(sides: Sides, taken: dict[str, list[Run]], options: argparse.Namespac
         rows,
     )
     print(
-        "\nMB/s are decoded megabytes (10^6 bytes), also those of the limits. Requests are those "
-        "that the relay saw, the workers' among them."
+        "\nMB/s count decoded megabytes (10^6 bytes), also for the limits. The relay counts the "
+        "requests, including those of the workers."
     )
     per_window = taken[STREAM][-1].requests / sides.windows
     requirements = [
         Requirement(
-            "conversion to S3, of the lower of local and s3fs alone",
+            "conversion to S3, relative to the slower of local disk and s3fs alone",
             rates[REMOTE] / min(rates[LOCAL], rates[UPLOAD]),
             0.7,
             "x",
@@ -287,9 +288,10 @@ def report(sides: Sides, taken: dict[str, list[Run]], options: argparse.Namespac
     ]
     shared = processors_permit(taken, megabytes)
     print(
-        f"\nThe server and the relay use the client's {os.cpu_count()} cores: decoding, encoding, "
-        "uploading and storing, each at the processor seconds that it takes alone, permit "
-        f"{shared:,.0f} MB/s here, of which the conversion to S3 has {rates[REMOTE] / shared:.2f}x."
+        f"\nThe server and the relay use the same {os.cpu_count()} cores as the client. With the "
+        "processor seconds that decoding, encoding, uploading and storing take alone, at most "
+        f"{shared:,.0f} MB/s are possible here. The conversion to S3 reaches "
+        f"{rates[REMOTE] / shared:.2f}x of that."
     )
     print(f"\nRequests per window: {per_window:.4f}.")
     print_requirements(requirements)

@@ -303,9 +303,9 @@ def report(sides: Sides, rates: dict[str, list[float]], json: Path | None) -> No
     print(
         f"\nWindows of {frames} x {height} x {width} float32 ({window_bytes / 1e3:.0f} kB) in "
         f"batches of {BATCH}; {len(sides.starts)} windows, chunks of {chunk} frames; "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
-        f"the direct stream holds {sides.direct.nbytes / 1e6:.0f} MB; each batch draws on "
-        f"{slabs} slabs or more."
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. "
+        f"The direct stream keeps {sides.direct.nbytes / 1e6:.0f} MB in memory. Each batch has "
+        f"windows from at least {slabs} slabs (runs of whole chunks)."
     )
     rows = [
         (
@@ -318,20 +318,22 @@ def report(sides: Sides, rates: dict[str, list[float]], json: Path | None) -> No
         for name, runs in rates.items()
     ]
     rows += [(name, "none", why, "", "") for name, why in sides.absent.items()]
-    print_table(("side", "windows/s", "lowest - highest", "GB/s", "of the memory copy"), rows)
+    print_table(("loader", "windows/s", "lowest - highest", "GB/s", "of the memory copy"), rows)
     xbatcher = [rate for name, rate in medians.items() if name.startswith("xbatcher")]
     loaders = [rate for name, rate in medians.items() if name.startswith("DataLoader")]
     requirements = [
         Requirement("windows/s, direct", medians[DIRECT], 60_000),
         Requirement("windows/s, Ray Data", medians[RAY], 30_000),
-        Requirement("slabs in a batch", slabs, 32),
+        Requirement("slabs per batch", slabs, 32),
         Requirement(
-            "direct, of the fastest xbatcher",
+            "direct, relative to the fastest xbatcher",
             medians[DIRECT] / max(xbatcher) if xbatcher else None,
             10,
             "x",
         ),
-        Requirement("direct, of the fastest DataLoader", medians[DIRECT] / max(loaders), 10, "x"),
+        Requirement(
+            "direct, relative to the fastest DataLoader", medians[DIRECT] / max(loaders), 10, "x"
+        ),
     ]
     print_requirements(requirements)
     write_json(json, {"windows_per_second": medians, "absent": sides.absent}, requirements)

@@ -131,8 +131,8 @@ def report(runs: list[list[float]], options: argparse.Namespace) -> None:
     totals = [sum(parts) for parts in warm]
     print(
         "A training on two CPU workers of one machine, from `ray job submit` to the end of its "
-        f"first optimiser step: medians of {len(warm)} submissions to a head that has run one "
-        f"before; load {os.getloadavg()[0]:.1f}."
+        f"first optimiser step. Figures are medians of {len(warm)} submissions to a head node that "
+        f"has run one job before. Load {os.getloadavg()[0]:.1f}."
     )
     rows = [
         (
@@ -145,8 +145,8 @@ def report(runs: list[list[float]], options: argparse.Namespace) -> None:
         for index, part in enumerate(PARTS)
     ]
     total = f"{statistics.median(totals):.1f}", f"{min(totals):.1f}", f"{max(totals):.1f}"
-    rows.append(("**together**", *total, f"{sum(cold):.1f}"))
-    print_table(("seconds", "median", "lowest", "highest", "the first"), rows)
+    rows.append(("**total**", *total, f"{sum(cold):.1f}"))
+    print_table(("seconds", "median", "lowest", "highest", "first job"), rows)
     requirements = [
         Requirement("submit to first step", statistics.median(totals), GOAL, " s", most=True)
     ]

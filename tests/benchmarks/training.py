@@ -69,7 +69,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         f"{options.batch} windows 12 -> 12 of 32 x 64, patch 2, fp32, {options.threads} "
         "thread(s).\n"
     )
-    print("| | seconds a step, median | lowest | highest |")
+    print("| | seconds per step, median | lowest | highest |")
     print("|---|---|---|---|")
     for name, seconds in (
         ("fed by the stream", streamed_seconds),
@@ -80,9 +80,13 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             f"{max(seconds):.3f} |"
         )
     print(
-        f"| limit: its floating-point work at the rate of one large convolution | {floor:.3f} | | |"
+        "| limit: the same floating-point work at the rate of one large convolution | "
+        f"{floor:.3f} | | |"
     )
-    print(f"\nData wait: {100 * waited / sum(streamed_seconds):.3f} % of the streamed steps' time.")
+    print(
+        f"\nData wait: {100 * waited / sum(streamed_seconds):.3f} % "
+        "of the time of the streamed steps."
+    )
 
 
 def make_stream(folder: Path, batch: int) -> Any:

@@ -70,7 +70,7 @@ def converted_on_ray(
         override_num_blocks=_blocks(len(tasks), _processors(len(tasks), workers, say), remote),
     )
     converted = rows.map_batches(
-        _convert_rows,
+        _convert_rows,  # pyright: ignore[reportArgumentType] (Ray's types ignore fn_kwargs)
         fn_kwargs={"destination": destination},
         batch_size=None,
         batch_format="pyarrow",

@@ -305,13 +305,13 @@ class ScoreCharts:
         return Chart(title, svg)
 
 
-def _bands(rows: Mapping[str, Scores]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _bands(rows: Mapping[str, Scores]) -> dict[str, curves.Band]:
     """Return both ends of the intervals by lead time, of the systems that have intervals."""
     bands = {}
     for name, found in rows.items():
         if found and found[0].low is not None:
             low, high = np.asarray([row.interval for row in found], float).T
-            bands[name] = low, high
+            bands[name] = low.tolist(), high.tolist()
     return bands
 
 

@@ -52,8 +52,8 @@ def read_nested(variable: str, found: Mapping[str, Any], leads: Sequence[int]) -
         )
     ]
     strict = Scores(rows)
-    for kind, key in (("month", "months"), ("hour", "hours")):
-        rows += read.calendar(kind, found.get(key, {}))
+    rows += read.calendar("month", found.get("months", {}))
+    rows += read.calendar("hour", found.get("hours", {}))
     for channel, systems in found.get("channels", {}).items():
         for system, result in systems.items():
             rows += read.results(Part("channel", channel), STRICT, system, result, {})

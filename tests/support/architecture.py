@@ -34,8 +34,6 @@ MOST_MODULE_LINES = 400
 MOST_FUNCTION_LINES = 60
 MOST_PARAMETERS = 8
 MOST_JOB_LINES = 100
-LIBRARIES = ("jobs.command_line", "jobs.option_parser")
-"""modules beside the jobs that are no jobs themselves"""
 
 
 @dataclass(frozen=True)
@@ -182,6 +180,24 @@ def functions() -> list[Function]:
     return found
 
 
+def module_lines() -> dict[str, int]:
+    """Return the number of lines of every module."""
+    return {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+
+
+def is_job(name: str) -> bool:
+    """Return whether a module is an entry point: a module of `jobs` with a `main` function."""
+    if not name.startswith("jobs.") or name.count(".") > 1:
+        return False
+    return any(f.module == name and f.name == "main" for f in functions())
+
+
+def folder_sizes() -> dict[str, int]:
+    """Return the number of items in each folder of the packages whose folders are limited."""
+    sizes = {module_name(f / "__init__.py"): len(items(f)) for f in folders()}
+    return {name: count for name, count in sizes.items() if name.startswith(DRAWN[:4])}
+
+
 def imports_inside_functions() -> int:
     """Return how many import statements stand inside functions, one for each imported name."""
     return sum(inside for tree in _trees().values() for _, inside in _imported(tree))
@@ -189,13 +205,7 @@ def imports_inside_functions() -> int:
 
 def report() -> Iterator[tuple[str, str]]:
     """Yield each measure and its value, in the order of the goals."""
-    for package in (
-        "pipelines",
-        "pipelines.archives",
-        "jobs.forecasts",
-        "jobs.training",
-        "gmg_model",
-    ):
+    for package in DRAWN:
         edges = rooms(package)
         count = len(items(ROOT / package.replace(".", "/")))
         arrows = sum(len(found) for found in edges.values())
@@ -205,21 +215,21 @@ def report() -> Iterator[tuple[str, str]]:
             height = "circle"
         yield package, f"{count} items, {height} levels, {arrows} arrows"
     yield "arrows against the order", str(len(arrows_against_the_order()))
-    lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
-    jobs = {n: c for n, c in lines.items() if n.startswith("jobs.") and n.count(".") == 1}
+    lines = module_lines()
     short = [
         name
         for name, count in lines.items()
         if count < 45 and not name.startswith("jobs.train_") and modules()[name].stem != "__init__"
     ]
     yield "modules under 45 lines", str(len(short))
-    longest = sorted((f.lines for f in functions()), reverse=True)
-    many = [f.lines for f in functions() if f.lines > MOST_FUNCTION_LINES]
-    yield f"functions over {MOST_FUNCTION_LINES} lines", f"{len(many)} (longest {longest[0]})"
-    most = [f.parameters for f in functions() if f.parameters > MOST_PARAMETERS]
-    yield f"functions with more than {MOST_PARAMETERS} parameters", f"{len(most)}"
+    found = functions()
+    many = [f.lines for f in found if f.lines > MOST_FUNCTION_LINES]
+    longest = max(f.lines for f in found)
+    yield f"functions over {MOST_FUNCTION_LINES} lines", f"{len(many)} (longest {longest})"
+    most = [f for f in found if f.parameters > MOST_PARAMETERS]
+    yield f"functions with more than {MOST_PARAMETERS} parameters", str(len(most))
     yield "imports inside functions", str(imports_inside_functions())
-    long_jobs = [n for n, c in jobs.items() if c > MOST_JOB_LINES and n not in LIBRARIES]
+    long_jobs = [name for name, count in lines.items() if is_job(name) and count > MOST_JOB_LINES]
     yield f"jobs over {MOST_JOB_LINES} lines", ", ".join(long_jobs) or "0"
     yield "lines of product code", str(sum(lines.values()))
     yield "lines of comments", str(_comments())
@@ -235,22 +245,14 @@ def _comments() -> int:
 
 def beyond_the_limits(prefix: str = "") -> Iterator[str]:
     """Yield a line for everything below `prefix` that is beyond a limit."""
-    for folder in folders():
-        name, count = module_name(folder / "__init__.py"), len(items(folder))
-        if count > MOST_ITEMS and name.startswith(prefix) and name.startswith(DRAWN[:4]):
-            yield f"{name}: {count} items"
-    for name, path in modules().items():
-        lines = len(path.read_text().splitlines())
-        if lines > MOST_MODULE_LINES and name.startswith(prefix):
-            yield f"{name}: {lines} lines"
-    for function in functions():
-        if not function.module.startswith(prefix):
-            continue
-        if function.lines > MOST_FUNCTION_LINES:
-            yield f"{function}: {function.lines} lines"
-        if function.parameters > MOST_PARAMETERS:
-            yield f"{function}: {function.parameters} parameters"
-    yield from (arrow for arrow in arrows_against_the_order() if arrow.startswith(prefix))
+    found = [f"{n}: {c} items" for n, c in folder_sizes().items() if c > MOST_ITEMS]
+    found += [f"{n}: {c} lines" for n, c in module_lines().items() if c > MOST_MODULE_LINES]
+    found += [f"{f}: {f.lines} lines" for f in functions() if f.lines > MOST_FUNCTION_LINES]
+    found += [
+        f"{f}: {f.parameters} parameters" for f in functions() if f.parameters > MOST_PARAMETERS
+    ]
+    found += arrows_against_the_order()
+    yield from (line for line in found if line.startswith(prefix))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pipelines.storage.lease import LEDGER_FOLDER
 if TYPE_CHECKING:
     import xarray as xr
 
+    from jobs.forecasts.scoring.sums import ErrorFields
     from pipelines.stores.store import Store
 
 ROOT = "zarr.json"
@@ -33,12 +34,12 @@ COUNTED = "windows_scored"
 def error_dataset(
     evaluation: Evaluation, store: Store, variables: tuple[str, ...]
 ) -> xr.Dataset | None:
-    """The maps as xarray has them; None where none were kept.
+    """Return the maps as an xarray dataset, or None if none were kept.
 
     Parameters
     ----------
-    variables:
-        In the order of the model's channels.
+    variables
+        Variables in the order of the model's channels.
     """
     import xarray as xr
 
@@ -48,29 +49,8 @@ def error_dataset(
     arrays: dict[str, Any] = {}
     begin = 0
     for name in variables:
-        info = store.variables[name]
-        end = begin + len(info.channel_labels)
-        grid = info.dims[info.dims.index("time") + 1 :]
-        known = dict(store.array(name).attrs)
-        described = {"units": info.units or "1"}
-        if "grid_mapping" in known:
-            described["grid_mapping"] = str(known["grid_mapping"])
-        for kind, values, says in (
-            ("bias", fields.bias_stchw, "mean of forecast minus truth"),
-            ("rmse", fields.rmse_stchw, "root mean square error"),
-        ):
-            own = values[:, :, begin:end]
-            arrays[f"{name}_{kind}"] = (
-                (SYSTEM, "lead_time", *grid),
-                own.reshape(*own.shape[:2], *info.extra_shape, *own.shape[-2:]),
-                {"long_name": f"{says} of {info.long_name or name}", **described},
-            )
-        counts = fields.count_tchw[:, begin:end]
-        arrays[f"{name}_count"] = (
-            ("lead_time", *grid),
-            counts.reshape(len(counts), *info.extra_shape, *counts.shape[-2:]),
-            {"long_name": "windows whose truth was observed", "units": "1"},
-        )
+        end = begin + len(store.variables[name].channel_labels)
+        arrays |= _maps_of(name, store, fields, slice(begin, end))
         begin = end
     return xr.Dataset(
         arrays,
@@ -92,6 +72,34 @@ def error_dataset(
             COUNTED: evaluation.windows_scored,
         },
     )
+
+
+def _maps_of(name: str, store: Store, fields: ErrorFields, channels: slice) -> dict[str, Any]:
+    """Return the maps of one variable: its bias, its root mean square error, and its counts."""
+    info = store.variables[name]
+    grid = info.dims[info.dims.index("time") + 1 :]
+    known = dict(store.array(name).attrs)
+    described = {"units": info.units or "1"}
+    if "grid_mapping" in known:
+        described["grid_mapping"] = str(known["grid_mapping"])
+    maps: dict[str, Any] = {}
+    for kind, values, meaning in (
+        ("bias", fields.bias_stchw, "mean of forecast minus truth"),
+        ("rmse", fields.rmse_stchw, "root mean square error"),
+    ):
+        own = values[:, :, channels]
+        maps[f"{name}_{kind}"] = (
+            (SYSTEM, "lead_time", *grid),
+            own.reshape(*own.shape[:2], *info.extra_shape, *own.shape[-2:]),
+            {"long_name": f"{meaning} of {info.long_name or name}", **described},
+        )
+    counts = fields.count_tchw[:, channels]
+    maps[f"{name}_count"] = (
+        ("lead_time", *grid),
+        counts.reshape(len(counts), *info.extra_shape, *counts.shape[-2:]),
+        {"long_name": "windows whose truth was observed", "units": "1"},
+    )
+    return maps
 
 
 def write_error_fields(uri: str, dataset: xr.Dataset) -> None:

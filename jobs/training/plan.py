@@ -61,7 +61,7 @@ class TrainingPlan:
         ------
         UsageError
             A balanced loss has no thresholds, or the thresholds do not mean the same in every
-            channel, or the model knows anomalies only.
+            channel.
         """
         training = self.options.training
         if training.members > 1:  # a loss over members has no thresholds
@@ -74,12 +74,6 @@ class TrainingPlan:
                     remedy="--training.loss_thresholds [20,30,40,50], in the units of the data",
                 )
             return training
-        if self.normalisation.normals is not None:
-            raise UsageError(
-                "--training.loss_thresholds are values, and with --data.anomalies true the model "
-                "knows only departures from the climatology",
-                remedy="train on values (--data.anomalies false), or with another --training.loss",
-            )
         scales = set(zip(self.normalisation.offset, self.normalisation.scale, strict=True))
         if len(scales) > 1:
             raise UsageError(
@@ -164,6 +158,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
     """
     store = open_store(options.store)
     data, training = options.data, options.training
+    _check_thresholds(options)
     for name in data.variables:
         if name not in store.variables:
             raise UsageError(
@@ -209,6 +204,20 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
         if data.static_fields
         else None,
     )
+
+
+def _check_thresholds(options: TrainOptions) -> None:
+    """Raise UsageError if thresholds in the units of the data are given for anomalies.
+
+    It is checked before the climatology is computed, which is written beside the store.
+    """
+    training = options.training
+    if options.data.anomalies and training.loss_thresholds and training.members == 1:
+        raise UsageError(
+            "--training.loss_thresholds are values, and with --data.anomalies true the model "
+            "knows only departures from the climatology",
+            remedy="train on values (--data.anomalies false), or with another --training.loss",
+        )
 
 
 def _validation_starts(store: Store, window: WindowSpec, most: int) -> np.ndarray:

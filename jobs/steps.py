@@ -27,17 +27,10 @@ def step(title: str) -> None:
 def job(
     script: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None
 ) -> None:
-    """Run one job as a user would, in a process of its own.
+    """Run one job, such as `evaluate.py`, as a user would, in a process of its own.
 
     SIGTERM and Ctrl-C are passed on to the job, which may have a last checkpoint to write. This
-    process ends after the job.
-
-    Parameters
-    ----------
-    script:
-        File name of the job, such as `evaluate.py`.
-    meanwhile:
-        Called with the process once it is started.
+    process ends after the job. `meanwhile` is called with the process once it is started.
 
     Raises
     ------

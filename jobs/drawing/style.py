@@ -92,8 +92,10 @@ def svg(figure: Figure, title: str) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     element = text[text.index("<svg") :]
-    # The page's width rules, not the size in points; and names inside one figure would be those of
-    # the next one too. Those that it refers to itself are hashes of what they name.
+    # Matplotlib has no setting for any of this, and an XML parser would write the whole figure
+    # again with prefixes of its own, so these are edits of the text. The width comes from the page.
+    # Names of groups would be repeated by the next figure on the page. Names that the figure itself
+    # refers to are hashes of what they name, so they stay.
     element = re.sub(r'\s(width|height)="[\d.]+pt"', "", element, count=2)
     element = re.sub(r'<g id="[^"]*"', "<g", element)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)

@@ -46,14 +46,8 @@ def error_dataset(
     fields = evaluation.fields
     if fields is None:
         return None
-    arrays: dict[str, Any] = {}
-    begin = 0
-    for name in variables:
-        end = begin + len(store.variables[name].channel_labels)
-        arrays |= _maps_of(name, store, fields, slice(begin, end))
-        begin = end
     return xr.Dataset(
-        arrays,
+        _arrays(fields, store, variables),
         coords={
             SYSTEM: (SYSTEM, list(fields.systems), {"long_name": "forecasting system"}),
             "lead_time": _lead_time(evaluation),
@@ -72,6 +66,17 @@ def error_dataset(
             COUNTED: evaluation.windows_scored,
         },
     )
+
+
+def _arrays(fields: ErrorFields, store: Store, variables: tuple[str, ...]) -> dict[str, Any]:
+    """Return bias, RMSE and count of every variable, as xarray takes them."""
+    arrays: dict[str, Any] = {}
+    begin = 0
+    for name in variables:
+        end = begin + len(store.variables[name].channel_labels)
+        arrays |= _maps_of(name, store, fields, slice(begin, end))
+        begin = end
+    return arrays
 
 
 def _maps_of(name: str, store: Store, fields: ErrorFields, channels: slice) -> dict[str, Any]:

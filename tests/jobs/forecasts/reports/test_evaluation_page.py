@@ -82,7 +82,9 @@ def other_page(made: SimpleNamespace, **changes: Any) -> str:
 def without_pictures(made: SimpleNamespace, **changes: Any) -> Evaluation:
     """The scores of protocol strict alone, without windows and maps, which take long to draw."""
     few = tuple(
-        dataclasses.replace(item, scores=item.scores.select("all", "skill", protocol="strict"))
+        dataclasses.replace(
+            item, scores=item.scores.select("all", "skill", protocol="strict"), curves={}
+        )
         for item in made.evaluation.scores
     )
     given = {"examples": (), "fields": None, "scores": few, **changes}
@@ -165,7 +167,9 @@ def test_a_score_that_no_forecast_has_takes_no_column_and_is_named(made):
         dataclasses.replace(row, value=float("nan")) if row.name == "ssim" else row
         for row in item.scores.select("all", "skill", protocol="strict")
     )
-    evaluation = without_pictures(made, scores=(dataclasses.replace(item, scores=scores),))
+    evaluation = without_pictures(
+        made, scores=(dataclasses.replace(item, scores=scores, curves={}),)
+    )
     (table,) = score_tables(evaluation, evaluation.scores[0], "strict")
     assert [one["heading"] for one in table["columns"]] == ["RMSE", "MAE", "Bias", "PSNR"]
     page = render(evaluation, made.provenance, made.store, "strict")

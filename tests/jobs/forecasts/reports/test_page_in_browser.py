@@ -67,7 +67,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     (item,) = evaluation.scores
     rows = (row for row in item.scores.select("all", "skill") if row.protocol in PROTOCOLS)
-    few = dataclasses.replace(item, scores=Scores(rows))
+    few = dataclasses.replace(item, scores=Scores(rows), curves={})
     evaluation = dataclasses.replace(
         evaluation, scores=(few,), examples=evaluation.examples[1:2], fields=None
     )

@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13)
-# Tests wait as much as they compute: so many processes share them, a file of tests to one of them.
+# Tests wait as much as they compute. Each file of tests runs in one of this many processes.
 TEST_PROCESSES ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Bytecode caches halve the start of every Ray process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench clean setup
+.PHONY: demo test quick lint bench clean setup
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED)
@@ -22,9 +22,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## the whole main job on a seeded synthetic archive: page in build/demo/report.html
 	$(RUN) jobs/demo.py --folder build/demo
 
-test: $(INSTALLED)  ## every test, on TEST_PROCESSES=2; those on real sample archives skip where there are none
-	$(RUN) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
-		--no-loadscope-reorder
+PYTEST := $(RUN) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+test: $(INSTALLED)  ## every test; tests on real sample archives skip if there are none
+	$(PYTEST)
+
+quick: $(INSTALLED)  ## tests that need neither Ray nor a server nor a training, in under 90 seconds
+	$(PYTEST) -m 'not services and not slow'
 
 lint: $(INSTALLED)  ## style and types
 	$(RUN) -m ruff check .

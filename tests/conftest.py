@@ -6,10 +6,11 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipelines.cluster import session
 from pipelines.optional_libraries import load_pyproj_before_eccodes
 from tests.support.processes import shared_ray
 
@@ -44,11 +45,45 @@ def ray_cluster() -> None:
     shared_ray.use()
 
 
+SERVICES = frozenset(
+    {"ray_cluster", "traffic_store", "finished_run", "moto", "s3_server", "gcs_server"}
+)
+"""fixtures that start Ray, a server or a training"""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest module begins first: no process is left alone with it when the others are done,
-    and it computes while the clusters' tests beside it wait.
+    """Mark what needs services, and put the longest module first.
+
+    No process is then left alone with the longest module when the others are done, and it computes
+    while the tests of clusters beside it wait.
     """
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if not SERVICES.isdisjoint(fixtures) or item.path.parent.name in ("cluster", "failure"):
+            item.add_marker(pytest.mark.services)
     items.sort(key=lambda item: item.path.name != "test_walkthrough.py")
+
+
+def pytest_configure() -> None:
+    """Make the start of a Ray fail in a test that has not the mark `services`."""
+    start = session.start_here
+
+    def start_if_marked(*arguments: Any, **options: Any) -> None:
+        item = _running.item
+        if item and not item.get_closest_marker("services"):
+            pytest.fail("this test starts Ray: mark it, or its module, with pytest.mark.services")
+        start(*arguments, **options)
+
+    session.start_here = shared_ray.start_here = start_if_marked
+
+
+class _running:
+    item: pytest.Item | None = None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember the test whose fixtures and body run now."""
+    _running.item = item
 
 
 def pytest_sessionfinish() -> None:

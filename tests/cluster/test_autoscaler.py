@@ -29,8 +29,6 @@ from tests.support.processes.training_runs import (
     write_untrained_run,
 )
 
-pytestmark = pytest.mark.cluster
-
 HEAD_ID = "f" * 51 + "00000"
 HEAD_TYPE = "ray.head.default"
 """what the provider calls a head, and how it identifies it"""

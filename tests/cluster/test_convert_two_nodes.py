@@ -20,8 +20,6 @@ from tests.pipelines.archives.test_zips import zipped
 from tests.support.archives.small_archives import fields, hourly, write_days
 from tests.support.processes import shared_ray
 
-pytestmark = pytest.mark.cluster
-
 
 @pytest.fixture(scope="module")
 def other_folder() -> Iterator[Path]:

@@ -23,7 +23,6 @@ from tests.support.processes import shared_ray
 from tests.support.processes.gated_training import Gate, Gates
 from tests.support.processes.training_runs import has_checkpoint, losses, wait_until
 
-pytestmark = pytest.mark.cluster
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 1024**2}
 
 

@@ -22,7 +22,6 @@ from tests.support.processes.training_runs import (
     write_config,
 )
 
-pytestmark = pytest.mark.cluster
 ALONE = 120
 """seconds that Ray's processes may take to end after the head has"""
 

@@ -163,8 +163,8 @@ def test_a_missing_server_is_reported_before_the_training(tmp_path: Path) -> Non
     ("uri", "message"),
     [
         ("http://ada:secret@host:5000", "must not carry credentials"),
-        ("./mlruns", "no address of a server"),
-        ("file:///mlruns", "no address of a server"),
+        ("./mlruns", "not the address of a server"),
+        ("file:///mlruns", "not the address of a server"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_without_showing_a_password(

@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def require_one_of(option: str, value: object, known: tuple[str, ...]) -> None:
-    """Raise ConfigurationError unless ``value`` is one of the known values of an option.
+    """Raise ConfigurationError unless `value` is one of the known values of an option.
 
     >>> require_one_of("decay", "unit", ("unit", "none"))
     """

@@ -1,9 +1,9 @@
 """A trained forecaster in one folder: weights and JSON, read with PyTorch, NumPy and safetensors.
 
-``weights.safetensors``  the weights; static fields on the grid that the model was made for; and the
-                         normals of a model that forecasts anomalies
-``model.json``           model and options, normalisation, variables, window, versions, and the
-                         size and sha256 of the weights
+`weights.safetensors`  the weights; static fields on the grid that the model was made for; and the
+                       normals of a model that forecasts anomalies
+`model.json`           model and options, normalisation, variables, window, versions, and the
+                       size and sha256 of the weights
 
 Reading the folder executes nothing in it: neither file can hold code.
 
@@ -37,16 +37,16 @@ FORM: dict[str, Any] = {
     "window": {"input_frames": int, "horizon": int},
     "weights": {"sha256": str},
 }
-"""the required parts of ``model.json``, each with its type"""
+"""the required parts of `model.json`, each with its type"""
 
 
 class ExportedForecaster:
-    """``forecaster(frames, horizon)`` from physical units to physical units.
+    """`forecaster(frames, horizon)` from physical units to physical units.
 
     Attributes
     ----------
     record:
-        The content of ``model.json``: ``variables``, ``window``, ``versions``, ``frame_seconds``
+        The content of `model.json`: `variables`, `window`, `versions`, `frame_seconds`
         (seconds between frames, both observed and forecast; None for clips), ...
     labels:
         (C,) names of the channels, in the order in which frames hold them.
@@ -87,7 +87,7 @@ class ExportedForecaster:
         self._device = torch.device("cpu")
 
     def to(self, device: str | torch.device) -> ExportedForecaster:
-        """Move the model to a device, ``"cuda"`` for example, and return this forecaster."""
+        """Move the model to a device, `"cuda"` for example, and return this forecaster."""
         import torch
 
         self._device = torch.device(device)
@@ -102,7 +102,7 @@ class ExportedForecaster:
         Parameters
         ----------
         frames:
-            (T, C, H, W) or (B, T, C, H, W) in physical units, ``record["frame_seconds"]`` apart,
+            (T, C, H, W) or (B, T, C, H, W) in physical units, `record["frame_seconds"]` apart,
             the newest last; T is at least the number of input frames in training. Missing pixels
             are NaN. The model sees the mean (or minimum) of the train period in their place, or the
             normal if it has `normals`, as in training. A pixel that is missing in all T frames is
@@ -122,8 +122,8 @@ class ExportedForecaster:
         ------
         ConfigurationError
             The frames have another shape than in training, are too few, hold infinite pixels or no
-            value at all; ``horizon`` is not a whole number of 1 or more; or the model needs
-            ``newest`` and it is missing or not a time.
+            value at all; `horizon` is not a whole number of 1 or more; or the model needs
+            `newest` and it is missing or not a time.
         """
         import torch
 
@@ -206,7 +206,7 @@ def _whole_number(horizon: Any) -> int:
 
 
 def load_exported(folder: str | Path) -> ExportedForecaster:
-    """Read a folder that ``jobs/export.py`` wrote and return its forecaster.
+    """Read a folder that `jobs/export.py` wrote and return its forecaster.
 
     >>> forecaster = load_exported("exported")  # doctest: +SKIP
     >>> forecast = forecaster(frames_in_kelvin, horizon=12)  # doctest: +SKIP
@@ -236,7 +236,7 @@ def load_exported(folder: str | Path) -> ExportedForecaster:
 
 
 def problem_of(record: Any, form: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the content of a ``model.json``, or None if it has the form.
+    """Return what is wrong with the content of a `model.json`, or None if it has the form.
 
     >>> problem_of({"format": 2}, FORM)
     'it has format 2; this version reads format 1'
@@ -269,15 +269,15 @@ def _missing_part(
 def write_exported(folder: str | Path, record: dict[str, Any], weights: bytes) -> None:
     """Write the folder that `load_exported` reads, without PyTorch.
 
-    ``model.json`` is written last, so that an interrupted export has none.
+    `model.json` is written last, so that an interrupted export has none.
 
     Parameters
     ----------
     record:
-        ``model`` (name, overrides), ``normalisation`` (labels, offset, scale), ``grid`` (H, W),
-        ``window`` (input_frames, horizon, stride); ``static`` (labels, ...) if the weights have
-        static fields, named ``static/<label>``; ``frame_seconds``, and ``normals`` in the
-        normalisation, if the weights have ``normals/table``; further parts as wanted.
+        `model` (name, overrides), `normalisation` (labels, offset, scale), `grid` (H, W),
+        `window` (input_frames, horizon, stride); `static` (labels, ...) if the weights have
+        static fields, named `static/<label>`; `frame_seconds`, and `normals` in the
+        normalisation, if the weights have `normals/table`; further parts as wanted.
     weights:
         The content of a safetensors file with the model's parameters by name.
     """

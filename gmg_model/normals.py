@@ -1,6 +1,6 @@
 """Climatological normals: the usual frame at each time, for models that forecast anomalies.
 
-Such a model reads ``x - n(t)`` and forecasts ``y``, to which ``n(t)`` is added; x, n and y are
+Such a model reads `x - n(t)` and forecasts `y`, to which `n(t)` is added; x, n and y are
 normalised. The table n comes from the checkpoint. This module reads it with NumPy alone, so that a
 forecast does not need `pipelines`, which made the table.
 """
@@ -34,8 +34,8 @@ class Normals:
     table:
         (places, C, H, W) float32, normalised.
     cycle:
-        ``"day"``: by slot of the day; ``"week"``: by slot of the week, from Thursday 00 UTC, as
-        1970 began; ``"year"``: by day of a leap year and slot of the day.
+        `"day"`: by slot of the day; `"week"`: by slot of the week, from Thursday 00 UTC, as
+        1970 began; `"year"`: by day of a leap year and slot of the day.
     slot_seconds:
         Length of a slot in seconds.
 
@@ -56,7 +56,7 @@ class Normals:
         Parameters
         ----------
         record:
-            ``cycle`` and ``slot_seconds``.
+            `cycle` and `slot_seconds`.
         tensors:
             The tensors in the file of its weights, by name.
 
@@ -125,7 +125,7 @@ def frame_times(
     Raises
     ------
     ConfigurationError
-        ``newest`` is not a time, or the number of times is neither 1 nor B.
+        `newest` is not a time, or the number of times is neither 1 nor B.
     """
     try:
         # NumPy would silently read a number as seconds since 1970.

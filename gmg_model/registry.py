@@ -24,7 +24,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 SIZED_BY_WINDOW = frozenset(srvp.MODELS)
-"""Models whose configuration has ``input_frames`` and ``horizon``."""
+"""Models whose configuration has `input_frames` and `horizon`."""
 
 
 def list_models() -> tuple[str, ...]:
@@ -33,7 +33,7 @@ def list_models() -> tuple[str, ...]:
 
 
 def is_sized_by_window(name: str) -> bool:
-    """Return whether this model has the options ``input_frames`` and ``horizon``."""
+    """Return whether this model has the options `input_frames` and `horizon`."""
     return name in SIZED_BY_WINDOW
 
 
@@ -58,7 +58,7 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
 
 
 def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load a published state dict into ``model``, with or without a Lightning or DDP prefix.
+    """Load a published state dict into `model`, with or without a Lightning or DDP prefix.
 
     Weights that published checkpoints hold although no output depends on them, and repetitions of a
     shared module, are skipped.
@@ -97,7 +97,7 @@ def load_official(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _drop_repeats(tensors: dict[str, Tensor], repeat: str, kept: str) -> None:
-    """Delete the tensors under ``repeat`` that equal those under ``kept``: one shared module."""
+    """Delete the tensors under `repeat` that equal those under `kept`: one shared module."""
     for name in [name for name in tensors if name.startswith(repeat)]:
         original = tensors.get(kept + name.removeprefix(repeat))
         if original is not None and torch.equal(original, tensors[name]):

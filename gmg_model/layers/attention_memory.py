@@ -31,7 +31,7 @@ class AttentionKernels(NamedTuple):
 
 
 class AttentionMemory(nn.Module):
-    """``(H, M) -> (H, M)``, both (B, hidden, h, w).
+    """`(H, M) -> (H, M)`, both (B, hidden, h, w).
 
     Unscaled softmax attention over all positions, once on H and once on M, both with the query of
     H. What they find updates M through an input gate; an output gate on the new M gives H.
@@ -81,7 +81,7 @@ class AttentionMemory(nn.Module):
     def forward(
         self, h_bchw: Tensor, m_bchw: Tensor, kernels: AttentionKernels | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Compute the new H and M; with ``kernels`` by the merged weights (equal to rounding)."""
+        """Compute the new H and M; with `kernels` by the merged weights (equal to rounding)."""
         if kernels is None:
             return self._unfused(h_bchw, m_bchw)
         batch, _, height, width = h_bchw.shape
@@ -122,7 +122,7 @@ def attend(q_bcs: Tensor, k_bcs: Tensor, v_bcs: Tensor) -> Tensor:
 
 
 def _update(gates_bchw: Tensor, m_bchw: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the new H and M: ``M' = (1 - i) M + i g`` and ``H' = o M'``."""
+    """Return the new H and M: `M' = (1 - i) M + i g` and `H' = o M'`."""
     output, candidate, entered = gates_bchw.chunk(3, dim=1)
     entered = torch.sigmoid(entered)
     m_bchw = (1 - entered) * m_bchw + entered * torch.tanh(candidate)

@@ -1,7 +1,7 @@
 """The Causal LSTM and the gradient highway unit of PredRNN++ (Wang et al., 2018, Eq. 3 and 4).
 
 Gates before their activation are named as in the papers: i input gate, f forget gate, g candidate,
-o output gate. Their source stands behind the underscore: ``f_x`` is what f takes from X.
+o output gate. Their source stands behind the underscore: `f_x` is what f takes from X.
 Axes: b sample, c channel, h row, w column.
 """
 
@@ -52,7 +52,7 @@ class CausalLSTM(LSTMCell):
     Parameters
     ----------
     in_channels:
-        Channels of X: those of the patch frame in cell 1, ``hidden`` in the cells above.
+        Channels of X: those of the patch frame in cell 1, `hidden` in the cells above.
     hidden:
         Channels of H, C and M.
     filter_size:
@@ -123,7 +123,7 @@ class HighwayKernels(NamedTuple):
 class GradientHighway(Cell):
     """The gradient highway unit (Eq. 4), a layer of its own whose H is Z; M passes unchanged.
 
-    ``Z_t = s * tanh(p) + (1 - s) * Z_{t-1}``, with the switch s and the candidate p computed from X
+    `Z_t = s * tanh(p) + (1 - s) * Z_{t-1}`, with the switch s and the candidate p computed from X
     and Z. Gradients reach early steps through Z without passing a memory cell.
     """
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 Start = Callable[..., Tensor]
-"""``start(channels, scale=1, depth=None)`` returns a first state, zeros or a random draw, of shape
+"""`start(channels, scale=1, depth=None)` returns a first state, zeros or a random draw, of shape
 (B, channels, h / scale, w / scale), or with a depth (B, channels, depth, h / scale, w / scale)."""
 
 Reading = tuple[Tensor, ...]
@@ -31,7 +31,7 @@ class CellOutput(NamedTuple):
     output_gate: Tensor
     """o_t, same shape; the motion highway uses it as well."""
     state: Any
-    """The state for the next step of this cell: a named tuple with H_t as ``hidden``."""
+    """The state for the next step of this cell: a named tuple with H_t as `hidden`."""
     memory: Any
     """M_t, for the next cell, and from the last cell for the first cell of the next step."""
 
@@ -42,7 +42,7 @@ class Cell(nn.Module, ABC):
     Parameters
     ----------
     in_channels:
-        Channels of X: those of the patch frame in cell 1, ``hidden`` in the cells above.
+        Channels of X: those of the patch frame in cell 1, `hidden` in the cells above.
     hidden:
         Channels of H and of the memories.
     circular:
@@ -67,7 +67,7 @@ class Cell(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, start: Start) -> Any:
-        """Return the state before the first step: a named tuple with H as ``hidden``."""
+        """Return the state before the first step: a named tuple with H as `hidden`."""
 
     def initial_memory(self, start: Start) -> Any:
         """Return M before the first step, if this is the first cell of a stack."""

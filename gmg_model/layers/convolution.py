@@ -25,7 +25,7 @@ def convolve(
 ) -> Tensor:
     """Convolve with an odd kernel, padding the grid with zeros on all sides.
 
-    With ``circular`` the columns continue on the other side (longitude) in place of the zeros.
+    With `circular` the columns continue on the other side (longitude) in place of the zeros.
     Shapes: x (B, I, H, W), weight (O, I, k, k), result (B, O, H / stride, W / stride).
     """
     rows, columns = weight.shape[-2] // 2, weight.shape[-1] // 2

@@ -5,7 +5,7 @@ both frames. So the gates, the global memory and the query of the recall are equ
 Only H and C differ between the frames, through the weights of the layer norm.
 
 Gates before their activation are named as in the papers: i input gate, f forget gate, g candidate,
-o output gate. Their source stands behind the underscore: ``f_x`` is what f takes from X.
+o output gate. Their source stands behind the underscore: `f_x` is what f takes from X.
 Axes: b sample, c channel, d frame of the window, h row, w column, s position that is attended to
 or attends.
 """
@@ -77,7 +77,7 @@ class EideticLSTM(Cell):
     memory_length:
         Number of the latest states of C that the recall sees; None: all since the first frame.
     published_recall:
-        Whether a query or key is a run of ``hidden`` consecutive numbers of the state in computer
+        Whether a query or key is a run of `hidden` consecutive numbers of the state in computer
         memory, as in the published port, in place of the channels of one position.
     fused:
         Whether values that are equal in both frames of the window are computed once.

@@ -108,7 +108,7 @@ def fuse_global(
 ) -> Tensor:
     """Compute Eq. 3-4: mix H with the global features by a gate that reads both, (B, hidden, h, w).
 
-    X_g is one number per channel, spread over the grid as a constant field. With ``kernels`` only H
+    X_g is one number per channel, spread over the grid as a constant field. With `kernels` only H
     is convolved on the full grid: the convolution of a constant field differs from its interior
     value only at the border, so a grid of 3 x 3 cells already yields all nine different values.
     """

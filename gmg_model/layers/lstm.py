@@ -28,7 +28,7 @@ class LSTMState(NamedTuple):
 
 
 class BareConvolution(nn.Sequential):
-    """A convolution without bias; published checkpoints name its container, hence ``Sequential``.
+    """A convolution without bias; published checkpoints name its container, hence `Sequential`.
 
     It only holds the weight. Cells convolve with the weights that `Cell.kernels` returns.
     """
@@ -47,7 +47,7 @@ class BareConvolution(nn.Sequential):
 class LSTMCell(Cell):
     """A cell with the state (H, C) that reads its input X by one convolution.
 
-    The weights that `kernels` returns must have a field ``x`` for that convolution.
+    The weights that `kernels` returns must have a field `x` for that convolution.
     """
 
     def initial_state(self, start: Start) -> LSTMState:
@@ -71,7 +71,7 @@ def update_memory(
     memory_bchw: Tensor,
     forget_bias: float = FORGET_BIAS,
 ) -> Tensor:
-    """Return ``sigmoid(f + bias) * memory + sigmoid(i) * tanh(g)``, the LSTM's memory update.
+    """Return `sigmoid(f + bias) * memory + sigmoid(i) * tanh(g)`, the LSTM's memory update.
 
     i is the input gate, f the forget gate and g the candidate, all before their activation.
     The memory keeps the precision of its first state (float32 under autocast) by type promotion.

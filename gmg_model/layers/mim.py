@@ -5,7 +5,7 @@ memories of their own. MIM-N (non-stationary) reads how the layer below changed 
 MIM-S (stationary) reads the output of MIM-N, and C.
 
 Gates before their activation are named as in the papers: i input gate, f forget gate, g candidate,
-o output gate. Their source stands behind the underscore: ``f_x`` is what f takes from X.
+o output gate. Their source stands behind the underscore: `f_x` is what f takes from X.
 Axes: b sample, c channel, h row, w column.
 """
 

@@ -28,8 +28,8 @@ class GrowthAndDecay(nn.Module):
     channels:
         Channels of the encoded hidden state.
     decay:
-        Eq. 15. ``"unit"``: exp(-beta) at each step, geometric forgetting. ``"elapsed"``:
-        exp(-beta t), t the index of the step from 0. ``"none"``: 1. ``"batch_index"``:
+        Eq. 15. `"unit"`: exp(-beta) at each step, geometric forgetting. `"elapsed"`:
+        exp(-beta t), t the index of the step from 0. `"none"`: 1. `"batch_index"`:
         exp(-beta b), b the sample's position in the batch, as the published code computes it.
     bounded:
         Whether the factor is clamped to [-1, 1]. Without the clamp D can grow without limit,
@@ -89,8 +89,8 @@ class MotionFilter(nn.Module):
     channels:
         Channels of the encoded hidden state.
     offsets:
-        Eq. 18. ``"bounded"``: F = (F' + D) / 2, which stays within [-1, 1] if the factor on D is
-        bounded too. ``"additive"``: F = F' + D, the published recurrence, which can diverge.
+        Eq. 18. `"bounded"`: F = (F' + D) / 2, which stays within [-1, 1] if the factor on D is
+        bounded too. `"additive"`: F = F' + D, the published recurrence, which can diverge.
     offset_scale:
         Number of cells of the stride-2 grid that an offset of 1 means in the warp.
     growth:

@@ -14,7 +14,7 @@ from gmg_model.errors import ConfigurationError
 
 
 def patchify(frames_bchw: Tensor, patch_size: int) -> Tensor:
-    """Fold each ``p x p`` patch into channels: (..., C, H, W) -> (..., p*p*C, H/p, W/p).
+    """Fold each `p x p` patch into channels: (..., C, H, W) -> (..., p*p*C, H/p, W/p).
 
     The new channels are ordered (row in the patch, column in the patch, C).
 
@@ -74,7 +74,7 @@ class GridPadding:
         Raises
         ------
         ConfigurationError
-            If the frames need padding and ``refuse`` is set.
+            If the frames need padding and `refuse` is set.
         """
         height, width = frames_bchw.shape[-2:]
         new_height, new_width = self.padded(height, width)

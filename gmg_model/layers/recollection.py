@@ -19,7 +19,7 @@ from gmg_model.layers.self_correlation import SpatialSelfCorrelation, length, un
 
 
 def scaled_products(query_bns: Tensor, key_bks: Tensor) -> Tensor:
-    """Return ``query key^T / sqrt(S)`` in float32 or better: (B, N, S), (B, K, S) -> (B, N, K).
+    """Return `query key^T / sqrt(S)` in float32 or better: (B, N, S), (B, K, S) -> (B, N, K).
 
     One entry sums up to half a million products (channels times positions). Half precision would
     round it by so much that the softmax that follows would give other weights.
@@ -32,8 +32,8 @@ def scaled_products(query_bns: Tensor, key_bks: Tensor) -> Tensor:
 def attend_to_frames(query_blchw: Tensor, reference_btchw: Tensor, normalise: str) -> Tensor:
     """Compute Eq. 2, temporal attention: (B, L, c, h, w) and (B, T, c, h, w) -> (B, c, h, w).
 
-    The layers share one softmax over the frames. With ``normalise="reduce"``, as published, its
-    logits are the lengths of the scaled products over the layers. With ``"unit"``, the paper's
+    The layers share one softmax over the frames. With `normalise="reduce"`, as published, its
+    logits are the lengths of the scaled products over the layers. With `"unit"`, the paper's
     text, the products are scaled to length 1 over the layers and then divided by sqrt(c * h * w);
     the weights are averaged over the layers, which the text leaves open. With a single layer
     nothing is normalised.
@@ -53,7 +53,7 @@ def attend_to_frames(query_blchw: Tensor, reference_btchw: Tensor, normalise: st
 def summarise_layers(hidden_blchw: Tensor, normalise: str) -> Tensor:
     """Normalise H "along the layers" for Eq. 3: (B, L, c, h, w) -> (B, c, h, w).
 
-    ``"reduce"``, as published: the length over the layers. ``"unit"``: the mean over the layers
+    `"reduce"`, as published: the length over the layers. `"unit"`: the mean over the layers
     after the vectors over the layers were scaled to length 1.
     """
     if normalise == "reduce":
@@ -101,7 +101,7 @@ class StandardAttention(nn.Module):
 
 
 class ReinforcedFeatureAttention(nn.Module):
-    """Fig. 4: standard attention on reinforced features, in ``embedding`` channels.
+    """Fig. 4: standard attention on reinforced features, in `embedding` channels.
 
     Parameters
     ----------

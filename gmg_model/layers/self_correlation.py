@@ -20,7 +20,7 @@ FLOOR = 1e-6
 
 
 def unit(x: Tensor, dim: int) -> Tensor:
-    """Scale the vectors along ``dim`` to length 1.
+    """Scale the vectors along `dim` to length 1.
 
     >>> unit(torch.tensor([[3.0, 4.0]]), dim=1)
     tensor([[0.6000, 0.8000]])
@@ -30,15 +30,15 @@ def unit(x: Tensor, dim: int) -> Tensor:
 
 
 def length(x: Tensor, dim: int) -> Tensor:
-    """Return the L2 norms along ``dim``; the axis is removed."""
+    """Return the L2 norms along `dim`; the axis is removed."""
     return torch.linalg.vector_norm(at_least_float32(x), dim=dim)
 
 
 def self_correlation(x_bns: Tensor, normalise: str) -> Tensor:
     """Compute Eq. 7 and 9: (B, N, S) -> (B, N, S).
 
-    The map is ``Norm(P)^T Norm(X)`` with ``P = X softmax(X)^T / S``. With ``normalise="unit"``, the
-    paper's text, Norm scales every column to length 1. With ``"reduce"``, as published, Norm is the
+    The map is `Norm(P)^T Norm(X)` with `P = X softmax(X)^T / S`. With `normalise="unit"`, the
+    paper's text, Norm scales every column to length 1. With `"reduce"`, as published, Norm is the
     length itself, so the map is the outer product of one number per n and one number per s.
     """
     product = torch.bmm(x_bns, x_bns.softmax(1).transpose(1, 2).to(x_bns.dtype)) / x_bns.shape[-1]

@@ -42,7 +42,7 @@ class SpatioTemporalLSTM(LSTMCell):
     Parameters
     ----------
     in_channels:
-        Channels of X: those of the patch frame in cell 1, ``hidden`` in the cells above.
+        Channels of X: those of the patch frame in cell 1, `hidden` in the cells above.
     hidden:
         Channels of H, C and M.
     filter_size:

@@ -21,7 +21,7 @@ def tap_positions(offsets_bnhw: Tensor, *, circular: bool) -> tuple[Tensor, Tens
 
     Positions are clamped to at most one cell outside the grid, where samples are already 0. Samples
     and their derivatives are therefore those of the unclamped positions, and no offset, however
-    large, can overflow. Circular columns are reduced into ``[0, W)`` instead.
+    large, can overflow. Circular columns are reduced into `[0, W)` instead.
     """
     height, width = offsets_bnhw.shape[-2:]
     device, dtype = offsets_bnhw.device, offsets_bnhw.dtype
@@ -57,7 +57,7 @@ def gather_taps(x_bchw: Tensor, offsets_bnhw: Tensor, *, circular: bool = False)
     """Compute what `sample_taps` computes, by index, with a deterministic gradient.
 
     On a GPU the gradient of `sample_taps` adds with atomics, in the order in which threads happen
-    to run. That of a gather is deterministic under ``torch.use_deterministic_algorithms(True)``.
+    to run. That of a gather is deterministic under `torch.use_deterministic_algorithms(True)`.
     """
     batch, channels, height, width = x_bchw.shape
     rows, columns = tap_positions(offsets_bnhw, circular=circular)

@@ -19,7 +19,7 @@ from gmg_model.layers.convolution import convolve
 class WindowConvolution(nn.Sequential):
     """A bias-free convolution with a kernel as deep as the window: (B, I, d, h, w) to (B, O, h, w).
 
-    Published checkpoints name its container, hence ``Sequential``. It holds the weight in its
+    Published checkpoints name its container, hence `Sequential`. It holds the weight in its
     published shape; cells convolve with `as_channels` of it.
     """
 

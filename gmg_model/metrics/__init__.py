@@ -39,15 +39,15 @@ PROTOCOLS: dict[str, type[StreamingMetrics]] = {
 
 
 def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics:
-    """Return an empty accumulator with ``update(pred, true)``, ``merge(other)`` and ``result()``.
+    """Return an empty accumulator with `update(pred, true)`, `merge(other)` and `result()`.
 
     Parameters
     ----------
     protocol:
-        ``strict`` (options data_min, data_max), ``openstl`` (thresholds, image), ``srvp``
-        (data_min, data_max), ``motionrnn`` (data_min, data_max, thresholds), ``weather``
-        (latitude), ``radar`` (thresholds, scales, edges, conventions, dbz_range), ``ensemble``
-        (thresholds), ``detail`` (region) or ``perceptual`` (name, frame_features, clip_features,
+        `strict` (options data_min, data_max), `openstl` (thresholds, image), `srvp`
+        (data_min, data_max), `motionrnn` (data_min, data_max, thresholds), `weather`
+        (latitude), `radar` (thresholds, scales, edges, conventions, dbz_range), `ensemble`
+        (thresholds), `detail` (region) or `perceptual` (name, frame_features, clip_features,
         layer_weights).
 
     Raises
@@ -73,10 +73,10 @@ def create_metrics(protocol: str = "strict", **options: Any) -> StreamingMetrics
 def score(
     pred: Any, true: Any, protocol: str = "strict", climatology: Any = None, **options: Any
 ) -> dict[str, float]:
-    """Return the scores over all lead times of forecasts ``pred`` against the truth ``true``.
+    """Return the scores over all lead times of forecasts `pred` against the truth `true`.
 
     Both have shape (N, T, C, H, W): windows, lead times, channels, rows, columns. Protocol
-    ``ensemble`` takes forecasts (N, M, T, C, H, W) of M members. ``options`` are those of
+    `ensemble` takes forecasts (N, M, T, C, H, W) of M members. `options` are those of
     `create_metrics`.
     """
 

@@ -1,4 +1,4 @@
-"""Protocol ``detail``: do forecasts keep the fine structure of the truth, or blur it?
+"""Protocol `detail`: do forecasts keep the fine structure of the truth, or blur it?
 
 Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
@@ -31,15 +31,15 @@ FINE_WAVELENGTH = 8.0
 class DetailMetrics(StreamingMetrics):
     """Radially averaged power spectra and gradient differences.
 
-    - curves ``power_forecast`` and ``power_truth``: |FFT|^2 / (H * W), averaged over rings of equal
+    - curves `power_forecast` and `power_truth`: |FFT|^2 / (H * W), averaged over rings of equal
       wavenumber, windows and channels, in squared units of the data. The axis is the wavelength in
       pixels, longest first. Frames are treated as periodic, without a taper. A frame whose truth
       has a missing pixel has no spectrum and is left out for the forecast too.
-    - ``frames_with_spectrum``: share of the frames that have a spectrum.
-    - ``area_with_spectrum``: share of the grid that the spectra cover.
-    - ``power_ratio_finer_8px``: power of the forecast divided by power of the truth, each summed
+    - `frames_with_spectrum`: share of the frames that have a spectrum.
+    - `area_with_spectrum`: share of the grid that the spectra cover.
+    - `power_ratio_finer_8px`: power of the forecast divided by power of the truth, each summed
       over the rings of wavelengths under 8 pixels. Below 1 means blurred, above 1 noisy.
-    - ``gdl``: ``| |grad true| - |grad pred| |`` in units of the data, the mean over pairs of
+    - `gdl`: `| |grad true| - |grad pred| |` in units of the data, the mean over pairs of
       neighbours down the rows plus the mean over pairs along the rows. A pair with a pixel that is
       NaN in the truth is left out.
 

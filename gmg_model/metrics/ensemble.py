@@ -1,4 +1,4 @@
-"""Protocol ``ensemble``: scores of forecasts with several members.
+"""Protocol `ensemble`: scores of forecasts with several members.
 
 Array axes: N windows, M members, T lead times, C channels, H rows, W columns.
 """
@@ -17,23 +17,23 @@ from gmg_model.metrics.streaming import Curve, Field, StreamingMetrics, Sums, by
 class EnsembleMetrics(StreamingMetrics):
     """Fair CRPS, spread and error of the ensemble mean, rank histogram, probabilities of events.
 
-    ``update(members, true)`` takes members (N, M, T, C, H, W) and truth (N, T, C, H, W); M is at
+    `update(members, true)` takes members (N, M, T, C, H, W) and truth (N, T, C, H, W); M is at
     least 2 and the same in every batch.
 
-    - ``crps_fair``: ``mean |x_i - y| - mean over pairs i != j of |x_i - x_j| / 2`` (Ferro 2014), in
+    - `crps_fair`: `mean |x_i - y| - mean over pairs i != j of |x_i - x_j| / 2` (Ferro 2014), in
       units of the data: unbiased by the number of members.
-    - ``rmse_ensemble_mean``: root of the pooled squared error of the members' mean.
-    - ``spread``: root of the pooled sample variance of the members (divisor M - 1).
-    - ``spread_skill``: ``sqrt((M + 1) / M) * spread / rmse_ensemble_mean`` (Fortin et al. 2014): 1
+    - `rmse_ensemble_mean`: root of the pooled squared error of the members' mean.
+    - `spread`: root of the pooled sample variance of the members (divisor M - 1).
+    - `spread_skill`: `sqrt((M + 1) / M) * spread / rmse_ensemble_mean` (Fortin et al. 2014): 1
       if the members cannot be told from the truth, below 1 if they are overconfident.
-    - curve ``rank_histogram``: share of the pixels whose truth has 0, 1, ... M members below it.
+    - curve `rank_histogram`: share of the pixels whose truth has 0, 1, ... M members below it.
       A truth that equals k members counts 1 / (k + 1) in each of the k + 1 ranks it may take.
       Nothing is drawn at random, so the histogram is repeatable.
-    - for each X of ``thresholds``, with the probability p = share of the members that are >= X and
-      the event o = truth >= X (0 or 1): ``brier_X``, the pooled mean of (p - o)^2, which equals
-      ``brier_reliability_X`` - ``brier_resolution_X`` + ``brier_uncertainty_X`` (Murphy 1973). The
-      decomposition is exact because p takes M + 1 values only. The curve ``reliability_X`` is how
-      often the event occurred when p was forecast, the curve ``forecast_share_X`` how often p was
+    - for each X of `thresholds`, with the probability p = share of the members that are >= X and
+      the event o = truth >= X (0 or 1): `brier_X`, the pooled mean of (p - o)^2, which equals
+      `brier_reliability_X` - `brier_resolution_X` + `brier_uncertainty_X` (Murphy 1973). The
+      decomposition is exact because p takes M + 1 values only. The curve `reliability_X` is how
+      often the event occurred when p was forecast, the curve `forecast_share_X` how often p was
       forecast.
 
     Pixels that are NaN in the truth are left out; a member that is NaN where the truth exists makes

@@ -133,7 +133,7 @@ def window_sum(values: Field, axes: tuple[int, ...] = ROWS_AND_COLUMNS) -> Field
 
 
 def gradient_differences(pred: Field, true: Field) -> Iterator[Field]:
-    """Yield ``| |grad true| - |grad pred| |`` for all pairs of neighbours (Mathieu et al. 2016).
+    """Yield `| |grad true| - |grad pred| |` for all pairs of neighbours (Mathieu et al. 2016).
 
     Arrays (N, T, C, H, W) yield two arrays: for pairs down the rows (N, T, C, H - 1, W), then for
     pairs along the rows (N, T, C, H, W - 1).

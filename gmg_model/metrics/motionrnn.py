@@ -1,4 +1,4 @@
-"""Protocol ``motionrnn``: the conventions of MotionRNN's tables, on frames clipped to [0, 1].
+"""Protocol `motionrnn`: the conventions of MotionRNN's tables, on frames clipped to [0, 1].
 
 Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
@@ -31,17 +31,17 @@ from gmg_model.metrics.streaming import (
 class MotionrnnMetrics(StreamingMetrics):
     """Scores as MotionRNN's Tables 1, 4 and 5 define them (Wu et al. 2021).
 
-    - ``mse_pixel_sum_clipped``, ``mae_pixel_sum_clipped``: errors of values clipped to [0, 1], mean
+    - `mse_pixel_sum_clipped`, `mae_pixel_sum_clipped`: errors of values clipped to [0, 1], mean
       over windows and lead times, SUM over C, H, W. (Table 1 prints a tenth of the first and a
       hundredth of the second.)
-    - ``psnr_uint8_truncated_frame_mean``: mean over frames of 20 log10(255) - 10 log10(mse) of grey
+    - `psnr_uint8_truncated_frame_mean`: mean over frames of 20 log10(255) - 10 log10(mse) of grey
       levels, TRUNCATED, not rounded, from 255 * value; infinite where a frame is exact.
-    - ``ssim_uint8_truncated_uniform7_range255``: SSIM of the same grey levels, mean over all whole
+    - `ssim_uint8_truncated_uniform7_range255`: SSIM of the same grey levels, mean over all whole
       7 x 7 windows, sample covariance.
-    - ``gdl1_pixel_sum_clipped``, ``gdl2_pixel_sum_clipped``: gradient difference with exponent 1
+    - `gdl1_pixel_sum_clipped`, `gdl2_pixel_sum_clipped`: gradient difference with exponent 1
       and 2, mean over frames, SUM over C and all pairs of neighbours in both directions. Both
       exponents are given because the paper states none and its code is not published.
-    - ``csi_X_motionrnn``, ``pod_...``, ``far_...``, ``hss_...`` for each X of ``thresholds``: event
+    - `csi_X_motionrnn`, `pod_...`, `far_...`, `hss_...` for each X of `thresholds`: event
       = (p + 30) / 2 >= X of the grey level p (so 30 is p >= 30, 40 is p >= 50, 50 is p >= 70),
       counts pooled over everything; NaN where there is no event. (The published loop averages the
       CSI of batches of eight, 0 where there is no event.)

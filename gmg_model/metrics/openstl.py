@@ -1,4 +1,4 @@
-"""Protocol ``openstl``: the conventions of GMG's Tables III to V, which are those of OpenSTL.
+"""Protocol `openstl`: the conventions of GMG's Tables III to V, which are those of OpenSTL.
 
 Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
@@ -24,14 +24,14 @@ from gmg_model.metrics.streaming import (
 class OpenstlMetrics(StreamingMetrics):
     """Scores comparable with the published tables; every score's name states its convention.
 
-    - ``mse_pixel_sum``, ``mae_pixel_sum``: mean over windows and lead times, SUM over C, H, W, of
-      unclipped forecasts; ``rmse_pixel_sum`` is the root of ``mse_pixel_sum``.
-    - ``*_spatial_norm``: the mean also over C, H, W, as in the WeatherBench tables.
-    - ``psnr_frame_mean_clipped``: mean over frames of -10 log10(mse), with the forecast (not the
+    - `mse_pixel_sum`, `mae_pixel_sum`: mean over windows and lead times, SUM over C, H, W, of
+      unclipped forecasts; `rmse_pixel_sum` is the root of `mse_pixel_sum`.
+    - `*_spatial_norm`: the mean also over C, H, W, as in the WeatherBench tables.
+    - `psnr_frame_mean_clipped`: mean over frames of -10 log10(mse), with the forecast (not the
       truth) clipped to [0, 1]; infinite where a frame is exact.
-    - ``ssim_uniform7_range2_clipped`` (what the tables print) and ``..._range1_...``: mean over all
+    - `ssim_uniform7_range2_clipped` (what the tables print) and `..._range1_...`: mean over all
       whole 7 x 7 windows, sample covariance, data range 2 and 1.
-    - ``csi_ge_X``, ``hits_ge_X``, ``misses_ge_X``, ``false_alarms_ge_X``: event = value >= X,
+    - `csi_ge_X`, `hits_ge_X`, `misses_ge_X`, `false_alarms_ge_X`: event = value >= X,
       counts pooled over everything.
 
     The protocol does not handle missing pixels: a NaN in the truth makes the scores NaN.

@@ -1,4 +1,4 @@
-"""Protocol ``perceptual``: LPIPS and FVD over features that the caller computes.
+"""Protocol `perceptual`: LPIPS and FVD over features that the caller computes.
 
 The networks whose features the literature uses (VGG, I3D) are not part of this package. A feature
 function is any function from frames or clips to features, and its name becomes part of the score's
@@ -30,11 +30,11 @@ SMALLEST_NORM = 1e-10
 class PerceptualMetrics(StreamingMetrics):
     """LPIPS of frames and Frechet video distance (FVD) of whole clips.
 
-    - ``lpips_<name>``: mean over frames of the distance of Zhang et al. (2018, Eq. 1). The features
+    - `lpips_<name>`: mean over frames of the distance of Zhang et al. (2018, Eq. 1). The features
       of each layer are scaled to unit length over channels; their squared difference is weighted by
       channel, summed over channels, averaged over space and summed over layers.
-    - ``fvd_<name>`` (Unterthiner et al. 2018): squared Frechet distance
-      ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` of the Gaussians with the mean and the sample
+    - `fvd_<name>` (Unterthiner et al. 2018): squared Frechet distance
+      `|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))` of the Gaussians with the mean and the sample
       covariance of the clips' features. It exists over all lead times only. It needs many more
       clips than a feature row has elements; of fewer than two clips it is NaN.
 
@@ -44,7 +44,7 @@ class PerceptualMetrics(StreamingMetrics):
     Parameters
     ----------
     name:
-        Name of the features, which ends the scores' names: ``"i3d"``, ``"vgg16"``.
+        Name of the features, which ends the scores' names: `"i3d"`, `"vgg16"`.
     frame_features, clip_features:
         The feature functions; at least one of the two is required. They receive the values that
         `update` receives, in float32, and must scale them and move them to their device themselves.

@@ -1,4 +1,4 @@
-"""Protocol ``radar``: scores of events above thresholds, from counts pooled over all frames.
+"""Protocol `radar`: scores of events above thresholds, from counts pooled over all frames.
 
 Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
@@ -24,7 +24,7 @@ class Event(NamedTuple):
     """A threshold under one convention: event = value >= least."""
 
     label: str
-    """end of the score's name, such as ``30_dbz``"""
+    """end of the score's name, such as `30_dbz`"""
     least: float
     """smallest value that is an event, in the units of the data"""
 
@@ -37,7 +37,7 @@ class RadarMetrics(StreamingMetrics):
     0 or 1. Pixels that are NaN in the truth are left out; a forecast of NaN counts as no event.
 
     The fractions skill score (Roberts and Lean 2008, Eqs. 5 to 7) compares the fractions of event
-    pixels in squares of ``scales`` pixels.
+    pixels in squares of `scales` pixels.
 
     Parameters
     ----------
@@ -46,19 +46,19 @@ class RadarMetrics(StreamingMetrics):
     scales:
         Sides of the squares of FSS in pixels, odd. Empty: no FSS.
     edges:
-        ``"whole"``: only squares that lie wholly on the grid and have no missing pixel, so that
-        every fraction is of a whole square; scores are named ``fss_30_5px``. ``"pad0"``: a square
+        `"whole"`: only squares that lie wholly on the grid and have no missing pixel, so that
+        every fraction is of a whole square; scores are named `fss_30_5px`. `"pad0"`: a square
         around every pixel, with no events beyond the grid and in missing pixels, as in pysteps;
-        scores are named ``fss_30_5px_pad0``.
+        scores are named `fss_30_5px_pad0`.
     conventions:
         What "30 dBZ" means in the papers, for data in dBZ that came from 8-bit images. Each
-        convention adds its own scores. ``"dbz"``: value >= 30, named ``csi_30_dbz``. ``"pixel"``:
-        grey level >= the whole level nearest to 30 dBZ, named by the level, ``csi_107_pixel``.
-        ``"motionrnn"``: (p + 30) / 2 >= 30 of the grey level p, named ``csi_30_motionrnn``. Empty:
-        value >= threshold, named ``csi_30``.
+        convention adds its own scores. `"dbz"`: value >= 30, named `csi_30_dbz`. `"pixel"`:
+        grey level >= the whole level nearest to 30 dBZ, named by the level, `csi_107_pixel`.
+        `"motionrnn"`: (p + 30) / 2 >= 30 of the grey level p, named `csi_30_motionrnn`. Empty:
+        value >= threshold, named `csi_30`.
     dbz_range:
         The dBZ of grey levels 0 and 255: (-10, 85) for CIKM2017, (0, 70) for Shanghai2020. Required
-        by the conventions ``pixel`` and ``motionrnn``.
+        by the conventions `pixel` and `motionrnn`.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class RadarMetrics(StreamingMetrics):
 
 
 def motionrnn_level(threshold: float) -> float:
-    """Return the grey level p at which MotionRNN's ``(p + 30) / 2`` reaches a threshold.
+    """Return the grey level p at which MotionRNN's `(p + 30) / 2` reaches a threshold.
 
     >>> motionrnn_level(40)
     50
@@ -139,7 +139,7 @@ def counts_of_events(
 ) -> Sums:
     """Return the four entries of the contingency table, each (T,).
 
-    ``forecast`` and ``event`` must be False where ``valid`` is False.
+    `forecast` and `event` must be False where `valid` is False.
     """
     hits = by_lead(forecast & event)
     forecast_events, events, pixels = by_lead(forecast), by_lead(event), by_lead(valid)
@@ -153,7 +153,7 @@ def counts_of_events(
 
 
 def ratios_of_events(sums: Sums, label: str) -> Sums:
-    """Return CSI, POD, FAR and the Heidke skill score of the counts ``<kind>_<label>``.
+    """Return CSI, POD, FAR and the Heidke skill score of the counts `<kind>_<label>`.
 
     A ratio 0 / 0 is NaN.
     """

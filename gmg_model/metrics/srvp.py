@@ -1,4 +1,4 @@
-"""Protocol ``srvp``: the conventions of SRVP's tables, on whole grey levels, per lead time.
+"""Protocol `srvp`: the conventions of SRVP's tables, on whole grey levels, per lead time.
 
 Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
@@ -32,14 +32,14 @@ from gmg_model.metrics.streaming import (
 class SrvpMetrics(StreamingMetrics):
     """Scores of frames rounded to the 256 grey levels, as in SRVP's Tables 1 to 4.
 
-    - ``mse_uint8_rounded``: mean over windows, C, H and W, in squared grey levels.
-    - ``mae_uint8_rounded``: likewise, in grey levels.
-    - ``psnr_uint8_rounded_pooled_range255``: 10 log10(255^2 / mse), with the mse POOLED over the
+    - `mse_uint8_rounded`: mean over windows, C, H and W, in squared grey levels.
+    - `mae_uint8_rounded`: likewise, in grey levels.
+    - `psnr_uint8_rounded_pooled_range255`: 10 log10(255^2 / mse), with the mse POOLED over the
       windows of one lead time. The overall score is the mean of the lead times' decibels.
-    - ``psnr_uint8_rounded_pooled_range_forecast``: the same with the span (brightest minus darkest
+    - `psnr_uint8_rounded_pooled_range_forecast`: the same with the span (brightest minus darkest
       grey level) of that lead time's forecasts in place of 255. The tables print this score. It is
       lower where forecasts are faint.
-    - ``ssim_uint8_rounded_uniform7_range255``: mean over the whole 7 x 7 windows of each frame.
+    - `ssim_uint8_rounded_uniform7_range255`: mean over the whole 7 x 7 windows of each frame.
 
     The published SSIM differs from the last score. Its 7 x 7 x 7 window covers seven test sequences
     that happen to be neighbours, so it depends on their order and cannot be summed in parts.

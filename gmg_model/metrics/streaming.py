@@ -82,11 +82,11 @@ class StreamingMetrics(ABC):
         Parameters
         ----------
         pred, true:
-            Arrays or tensors (N, T, C, H, W) in physical units; a pixel that is NaN in ``true`` is
+            Arrays or tensors (N, T, C, H, W) in physical units; a pixel that is NaN in `true` is
             missing.
         climatology:
-            Climatology at the same valid times, broadcastable to ``true``; only protocol
-            ``weather`` uses it, for the anomaly correlation.
+            Climatology at the same valid times, broadcastable to `true`; only protocol
+            `weather` uses it, for the anomaly correlation.
 
         Raises
         ------
@@ -143,10 +143,10 @@ class StreamingMetrics(ABC):
         Returns
         -------
         dict
-            ``overall``: {name: float}; ``per_lead``: {name: [float] * T}. Both are empty before the
-            first batch. Protocols with curves add ``curves``: {name: {label, units, positions,
-            overall, per_lead}}, with K numbers in ``positions`` and ``overall`` and T rows of K
-            numbers in ``per_lead``.
+            `overall`: {name: float}; `per_lead`: {name: [float] * T}. Both are empty before the
+            first batch. Protocols with curves add `curves`: {name: {label, units, positions,
+            overall, per_lead}}, with K numbers in `positions` and `overall` and T rows of K
+            numbers in `per_lead`.
         """
         if not self._sums:
             return {"overall": {}, "per_lead": {}}

@@ -1,4 +1,4 @@
-"""Protocol ``strict``, the default: errors in physical units, means over pixels with a value.
+"""Protocol `strict`, the default: errors in physical units, means over pixels with a value.
 
 Array axes: N windows, T lead times, C channels, H rows, W columns.
 """
@@ -22,7 +22,7 @@ image) would make the mean infinite."""
 
 
 class StrictMetrics(StreamingMetrics):
-    """``mse``, ``rmse``, ``mae`` and ``bias``; with a data range also ``ssim`` and ``psnr``.
+    """`mse`, `rmse`, `mae` and `bias`; with a data range also `ssim` and `psnr`.
 
     Pixels that are NaN in the truth are left out everywhere. A forecast that is NaN where the truth
     exists makes the scores NaN.
@@ -31,8 +31,8 @@ class StrictMetrics(StreamingMetrics):
     ----------
     data_min, data_max:
         Extremes of the TRAIN period in the units of the data. If both are given, frames are scaled
-        by them to [0, 1] for ``ssim`` (uniform 7 x 7 window, sample covariance, whole windows only,
-        data range 1, unclipped) and ``psnr`` (mean over frames, dB).
+        by them to [0, 1] for `ssim` (uniform 7 x 7 window, sample covariance, whole windows only,
+        data range 1, unclipped) and `psnr` (mean over frames, dB).
     """
 
     def __init__(self, data_min: float | None = None, data_max: float | None = None):

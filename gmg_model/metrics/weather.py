@@ -1,4 +1,4 @@
-"""Protocol ``weather``: latitude-weighted errors and anomaly correlation.
+"""Protocol `weather`: latitude-weighted errors and anomaly correlation.
 
 The conventions are those of WeatherBench 2 (Rasp et al. 2024). A row's weight is the cosine of its
 latitude. The root of the RMSE is taken once, of the mean over all frames. The anomaly correlation
@@ -25,10 +25,10 @@ from gmg_model.metrics.streaming import (
 
 
 class WeatherMetrics(StreamingMetrics):
-    """``rmse_latitude``, ``mae_latitude``, ``bias_latitude`` and ``acc``.
+    """`rmse_latitude`, `mae_latitude`, `bias_latitude` and `acc`.
 
-    Pixels that are NaN in the truth have weight 0. ``acc``, the anomaly correlation, needs the
-    climatology in ``update``. A frame whose forecast or truth equals the climatology everywhere has
+    Pixels that are NaN in the truth have weight 0. `acc`, the anomaly correlation, needs the
+    climatology in `update`. A frame whose forecast or truth equals the climatology everywhere has
     no correlation and is left out, so the climatology as a forecast scores NaN.
 
     Parameters

@@ -37,14 +37,14 @@ def configure(
     variant:
         Fields that the name of the model fixes: they cannot be overridden.
     official:
-        Fields that ``compat="official"`` fixes.
+        Fields that `compat="official"` fixes.
     overrides:
         The caller's options; None means the default.
 
     Raises
     ------
     ConfigurationError
-        If an option is unknown, fixed by the name, or contradicts ``compat="official"``.
+        If an option is unknown, fixed by the name, or contradicts `compat="official"`.
     """
     _check_known(name, config, overrides, fixed=tuple(variant))
     # A null in a configuration file means the default.

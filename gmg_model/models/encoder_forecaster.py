@@ -38,13 +38,13 @@ class EncoderForecasterConfig(StackConfig):
     """Channels of each recurrent layer of the encoder, and of the forecaster: all equal, and a
     multiple of 4."""
     output: str = "linear"
-    """``"linear"`` for standardised fields with any value; ``"sigmoid"``, as published, for frames
+    """`"linear"` for standardised fields with any value; `"sigmoid"`, as published, for frames
     in [0, 1] (minmax): outputs cannot leave that range, and a cross-entropy loss is possible."""
     input_frames: int = 10
     """Number of observed frames. SRVP has weights for each frame and takes exactly this number; the
     other models take any number."""
     horizon: int = 10
-    """Number of frames that ``model(frames)`` forecasts; a call may ask for any other number."""
+    """Number of frames that `model(frames)` forecasts; a call may ask for any other number."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +63,7 @@ class LayersState(NamedTuple):
     """The recurrent state of a column of layers."""
 
     cells: tuple[Any, ...]
-    """The state of each layer, with its H as ``hidden``."""
+    """The state of each layer, with its H as `hidden`."""
     memory: Any
     """M, from the last layer of one step to the first layer of the next."""
     kernels: tuple[Any, ...]
@@ -71,7 +71,7 @@ class LayersState(NamedTuple):
 
 
 class RecurrentLayers(nn.Module):
-    """A column of cells: ``cell0`` reads patch frames, each other cell the H of the cell below."""
+    """A column of cells: `cell0` reads patch frames, each other cell the H of the cell below."""
 
     def __init__(self, cells: Sequence[Cell]):
         super().__init__()
@@ -119,11 +119,11 @@ class ForecastState(NamedTuple):
 
 
 class EncoderForecaster(RecurrentForecaster):
-    """``model(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``.
+    """`model(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)`.
 
-    ``model(window, input_frames=n)`` returns the outputs of the horizon alone, (B, T - n, C, H, W):
+    `model(window, input_frames=n)` returns the outputs of the horizon alone, (B, T - n, C, H, W):
     the encoder has no outputs, so training scores only the forecast frames. `one_step_outputs` puts
-    persistence in place of the outputs before the horizon. Column j of ``forced`` belongs to frame
+    persistence in place of the outputs before the horizon. Column j of `forced` belongs to frame
     n + j, as in every recurrent model.
 
     Parameters
@@ -131,10 +131,10 @@ class EncoderForecaster(RecurrentForecaster):
     config:
         The options.
     make_cell:
-        ``make_cell(in_channels, i) -> Cell`` makes the cell of layer i, counted from 0 at the
+        `make_cell(in_channels, i) -> Cell` makes the cell of layer i, counted from 0 at the
         frame. It is called for the encoder and again for the forecaster.
     extra_layers:
-        Number of layers beyond those that ``config.hidden`` lists.
+        Number of layers beyond those that `config.hidden` lists.
     features:
         Channels that `recollect` adds to the layers' H before the output convolution.
     """
@@ -176,7 +176,7 @@ class EncoderForecaster(RecurrentForecaster):
         self.output_layer = nn.Sequential(head)
 
     def forward(self, frames: Tensor, horizon: int | None = None, **options: Any) -> Tensor:
-        """Forecast or train as every recurrent model; the default horizon is ``config.horizon``."""
+        """Forecast or train as every recurrent model; the default horizon is `config.horizon`."""
         if horizon is None and options.get("input_frames") is None:
             horizon = self.config.horizon
         return super().forward(frames, horizon, **options)

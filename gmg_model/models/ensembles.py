@@ -1,6 +1,6 @@
 """Ensembles whose members differ only by the noise that they read.
 
-A model made with ``noise=n`` reads n channels of standard-normal noise beside each patch frame. It
+A model made with `noise=n` reads n channels of standard-normal noise beside each patch frame. It
 learns to use them from a loss over members that rewards an honest spread, such as the continuous
 ranked probability score or the energy score. A loss of single forecasts would teach it to ignore
 them. Axes: b sample, m member, t frame, c channel, h row, w column; K numbers make a key.
@@ -20,7 +20,7 @@ from gmg_model.errors import ConfigurationError
 def draw_noise(keys_bk: Tensor, steps: int, channels: int, height: int, width: int) -> Tensor:
     """Draw standard-normal noise (B, steps, channels, height, width), float32 on the CPU.
 
-    Row i depends on ``keys_bk[i]`` alone: not on the rest of the batch, nor on the model's device.
+    Row i depends on `keys_bk[i]` alone: not on the rest of the batch, nor on the model's device.
     The noise of more steps begins with that of fewer steps.
 
     Parameters
@@ -59,7 +59,7 @@ def member_keys(keys_bk: Tensor, members: int) -> Tensor:
 
 
 class EnsembleForecaster(nn.Module):
-    """A model that is called ``model(frames, horizon, noise_keys=...)``.
+    """A model that is called `model(frames, horizon, noise_keys=...)`.
 
     Parameters
     ----------
@@ -83,13 +83,13 @@ class EnsembleForecaster(nn.Module):
         """Make an ensemble forecast: frames (B, T, C, H, W) -> (B, members, horizon, C, H, W).
 
         The model runs in evaluation mode without gradients; its mode is restored afterwards. Member
-        m of a sample depends only on the sample's frames, ``seed``, m and the sample's number in
-        ``samples``: not on the rest of the batch, nor on the number of members.
+        m of a sample depends only on the sample's frames, `seed`, m and the sample's number in
+        `samples`: not on the rest of the batch, nor on the number of members.
 
         Parameters
         ----------
         members:
-            Number of forecasts per sample; more than 1 needs a model with ``noise``.
+            Number of forecasts per sample; more than 1 needs a model with `noise`.
         seed:
             Seed of the noise, from 0.
         samples:

@@ -47,25 +47,25 @@ MOTIONS = ("mgm", "motiongru", "none")
 
 @dataclass(frozen=True)
 class GMGConfig(StackConfig):
-    """GMG's options. ``compat="official"`` sets those of the published code."""
+    """GMG's options. `compat="official"` sets those of the published code."""
 
     global_focus: str = "full"
-    """GFM: ``"full"``, Eq. 1-6; ``"simplified"``, Eq. 20-21 (GMG-s); ``"none"``."""
+    """GFM: `"full"`, Eq. 1-6; `"simplified"`, Eq. 20-21 (GMG-s); `"none"`."""
     attention: bool = True
     """SAM: whether cells have the self-attention memory of Eq. 24 (GMG-L, GMG-s)."""
     motion: str = "mgm"
-    """MGM: ``"mgm"``, Eq. 7-19; ``"motiongru"``, the same without growth and decay (Eq. 11-16),
-    which is MotionRNN's module; ``"none"``, without motion module and highway (PredRNN)."""
+    """MGM: `"mgm"`, Eq. 7-19; `"motiongru"`, the same without growth and decay (Eq. 11-16),
+    which is MotionRNN's module; `"none"`, without motion module and highway (PredRNN)."""
     attention_hidden: int = 32
     """Channels of queries and keys of the self-attention memory (ignored without it). The
     configurations in jobs/configs give 64 for TaxiBJ and WeatherBench and 32 for the others."""
     focus: str = "full"
-    """Eq. 5: the feature focus at ``"full"`` resolution, or ``"pooled"`` to one number per
+    """Eq. 5: the feature focus at `"full"` resolution, or `"pooled"` to one number per
     channel."""
     decay: str = "unit"
-    """Eq. 15: ``"unit"``, ``"elapsed"``, ``"none"``, or the published code's ``"batch_index"``."""
+    """Eq. 15: `"unit"`, `"elapsed"`, `"none"`, or the published code's `"batch_index"`."""
     offsets: str = "bounded"
-    """Eq. 16 and 18: ``"bounded"``, or ``"additive"`` as published, which can diverge."""
+    """Eq. 16 and 18: `"bounded"`, or `"additive"` as published, which can diverge."""
     offset_scale: float = 1.0
     """Number of cells of the stride-2 patch grid (2 * patch_size pixels each) that an offset of 1
     means. Bounded offsets reach about this far per step."""
@@ -89,9 +89,9 @@ class CellKernels(NamedTuple):
     """One GMG cell's weights for one rollout."""
 
     lstm: LSTMKernels
-    """Those of the ST-LSTM; if fused, ``x`` has the outputs of the focus (Eq. 5) as well."""
+    """Those of the ST-LSTM; if fused, `x` has the outputs of the focus (Eq. 5) as well."""
     x_bias: Tensor | None
-    """The bias of ``x``: zeros for the gates, then that of the focus."""
+    """The bias of `x`: zeros for the gates, then that of the focus."""
     gate: GateKernels | None
     attention: AttentionKernels | None
 
@@ -168,7 +168,7 @@ class GMGCell(SpatioTemporalLSTM):
 
 
 class GMG(CellStack):
-    """``GMG(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``."""
+    """`GMG(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)`."""
 
     config: GMGConfig
     takes_hidden_frames = False
@@ -211,7 +211,7 @@ GMG_OFFICIAL = {
 def gmg_l(**overrides: Any) -> GMG:
     """GMG-L: the whole model (31.449 M parameters at patch 4, one channel).
 
-    Its options ``global_focus``, ``attention`` and ``motion`` take modules out: the ablation of
+    Its options `global_focus`, `attention` and `motion` take modules out: the ablation of
     Table VI.
     """
     return GMG(configure("gmg-l", GMGConfig, {}, GMG_OFFICIAL, overrides))

@@ -43,7 +43,7 @@ def motion_trend(
     """Return D of one layer at each step that makes a forecast, as displacements in pixels.
 
     D has an offset for each of the nine taps of the warp (Eq. 17 and 19): where, relative to the
-    tap, a cell takes its new state FROM, in cells of the stride-2 grid times ``offset_scale``. The
+    tap, a cell takes its new state FROM, in cells of the stride-2 grid times `offset_scale`. The
     negative mean over the taps is therefore the direction in which the pattern moves. It is the
     trend alone: the warp adds the transient variation F'.
 

@@ -1,7 +1,7 @@
 """MotionRNN (Wu et al., 2021) around a recurrent backbone, and the backbones by themselves.
 
 Between each pair of cells a MotionGRU (Eq. 1-4 of the paper, layers/motion.py) moves the hidden
-state by learned offsets, and the motion highway ``H += (1 - o_t) * highway`` (stack.py) passes on
+state by learned offsets, and the motion highway `H += (1 - o_t) * highway` (stack.py) passes on
 what does not move.
 """
 
@@ -29,7 +29,7 @@ class BackboneConfig(StackConfig):
     """A stack of plain cells."""
 
     backbone: str = "predrnn"
-    """The cells: ``"predrnn"`` (ST-LSTM), ``"convlstm"``, ``"mim"`` or ``"e3dlstm"``."""
+    """The cells: `"predrnn"` (ST-LSTM), `"convlstm"`, `"mim"` or `"e3dlstm"`."""
     memory_length: int | None = None
     """E3D-LSTM: number of the latest states of C that the recall sees; None: all since the first
     frame. Each state costs time, and memory of 2 * hidden * h * w numbers per sample and cell."""
@@ -43,14 +43,14 @@ class BackboneConfig(StackConfig):
 
 @dataclass(frozen=True)
 class MotionRNNConfig(BackboneConfig):
-    """MotionRNN's options; ``compat="official"`` is the published code."""
+    """MotionRNN's options; `compat="official"` is the published code."""
 
     recurrent: str = "post"
-    """The H that a cell reads at its next step: ``"post"``, the state after its MotionGRU
-    (published code), or ``"pre"``, before it (the paper's text: the backbone's transitions are
+    """The H that a cell reads at its next step: `"post"`, the state after its MotionGRU
+    (published code), or `"pre"`, before it (the paper's text: the backbone's transitions are
     unchanged)."""
     offsets: str = "bounded"
-    """``"bounded"``: F = (F' + D) / 2; ``"additive"``: F' + D as published, which can diverge."""
+    """`"bounded"`: F = (F' + D) / 2; `"additive"`: F' + D as published, which can diverge."""
     offset_scale: float = 1.0
     """Number of cells of the stride-2 patch grid (2 * patch_size pixels each) that an offset of 1
     means."""
@@ -80,7 +80,7 @@ class Backbone(CellStack):
 
 
 class MotionRNN(CellStack):
-    """``MotionRNN(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``."""
+    """`MotionRNN(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)`."""
 
     def __init__(self, config: MotionRNNConfig):
         def motion(channels: int) -> MotionFilter:
@@ -100,7 +100,7 @@ class MotionRNN(CellStack):
 def cell_maker(
     config: StackConfig, backbone: str, *, motion: bool, memory_length: int | None = None
 ) -> Callable[[int, int], Cell]:
-    """Return a function ``make_cell(in_channels, layer)`` for one of `BACKBONES`."""
+    """Return a function `make_cell(in_channels, layer)` for one of `BACKBONES`."""
     width, size, circular = config.width, config.filter_size, config.circular
 
     def make(in_channels: int, layer: int) -> Cell:

@@ -1,6 +1,6 @@
 """The rollout that every recurrent model shares: observed frames in, then its own outputs.
 
-A model defines one time step, ``(patch frame, state) -> (patch output, state)``, in two parts:
+A model defines one time step, `(patch frame, state) -> (patch output, state)`, in two parts:
 `read` may run for all observed frames at once, `step` runs one after the other. This module turns
 steps into forecasts of any horizon, and into the one-step outputs that training scores.
 
@@ -31,9 +31,9 @@ class Steps(NamedTuple):
     """The two forms of a time step, plain or compiled."""
 
     step: Callable[..., tuple[Tensor, Any]]
-    """``(model, reading, state)``, for a frame that was known, and read, before the rollout."""
+    """`(model, reading, state)`, for a frame that was known, and read, before the rollout."""
     read_and_step: Callable[..., tuple[Tensor, Any]]
-    """``(model, patch frame with static fields and noise, state)``, for any other frame."""
+    """`(model, patch frame with static fields and noise, state)`, for any other frame."""
 
 
 class RecurrentForecaster(EnsembleForecaster, ABC):
@@ -57,7 +57,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     """
 
     takes_hidden_frames = True
-    """Whether training may hide input frames (``shown``), in whose place the model's own output is
+    """Whether training may hide input frames (`shown`), in whose place the model's own output is
     fed."""
 
     def __init__(
@@ -79,7 +79,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
 
     @abstractmethod
     def initial_state(self, patches_bchw: Tensor, generator: torch.Generator | None = None) -> Any:
-        """Return the state before the first frame, for a batch like ``patches_bchw``."""
+        """Return the state before the first frame, for a batch like `patches_bchw`."""
 
     def begin(
         self, observed_btchw: Tensor, generator: torch.Generator | None = None
@@ -95,7 +95,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     def read(self, patches_bchw: Tensor, state: Any) -> Reading:
         """Return what a step takes from its input alone, (B, p*p*(C+S) + noise, h, w).
 
-        Only the parts of ``state`` that are constant during a rollout may be used, because frames
+        Only the parts of `state` that are constant during a rollout may be used, because frames
         that are known before the rollout are read together, as one larger batch.
         """
 
@@ -104,7 +104,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         """Run one time step: from a reading and a state to the patch output and the next state."""
 
     def bind_static(self, fields_shw: Tensor) -> None:
-        """Set the normalised static fields (S, H, W) for all calls without ``static``.
+        """Set the normalised static fields (S, H, W) for all calls without `static`.
 
         They are not weights: a state dict does not hold them.
         """
@@ -121,7 +121,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         Parameters
         ----------
         options:
-            Options of `torch.compile`. ``mode="reduce-overhead"`` replays the steps as CUDA graphs.
+            Options of `torch.compile`. `mode="reduce-overhead"` replays the steps as CUDA graphs.
         """
         import torch._dynamo.config as dynamo  # takes a second, which only this call needs
 
@@ -142,13 +142,13 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         noise_keys: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Forecast ``horizon`` frames after ``frames``; or, with ``input_frames``, train.
+        """Forecast `horizon` frames after `frames`; or, with `input_frames`, train.
 
         Both are in `forward` because DistributedDataParallel synchronises gradients for it alone.
 
-        * ``model(frames, horizon)``: frames (B, T, C, H, W) -> (B, horizon, C, H, W). After the T
+        * `model(frames, horizon)`: frames (B, T, C, H, W) -> (B, horizon, C, H, W). After the T
           observed frames the model runs on its own outputs.
-        * ``model(frames, input_frames=n, forced=f, shown=s)`` returns `scored_outputs`.
+        * `model(frames, input_frames=n, forced=f, shown=s)` returns `scored_outputs`.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         noise_keys: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Forecast ``horizon`` frames after ``frames``; arguments as for `forward`."""
+        """Forecast `horizon` frames after `frames`; arguments as for `forward`."""
         if horizon < 1:
             raise ConfigurationError(f"horizon={horizon} frames: give 1 or more")
         observed = frames.shape[1]
@@ -234,9 +234,9 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
     ) -> Tensor:
         """Return the estimates that training scores: (B, T - k, C, H, W).
 
-        They are those of the last T - k frames of the window. k is 1, or ``input_frames`` for a
-        model with an encoder. The model is fed the first ``input_frames`` frames, except where
-        ``shown`` is 0, and then its own outputs, except where ``forced`` is 1.
+        They are those of the last T - k frames of the window. k is 1, or `input_frames` for a
+        model with an encoder. The model is fed the first `input_frames` frames, except where
+        `shown` is 0, and then its own outputs, except where `forced` is 1.
 
         Parameters
         ----------
@@ -246,12 +246,12 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
             Number of observed frames of the window, from 1 to T - 1.
         forced:
             Teacher forcing (B, T - input_frames - 1): 1 where the true frame is fed in place of the
-            output, else 0. Column j belongs to frame ``input_frames + j``. None: all 0. If all are
+            output, else 0. Column j belongs to frame `input_frames + j`. None: all 0. If all are
             1, and on the CPU (where checking makes no GPU wait), all frames are read together.
         shown:
             Reverse scheduled sampling (B, input_frames - 1): 1 where the true input frame is fed, 0
             where the model's own output is fed in its place. Column j belongs to frame 1 + j. None:
-            all 1. Only for models with ``takes_hidden_frames``.
+            all 1. Only for models with `takes_hidden_frames`.
         static, noise_keys, generator:
             As for `forward`.
         """
@@ -286,9 +286,9 @@ class RecurrentForecaster(EnsembleForecaster, ABC):
         noise_keys: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Run the time steps before ``steps`` and return the outputs from ``first_kept`` on.
+        """Run the time steps before `steps` and return the outputs from `first_kept` on.
 
-        Step t is fed frame t, the first ``observed`` frames as they are, and outputs frame t + 1.
+        Step t is fed frame t, the first `observed` frames as they are, and outputs frame t + 1.
         """
         self._check_frames(frames)
         if frames.is_cuda and self._steps.step is not _step:

@@ -44,15 +44,15 @@ class GRUForecasterConfig(EncoderForecasterConfig):
 
 @dataclass(frozen=True)
 class SRVPConfig(GRUForecasterConfig):
-    """SRVP's options; ``compat="official"`` is the published code."""
+    """SRVP's options; `compat="official"` is the published code."""
 
     embedding: int = 64
     """Channels of the two crossed maps of the reinforced-feature branch, even. Half as many of each
     go to the output."""
     normalise: str = "reduce"
-    """What the paper calls L2 normalisation. ``"reduce"``: the length itself, as in the published
-    code, which made the published scores. ``"unit"``: vectors of length 1, as in the text. With
-    ``"unit"`` the logits of the temporal attention lie within 1 / sqrt(hidden * h * w) of 0 (0.0014
+    """What the paper calls L2 normalisation. `"reduce"`: the length itself, as in the published
+    code, which made the published scores. `"unit"`: vectors of length 1, as in the text. With
+    `"unit"` the logits of the temporal attention lie within 1 / sqrt(hidden * h * w) of 0 (0.0014
     at 64 x 64), which makes it nearly a plain mean over the frames; hence the default."""
     feature_dropout: float = 0.2
     """Probability that training drops an element of the features to which self-correlation is
@@ -67,9 +67,9 @@ class SRVPConfig(GRUForecasterConfig):
 
 
 class SRVP(EncoderForecaster):
-    """``SRVP(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)``.
+    """`SRVP(config)(frames (B, T, C, H, W), horizon) -> (B, horizon, C, H, W)`.
 
-    T must be ``config.input_frames``. In training, the batch norm of the frame projection (Eq. 6)
+    T must be `config.input_frames`. In training, the batch norm of the frame projection (Eq. 6)
     uses the statistics of the samples of one process. So the samples of a batch depend on each
     other, and under DistributedDataParallel a run depends on the number of workers (the running
     averages of worker 0 are kept). In evaluation every sample is forecast independently.
@@ -176,14 +176,14 @@ def srvp_stlstm(**overrides: Any) -> EncoderForecaster:
 
 
 def srvp_mim(**overrides: Any) -> EncoderForecaster:
-    """An encoder-forecaster of MIM blocks, whose weights fit only frames of ``in_shape``."""
+    """An encoder-forecaster of MIM blocks, whose weights fit only frames of `in_shape`."""
     return _baseline("srvp-mim", "mim", overrides)
 
 
 def srvp_causallstm(**overrides: Any) -> EncoderForecaster:
     """An encoder-forecaster of Causal LSTM cells with a gradient highway after the first.
 
-    The highway is one layer more than ``hidden`` lists: five in all by default. Each has its own
+    The highway is one layer more than `hidden` lists: five in all by default. Each has its own
     state, and its H is an input of the output convolution.
     """
     name = "srvp-causallstm"

@@ -47,7 +47,7 @@ class StackConfig:
     filter_size: int = 5
     """Side of the cells' kernels in cells of the patch grid, odd."""
     initial_states: str = "zeros"
-    """``"zeros"``, or ``"xavier"``: drawn anew for each rollout, from an explicit generator."""
+    """`"zeros"`, or `"xavier"`: drawn anew for each rollout, from an explicit generator."""
     initial_seed: int = 0
     """Seed of the Xavier states of a call without a generator."""
     residual: bool = False
@@ -67,7 +67,7 @@ class StackConfig:
     """Whether convolutions that read the same tensor run as one, and E3D-LSTM computes once what
     the frames of its window share. The results are equal to rounding."""
     compat: str = "default"
-    """``"official"``: the arithmetic of the published code, for published checkpoints."""
+    """`"official"`: the arithmetic of the published code, for published checkpoints."""
 
     def __post_init__(self) -> None:
         for option in ("patch_size", "filter_size"):
@@ -132,7 +132,7 @@ class StackConfig:
         )
 
     def grid(self, *, motion: bool) -> tuple[int, int]:
-        """Return rows and columns of the padded patch grid of frames of ``in_shape``."""
+        """Return rows and columns of the padded patch grid of frames of `in_shape`."""
         height, width = self.padding(motion=motion).padded(*self.in_shape[1:])
         return height // self.patch_size, width // self.patch_size
 
@@ -150,7 +150,7 @@ def first_states(
 ) -> Start:
     """Return the function with which cells make their first states: zeros, or Xavier-normal draws.
 
-    Without a generator the draws come from ``config.initial_seed``.
+    Without a generator the draws come from `config.initial_seed`.
     """
     batch, _, height, width = patches_bchw.shape
     if config.initial_states == "xavier" and generator is None:
@@ -186,11 +186,11 @@ class StackState(NamedTuple):
     """The recurrent state of a stack; each tuple has one entry per cell or motion module."""
 
     cells: tuple[Any, ...]
-    """The state of each cell, with the H that it reads at the next step as ``hidden``."""
+    """The state of each cell, with the H that it reads at the next step as `hidden`."""
     memory: Any
     """M, from the last cell of one step to the first cell of the next."""
     filters: tuple[Tensor, ...]
-    """F, offsets (B, 18, h/2, w/2) in cells of that grid, before ``offset_scale``."""
+    """F, offsets (B, 18, h/2, w/2) in cells of that grid, before `offset_scale`."""
     momenta: tuple[Tensor, ...]
     """D, the trend of F, same shape."""
     step: Tensor
@@ -208,14 +208,14 @@ class CellStack(RecurrentForecaster):
     config:
         The options.
     make_cell:
-        ``make_cell(in_channels, i) -> Cell`` makes the cell of layer i, counted from 0 at the
+        `make_cell(in_channels, i) -> Cell` makes the cell of layer i, counted from 0 at the
         frame.
     make_motion:
-        ``make_motion(channels) -> MotionFilter`` makes the motion module after each cell except the
+        `make_motion(channels) -> MotionFilter` makes the motion module after each cell except the
         last. None: each cell feeds the next directly, without a highway.
     recurrent:
-        ``"post"``: the H that a cell reads at its next step is the state after its motion module
-        (Eq. 22 and the published code); ``"pre"``: before it (the text of the MotionRNN paper).
+        `"post"`: the H that a cell reads at its next step is the state after its motion module
+        (Eq. 22 and the published code); `"pre"`: before it (the text of the MotionRNN paper).
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class CellStack(RecurrentForecaster):
     def initial_state(
         self, patches_bchw: Tensor, generator: torch.Generator | None = None
     ) -> StackState:
-        """Return zeros, or Xavier-normal draws (cell by cell, then M, F, D) from ``generator``."""
+        """Return zeros, or Xavier-normal draws (cell by cell, then M, F, D) from `generator`."""
         start = first_states(self.config, patches_bchw, generator)
         cells, between = self._cells(), range(len(self.motion_list))
         return StackState(

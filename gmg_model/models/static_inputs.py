@@ -1,6 +1,6 @@
 """Static fields: maps that do not change with time (land and sea, orography).
 
-A model made with ``static_channels=S`` reads S more channels beside each frame that it is fed,
+A model made with `static_channels=S` reads S more channels beside each frame that it is fed,
 including its own outputs, and does not forecast them. They are the same at all steps of a rollout.
 The caller passes them once, either with a call or for all calls. Axes: b sample, t frame, s static
 field, c channel, h row, w column; p is the patch size.
@@ -21,12 +21,12 @@ PREFIX = "static/"
 
 
 def saved_fields(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
-    """Return the static fields in a file of weights, (S, H, W), in the order of ``names``."""
+    """Return the static fields in a file of weights, (S, H, W), in the order of `names`."""
     return torch.stack([tensors[PREFIX + name] for name in names])
 
 
 def parameters_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict in a file of weights: all but ``static/...`` and ``normals/...``."""
+    """Return the state dict in a file of weights: all but `static/...` and `normals/...`."""
     return {name: value for name, value in tensors.items() if "/" not in name}
 
 

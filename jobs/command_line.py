@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from pipelines.errors import PlatformError, UsageError, nearest
 
 SEEDS = 2**31
-"""seeds are smaller, so that PyTorch and NumPy accept a seed to which the code adds"""
+"""upper limit of seeds: the code adds to them, and PyTorch and NumPy must accept the sum"""
 STOPPED = 128 + signal.SIGTERM
 """exit code of a job that ended because of SIGTERM, as shells count it"""
 SWITCH = {"switch": True}
@@ -32,7 +32,7 @@ Options = TypeVar("Options")
 
 
 class Progress(Protocol):
-    """Called with the number of items done, the total number, and a note on the current step."""
+    """A callback that gets the number of items done, the total, and a note on the current step."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
@@ -40,8 +40,9 @@ class Progress(Protocol):
 def main_guard(main: Callable[[], int | None]) -> NoReturn:
     """Run a job's `main` and end the process with the documented exit code.
 
-    0 done, 1 anything else, 2 wrong usage or configuration, 3 source data missing or unreadable,
-    4 store incomplete or not matching (see `pipelines.errors`).
+    The codes are 0 for success, 2 for wrong usage or configuration, 3 for source data that is
+    missing or unreadable, 4 for a store that is incomplete or does not match, and 1 for any other
+    error (see `pipelines.errors`).
     """
     try:
         sys.exit(main() or 0)
@@ -49,8 +50,8 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {as_typed(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of the output has closed it (`| head`). The interpreter flushes standard output
-        # once more at its end, which must not fail again.
+        # The reader of the output has closed the pipe (`| head`). The interpreter flushes standard
+        # output once more at its end, and that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
@@ -73,7 +74,7 @@ def set_program(name: str) -> None:
 
 
 def as_typed(text: str) -> str:
-    """Return a text with its commands in the form that the user calls jobs: by file or as `gmg`.
+    """Return a text whose commands have the form that the user typed: `python FILE` or `gmg`.
 
     >>> set_program("gmg evaluate")
     >>> as_typed("python jobs/train_taxibj.py --help, python jobs/export.py --run RUN")
@@ -241,8 +242,8 @@ def _lines(title: str, unit: str) -> Progress:
 class _Remaining:
     """An estimate of the time that is left, from the speed since the first step of this process.
 
-    Steps that an earlier process did are not counted: a resumed job reports them at its start. Nor
-    is the first step, which takes longer because it waits for workers to start.
+    Steps of an earlier process are not counted: a resumed job reports them at its start. The first
+    step is not counted either, because it includes the time in which the workers start.
     """
 
     def __init__(self) -> None:
@@ -277,12 +278,12 @@ def duration(seconds: float) -> str:
 
 
 def numbers(text: str, example: str = "0.1,0.5,0.9") -> tuple[float, ...]:
-    """Return a list of numbers of the command line, ascending.
+    """Return the numbers in a comma-separated text, in ascending order.
 
     Raises
     ------
     UsageError
-        One is not a finite number, or is given twice; the remedy shows `example`.
+        An item is not a finite number, or a number is given twice; the remedy shows `example`.
 
     >>> numbers("0.5,0.1"), numbers("")
     ((0.1, 0.5), ())
@@ -299,6 +300,6 @@ def numbers(text: str, example: str = "0.1,0.5,0.9") -> tuple[float, ...]:
 
 
 def check_seed(seed: int) -> None:
-    """Raise UsageError for a seed that the generators of random numbers do not take."""
+    """Raise UsageError if the generators of random numbers do not accept a seed."""
     if not 0 <= seed < SEEDS:
         raise UsageError(f"no seed {seed}", remedy=f"give a --seed of 0 to {SEEDS - 1}")

@@ -29,13 +29,13 @@ def job(
 ) -> None:
     """Run one job, such as `evaluate.py`, as a user would, in a process of its own.
 
-    SIGTERM and Ctrl-C are passed on to the job, which may have a last checkpoint to write. This
-    process ends after the job. `meanwhile` is called with the process once it is started.
+    SIGTERM and Ctrl-C are passed on to the job, which may have to write a last checkpoint. This
+    process ends after the job. `meanwhile` is called with the process when it has started.
 
     Raises
     ------
     PlatformError
-        The job ended with another exit code than 0.
+        The exit code of the job is not 0.
     """
     shown = as_typed(f"python jobs/{script}")
     if program().startswith("gmg "):
@@ -56,7 +56,7 @@ def job(
 
 @contextmanager
 def _ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass SIGTERM on to `process`, and end after it."""
+    """Pass SIGTERM on to `process`, and wait until it has ended."""
     asked_to_end = threading.Event()
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -67,7 +67,7 @@ def _ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # A terminal sends Ctrl-C to every process of its group, so the job has it already.
+        # A terminal sends Ctrl-C to every process of its group, so the job has received it already.
         process.wait()
         raise
     finally:
@@ -79,7 +79,7 @@ def _ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def kill_a_worker(training: subprocess.Popen[bytes], run: str) -> None:
     """Send SIGKILL to one worker of a training job after the first checkpoint of its run.
 
-    A run that has a checkpoint already is left alone: it resumes, or it is done.
+    A run that already has a checkpoint is not disturbed: it resumes, or it is finished.
     """
     import psutil
 

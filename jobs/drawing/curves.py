@@ -36,8 +36,8 @@ def curves(
 ) -> str:
     """One chart with a line a forecast, and a shaded band where its interval is known.
 
-    ``zero`` is the bottom of the chart, a line in it, or nothing special; a ``share`` lies between
-    0 and 1. ``order`` are the names that keep their looks from chart to chart.
+    `zero` is the bottom of the chart, a line in it, or nothing special; a `share` lies between
+    0 and 1. `order` are the names that keep their looks from chart to chart.
     """
     import matplotlib
 

@@ -52,7 +52,7 @@ class MapStyle:
 def field_map(
     values_hw: np.ndarray, style: MapStyle, arrows: Arrows | None = None, key: str = ""
 ) -> bytes:
-    """One field on its palette; ``key`` says what the arrow of the legend is."""
+    """One field on its palette; `key` says what the arrow of the legend is."""
     import matplotlib
 
     with matplotlib.rc_context(_context()):
@@ -82,7 +82,7 @@ def error_map(values_hw: np.ndarray, axes: GridAxes, largest: float, label: str)
 def panels(style: MapStyle, count: int, head: float = 0.0) -> tuple[Any, list[Any]]:
     """A figure with so many maps side by side above room for one colour bar.
 
-    ``head`` are inches above the maps, for titles.
+    `head` are inches above the maps, for titles.
 
     Places are computed, not searched for by a layout engine: hundreds of maps make a page.
     """

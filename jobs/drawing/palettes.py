@@ -1,7 +1,7 @@
 """Colours of fields by their quantity: radar in its usual steps, others in even lightness.
 
 The usual radar colours go up and down in lightness and hold red beside green. So lines are drawn
-over them, dotted, dashed and solid at three thresholds; and ``colours="lightness"`` takes steps of
+over them, dotted, dashed and solid at three thresholds; and `colours="lightness"` takes steps of
 the same hues that darken one by one. All other palettes rise evenly in lightness, and so read in
 black and white and by any eyes; errors are pale at 0, and a dashed line encloses what is too low.
 """
@@ -56,7 +56,7 @@ class Palette:
     """values where a dotted, a dashed and a solid line is drawn"""
 
     def scale(self, low: float, high: float) -> tuple[Any, Any]:
-        """The colour map and the normalisation for values from ``low`` to ``high``.
+        """The colour map and the normalisation for values from `low` to `high`.
 
         Steps are those of the quantity, whatever the range of the data.
         """

@@ -59,7 +59,7 @@ THEME = {
 
 
 def line(name: str, place: int = 0) -> dict[str, Any]:
-    """Colour, dash, marker and width of a forecast; ``place`` chooses for names without their own.
+    """Colour, dash, marker and width of a forecast; `place` chooses for names without their own.
 
     What compares with a forecast ("vs persistence") looks like it. Sixteen places differ, the first
     four in colour, dash and marker at once.

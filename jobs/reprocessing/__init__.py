@@ -1,1 +1,1 @@
-"""The command line of ``reprocess``: its options, and how its results are shown."""
+"""The command line of `reprocess`: its options, and how its results are shown."""

@@ -1,6 +1,7 @@
-"""Figures of a store as PNG: maps, when frames lack, and how values are distributed.
+"""Figures of a store as PNG: maps, the state of all frames, and the distribution of values.
 
-Read in black and white as well: fields by lightness, states by hatching, channels by dashes.
+The figures can be read in black and white: fields differ in lightness, states in hatching, and
+channels in dashes.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 _SHOWN_CHANNELS = 4
 _BINS = 60
 _LABELLED = 0.08
-"""of the axis: shorter splits have no room for their name"""
+"""share of the time axis that a split must cover for its name to fit"""
 _SPARSE = 0.5
-"""of the time between first and last frame: where periods fill less, frames lie side by side"""
+"""share of the time between the first and the last frame; if frames cover less of it, the axis puts
+them side by side"""
 _STATES: dict[str, dict[str, Any]] = {
     "ok": {"label": "ok", "color": "#9ecae1"},
     "missing_in_source": {"label": "missing in the source", "color": "#ffffff", "hatch": "////"},
@@ -45,12 +47,12 @@ _SPLITS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
 def write_figures(
     store: Store, folder: str, progress: Callable[[int, int], None] = ignore
 ) -> list[str]:
-    """Draw a store into ``folder`` and return the places of the figures.
+    """Draw the figures of a store into `folder` and return their paths.
 
     Raises
     ------
     StoreError
-        Shards cannot be read. The figures that do not need them are there.
+        Shards cannot be read. The figures that do not need these shards are still written.
     """
     drawings: list[tuple[str, Callable[[], Figure]]] = [("timeline", lambda: draw_timeline(store))]
     samples: dict[str, FrameSample] = {}
@@ -87,7 +89,7 @@ def write_figures(
 
 
 def _not_drawn(refused: Mapping[str, StoreError], written: Sequence[str]) -> StoreError:
-    """One error for all figures that lack, each reason once."""
+    """Return one error for all missing figures, which names each reason once."""
     reasons = dict.fromkeys(f"{error.where}: {error.what}" for error in refused.values())
     return StoreError(
         f"{len(refused)} of {len(refused) + len(written)} figures cannot be drawn "
@@ -98,7 +100,7 @@ def _not_drawn(refused: Mapping[str, StoreError], written: Sequence[str]) -> Sto
 
 
 def draw_maps(store: Store, sample: FrameSample) -> Figure:
-    """The mean of the sampled frames beside the last usable one, for some of the channels."""
+    """Draw the mean of the sampled frames beside the last usable frame, for some channels."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -107,7 +109,7 @@ def draw_maps(store: Store, sample: FrameSample) -> Figure:
     info = store.variables[sample.variable]
     standard_name = str(store.array(sample.variable).attrs.get("standard_name", ""))
     palette = palette_of(info.units, standard_name, info.long_name)
-    # A mean of radar fields lies below the first of the usual steps nearly everywhere.
+    # The mean of radar fields is below the first step of the usual palette nearly everywhere.
     palettes = (EVEN if palette.stepped else palette, palette)
     height = len(shown) * (4.3 * grid.ratio + 1.25) + 0.5
     figure = Figure(figsize=(9.6, height), layout="constrained")
@@ -144,7 +146,7 @@ def draw_maps(store: Store, sample: FrameSample) -> Figure:
 
 
 def draw_histogram(store: Store, sample: FrameSample) -> Figure:
-    """How the values of the sampled frames are distributed, with the exact mean of all of them."""
+    """Draw a histogram of the values of the sampled frames, with the exact mean of all values."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.9), layout="constrained")
@@ -182,7 +184,7 @@ def draw_histogram(store: Store, sample: FrameSample) -> Figure:
 
 
 def draw_timeline(store: Store) -> Figure:
-    """Splits, the state of the frames, and the pixels that lack, along the time axis."""
+    """Draw the splits, the state of the frames, and the missing pixels along the time axis."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -246,7 +248,7 @@ def _png(draw: Callable[[], Figure]) -> bytes:
 
 
 def _channels(sample: FrameSample) -> list[int]:
-    """The channels that are shown: all of a few, else some at even distances."""
+    """Return the channels to show: all if they are few, else some of them, evenly spaced."""
     count = len(sample.labels)
     return sorted(
         {round(place) for place in np.linspace(0, count - 1, min(count, _SHOWN_CHANNELS))}
@@ -267,7 +269,11 @@ def _value_label(store: Store, sample: FrameSample, channel: int | None) -> str:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float, str]:
-    """Nearly all values, and which ends go on: a few must not take the colours from the rest."""
+    """Return the limits of a colour scale, and the ends beyond which there are values.
+
+    The limits are the percentiles 0.5 and 99.5, so that a few extreme values do not leave the
+    others in nearly the same colour.
+    """
     held = values[np.isfinite(values)]
     if not len(held):
         return 0.0, 1.0, "neither"
@@ -281,7 +287,11 @@ def _limits(values: np.ndarray) -> tuple[float, float, str]:
 
 
 class _TimeAxis:
-    """Where frames lie: along time; side by side where time jumps far; or by clips."""
+    """The horizontal axis of the timeline.
+
+    Frames lie at their times, or side by side if the gaps between periods are long. Frames of clips
+    lie at the number of their clip.
+    """
 
     def __init__(self, store: Store):
         self._store = store
@@ -292,16 +302,16 @@ class _TimeAxis:
         filled = len(seconds) * cadence / (seconds[-1] - seconds[0] + cadence)
         self._timed = store.clips is None and filled > _SPARSE
         self.step = cadence / 86_400 if self._timed else 1.0
-        """length of a frame"""
+        """length of a frame in units of the axis: days, frames or clips"""
         if store.clips is not None:
             self.step = 1 / store.clips.frames
 
     def places(self, frames: np.ndarray) -> np.ndarray:
-        """Where frames begin."""
+        """Return the positions on the axis at which frames begin."""
         return self._days[frames] if self._timed else frames * self.step
 
     def mark(self, panels: tuple[Any, Any]) -> None:
-        """Ticks and label of the axis that the panels share, and where time jumps."""
+        """Set ticks and label of the axis that the panels share, and mark the starts of periods."""
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
         axis = panels[-1].xaxis

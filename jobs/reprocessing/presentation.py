@@ -31,7 +31,7 @@ _SHOWN_PROBLEMS = 40
 
 
 def show_plan(plan: PlanDescription, windows: dict[str, Any] | None) -> str:
-    """Return what convert would do.
+    """Return a text about what `convert` would do.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def show_plan(plan: PlanDescription, windows: dict[str, Any] | None) -> str:
 
 
 def show_report(report: ConversionReport) -> str:
-    """What convert did."""
+    """Return a text about what `convert` did."""
     if not report.changed:
         lines = [f"nothing to do: {report.store} holds all {report.frames} frames of the source"]
         return "\n".join([*lines, *_unreadable_lines(report), *report.notes])
@@ -104,7 +104,7 @@ def _unreadable_lines(report: ConversionReport) -> list[str]:
 
 
 def show_store(description: StoreDescription, windows: dict[str, Any] | None = None) -> str:
-    """Return what a store holds, and how many windows of a given shape."""
+    """Return a text about what a store holds, and its number of windows if they were counted."""
     grid = " x ".join(
         f"{dim} {axis.size}"
         + (f" ({axis.from_to[0]:g} to {axis.from_to[1]:g})" if axis.from_to else "")
@@ -167,7 +167,7 @@ def _statistics_line(s: Mapping[str, Any]) -> str:
 
 
 def show_runs(runs: Sequence[Commit]) -> str:
-    """The commits of a history, as they come."""
+    """Return a text about the commits of a history, in the given order."""
     rows = [
         (
             run.snapshot,
@@ -180,7 +180,7 @@ def show_runs(runs: Sequence[Commit]) -> str:
 
 
 def show_verification(found: Verification) -> str:
-    """What is wrong with a store."""
+    """Return a text about what is wrong with a store."""
     if found.ok:
         line = f"{found.store}: {found.objects} objects ({size(found.bytes)}) are as recorded"
         return "\n".join([line, *_anomaly_lines(found)])
@@ -195,7 +195,7 @@ def show_verification(found: Verification) -> str:
 
 
 def _anomaly_lines(found: Verification) -> list[str]:
-    """Frames that look wrong: warnings, which leave the exit code as it is."""
+    """Return warnings about frames that look wrong; they do not change the exit code."""
     lines = [
         f"  warning: {a.variable}{f' (channel {a.channel})' if a.channel else ''}, {a.first}"
         + (f" to {a.last}" if a.frames > 1 else "")
@@ -208,13 +208,13 @@ def _anomaly_lines(found: Verification) -> list[str]:
 
 
 def table(rows: list[tuple[str, str]]) -> str:
-    """Two columns, the first padded."""
+    """Return rows as text in two columns, the first of which is padded."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def size(count: float) -> str:
-    """Bytes for people.
+    """Return a number of bytes as text.
 
     >>> size(1_500_000)
     '1.5 MB'
@@ -226,7 +226,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: int) -> str:
-    """A cadence for people.
+    """Return a cadence as text.
 
     >>> duration(3600), duration(1800)
     ('1 h', '30 min')
@@ -238,7 +238,7 @@ def duration(seconds: int) -> str:
 
 
 def elapsed(seconds: float) -> str:
-    """A time that something takes, for people.
+    """Return an elapsed time as text.
 
     >>> elapsed(0.2), elapsed(75), elapsed(9000)
     ('0.2 s', '75 s', '2.5 h')

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def draw_static(store: Store, name: str) -> Figure:
-    """One static field as a map, with its mean and standard deviation."""
+    """Draw one static field as a map, with its mean and standard deviation."""
     from matplotlib.figure import Figure
 
     info, values = store.static_fields[name], read_field(store, name)

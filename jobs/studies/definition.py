@@ -1,4 +1,4 @@
-"""What a study compares, from its YAML: pure, so that it is known before anything runs."""
+"""The definition of a study, read from YAML and checked before any stage runs."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ FOLDER = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Study:
-    """Several systems trained on one archive for the same number of steps, and scored alike."""
+    """A comparison of systems on one archive, with equal numbers of steps and equal scores."""
 
     name: str
     title: str
     archive: str
-    """as ``reprocess.py --archive``"""
+    """kind of archive, as in `reprocess.py --archive`"""
     job: str
-    """the training job whose defaults are taken"""
+    """training job that trains the systems; its defaults apply"""
     systems: Mapping[str, Mapping[str, Any]]
-    """name -> training options that only this system has"""
+    """name of a system -> the training options of this system alone"""
     train: Mapping[str, Any] = field(default_factory=dict)
     """training options of all systems"""
     convert: Mapping[str, Any] = field(default_factory=dict)
     """options of the conversion"""
     splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """split -> first and last time; empty: the archive's own"""
+    """split -> first and last time; if empty, the splits of the archive"""
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     """options of the evaluation"""
     scores: Sequence[Sequence[str]] = (("strict", "rmse"),)
     """(protocol, score) of each table"""
 
     def chosen(self, names: Sequence[str] | None) -> tuple[str, ...]:
-        """Systems by name, in the study's order; all of them for None.
+        """Return the systems with the given names in the study's order; all if `names` is None.
 
         Raises
         ------
         UsageError
-            One is unknown.
+            A name is unknown.
         """
         for name in names or ():
             if name not in self.systems:
@@ -55,7 +55,7 @@ class Study:
         return tuple(name for name in self.systems if names is None or name in names)
 
     def training_flags(self, system: str, seed: int, epochs: int | None) -> list[str]:
-        """Command-line options of one training."""
+        """Return the command-line options of one training; `epochs` replaces those of the study."""
         values = {**self.train, **self.systems[system], "training.seed": seed}
         if epochs is not None:
             values["training.epochs"] = epochs
@@ -63,17 +63,17 @@ class Study:
 
 
 def known() -> tuple[str, ...]:
-    """Names of the studies that come with the project."""
+    """Return the names of the studies that come with the project."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 def load(name: str) -> Study:
-    """A study by its name, or from a YAML file of one's own.
+    """Read a study of the project by its name, or another study from the path of its YAML file.
 
     Raises
     ------
     UsageError
-        There is none, or a key is unknown or absent.
+        The study does not exist, or a key is unknown or missing.
     """
     own = name.endswith((".yaml", ".yml"))
     path = Path(name) if own else FOLDER / f"{name}.yaml"
@@ -91,7 +91,7 @@ def load(name: str) -> Study:
 
 
 def folder_name(system: str) -> str:
-    """A system's name as part of a path.
+    """Return a system's name in a form that can be part of a path.
 
     >>> folder_name("gmg-s, offsets as published")
     'gmg-s_offsets-as-published'
@@ -100,7 +100,7 @@ def folder_name(system: str) -> str:
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
-    """Options of a command line.
+    """Return options as words of a command line.
 
     >>> flags({"model.hidden": [32, 32], "model.residual": True, "model.name": "gmg-s"})
     ['--model.hidden=[32, 32]', '--model.residual=true', '--model.name=gmg-s']

@@ -22,18 +22,18 @@ class Stages:
 
     study: Study
     folder: Path
-    """holds the store, the runs, the reports and the tables"""
+    """folder of the store, the runs, the reports and the tables"""
     workers: int
-    """training processes"""
+    """number of training processes"""
 
     @property
     def store(self) -> str:
-        """The converted archive."""
+        """Path of the converted archive."""
         return str(self.folder / "store.zarr")
 
     @property
     def tables(self) -> Path:
-        """The tables as Markdown."""
+        """Path of the tables in Markdown."""
         return self.folder / "study.md"
 
     def convert(self, source: str) -> None:
@@ -51,8 +51,8 @@ class Stages:
 
         Parameters
         ----------
-        epochs:
-            Passes over the train windows; None: as the study says.
+        epochs
+            Passes over the train windows; None for the number that the study sets.
         """
         name = f"{folder_name(system)}-{seed}"
         run, report = str(self.folder / "runs" / name), str(self.folder / "reports" / name)
@@ -70,11 +70,11 @@ class Stages:
         return read(system, seed, run, report)
 
     def write_tables(self, trained: Sequence[Trained]) -> None:
-        """Write the tables of everything trained so far, as Markdown and as JSON."""
+        """Write the tables of all systems trained so far, as Markdown and as JSON."""
         self.tables.write_text("\n".join(tables(self.study, trained)) + "\n")
         numbers = json.dumps(self.numbers(trained), indent=1)
         (self.folder / "study.json").write_text(numbers)
 
     def numbers(self, trained: Sequence[Trained]) -> dict[str, Any]:
-        """Return every number of the tables, as JSON can hold them."""
+        """Return every number of the tables as values that JSON can hold."""
         return finite(as_dict(self.study, trained))

@@ -1,4 +1,4 @@
-"""The tables of a study: means over seeds with their spread, baselines beside, compute stated."""
+"""The tables of a study: mean and spread of scores over seeds, baselines, and the compute used."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from jobs.training.run.run_folder import read_history
 from pipelines.errors import StoreError
 
 MOST_LEADS = 6
-"""columns of a table, besides that of all leads"""
+"""largest number of lead-time columns of a table; one more column has the score over all leads"""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One system under one seed, scored."""
+    """A system that was trained with one seed, and its scores."""
 
     system: str
     seed: int
     kept: KeptEvaluation
-    """its scores"""
+    """scores of its checkpoint"""
     parameters: int
     steps: int
     device: str
-    """that it was trained on, as PyTorch names it: ``cpu``, ``cuda``"""
+    """device of the training, as PyTorch names it: `cpu`, `cuda`"""
     minutes: float
-    """of training steps, starts and uploads left out, summed over the workers: of processor time on
-    CPUs, of time on each accelerator"""
+    """minutes of all training steps, without starts and uploads, summed over the workers: processor
+    time on CPUs, elapsed time on accelerators"""
 
 
 def is_scored(run: str, report: str) -> bool:
-    """Whether the report is that of the checkpoint that would be scored now."""
+    """Return whether the report scores the checkpoint that an evaluation would score now."""
     if not Path(report).is_dir():
         return False
     return read_evaluations([report])[0].provenance.checkpoint_uri == load_checkpoint(run).uri
 
 
 def read(system: str, seed: int, run: str, report: str) -> Trained:
-    """A finished training and its scores.
+    """Read a finished training and its scores.
 
     Raises
     ------
     StoreError
-        An earlier version trained it, and did not note what its steps cost.
+        An earlier version wrote the run and did not record the time of its steps.
     """
     kept = read_evaluations([report])[0]
     checkpoint, history = load_checkpoint(run), read_history(run)
@@ -89,7 +89,7 @@ def read(system: str, seed: int, run: str, report: str) -> Trained:
 
 
 def tables(study: Study, trained: Sequence[Trained]) -> list[str]:
-    """Markdown: for each variable and score a table by lead time, a row a system.
+    """Return a Markdown table per variable and score, with a row per system and lead times across.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def tables(study: Study, trained: Sequence[Trained]) -> list[str]:
 
 
 def as_dict(study: Study, trained: Sequence[Trained]) -> dict[str, Any]:
-    """Every number of the tables, each seed by itself."""
+    """Return every number of the tables, separately for each seed."""
     return {
         "study": study.name,
         "title": study.title,
@@ -141,7 +141,7 @@ def _headline(trained: Sequence[Trained]) -> list[str]:
 
 
 def _unit(trained: Sequence[Trained]) -> str:
-    """What the compute of the systems is counted in."""
+    """Return the unit in which the compute of the systems is counted."""
     devices = sorted({entry.device for entry in trained})
     return " and ".join("core-minutes" if d == "cpu" else f"{d.upper()}-minutes" for d in devices)
 
@@ -182,7 +182,7 @@ def _row(name: str, parameters: str, minutes: str, values: Sequence[Sequence[flo
 
 
 def _over_seeds(values: Sequence[float]) -> str:
-    """Mean and standard deviation of a score, of the seeds that have it.
+    """Return the mean and standard deviation of a score over the seeds that have it.
 
     >>> _over_seeds([1.0, 2.0, 3.0]), _over_seeds([0.5])
     ('2.00 ± 1.0', '0.500')

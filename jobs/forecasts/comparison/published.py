@@ -30,7 +30,7 @@ class Published:
     protocol: str | None
     """of ours that has the same conventions"""
     ours: dict[str, tuple[str, ...]]
-    """evaluation -> its scores in the same conventions; nothing where ``apart`` says why"""
+    """evaluation -> its scores in the same conventions; nothing where `apart` says why"""
     apart: str | None
     """why some or none of ours stand beside them"""
 
@@ -41,7 +41,7 @@ def published_scores(name: str, evaluations: Sequence[KeptEvaluation]) -> Publis
     Parameters
     ----------
     name:
-        Of the data set; empty: that of the evaluations, ``none``: nothing.
+        Of the data set; empty: that of the evaluations, `none`: nothing.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Maps of errors as a CF store: ``<variable>_bias`` and ``<variable>_rmse`` by system and lead.
+"""Maps of errors as a CF store: `<variable>_bias` and `<variable>_rmse` by system and lead.
 
 Legend: S systems, T lead times, C channels, H W grid.
 """
@@ -108,7 +108,7 @@ def _maps_of(name: str, store: Store, fields: ErrorFields, channels: slice) -> d
 
 
 def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
-    """Write the maps to ``uri`` in Zarr format 3, the root last; maps that stood there go first.
+    """Write the maps to `uri` in Zarr format 3, the root last; maps that stood there go first.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def check_overwriting(fields: str) -> None:
     Raises
     ------
     UsageError
-        Something else stands there: beside a page ``t2m.html`` maps go to ``t2m.zarr``, which may
+        Something else stands there: beside a page `t2m.html` maps go to `t2m.zarr`, which may
         well be the store.
     """
     held = places.names(fields)

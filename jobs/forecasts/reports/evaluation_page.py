@@ -30,7 +30,7 @@ def render(
     motion: Motion | None = None,
     colours: Colours = "usual",
 ) -> str:
-    """The page as HTML; parameters as of ``contents``."""
+    """The page as HTML; parameters as of `contents`."""
     return fill(contents(evaluation, provenance, store, protocol, motion, colours))
 
 
@@ -51,7 +51,7 @@ def contents(
     motion:
         Of one of the examples; None where the model has no motion modules.
     colours:
-        Of radar fields, see ``jobs.drawing.palettes``.
+        Of radar fields, see `jobs.drawing.palettes`.
     """
     drawn = cases.quantities(evaluation, store, colours)
     examples = {example.rank: example for example in evaluation.examples}

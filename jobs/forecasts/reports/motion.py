@@ -1,4 +1,4 @@
-"""The motion that a trained model sees in a window (``gmg_model.models.motion_trend``)."""
+"""The motion that a trained model sees in a window (`gmg_model.models.motion_trend`)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def example_motion(trained: Checkpoint, evaluation: Evaluation, rank: str) -> Mo
 
 
 def motion_of(model: nn.Module, seen_tchw: np.ndarray, horizon: int, rank: str) -> Motion | None:
-    """The motion that ``model`` sees in one window; None for models without motion modules.
+    """The motion that `model` sees in one window; None for models without motion modules.
 
     Parameters
     ----------

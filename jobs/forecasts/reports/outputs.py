@@ -123,7 +123,7 @@ def check_writable(report: str) -> None:
     UsageError
         The place is empty or inside a store, a run or an exported folder; a file stands where a
         folder is needed, or a folder or somebody else's file where one of the report's goes; the
-        storage refuses; or see ``check_overwriting``.
+        storage refuses; or see `check_overwriting`.
     """
     if not report.strip():
         raise UsageError(

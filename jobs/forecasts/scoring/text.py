@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from jobs.forecasts.scoring.scores import MODEL, Bootstrap, Evaluation, GroupScores
 
 HEADLINES = {"strict": "rmse", "openstl": "rmse_spatial_norm"}
-"""protocol -> the score that its summary prints; other protocols have the summary of `strict`"""
+"""protocol -> the score in its summary; any other protocol has the summary of `strict`"""
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def shown_units(units: str) -> str:
-    """Return units as people write them: nothing for "1", which CF writes if there is no unit."""
+    """Return units as people write them: an empty text for "1", CF's name for no unit."""
     return "" if units == "1" else units
 
 
 def lead_unit(lead_seconds: Sequence[int], timed: bool = True) -> tuple[str, int]:
-    """Return the unit of lead times and its length in seconds; frames if they have no time.
+    """Return the unit of lead times and its length in seconds; frames if times are unknown.
 
     >>> lead_unit([3600, 7200]), lead_unit([360, 720]), lead_unit([86400, 4 * 86400])
     (('h', 3600), ('min', 60), ('days', 86400))
@@ -93,7 +93,7 @@ def interval(low: float, high: float) -> str:
 
 
 def resampling(bootstrap: Bootstrap) -> str:
-    """Return a sentence on how the intervals were made."""
+    """Return a sentence about how the intervals were computed."""
     return (
         f"{round(100 * bootstrap.level)} % intervals from {bootstrap.resamples:,} resamples of "
         f"{bootstrap.units:,} units, each a {bootstrap.unit}"
@@ -101,9 +101,9 @@ def resampling(bootstrap: Bootstrap) -> str:
 
 
 def column(values: Sequence[float], beside: float | None = None) -> list[str]:
-    """Return scores of one kind with the same decimals: four digits for the largest of them.
+    """Return scores of one kind with equal numbers of decimals: the largest has four digits.
 
-    If `beside`, a score that is shown next to them, is larger, it decides the decimals.
+    If `beside`, a score that is shown next to them, is larger, it sets the number of decimals.
 
     >>> column([12.3456, 0.5, float("nan")]), column([-0.00012], beside=3.1)
     (['12.35', '0.50', 'none'], ['0.000'])
@@ -122,7 +122,7 @@ def column(values: Sequence[float], beside: float | None = None) -> list[str]:
 def summary(evaluation: Evaluation, protocol: str = "strict") -> list[str]:
     """Return lines with the error of the model and of each baseline, overall and at some leads.
 
-    Groups of channels that are scored apart follow one another.
+    Groups of channels that are scored separately follow one another.
     """
     protocol = protocol if protocol in HEADLINES else "strict"
     labels = lead_labels(evaluation.lead_seconds, evaluation.timed)

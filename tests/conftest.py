@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Workers import torch and Ray from bytecode caches: starting one without them takes twice as long.
+# Workers import torch and Ray from bytecode caches; without the caches a start takes twice as long.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Processes that share the tests share the cores: before anybody imports torch.
+    # The processes of pytest-xdist share the cores. torch reads this variable when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Tests import eccodes, pysteps and cfgrib in any order.
+# Tests import eccodes, pysteps and cfgrib in any order, and pyproj must be loaded before eccodes.
 load_pyproj_before_eccodes()
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -32,7 +32,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real sample archives and golden tensors beside the project."""
+    """Return the folder of real sample archives and golden tensors beside the project."""
     folder = Path(os.environ.get("GMG_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no folder of sample archives and golden tensors at {folder}")
@@ -41,21 +41,21 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> None:
-    """A small Ray, which other modules use as well; see `tests/support/processes/shared_ray.py`."""
+    """Start the small Ray that test modules share, see `tests/support/processes/shared_ray.py`."""
     shared_ray.use()
 
 
 SERVICES = frozenset(
     {"ray_cluster", "traffic_store", "finished_run", "moto", "s3_server", "gcs_server"}
 )
-"""fixtures that start Ray, a server or a training"""
+"""names of the fixtures that start Ray, a server or a training"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs services, and put the longest module first.
+    """Mark the tests that need services, and put the longest module first.
 
-    No process is then left alone with the longest module when the others are done, and it computes
-    while the tests of clusters beside it wait.
+    If the longest module came last, one process would still run it when the others have finished.
+    At the start, it computes while tests of clusters in other processes wait.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Make the start of a Ray fail in a test that has not the mark `services`."""
+    """Make the start of Ray fail in a test without the mark `services`."""
     start = session.start_here
 
     def start_if_marked(*arguments: Any, **options: Any) -> None:
@@ -82,18 +82,18 @@ class _running:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remember the test whose fixtures and body run now."""
+    """Remember the test whose fixtures and body are about to run."""
     _running.item = item
 
 
 def pytest_sessionfinish() -> None:
-    """No test leaves a Ray behind."""
+    """End the Ray that tests have started."""
     shared_ray.end()
 
 
 @pytest.fixture(scope="session")
 def traffic_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small complete store: 480 hourly frames of in- and outflow on 16 x 8 cells."""
+    """Return a small complete store: 480 hourly frames of inflow and outflow on 16 x 8 cells."""
     from tests.support.archives.archives_made_here import write_traffic
     from tests.support.processes.training_runs import job
 
@@ -110,9 +110,10 @@ def traffic_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def finished_run(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
-    """The options of a finished training on two workers of one node, which nothing disturbed.
+    """Return the options of a finished, undisturbed training on two workers of one node.
 
-    Its folder is every test's, and other processes may read it: copy it before doing anything.
+    All tests share its folder, and other processes may read it. A test that changes the folder
+    must copy it first.
     """
     from jobs.training.driver.job import train
     from tests.support.processes.training_runs import small_options
@@ -126,7 +127,7 @@ def finished_run(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that is made by the first of the processes that share the tests, for all of them."""
+    """Return a folder that the first pytest process makes and that all pytest processes use."""
     root = factory.getbasetemp()
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
     with folder.with_suffix(".lock").open("w") as lock:

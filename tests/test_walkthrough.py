@@ -2,7 +2,7 @@
 
 Each page is walked in a folder of its own: what the page calls FOLDER is a small archive made here,
 trainings are those of the page with a model of four channels and a few windows, and every other
-option is the page's. Commands run in this process, as ``tests.support.processes.training_runs.job``
+option is the page's. Commands run in this process, as `tests.support.processes.training_runs.job`
 does; the start of a process is what tests/jobs/test_scripts.py is about. Every command of every
 page is run here, or stands in tests/support/pages/page_walk.py with the test that runs it or the
 reason why none can. The Python of a page is run where its commands were; tests/test_page_python.py
@@ -252,7 +252,7 @@ def test_the_example_of_clips_runs(walk: Walk, tmp_path: Path):
 
 
 def of_radar(run: str, **changes: Any) -> Callable[[Path], None]:
-    """Makes a run of the folder's ``radar.zarr``, with options of its model."""
+    """Makes a run of the folder's `radar.zarr`, with options of its model."""
 
     def make(folder: Path) -> None:
         options = small_options(str(folder / "radar.zarr"), str(folder / run))

@@ -1,6 +1,6 @@
 """How fast an archive becomes a store, beside its peers and the limits of the machine.
 
-``python tests/benchmarks/conversion.py --gigabytes 1`` makes a seeded NetCDF archive in a temporary
+`python tests/benchmarks/conversion.py --gigabytes 1` makes a seeded NetCDF archive in a temporary
 folder, converts it in alternating runs, and prints tables in Markdown. All sides read the same
 file and write the same array: float32, chunks of 64 and shards of 4096 frames, blosc-lz4 + shuffle;
 in an unmeasured first run what each wrote is compared with the source, value by value. The platform
@@ -89,7 +89,7 @@ def convert_with_dask(source: Path, store: Path, pipeline: str) -> None:
 
 
 def check_store(source: Path, store: Path) -> None:
-    """RuntimeError where the store at ``store`` is not the values of the source."""
+    """RuntimeError where the store at `store` is not the values of the source."""
     import netCDF4
     import zarr
 

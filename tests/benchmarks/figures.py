@@ -24,7 +24,7 @@ class Requirement:
     required: float
     unit: str = ""
     most: bool = False
-    """Whether ``required`` is a ceiling and not a floor."""
+    """Whether `required` is a ceiling and not a floor."""
 
     @property
     def met(self) -> bool | None:
@@ -38,7 +38,7 @@ def alternate(
 ) -> dict[str, list[T]]:
     """Results of every side's runs in turn; no side is always first.
 
-    ``fewer``: runs of a side that takes so long that ``repeats`` of them are too many.
+    `fewer`: runs of a side that takes so long that `repeats` of them are too many.
     """
     results: dict[str, list[T]] = {name: [] for name in sides}
     for repeat in range(repeats):
@@ -83,14 +83,14 @@ def _number(value: float) -> str:
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """``--json FILE``."""
+    """`--json FILE`."""
     parser.add_argument("--json", type=Path, help="file to write the figures to as well")
 
 
 def write_json(
     path: Path | None, figures: Mapping[str, Any], requirements: Sequence[Requirement]
 ) -> None:
-    """The figures for programs, where ``path`` is given."""
+    """The figures for programs, where `path` is given."""
     if path is None:
         return
     content = {

@@ -1,6 +1,6 @@
 """What scoring and batch inference add to the model itself, and a first forecast from nothing.
 
-``python tests/benchmarks/forecasts.py`` converts a synthetic year of 32 x 64 fields, makes an
+`python tests/benchmarks/forecasts.py` converts a synthetic year of 32 x 64 fields, makes an
 untrained GMG-s of the default size (12 -> 12 frames, patch 2), and times in turn, in one process
 with the same threads: the model alone on batches that are in memory; the pass of an evaluation over
 windows of the store (every score of every protocol, persistence and climatology beside); that pass
@@ -88,7 +88,7 @@ class Bench:
         self._made = 0
 
     def scorer(self, forecast: Any) -> Any:
-        """As ``evaluate`` makes it."""
+        """As `evaluate` makes it."""
         from jobs.forecasts.scoring.blocks import Scorer
         from jobs.forecasts.scoring.protocols import Selection, channel_groups
         from pipelines.inputs.climatology import climatology

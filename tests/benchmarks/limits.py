@@ -1,7 +1,7 @@
 """What the machine allows at most when an archive becomes a store: the work with nothing around it.
 
 Run as a program it is one process of the limit on all cores: arguments source, share, shares; it
-says ``ready``, and for each line on its standard input, a folder, it writes its share there.
+says `ready`, and for each line on its standard input, a folder, it writes its share there.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class AllCores:
         self._wait()
 
     def __call__(self, source: Path, store: Path) -> None:
-        """Write all shards to ``store``."""
+        """Write all shards to `store`."""
         for worker in self._workers:
             assert worker.stdin is not None
             worker.stdin.write(f"{store}\n")

@@ -22,7 +22,7 @@ def frames_of(gigabytes: float) -> int:
 
 
 def write_archive(folder: Path, frames: int, files: int = 1, seed: int = 0) -> list[Path]:
-    """Write ``2m_temperature_<year>_5.625deg.nc``, contiguous and uncompressed."""
+    """Write `2m_temperature_<year>_5.625deg.nc`, contiguous and uncompressed."""
     import netCDF4
 
     lat = np.linspace(-87.1875, 87.1875, HEIGHT)

@@ -1,6 +1,6 @@
 """Peak memory of conversion and of streaming, from a small store to one ten times as large.
 
-``python tests/benchmarks/memory.py`` makes archives of one and of ten gigabytes one after the
+`python tests/benchmarks/memory.py` makes archives of one and of ten gigabytes one after the
 other, converts each, and draws shuffled batches of 64 windows from it; each job runs in a process
 of its own, whose peak is that of its resident memory (Linux: VmHWM). Memory that files have in the
 page cache is nobody's.

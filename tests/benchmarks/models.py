@@ -1,6 +1,6 @@
 """What the models cost: parameters, arithmetic, speed and memory, and what the fast paths give.
 
-``python tests/benchmarks/models.py`` prints three tables: every registered model at its defaults on
+`python tests/benchmarks/models.py` prints three tables: every registered model at its defaults on
 Moving MNIST's shape (10 -> 10 of 1 x 64 x 64), each measured in a process of its own; GMG-L's
 training step at TaxiBJ's shape in three arrangements, taken in turn so that a drift of the
 machine's speed meets all; and, where there is a GPU, the compiled step against the plain one.
@@ -149,7 +149,7 @@ def flop(name: str, overrides: dict[str, Any], input_frames: int, horizon: int) 
 
 
 def train_step(model: Any, frames_btchw: Any, input_frames: int, dtype: Any = None) -> None:
-    """Forward and backward of the loss, in ``dtype`` under autocast."""
+    """Forward and backward of the loss, in `dtype` under autocast."""
     import torch
 
     from gmg_model.training.losses import create_loss

@@ -1,6 +1,6 @@
 """A peer in an environment of its own: made once, pinned by name and version, asked over a pipe.
 
-``tests/benchmarks/peers/<name>.txt`` says what is installed, ``<name>.py`` is the program that runs
+`tests/benchmarks/peers/<name>.txt` says what is installed, `<name>.py` is the program that runs
 there: it answers each line of JSON on its standard input with one on its standard output.
 """
 

@@ -1,6 +1,6 @@
 """What training on workers costs beside the bare loop: the Ray Train side, data, checkpoints.
 
-``python tests/benchmarks/ray_train.py`` trains GMG-s on two workers (gloo, one core each) by the
+`python tests/benchmarks/ray_train.py` trains GMG-s on two workers (gloo, one core each) by the
 job itself. In turn, in the same two processes, go stretches of the job's own steps (streamed
 batches, schedules, sums over the workers, history), the same with an asynchronous checkpoint at
 their beginning, and stretches of a bare loop: PyTorch's DistributedDataParallel and Adam on a batch

@@ -1,8 +1,8 @@
-"""Run every benchmark and write the page of figures: ``make bench``.
+"""Run every benchmark and write the page of figures: `make bench`.
 
 Each benchmark is a program of its own that prints Markdown tables; this one runs them one after the
 other, so that none disturbs another, and says on which machine. A program that fails leaves the
-reason on the page instead of figures, and the others still run. With ``--only`` the other sections
+reason on the page instead of figures, and the others still run. With `--only` the other sections
 of the page stay as they are.
 """
 

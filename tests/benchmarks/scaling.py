@@ -1,6 +1,6 @@
 """How training should scale to many nodes: a model of the step, checked against two processes here.
 
-``python tests/benchmarks/scaling.py`` predicts the step of GMG-L on 1 to 64 nodes of one GPU from
+`python tests/benchmarks/scaling.py` predicts the step of GMG-L on 1 to 64 nodes of one GPU from
 four numbers: the seconds of a step alone, the bytes of the gradients, the rate of the network, and
 the part of the backward pass that the sums can hide behind. Gradients are summed in a ring: each
 node sends and receives 2 (N - 1) / N of their bytes. A recurrent model uses each weight at every

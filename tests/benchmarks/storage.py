@@ -1,6 +1,6 @@
 """Conversion to and streaming from object storage 30 ms away, and how many requests that takes.
 
-``python tests/benchmarks/storage.py`` serves S3 on loopback (rclone, with files behind it) behind a
+`python tests/benchmarks/storage.py` serves S3 on loopback (rclone, with files behind it) behind a
 relay in which every request waits, converts a seeded archive to it and to the local disk, uploads
 the same shards with s3fs alone, and draws shuffled batches from the store there. The relay counts
 requests and bytes. All programs share the machine's cores: the server, the relay and the client.

@@ -1,6 +1,6 @@
 """How many windows a second reach one process, beside its peers and the memory limit.
 
-``python tests/benchmarks/streaming.py`` makes a synthetic archive of hourly 32 x 64 fields in a
+`python tests/benchmarks/streaming.py` makes a synthetic archive of hourly 32 x 64 fields in a
 temporary folder, converts it, and draws normalised float32 batches of 64 windows of 24 frames in
 the order of training, reads included. All sides read the same store on the same machine in
 alternating runs; the table gives the median, the lowest and the highest run. Before anything is

@@ -1,6 +1,6 @@
-"""From ``ray job submit`` to the first optimiser step of a training on two CPU workers, in parts.
+"""From `ray job submit` to the first optimiser step of a training on two CPU workers, in parts.
 
-``python tests/benchmarks/submit.py`` starts a Ray head with two CPUs, converts a small synthetic
+`python tests/benchmarks/submit.py` starts a Ray head with two CPUs, converts a small synthetic
 archive, and submits the same small training several times as a user does, to a folder of its own
 each time. The parts end where something is seen from outside: the client says that it has
 submitted; the head starts the job's process; the job prints what it will train, so that it has

@@ -1,6 +1,6 @@
 """What streaming costs a training step: GMG-s fed from a store, beside a batch held in memory.
 
-``python tests/benchmarks/training.py`` makes a synthetic archive, converts it, and trains GMG-s on
+`python tests/benchmarks/training.py` makes a synthetic archive, converts it, and trains GMG-s on
 12 -> 12 windows of 32 x 64 in one process: steps fed by the stream and steps on one resident batch
 in turn, so that a drift of the machine's speed meets both. The wait is what the stream itself
 reports; the floor is the step's floating-point work at this machine's rate of one large

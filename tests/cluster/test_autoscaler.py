@@ -1,6 +1,6 @@
 """A training on our cluster file, from no node to two and back: Ray's own autoscaler, no cloud.
 
-The file is ``ray_cluster.yaml`` as ``ray up`` puts it on a head, with a provider that starts nodes
+The file is `ray_cluster.yaml` as `ray up` puts it on a head, with a provider that starts nodes
 as processes of this machine, one CPU each, and with an idle timeout of seconds.
 """
 
@@ -89,7 +89,7 @@ def head() -> Iterator[Head]:
 
 
 def worker_nodes(head: Head) -> list[dict[str, Any]]:
-    """Every node besides the head that there is or was: ``state`` ALIVE or DEAD, ``labels``."""
+    """Every node besides the head that there is or was: `state` ALIVE or DEAD, `labels`."""
     answer = head.ask("/api/v0/nodes?detail=true&limit=1000")
     nodes = answer["data"]["result"]["result"]
     return [node for node in nodes if not node["is_head_node"]]

@@ -48,7 +48,7 @@ def records(store: Path) -> int:
 
 
 def kill_in_the_middle(barrier: Barrier, store: Path, *arguments: str) -> None:
-    """Run ``reprocess.py convert`` on one worker, and kill it when it is to commit shard 40."""
+    """Run `reprocess.py convert` on one worker, and kill it when it is to commit shard 40."""
     family = Family()
     command = [sys.executable, str(ROOT / "jobs" / "reprocess.py"), "convert", *arguments]
     command += ["--store", str(store), "--workers", "1"]

@@ -38,7 +38,7 @@ def awaken_motion(model: nn.Module) -> None:
 
 @pytest.fixture
 def small() -> Callable[..., Any]:
-    """Return ``small(name, **overrides)``, which makes a small model with moving offsets."""
+    """Return `small(name, **overrides)`, which makes a small model with moving offsets."""
 
     def make(name: str = "gmg-l", **overrides: Any) -> Any:
         torch.manual_seed(7)
@@ -71,7 +71,7 @@ class Golden:
 
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> Callable[[str], Golden]:
-    """Return ``golden(name)``, which loads weights, frames and outputs of the published code."""
+    """Return `golden(name)`, which loads weights, frames and outputs of the published code."""
     from safetensors import safe_open
 
     def load(name: str) -> Golden:

@@ -1,7 +1,7 @@
 """The Kubernetes manifests: fields that the operator knows, limits, tokens, and no open door.
 
 The operator's own schema is not at hand offline. The one below is closed: it has the fields that
-these manifests use, as the types of ``ray.io/v1`` and of Kubernetes' core have them, and the rules
+these manifests use, as the types of `ray.io/v1` and of Kubernetes' core have them, and the rules
 that the operator applies beside its schema. What it does not know it refuses, so that no misspelt
 field passes.
 """
@@ -198,7 +198,7 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def changed(document: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
-    """A copy with one change: ``change(parent, key)``."""
+    """A copy with one change: `change(parent, key)`."""
     copied = parent = copy.deepcopy(document)
     for key in path[:-1]:
         parent = parent[key]

@@ -46,7 +46,7 @@ def refused(
     traffic_store: str,
     tmp_path: Path,
 ) -> Refuse:
-    """Run a job's ``main`` with a command line; it has to be refused and to leave no trace."""
+    """Run a job's `main` with a command line; it has to be refused and to leave no trace."""
     import ray
 
     shared_ray.end()
@@ -90,7 +90,7 @@ def options(traffic_store: str, tmp_path: Path) -> TrainOptions:
 
 @pytest.fixture
 def train(refused: Refuse, options: TrainOptions, tmp_path: Path) -> Refuse:
-    """``python jobs/train_weatherbench.py --config FILE ARGUMENTS``, FILE holding the options."""
+    """`python jobs/train_weatherbench.py --config FILE ARGUMENTS`, FILE holding the options."""
     config = write_config(options, tmp_path)
     return lambda *arguments: refused(train_weatherbench.main, "--config", config, *arguments)
 
@@ -105,7 +105,7 @@ def checkpoint(options: TrainOptions) -> checkpoints.Checkpoint:
 def score(
     refused: Refuse, checkpoint: checkpoints.Checkpoint, traffic_store: str, tmp_path: Path
 ) -> Refuse:
-    """``python jobs/evaluate.py`` on the checkpoint; later arguments win."""
+    """`python jobs/evaluate.py` on the checkpoint; later arguments win."""
     return lambda *arguments: refused(
         evaluate.main,
         *("--checkpoint", checkpoint.uri, "--store", traffic_store),

@@ -1,4 +1,4 @@
-"""Every job is a program: most tests call its ``main``, these start it as a user does."""
+"""Every job is a program: most tests call its `main`, these start it as a user does."""
 
 from __future__ import annotations
 

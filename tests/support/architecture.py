@@ -1,7 +1,7 @@
 """Measure the layout of the code: items in a folder, arrows of imports, long functions.
 
     python -m tests.support.architecture            # the table of all measures
-    python -m tests.support.architecture pipelines  # what breaks a limit there, by name
+    python -m tests.support.architecture pipelines  # what exceeds a limit in that package, by name
 
 `tests/test_architecture.py` holds the limits.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipelines", "gmg_model", "jobs")
 DRAWN = ("pipelines", "pipelines.archives", "jobs.forecasts", "jobs.training", "gmg_model")
-"""packages whose items and arrows are counted"""
+"""packages whose items are counted, and the imports between them"""
 FOLDER_ORDER = (
     {"storage"},
     {"timeline", "cluster"},
@@ -27,7 +27,7 @@ FOLDER_ORDER = (
     {"inputs", "conversion"},
     {"stream", "audit"},
 )
-"""folders of `pipelines`: one may import only from folders of the sets before its own"""
+"""sets of folders of `pipelines`; a folder may import only from folders in earlier sets"""
 
 MOST_ITEMS = 16
 MOST_MODULE_LINES = 400
@@ -43,9 +43,9 @@ class Function:
     module: str
     name: str
     lines: int
-    """from its `def` (without decorators) to its last line, docstring included"""
+    """number of lines from `def` (without decorators) to the last, with the docstring"""
     parameters: int
-    """without `self` and `cls`"""
+    """number of parameters without `self` and `cls`"""
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
@@ -58,7 +58,7 @@ def module_name(path: Path) -> str:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Return every module of the product, by dotted name."""
+    """Return the file of every module of the product, by dotted name."""
     return {module_name(path): path for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
 
 
@@ -85,7 +85,7 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, bool]]:
 
 @cache
 def imports() -> dict[str, set[str]]:
-    """Return what each module imports: at its head, in its functions, and for types alone."""
+    """Return what each module imports at its head, in its functions, and for type checkers."""
     return {name: {found for found, _ in _imported(tree)} for name, tree in _trees().items()}
 
 
@@ -101,19 +101,19 @@ def graph() -> dict[str, set[str]]:
 
 
 def items(folder: Path) -> list[str]:
-    """Return what lies directly in a folder, without caches."""
+    """Return the names of the files and folders directly in a folder, without caches."""
     return sorted(p.name for p in folder.iterdir() if p.name != "__pycache__")
 
 
 def folders() -> list[Path]:
-    """Return every folder of the product that has modules."""
+    """Return every folder of the product that contains modules."""
     return sorted({path.parent for path in modules().values()})
 
 
 def rooms(package: str) -> dict[str, set[str]]:
-    """Return the arrows between the items of a package: item -> items that it imports.
+    """Return the imports between the items of a package: item -> items that it imports.
 
-    A module or a folder directly in the package is one item.
+    Each module and each folder directly in the package is one item.
     """
     depth = package.count(".") + 1
     inside = [name for name in modules() if name.startswith(f"{package}.")]
@@ -135,7 +135,7 @@ def levels(edges: dict[str, set[str]]) -> int:
     Raises
     ------
     graphlib.CycleError
-        The arrows form a circle.
+        The imports form a circle.
     """
     height: dict[str, int] = {}
     for name in TopologicalSorter(edges).static_order():
@@ -199,12 +199,12 @@ def folder_sizes() -> dict[str, int]:
 
 
 def imports_inside_functions() -> int:
-    """Return how many import statements stand inside functions, one for each imported name."""
+    """Return the number of names that are imported inside functions."""
     return sum(inside for tree in _trees().values() for _, inside in _imported(tree))
 
 
 def report() -> Iterator[tuple[str, str]]:
-    """Yield each measure and its value, in the order of the goals."""
+    """Yield the name and the value of each measure."""
     for package in DRAWN:
         edges = rooms(package)
         count = len(items(ROOT / package.replace(".", "/")))
@@ -244,7 +244,7 @@ def _comments() -> int:
 
 
 def beyond_the_limits(prefix: str = "") -> Iterator[str]:
-    """Yield a line for everything below `prefix` that is beyond a limit."""
+    """Yield a line for each item below `prefix` that exceeds a limit."""
     found = [f"{n}: {c} items" for n, c in folder_sizes().items() if c > MOST_ITEMS]
     found += [f"{n}: {c} lines" for n, c in module_lines().items() if c > MOST_MODULE_LINES]
     found += [f"{f}: {f.lines} lines" for f in functions() if f.lines > MOST_FUNCTION_LINES]

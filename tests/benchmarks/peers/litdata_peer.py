@@ -1,9 +1,9 @@
-"""litdata over copies of a store's frames, in the environment of ``litdata.txt``.
+"""litdata over copies of a store's frames, in the environment of `litdata.txt`.
 
-Arguments: frames (``.npy``, (time, y, x) float32), a folder to write to, offset, scale, frames of
-a window, windows of a batch, and what is stored. ``windows``: every window is an item of its own,
-read in litdata's shuffled order. ``frames``: every frame is an item, and the frames of random
-windows are read one by one. Requests: see ``xbatcher_peer.py``; from two threads on, all but one
+Arguments: frames (`.npy`, (time, y, x) float32), a folder to write to, offset, scale, frames of
+a window, windows of a batch, and what is stored. `windows`: every window is an item of its own,
+read in litdata's shuffled order. `frames`: every frame is an item, and the frames of random
+windows are read one by one. Requests: see `xbatcher_peer.py`; from two threads on, all but one
 are workers of litdata's loader.
 """
 

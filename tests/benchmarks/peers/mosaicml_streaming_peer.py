@@ -1,6 +1,6 @@
-"""MosaicML streaming over copies of a store's frames, in the environment of its ``.txt``.
+"""MosaicML streaming over copies of a store's frames, in the environment of its `.txt`.
 
-Arguments and requests: see ``litdata_peer.py``.
+Arguments and requests: see `litdata_peer.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""xarray-beam's local runner, in the environment of ``xarray-beam.txt``: NetCDF to sharded Zarr.
+"""xarray-beam's local runner, in the environment of `xarray-beam.txt`: NetCDF to sharded Zarr.
 
-Arguments: source folder, frames of a chunk, frames of a shard. Requests: ``{"store": path, "mode":
-"in_memory" | "multi_threading" | "multi_processing", "workers": n}``; the answer is the seconds
+Arguments: source folder, frames of a chunk, frames of a shard. Requests: `{"store": path, "mode":
+"in_memory" | "multi_threading" | "multi_processing", "workers": n}`; the answer is the seconds
 that opening the files, making the pipeline and running it took.
 """
 

@@ -1,8 +1,8 @@
-"""xbatcher over a store, in the environment of ``xbatcher.txt``: shuffled normalised batches.
+"""xbatcher over a store, in the environment of `xbatcher.txt`: shuffled normalised batches.
 
 Arguments: store, variable, offset, scale, frames of a window, windows of a batch. Requests:
-``{"starts": [...], "file": ...}`` writes those windows to a ``.npy``; ``{"seconds": s, "threads":
-n, "seed": k}`` draws random batches for so long and answers with windows a second.
+`{"starts": [...], "file": ...}` writes those windows to a `.npy`; `{"seconds": s, "threads":
+n, "seed": k}` draws random batches for so long and answers with windows a second.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import numpy as np
 def write_traffic(
     folder: Path, slots: int = 480, shape: tuple[int, int] = (16, 8), seed: int = 0
 ) -> Path:
-    """A BikeNYC-like HDF5 file: hourly in- and outflow, a daily cycle that drifts over the grid.
+    """Write an HDF5 file in the layout of BikeNYC, and return its path.
 
-    Returns the file's path.
+    It has hourly inflow and outflow, with a daily cycle that drifts over the grid.
     """
     rng = np.random.default_rng(seed)
     hours = np.arange(slots)[:, None, None, None]

@@ -26,14 +26,17 @@ def write_digits(folder: Path, digits: int = 40, test: bool = True) -> Path:
 
 
 def write_test_clips(folder: Path, clips: int = 3, frames: int = 20) -> np.ndarray:
-    """Write `mnist_test_seq.npy`; return its values (frames, clips, 64, 64)."""
+    """Write `mnist_test_seq.npy`, and return its values (frames, clips, 64, 64)."""
     values = np.random.default_rng(7).integers(0, 256, (frames, clips, 64, 64)).astype(np.uint8)
     np.save(folder / "mnist_test_seq.npy", values)
     return values
 
 
 def write_cikm_text(folder: Path, **samples: int) -> dict[str, np.ndarray]:
-    """Write texts such as `train=6, testA=2`; return the pixels (n, 15, 4, 101, 101) of each."""
+    """Write text files, and return the pixels (n, 15, 4, 101, 101) of each.
+
+    `samples` are the number of samples per file, such as `train=6, testA=2`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
     for stem, count in samples.items():
@@ -48,7 +51,7 @@ def write_cikm_text(folder: Path, **samples: int) -> dict[str, np.ndarray]:
 
 
 def write_cikm_images(folder: Path, samples: int) -> np.ndarray:
-    """Write `sample_<i>/img_<t>.png`; return their pixels (samples, 15, 101, 101)."""
+    """Write `sample_<i>/img_<t>.png`, and return the pixels (samples, 15, 101, 101)."""
     values = np.random.default_rng(3).integers(0, 256, (samples, 15, 101, 101)).astype(np.uint8)
     for number, sample in enumerate(values, start=1):
         for time, frame in enumerate(sample, start=1):
@@ -57,9 +60,10 @@ def write_cikm_images(folder: Path, samples: int) -> np.ndarray:
 
 
 def write_shanghai(folder: Path, train: int, test: int, step: int = 30) -> dict[str, np.ndarray]:
-    """Write the Shanghai2020 layout with images of 8 x 8; return (n, 20, 8, 8) by split.
+    """Write images of 8 x 8 in the layout of Shanghai2020, and return (n, 20, 8, 8) by split.
 
-    Examples of one split begin ``step`` minutes-of-six apart, and share images where it is small.
+    Consecutive examples of a split begin `step` images apart, and images are six minutes apart. If
+    `step` is small, examples share images.
     """
     offsets = np.cumsum([0, *[1] * 9, *[2] * 10])
     written = {}
@@ -82,7 +86,7 @@ def write_shanghai(folder: Path, train: int, test: int, step: int = 30) -> dict[
 def write_openstl(
     path: Path, train: int = 40, test: int = 5, compressed: bool = True
 ) -> dict[str, np.ndarray]:
-    """Write `dataset.npz`; return its arrays."""
+    """Write `dataset.npz`, and return its arrays."""
     rng = np.random.default_rng(5)
     arrays = {
         f"{part}_{split}": rng.uniform(-1, 1, (count, 4, 2, 6, 5)).astype(np.float32)
@@ -95,7 +99,10 @@ def write_openstl(
 
 
 def write_kth(folder: Path, sequences: dict[str, int], shape: tuple[int, int] = (6, 8)) -> None:
-    """Write folders with a number of images: `{"walking/person01_walking_d1": 23}`."""
+    """Write folders of images; `sequences` has the number of images by folder.
+
+    An example is `{"walking/person01_walking_d1": 23}`.
+    """
     for name, count in sequences.items():
         rng = np.random.default_rng(count)
         for number in range(1, count + 1):
@@ -104,6 +111,6 @@ def write_kth(folder: Path, sequences: dict[str, int], shape: tuple[int, int] = 
 
 
 def write_image(path: Path, grey: np.ndarray) -> None:
-    """Write one grey image."""
+    """Write one grey-level image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grey).save(path)

@@ -15,7 +15,7 @@ LATITUDE, LONGITUDE = np.array([60.0, 59.75, 59.5]), np.array([4.0, 4.25, 4.5, 4
 
 
 def values(times: pd.DatetimeIndex, seed: int = 0) -> np.ndarray:
-    """(n, 3, 4) that depend on the time and the seed alone."""
+    """Return values (n, 3, 4) that depend only on the times and the seed."""
     hours = times.as_unit("ns").asi8 // 3_600_000_000_000
     rows = [np.random.default_rng((int(hour), seed)).normal(280, 5, (3, 4)) for hour in hours]
     return np.array(rows, np.float32).reshape(-1, 3, 4)
@@ -24,7 +24,7 @@ def values(times: pd.DatetimeIndex, seed: int = 0) -> np.ndarray:
 def write_with_expver_dimension(
     path: Path, times: pd.DatetimeIndex, final: int, names: Sequence[str] = ("t2m",)
 ) -> None:
-    """The layout until 2024: NetCDF 3, packed; the first ``final`` frames have expver 1."""
+    """Write the layout until 2024: packed NetCDF 3; the first `final` frames have expver 1."""
     dataset = xr.Dataset(
         coords={
             "longitude": LONGITUDE.astype("f4"),
@@ -56,7 +56,7 @@ def write_with_expver_labels(
     names: Sequence[str] = ("t2m",),
     seed: int = 0,
 ) -> None:
-    """The layout since 2024: NetCDF 4, ``valid_time``, expver as text along it, scalar number."""
+    """Write the layout since 2024: NetCDF 4, expver as text along `valid_time`, a scalar number."""
     dataset = xr.Dataset(
         coords={
             "valid_time": times,
@@ -75,7 +75,7 @@ def write_with_expver_labels(
 
 
 def write_grib(path: Path, messages: Sequence[dict[str, Any]]) -> None:
-    """GRIB 1 messages on the small grid: eccodes keys, with ``values`` (3, 4) among them."""
+    """Write GRIB 1 messages on the small grid, from eccodes keys and `values` (3, 4) of each."""
     grid = {
         "Ni": 4,
         "Nj": 3,
@@ -98,7 +98,10 @@ def write_grib(path: Path, messages: Sequence[dict[str, Any]]) -> None:
 
 
 def accumulated(valid: pd.Timestamp) -> dict[str, Any]:
-    """Precipitation of the hour before ``valid``: step 1 to 12 of the forecast at 6 or 18 h."""
+    """Return the keys of the precipitation in the hour before `valid`.
+
+    It is step 1 to 12 of the forecast that starts at 6 or 18 h.
+    """
     base = (valid - pd.Timedelta(hours=7)).floor("12h") + pd.Timedelta(hours=6)
     step = int((valid - base) / pd.Timedelta(hours=1))
     return {
@@ -113,7 +116,7 @@ def accumulated(valid: pd.Timestamp) -> dict[str, Any]:
 
 
 def instantaneous(valid: pd.Timestamp) -> dict[str, Any]:
-    """Temperature at ``valid``."""
+    """Return the keys of the temperature at `valid`."""
     return {
         "paramId": 167,
         "dataDate": int(f"{valid:%Y%m%d}"),

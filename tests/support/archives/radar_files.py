@@ -18,17 +18,17 @@ LAEA = "+proj=laea +lat_0=55.0 +lon_0=10.0 +x_0=1950000.0 +y_0=-2100000.0 +units
 
 
 def five_minutes(first: str, frames: int) -> np.ndarray:
-    """Return times that are five minutes apart, datetime64[s] (frames,)."""
+    """Return times that are five minutes apart: datetime64[s] (frames,)."""
     return np.datetime64(first, "s") + np.arange(frames) * np.timedelta64(300, "s")
 
 
 def stamp(time: np.datetime64, characters: int = 12) -> str:
-    """Return a time as in `202101032005`."""
+    """Return the first `characters` digits of a time, such as `202101032005`."""
     return "".join(sign for sign in str(time) if sign.isdigit())[:characters]
 
 
 def pixels(seed: int, shape: tuple[int, int] = (6, 8)) -> np.ndarray:
-    """Return a uint8 composite: no echo (0), echoes, two columns outside the image (255)."""
+    """Return a uint8 composite: no echo (0), echoes, and two columns outside the image (255)."""
     values = np.random.default_rng(seed).integers(0, 120, shape, dtype=np.uint8)
     values[values < 50] = 0
     values[:, -2:] = 255
@@ -47,7 +47,7 @@ def write_knmi(
     minutes: int = 0,
     projection: str = KILOMETRES,
 ) -> Path:
-    """Write one file of KNMI; `minutes` is the time over which rain was summed."""
+    """Write one file of KNMI; `minutes` is the length of the time over which rain is summed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         overview = file.create_group("overview").attrs
@@ -74,7 +74,7 @@ def write_knmi(
 
 
 def knmi_folder(folder: Path, times: Sequence[np.datetime64] | np.ndarray, **options: Any) -> Path:
-    """Write one file per time, with pixels made from the minute; return the folder."""
+    """Write one file per time, with pixels that depend on the minute, and return the folder."""
     for time in times:
         seed = int(time.astype("datetime64[s]").astype(int)) // 60
         write_knmi(folder / f"RAD_{stamp(time)}.h5", time, pixels(seed), **options)
@@ -100,8 +100,8 @@ def write_odim(
 ) -> Path:
     """Write one ODIM_H5 composite of 2 km pixels.
 
-    ``text`` is how strings are written; ``outer`` puts the quantity beside the data group; ``more``
-    holds other quantities.
+    `text` sets how strings are stored. With `outer` the quantity is stored beside the data group.
+    `more` are further quantities.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = values.shape
@@ -140,7 +140,7 @@ def write_odim(
 
 
 def write_radolan(path: Path, time: np.datetime64, product: str, words: np.ndarray) -> Path:
-    """Write one RADOLAN composite; `words` is uint8 or uint16 (rows, columns), south first."""
+    """Write one RADOLAN composite; `words` is uint8 or uint16 (rows, columns), from the south."""
     rows, columns = words.shape
     digits = stamp(time)
     interval = {"RW": 60, "RY": 5, "YW": 5, "RX": 5}[product]
@@ -194,7 +194,7 @@ def write_meteonet(
 
 
 def write_mrms(path: Path, time: np.datetime64, values: np.ndarray) -> Path:
-    """Write one precipitation rate of MRMS: GRIB 2, discipline 209, tenths of mm/h."""
+    """Write one precipitation rate of MRMS: GRIB 2, discipline 209, in tenths of mm/h."""
     load_pyproj_before_eccodes()
     import eccodes
 
@@ -232,7 +232,7 @@ def write_mrms(path: Path, time: np.datetime64, values: np.ndarray) -> Path:
 
 
 def write_bom(path: Path, time: np.datetime64, values: np.ndarray) -> Path:
-    """Write one sum of ten minutes of Rainfields 3, with pixels of one kilometre."""
+    """Write one ten-minute sum of Rainfields 3, with pixels of one kilometre."""
     import netCDF4
 
     rows, columns = values.shape

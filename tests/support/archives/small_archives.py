@@ -16,7 +16,7 @@ def hourly(first: str, frames: int) -> pd.DatetimeIndex:
 
 
 def fields(times: pd.DatetimeIndex, shape: tuple[int, ...] = (4, 6)) -> np.ndarray:
-    """Values that depend on the time alone, so that two files agree where they overlap."""
+    """Return values that depend only on the time, so that two files agree where they overlap."""
     hours = times.as_unit("ns").asi8 // 3_600_000_000_000
     rows = [
         np.random.default_rng(int(hour)).normal(280.0, 5.0, shape).astype(np.float32)
@@ -37,7 +37,7 @@ def write_netcdf(
     latitude_shift: float = 0.0,
     **options: Any,
 ) -> Path:
-    """One file in the layout of WeatherBench."""
+    """Write one file in the layout of WeatherBench."""
     values = fields(times) if values is None else values
     coordinates: dict[str, Any] = {dims[0]: times}
     coordinates["lat"] = np.linspace(-60.0, 60.0, values.shape[-2]) + latitude_shift
@@ -55,7 +55,7 @@ def year_name(year: int) -> str:
 
 
 def write_days(folder: Path, *days: int, hours: int = 24) -> Path:
-    """One file a day of January 2010; returns the folder."""
+    """Write one file per given day of January 2010, and return the folder."""
     for day in days:
         times = hourly(f"2010-01-{day:02d}", hours)
         write_netcdf(folder / f"2m_temperature_day{day:02d}_5.625deg.nc", times)
@@ -63,7 +63,7 @@ def write_days(folder: Path, *days: int, hours: int = 24) -> Path:
 
 
 def write_traffic(path: Path, first: str, slots: list[int], per_day: int = 48) -> np.ndarray:
-    """One HDF5 file in the layout of TaxiBJ with the given slots, counted from ``first``."""
+    """Write one HDF5 file in the layout of TaxiBJ with the given slots, counted from `first`."""
     rng = np.random.default_rng(len(slots))
     data = rng.integers(0, 200, (len(slots), 2, 4, 3)).astype(np.float64)
     start = pd.Timestamp(first)

@@ -1,4 +1,4 @@
-"""WeatherBench-like archives with their constants, and stores of them made in this process."""
+"""Archives in the layout of WeatherBench with static fields, and their conversion without Ray."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPE = (32, 64)
 
 
 def constants(seed: int = 0) -> xr.Dataset:
-    """``constants_5.625deg.nc`` as published: no time; soil type is missing over the sea."""
+    """Return the layout of `constants_5.625deg.nc`: no time, and no soil type over the sea."""
     rng = np.random.default_rng(seed)
     land = (rng.random(SHAPE) < 0.4).astype("f4")
     heights = (land * rng.gamma(2, 300, SHAPE)).astype("f4")
@@ -40,7 +40,7 @@ def constants(seed: int = 0) -> xr.Dataset:
 
 
 def temperatures(frames: int = 60) -> xr.Dataset:
-    """Hourly ``t2m`` of 2015."""
+    """Return hourly `t2m` of 2015."""
     values = np.random.default_rng(1).normal(280, 10, (frames, *SHAPE)).astype("f4")
     times = pd.date_range("2015-01-01", periods=frames, freq="h")
     attributes = {"units": "K", "long_name": "2 metre temperature"}
@@ -51,7 +51,7 @@ def temperatures(frames: int = 60) -> xr.Dataset:
 
 
 def write_weatherbench(folder: Path) -> None:
-    """The archive's folders ``2m_temperature`` and ``constants``."""
+    """Write the archive's folders `2m_temperature` and `constants`."""
     for name, dataset in (
         ("2m_temperature/2m_temperature_2015_5.625deg.nc", temperatures()),
         ("constants/constants_5.625deg.nc", constants()),
@@ -61,7 +61,7 @@ def write_weatherbench(folder: Path) -> None:
 
 
 def request(folder: Path, *fields: tuple[str, float | None], **changes: Any) -> ConversionRequest:
-    """The conversion of ``folder``'s archive to its store with static fields."""
+    """Return the request to convert the archive in `folder` to a store with static fields."""
     options = changes.pop("options", {})
     values: dict[str, Any] = {
         "archive": "weatherbench",
@@ -74,7 +74,7 @@ def request(folder: Path, *fields: tuple[str, float | None], **changes: Any) -> 
 
 
 def converted(asked: ConversionRequest) -> ConversionReport:
-    """Convert without Ray: the shards here, and ``convert`` goes on where none is due."""
+    """Convert without Ray: write the shards in this process, then let `convert` do the rest."""
     plan = plan_conversion(asked)
     summary = summarise(plan, asked.source, asked.static_source, "tests", utc_now())
     Ledger(asked.store).write_plan(summary | {"objects": {}, "state": "converting"})

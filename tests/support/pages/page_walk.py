@@ -1,4 +1,4 @@
-"""Pages as someone follows them: commands and Python in order, in a folder, in this process."""
+"""Run the commands and the Python of a documentation page in order, in this process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.pages.pages import page_commands, page_python
 from tests.support.processes.training_runs import job, write_untrained_run
 
 SHELL = ("printf",)
-"""other commands that are run as they stand"""
+"""commands other than jobs that are run unchanged"""
 
 ELSEWHERE = {
     "train_radar.py": "tests/jobs/test_train_radar.py: from composites to the page",
     "study.py": "tests/jobs/test_study.py: a study from archive to tables",
 }
-"""jobs made of the others, and the tests that run them whole"""
+"""job that runs other jobs -> the test that runs it completely"""
 NOT_HERE = {
     "aws": "a cloud",
     "docker": "builds an image from the network: tests/infra/test_dockerfile.py reads the file",
@@ -39,11 +39,11 @@ NOT_HERE = {
     "tensorboard": "a server for a browser: the event files are read in tests/jobs",
     "bash": "the checks of a landing, of which these tests are a part",
 }
-"""first word of a command -> why it is not run here"""
+"""first word of a command -> the reason why it is not run here"""
 
 
 def tiny(options: TrainOptions, every: int = 200) -> TrainOptions:
-    """A page's training with a model of four channels on a few windows, a step or two long."""
+    """Return the options of a page's training for one or two steps of a model of four channels."""
     replace = dataclasses.replace
     return replace(
         options,
@@ -56,7 +56,7 @@ def tiny(options: TrainOptions, every: int = 200) -> TrainOptions:
 
 
 class Untrained:
-    """Stands for a training that is not what its page is about: a run with first weights."""
+    """A replacement for a training that its page is not about: it writes a run of first weights."""
 
     def __init__(self, options: TrainOptions):
         run = Path(options.run).absolute()
@@ -69,21 +69,21 @@ class Untrained:
 
 @dataclasses.dataclass
 class Walk:
-    """One page's commands, with what stands for its places."""
+    """The commands of one page, and the local replacements for the names on it."""
 
     folder: Path
     places: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """word of a page -> place here"""
+    """word of a page -> path or word that replaces it"""
     runs: Mapping[str, Callable[[Path], None]] = dataclasses.field(default_factory=dict)
-    """place that a page takes for given -> what makes it, when a command first asks for it"""
+    """path that the page expects to exist -> function that makes it at its first use"""
     train: Callable[[TrainOptions], Any] = Untrained
     draws: bool = False
-    """whether evaluations draw their page, which takes as long as all else"""
+    """whether evaluations draw their page, which takes as long as everything else together"""
     walked: list[str] = dataclasses.field(default_factory=list)
     said: str = ""
 
     def page(self, page: Path, skip: Sequence[str] = ()) -> None:
-        """Run the commands of a page in their order; each has to end with 0."""
+        """Run the commands of a page in order; the exit code of each must be 0."""
         for command in page_commands(page):
             words = shlex.split(command)
             if words[0] in NOT_HERE or Path(words[1]).name in ELSEWHERE or command in skip:
@@ -113,9 +113,9 @@ class Walk:
         self.said += done.stdout
 
     def python(self, page: Path, **given: Any) -> dict[str, Any]:
-        """Run all the Python of a page as one module, where its commands were run.
+        """Run all Python of a page as one module, in the folder of its commands; return its names.
 
-        ``given`` are the names that the page takes for the reader's own; returns all names.
+        `given` are names that the page expects the reader to have defined.
         """
         assert page_python(page), page.name
         names = {"__name__": page.stem, **given}
@@ -125,7 +125,7 @@ class Walk:
                 above = page.read_text().partition(code)[0].count("\n")
                 for place, here in self.places.items():
                     code = code.replace(f'"{place}"', f'"{here}"')
-                # Blank lines above it, so that an error is said to be on its line of the page.
+                # The blank lines give an error the line number that the code has on the page.
                 exec(compile("\n" * above + code, str(page), "exec"), names)
         return names
 

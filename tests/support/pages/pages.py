@@ -1,4 +1,4 @@
-"""The pages, and the blocks of commands and of Python on them."""
+"""The documentation pages, and their blocks of commands and of Python."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
-"""those that users read"""
+"""pages that users read"""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
 def page_commands(page: Path) -> list[str]:
-    """The commands in a page's shell blocks, which name no language; several lines are joined.
+    """Return the commands in a page's shell blocks, with continued lines joined.
 
-    A job on an indented line is such a block as well.
+    A shell block is a code block without a language, or an indented line that runs a job.
     """
     text = re.sub(r"^ {4}(python jobs/.*\n)", r"```\n\1```\n", page.read_text(), flags=re.M)
     blocks = (block for language, block in BLOCK.findall(text) if not language)
@@ -26,5 +26,5 @@ def page_commands(page: Path) -> list[str]:
 
 
 def page_python(page: Path) -> list[str]:
-    """A page's blocks of Python."""
+    """Return the Python blocks of a page."""
     return [text for language, text in BLOCK.findall(page.read_text()) if language == "python"]

@@ -1,7 +1,7 @@
-"""Places in the protocol at which processes wait for a test: just before an object is published.
+"""Barriers at which processes wait for a test, just before they publish an object.
 
-What is killed or changed there is killed or changed at that place, however fast or slow the machine
-is: nothing is timed, and the process cannot be further than it is.
+A test can kill a process or change files while the process waits. The result does not depend on
+the speed of the machine, because the process cannot pass the barrier.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tests.support.processes import shared_ray
 from tests.support.processes.training_runs import wait_until
 
 PATIENCE = 900.0
-"""seconds that a process may take to the place: what a machine full of other work needs"""
+"""seconds within which a process must reach the barrier, also on a busy machine"""
 _SITE = Path(__file__).with_name("barrier_site")
 
 
 class Barrier:
-    """A place where processes with :attr:`environment`, and their children, can be stopped."""
+    """A barrier for processes that have the variables in `environment`, and for their children."""
 
     def __init__(self, folder: Path):
         self._rule, self._reached = folder / "rule", folder / "reached"
@@ -36,7 +36,7 @@ class Barrier:
 
     @contextmanager
     def before(self, pattern: str) -> Iterator[None]:
-        """In this block no process gets past publishing a local object whose path matches."""
+        """Stop processes before they publish a local object whose path matches `pattern`."""
         for path in self._reached.iterdir():
             path.unlink()
         partial = self._rule.with_suffix(".partial")
@@ -48,16 +48,16 @@ class Barrier:
             self._rule.unlink()
 
     def waiting(self) -> list[int]:
-        """Numbers of the processes that have reached the place of the block."""
+        """Return the ids of the processes that have reached the barrier."""
         return [int(path.name) for path in self._reached.iterdir()]
 
     def wait(self, alive: Callable[[], bool] = lambda: True) -> int:
-        """Wait until a process has reached the place; returns its number.
+        """Wait until a process has reached the barrier, and return its id.
 
         Parameters
         ----------
-        alive:
-            Whether there is still something to wait for.
+        alive
+            Returns whether a process that can reach the barrier still runs.
         """
         wait_until(lambda: bool(self.waiting()) or not alive(), "the barrier", PATIENCE)
         assert self.waiting(), "ended without having reached the barrier"
@@ -65,14 +65,15 @@ class Barrier:
 
     @contextmanager
     def at(self, pattern: str, action: Callable[[int], object]) -> Iterator[None]:
-        """The first process that reaches the place waits until ``action`` is done.
+        """Hold the first process that reaches the barrier until `action` has returned.
 
-        The action gets its number and runs in a thread beside the block.
+        The action gets the id of the process and runs in a thread, in parallel with the block. At
+        the end of the block, errors of the action are raised.
 
         Raises
         ------
         AssertionError
-            At the end of the block: no process came there. Also what the action raises.
+            At the end of the block, if no process has reached the barrier.
         """
         left, errors, done = threading.Event(), list[BaseException](), list[int]()
 
@@ -106,7 +107,7 @@ class Barrier:
 
 @pytest.fixture(scope="module")
 def barrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Barrier]:
-    """A barrier for a module, which the shared Ray, started anew for it, knows as well."""
+    """Return a barrier for a test module; the shared Ray is restarted so that it applies there."""
     barrier = Barrier(tmp_path_factory.mktemp("barrier"))
     shared_ray.end()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,6 @@
-"""A training whose steps wait at gates, so that a test acts at a step and not at a time.
+"""A training whose steps wait at gates, so that a test can act at a step instead of at a time.
 
-The entry that replaces `train_worker` is pickled by value, with everything that it needs in it.
+The function that replaces `train_worker` is pickled by value and contains everything it needs.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from tests.support.processes.training_runs import wait_until
 
 
 class Gate(NamedTuple):
-    """Where the workers wait, before a step is trained."""
+    """A step before which the workers wait."""
 
     step: int
     workers: int
-    """only in groups of so many"""
+    """number of workers of the groups that wait; other groups pass"""
     opens: Literal["opened", "preempted", "requested", "never"]
-    """when `Gates.open` is called; when Ray tells the first worker that a node will go; when the
-    first worker hears a request, or the second checkpoint before a node's end is due; or never:
-    until the group is ended"""
+    """what opens the gate: a call of `Gates.open`; Ray's notice to the first worker that a node
+    will be taken away; a request to the first worker, or the time of the second checkpoint before
+    a node's end; or nothing, so that the workers wait until the group is ended"""
 
 
 class Gates:
-    """The gates of a run, and what passed them."""
+    """The gates of a run, and the steps that have passed them."""
 
     def __init__(self, folder: Path, *gates: Gate):
         self._folder, self._gates = folder, gates
         folder.mkdir()
 
     def entry(self) -> Callable[[dict[str, Any]], None]:
-        """Return the entry that replaces `jobs.training.worker.loop.train_worker`."""
-        # Plain tuples: nothing of this module has to be found where workers run.
+        """Return the function that replaces `jobs.training.worker.loop.train_worker`."""
+        # Plain tuples, because workers cannot import this module.
         folder = str(self._folder)
         gates = [(gate.step, gate.workers, gate.opens) for gate in self._gates]
 
@@ -69,7 +69,7 @@ class Gates:
                 ):
                     if opens == "requested":
                         flags = self.requests.flags()
-                        if flags[1]:  # it travels with the step that follows
+                        if flags[1]:  # workers exchange this flag with the next step
                             self.requests.flags = once(flags, self.requests.flags)
                             return
                     time.sleep(0.02)
@@ -84,15 +84,15 @@ class Gates:
         return gated
 
     def wait_for(self, step: int, workers: int) -> None:
-        """Wait until a group of so many workers waits at this gate, or has passed it."""
+        """Wait until a group of this number of workers waits at the gate or has passed it."""
         reached = self._folder / f"reached_{step}_{workers}"
         wait_until(reached.exists, f"step {step} on {workers} workers", 300)
 
     def open(self, step: int) -> None:
-        """Let workers pass the gate at this step, now and later."""
+        """Let workers pass the gate at this step from now on."""
         (self._folder / f"open_{step}").touch()
 
     def trained(self) -> list[tuple[int, int]]:
-        """Return every step that was trained and its number of workers, in order of time."""
+        """Return each trained step and its number of workers, in order of time."""
         lines = (self._folder / "trained").read_text().splitlines()
         return [(int(step), int(workers)) for step, workers in map(str.split, lines)]

@@ -1,4 +1,4 @@
-"""Processes that a test started, orphans included: told apart by a mark in their environment."""
+"""Processes that a test has started, including orphans, found by a mark in their environment."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _NAME = "GMG_TEST_FAMILY"
 
 @contextlib.contextmanager
 def nobody_listens() -> Iterator[int]:
-    """A port of this machine where connections are refused: it is taken, and not listened on."""
+    """Yield a port of this machine that refuses connections: it is bound, but not listened on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
 
 
 class Family:
-    """A process started with :attr:`environment`, and whatever descends from it.
+    """A process that was started with `environment`, and all its descendants.
 
-    The mark is inherited, so that a descendant is found also where its parent is dead. Ray's agents
-    write their title over their environment: they are found as children, and remembered.
+    Children inherit the mark, so that a descendant is found even if its parent is dead. Ray's
+    agents overwrite their environment with their title. They are found as children of other
+    processes, and are remembered.
     """
 
     def __init__(self) -> None:
@@ -33,11 +34,14 @@ class Family:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for the first process."""
+        """Return the environment for the first process."""
         return {_NAME: self._mark}
 
     def alive(self) -> list[psutil.Process]:
-        """Those that run now; called while all do, every one is known later."""
+        """Return the processes that run now.
+
+        Call it once while all processes run, so that later calls know every one of them.
+        """
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.environ().get(_NAME) == self._mark:
@@ -45,17 +49,14 @@ class Family:
         return [process for process in self._seen if _is_alive(process)]
 
     def named(self, name: str) -> list[psutil.Process]:
-        """Those that run now and call themselves so."""
+        """Return the processes that run now and have this name in their title."""
         return [process for process in self.alive() if name in _title(process)]
 
     def end(self, seconds: float) -> list[str]:
-        """Wait until all have ended by themselves, then kill what is left, by id.
-
-        Returns the titles of those that had to be killed.
-        """
+        """Wait for the processes to end, then kill the others by id, and return their titles."""
         psutil.wait_procs(self.alive(), timeout=seconds)
         titles: list[str] = []
-        while left := self.alive():  # once more for what they started before they were killed
+        while left := self.alive():  # again for children that they started before they were killed
             titles += [_title(process) for process in left]
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""A Ray head with its job API for tests: own ports, own folder, a token, and an end."""
+"""A Ray head with its job API for tests, with ports, a folder and a token of its own."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from tests.support.processes.training_runs import ROOT, wait_until
 BIN = Path(sys.executable).parent
 TOKEN = "a-token-of-this-test-only-0123456789"
 ATTEMPTS = 3
-"""starts, where another process takes a port that was free a moment ago, or Ray gives up because
-its processes start too slowly"""
+"""attempts to start: another process may have taken a port that was free a moment ago, or Ray may
+give up because its processes start too slowly"""
 STARTED = "will now block forever"
-"""what `ray start` says once all its processes are there"""
+"""text that `ray start` prints when all its processes run"""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A running head."""
+    """A running Ray head."""
 
     api: str
-    """http://HOST:PORT of the job API"""
+    """address of the job API: http://HOST:PORT"""
     environment: dict[str, str]
-    """of a client that has the token"""
+    """environment variables of a client that has the token"""
     family: Family
-    """all its processes, those of other nodes on this machine included"""
+    """all its processes, including those of other nodes on this machine"""
     _process: subprocess.Popen[bytes]
 
     def submit(
         self, *entrypoint: str, words: tuple[str, ...] = (), **environment: str
     ) -> subprocess.Popen[str]:
-        """``ray job submit`` of the project's folder, with further ``words`` before the command."""
+        """Run `ray job submit` with the project's folder; `words` stand before the command."""
         return self.client(
             *("job", "submit", "--working-dir", str(ROOT), *words, "--", *entrypoint),
             **environment,
         )
 
     def client(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        """``ray ...`` as a user with the token runs it."""
+        """Run `ray ...` as a user with the token does."""
         return subprocess.Popen(
             [str(BIN / "ray"), *words],
             env=self.environment | environment,
@@ -62,7 +62,7 @@ class Head:
         )
 
     def ask(self, path: str) -> Any:
-        """What the dashboard answers to a GET."""
+        """Return the dashboard's answer to a GET request."""
         request = urllib.request.Request(
             f"{self.api}{path}", headers={"Authorization": f"Bearer {TOKEN}"}
         )
@@ -70,14 +70,14 @@ class Head:
             return json.load(answer)
 
     def stop(self) -> None:
-        """End the head as its owner would; what it leaves is the family's."""
-        self.family.alive()  # to know them when they are orphans
+        """End the head with SIGTERM; processes that it leaves behind stay in `family`."""
+        self.family.alive()  # remembers the processes before they become orphans
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(timeout=600)
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and output of a client."""
+    """Wait for a client, and return its exit code and output."""
     try:
         output, _ = process.communicate(timeout=600)
     finally:
@@ -92,19 +92,20 @@ def ray_head(
     environment: Mapping[str, str] | None = None,
     prepare: Callable[[Path, int], tuple[str, ...]] = lambda folder, port: (),
 ) -> Iterator[Head]:
-    """``ray start --head``, ended with everything that it started.
+    """Run `ray start --head`; at the end of the block, end the head and all its processes.
 
     Parameters
     ----------
-    words:
+    words
         Further options.
-    environment:
-        Further variables of the head.
-    prepare:
-        Given a folder and the port of Ray's control service; returns options that depend on them.
+    environment
+        Further environment variables of the head.
+    prepare
+        Gets a folder and the port of Ray's control service, and returns options that depend on
+        them.
     """
     for attempt in range(ATTEMPTS):
-        # Ray puts sockets there, whose paths must be short.
+        # Ray creates sockets in this folder, and paths of sockets must be short.
         folder = Path(tempfile.mkdtemp(prefix="h"))
         family = Family()
         process: subprocess.Popen[bytes] | None = None
@@ -160,7 +161,7 @@ def ray_head(
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that no process listens on now, all different."""
+    """Return different ports on which no process listens now."""
     probes = [socket.socket() for _ in range(number)]
     try:
         for probe in probes:
@@ -175,7 +176,7 @@ def _answers(url: str) -> bool:
     try:
         urllib.request.urlopen(url, timeout=10)
     except urllib.error.HTTPError:
-        return True  # it wants the token
+        return True  # it runs and asks for the token
     except OSError:
         return False
     return True

@@ -1,8 +1,8 @@
-"""One small Ray for all test modules that need nothing special, started when it is first used.
+"""One small Ray that all test modules without special needs share; the first use starts it.
 
-Starting Ray, and its workers with all that they import, takes longer than most tests. A module that
-needs a Ray of its own (another environment, several nodes, other settings) calls :func:`end` first:
-a process has one Ray at a time, and the shared one comes back when it is next asked for.
+The start of Ray and its workers takes longer than most tests. A module that needs a Ray of its own
+(another environment, several nodes, other settings) calls `end` first, because a process can have
+only one Ray at a time. The shared Ray is started again when it is next used.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pipelines.cluster.session import start_here
 
 _STORAGES = ("AWS_", "GOOGLE_", "STORAGE_EMULATOR_")
 _environment: dict[str, str] = {}
-"""of the storages, as the running workers know it"""
+"""environment variables of the storages that the running workers know"""
 
 
 def use() -> None:
-    """Have the shared Ray run, with the storages that this process's environment names."""
+    """Start the shared Ray unless it runs with the storages in this process's environment."""
     import ray
 
     global _environment
@@ -26,12 +26,12 @@ def use() -> None:
         return
     end()
     _environment = _storages()
-    # A cluster that runs on this machine already is not the tests'.
+    # Do not join a cluster that already runs on this machine.
     start_here(4, 200 * 1024**2, log_to_driver=False, configure_logging=False)
 
 
 def be_there() -> None:
-    """Have a Ray run in this process: the one that does, or else the shared one."""
+    """Start the shared Ray unless this process is already connected to a Ray."""
     import ray
 
     if not ray.is_initialized():
@@ -39,14 +39,14 @@ def be_there() -> None:
 
 
 def address() -> str:
-    """Of the Ray that runs, for ``RAY_ADDRESS`` of processes that are to join it."""
+    """Return the address of the running Ray, for `RAY_ADDRESS` of processes that join it."""
     import ray
 
     return ray.get_runtime_context().gcs_address
 
 
 def end() -> None:
-    """Shut down whatever Ray this process runs; nothing happens where there is none."""
+    """Shut down the Ray of this process, if there is one."""
     if "ray" in sys.modules:
         import ray
 

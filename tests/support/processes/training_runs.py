@@ -36,8 +36,8 @@ from tests.conftest import ROOT
 def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
     """Return options of a GMG-s of a few thousand weights: 2 epochs of 24 steps of 9 windows.
 
-    The last step of an epoch is short. Double precision, so that the rounding of another number of
-    workers is much smaller than any error.
+    The last step of an epoch has fewer windows. The precision is double, so that the rounding of
+    another number of workers is much smaller than the effect of any error in the code.
     """
     values: dict[str, Any] = {
         "store": store,
@@ -56,9 +56,9 @@ def small_options(store: str, run_uri: str, **changes: Any) -> TrainOptions:
 
 
 def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a job as `python jobs/...` does, but in this process, with the Ray that runs in it.
+    """Run a job as `python jobs/...` does, but in this process and with its Ray.
 
-    With variables for its environment it runs in a process of its own, see `script`.
+    If environment variables are given, the job runs in a process of its own, see `script`.
     """
     if environment:
         return script(*arguments, **environment)
@@ -104,8 +104,8 @@ def first_batch(options: TrainOptions, **changes: Any) -> Batch:
 
     Parameters
     ----------
-    changes:
-        Other arguments of the stream.
+    changes
+        Arguments of the stream that differ from those of the training.
     """
     plan = make_plan(options)
     arguments: dict[str, Any] = {
@@ -120,7 +120,7 @@ def first_batch(options: TrainOptions, **changes: Any) -> Batch:
     stream = WindowStream(**(arguments | changes))
     try:
         batch = next(iter(stream.epoch(0)))
-        # The stream writes its next batch into the same buffers.
+        # The copies are needed because the stream writes its next batch into the same buffers.
         static = None if batch.static is None else batch.static.copy()
         return dataclasses.replace(batch, frames_btchw=batch.frames_btchw.copy(), static=static)
     finally:
@@ -128,7 +128,7 @@ def first_batch(options: TrainOptions, **changes: Any) -> Batch:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
-    """Wait for a condition; raise TimeoutError with its name."""
+    """Wait until a condition is true; after `seconds`, raise TimeoutError, which names `what`."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

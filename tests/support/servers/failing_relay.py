@@ -1,7 +1,7 @@
-"""A relay behind which an object storage goes away at a place in the protocol, not after a time.
+"""A relay to an object storage that becomes unreachable after given requests, not after a time.
 
-How many objects got through is bounded by construction, however fast or slow the machine is; and
-the storage comes back when somebody was seen to wait for it.
+The number of requests that pass does not depend on the speed of the machine. The storage is
+reachable again when the test has observed that a client waits for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.servers.latency_proxy import LatencyProxy
 
 @dataclass
 class Outage:
-    """From when the server is away, and what happened."""
+    """The condition for the start of an outage, and what has happened so far."""
 
     kind: re.Pattern[str]
     permitted: int
@@ -31,7 +31,7 @@ class Outage:
     over: threading.Event = field(default_factory=threading.Event)
 
     def drops(self, request: str) -> bool:
-        """Whether the request comes too late; the first one too many of its kind begins it."""
+        """Return whether to drop a request; the first request over the limit starts the outage."""
         with self.lock:
             if not self.begun.is_set() and self.kind.search(request):
                 if self.admitted == self.permitted:
@@ -41,7 +41,7 @@ class Outage:
             return self.begun.is_set() and not self.over.is_set()
 
     def note_answer(self, request: str) -> None:
-        """With the answer to the last one of its kind that gets through, it begins as well."""
+        """Start the outage with the answer to the last request of the kind that may pass."""
         with self.lock:
             if self.kind.search(request):
                 self.answered += 1
@@ -50,11 +50,11 @@ class Outage:
 
 
 class FailingRelay(LatencyProxy):
-    """Refuses connections, as a dead server does, while there is an :meth:`outage`."""
+    """A relay that refuses connections during an `outage`, as a dead server does."""
 
     def __init__(self, port: int):
         super().__init__(port, 0.0)
-        # Bound and never listening: the port stays this relay's while connections are refused.
+        # This socket is bound but never listens. It keeps the port while connections are refused.
         self._own_port = int(self.endpoint.rsplit(":", 1)[1])
         self._keeper = socket.socket()
         self._keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -62,7 +62,7 @@ class FailingRelay(LatencyProxy):
         self._outage: Outage | None = None
 
     def close(self) -> None:
-        """Take no more connections, and give the port back."""
+        """Accept no more connections, and release the port."""
         super().close()
         self._keeper.close()
 
@@ -70,23 +70,23 @@ class FailingRelay(LatencyProxy):
     def outage(
         self, kind: str, answered: int, until: Callable[[], bool] = lambda: False
     ) -> Iterator[None]:
-        """The server goes away in this block.
+        """Make the server unreachable during this block, after some requests of a kind.
 
-        It answers so many requests of the kind; the next one of it, or any request after the last
-        answer, is dropped, and from then on connections are refused.
+        The given number of requests of the kind is answered. The next request of the kind, or any
+        request after the last answer, is dropped, and from then on connections are refused.
 
         Parameters
         ----------
-        kind:
-            Regular expression, searched in ``METHOD /bucket/path``.
-        until:
-            Asked again and again while the server is away: when it is back. By default that is the
-            end of the block.
+        kind
+            Regular expression that is searched in `METHOD /bucket/path`.
+        until
+            Called repeatedly during the outage; the outage ends when it returns True. By default
+            the outage ends with the block.
 
         Raises
         ------
         AssertionError
-            At the end: the server never went away.
+            At the end of the block, if the outage never began.
         """
         outage = self._outage = Outage(re.compile(kind), answered)
         left = threading.Event()

@@ -1,7 +1,7 @@
 """A Google Cloud Storage server on loopback for tests: gcp-storage-emulator, objects in memory.
 
-It knows no keys: who may do what is not tested with it. It answers a request for the last bytes of
-an object with all of it, as some servers do.
+The server checks no keys, so that tests of permissions need another one. It answers a request for
+the last bytes of an object with the whole object, as some servers do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.servers.object_storage import S3Server, in_environment
 from tests.support.servers.own_environment import python_of
 
 PACKAGES = ("gcp-storage-emulator",)
-# Its own command line takes any free port as well, and does not say which.
+# The emulator's own command line can choose a free port too, but does not print it.
 _SERVE = """
 import threading, time
 from gcp_storage_emulator.server import create_server
@@ -33,10 +33,10 @@ threading.Event().wait()
 
 @dataclass
 class GoogleServer(S3Server):
-    """A server of Google's protocol; the variables of this process name it."""
+    """A server of Google's protocol, which the environment of this process names."""
 
     def bucket(self) -> str:
-        """A new bucket, as a URI."""
+        """Create a bucket and return its URI."""
         import fsspec
 
         name = f"b{uuid.uuid4().hex[:12]}"
@@ -46,7 +46,7 @@ class GoogleServer(S3Server):
 
 @contextmanager
 def serve_gcs() -> Iterator[GoogleServer]:
-    """Serve, and point the standard variable of this process at it."""
+    """Start the server and set the standard environment variable of this process to its address."""
     shared_ray.end()
     server = GoogleServer([str(python_of("gcs", PACKAGES)), "-c", _SERVE])
     try:
@@ -62,7 +62,7 @@ def serve_gcs() -> Iterator[GoogleServer]:
 
 
 def _forget_connections() -> None:
-    """fsspec keeps file systems with the endpoint of their first use."""
+    """Clear the cache of fsspec, which keeps file systems with the endpoint of their first use."""
     import gcsfs
 
     gcsfs.GCSFileSystem.clear_instance_cache()
@@ -70,7 +70,7 @@ def _forget_connections() -> None:
 
 @pytest.fixture(scope="module")
 def gcs_server() -> Iterator[GoogleServer]:
-    """The server for a test module; import this fixture where it is used."""
+    """Return the server for a test module; import this fixture where it is used."""
     pytest.importorskip("gcsfs")
     with serve_gcs() as server:
         yield server

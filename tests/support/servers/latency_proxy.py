@@ -1,9 +1,9 @@
-"""A relay in front of an S3 server that makes every request wait, and counts what passes.
+"""A relay in front of an S3 server that delays every request and counts requests and bytes.
 
-A request waits before its first byte goes on, as it would on the way to a distant store; bodies
-pass at full speed, so that what is measured is the number of requests and how many are under way
-at once. :func:`delaying` runs it as a process of its own: threads beside the client would share its
-interpreter lock.
+A request waits before its first byte is sent on, as on the way to a distant storage. Bodies pass at
+full speed, so that the total time depends on the number of requests and on how many are sent at
+once. `delaying` runs the relay in a process of its own, because threads in the client's process
+would share its interpreter lock.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\
 
 
 class LatencyProxy:
-    """Relays to a port of this machine; nothing is changed, so that signatures stay valid.
+    """A relay to a port of this machine, which changes nothing, so that signatures stay valid.
 
     Parameters
     ----------
-    port:
-        Of the server behind it.
-    latency_seconds:
-        What each request waits.
-    slow_down_every:
-        Every so many requests one is answered with 503 SlowDown; 0: none. Both may be changed at
-        any time.
+    port
+        Port of the server behind the relay.
+    latency_seconds
+        Delay of each request. It may be changed at any time.
+    slow_down_every
+        One request in this number of requests is answered with 503 SlowDown; 0 for none. It may be
+        changed at any time.
     """
 
     def __init__(self, port: int, latency_seconds: float, slow_down_every: int = 0):
@@ -55,20 +55,20 @@ class LatencyProxy:
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def counts(self) -> dict[str, int]:
-        """Requests by method, bytes ``up`` and ``down``, refusals ``503``, since the last call."""
+        """Return counts since the last call: requests by method, bytes `up`, `down`, and `503`."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         return dict(counts)
 
     def gets(self, ending: str) -> list[int | None]:
-        """Requests for objects with this ending: the bytes asked for, None for all of it."""
+        """Return the bytes asked for by each GET of an object with this ending, None for all."""
         with self._lock:
             return [length for path, length in self._gets if path.endswith(ending)]
 
     def close(self) -> None:
-        """Take no more connections: they are refused."""
+        """Close the relay, so that connections are refused."""
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for one
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts connections
         self._listener.close()
 
     def _listen(self, port: int) -> socket.socket:
@@ -77,14 +77,14 @@ class LatencyProxy:
         return listener
 
     def _drops(self, head: bytes) -> bool:
-        """Whether a request gets no answer and loses its connection."""
+        """Return whether to close the connection of a request without an answer."""
         return False
 
     def _note_answer(self, head: bytes) -> None:
-        """The request with this head has an answer."""
+        """Note that the request with this head has been answered."""
 
     def _pass_on(self, client: socket.socket, answer: memoryview) -> None:
-        """Give the client what the server said."""
+        """Send the server's answer to the client."""
         client.sendall(answer)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -181,7 +181,7 @@ class LatencyProxy:
 
 
 class DelayingProcess:
-    """The same in a process of its own."""
+    """A `LatencyProxy` in a process of its own."""
 
     def __init__(self, port: int, latency_seconds: float):
         command = [sys.executable, __file__, str(port), str(latency_seconds)]
@@ -191,14 +191,14 @@ class DelayingProcess:
         self.endpoint = str(self._answer())
 
     def counts(self) -> dict[str, int]:
-        """Requests by method, and bytes ``up`` and ``down``, since the last call."""
+        """Return counts since the last call: requests by method, and bytes `up` and `down`."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
-        """End the process; connections end with it."""
+        """End the process and its connections."""
         self._process.communicate()
 
     def _answer(self) -> Any:
@@ -208,7 +208,7 @@ class DelayingProcess:
 
 @contextmanager
 def delaying(endpoint: str, latency_seconds: float) -> Iterator[DelayingProcess]:
-    """A relay in front of the server at ``endpoint`` for the length of the block."""
+    """Run a relay in front of the server at `endpoint` during the block."""
     proxy = DelayingProcess(urlsplit(endpoint).port or 80, latency_seconds)
     try:
         yield proxy
@@ -224,7 +224,7 @@ def _end(*connections: socket.socket) -> None:
 
 
 def main() -> None:
-    """Relay until standard input ends; answer each line of it with the counts."""
+    """Relay until standard input ends; print the counts for each line of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("port", type=int)
     parser.add_argument("latency_seconds", type=float)

@@ -1,7 +1,7 @@
 """A second S3 server for tests: moto, which checks ranges, conditions and signatures.
 
-It needs another botocore than this project, so it lives in an environment of its own that is made
-once under ``build``. Objects are in its memory and end with it.
+moto needs another version of botocore than this project. It therefore has an environment of its
+own, which is made once under `build`. Objects are kept in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.processes import shared_ray
 from tests.support.servers.object_storage import S3Server, client_environment, in_environment
 from tests.support.servers.own_environment import python_of
 
-# The extra "server" would bring what other services than S3 need, four times as much.
+# The extra "server" would install four times as much, for services other than S3.
 PACKAGES = ("moto[s3]", "flask", "flask-cors")
 _EVERYTHING = {
     "Version": "2012-10-17",
@@ -28,7 +28,7 @@ _EVERYTHING = {
 
 @contextmanager
 def serve_moto() -> Iterator[S3Server]:
-    """Serve S3 that refuses wrong keys; the standard variables of this process name it."""
+    """Start an S3 server that refuses wrong keys, and name it in the environment variables."""
     shared_ray.end()
     python = str(python_of("moto", PACKAGES))
     server = S3Server([python, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
@@ -45,13 +45,13 @@ def serve_moto() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[S3Server]:
-    """The server for a test module; import this fixture where it is used."""
+    """Return the server for a test module; import this fixture where it is used."""
     with serve_moto() as server:
         yield server
 
 
 def _new_key(server: S3Server) -> tuple[str, str]:
-    """A key that may do everything."""
+    """Create and return a key with all permissions."""
     import botocore.session
 
     iam = botocore.session.get_session().create_client(
@@ -69,7 +69,7 @@ def _new_key(server: S3Server) -> tuple[str, str]:
 
 
 def _check_keys(server: S3Server) -> None:
-    """From now on every request must be signed with a key that the server knows."""
+    """Make the server refuse requests that are not signed with one of its keys."""
     place = f"{server.endpoint}/moto-api/reset-auth"
     with urlopen(Request(place, b"0", {"Content-Type": "text/plain"})) as answer:
         assert answer.status == 200

@@ -25,21 +25,21 @@ _LISTENS = re.compile(rb"http://127\.0\.0\.1:(\d+)")
 
 @dataclass
 class S3Server:
-    """A server on a port of its own choice, which it says when it listens."""
+    """A server that chooses a port itself and prints it when it listens."""
 
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    """what clients need in theirs; set already in this process"""
+    """environment variables that clients need; in this process they are already set"""
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        """Its address."""
+        """Address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Serve, and wait until it listens."""
+        """Start the server and wait until it listens."""
         with tempfile.TemporaryFile() as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
             end = time.monotonic() + _START_SECONDS
@@ -50,22 +50,23 @@ class S3Server:
         self.port = int(said[1])
 
     def stop(self) -> None:
-        """End the process; its files stay."""
+        """End the process; the files stay."""
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
             self.process = None
 
     def bucket(self) -> str:
-        """A new bucket, as a URI; the variables of this process name the server."""
+        """Create a bucket and return its URI; the environment of this process names the server."""
         return bucket()
 
 
 @contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
-    """Serve ``folder`` over S3 and point the standard variables of this process at it.
+    """Serve `folder` over S3 and set the standard environment variables of this process.
 
-    Ray workers see them only if Ray starts inside the block: one that runs is ended before.
+    Ray workers get the variables only if Ray starts inside the block, so a running Ray is ended
+    before.
     """
     shared_ray.end()
     rclone = Path(sys.executable).with_name("rclone")
@@ -92,10 +93,10 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
 
 
 def upload(folder: str | Path, uri: str) -> None:
-    """Put a folder's files onto the server, one after another.
+    """Upload the files of a folder, one after another.
 
-    The server makes the folders behind the keys as they come, and fails now and then where two
-    requests make the same one.
+    The server makes a folder for each prefix of the keys. It sometimes fails if two requests make
+    the same folder at once.
     """
     from pipelines.storage.places import filesystem
 
@@ -104,7 +105,7 @@ def upload(folder: str | Path, uri: str) -> None:
 
 
 def client_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:
-    """The standard variables that name a server and a key."""
+    """Return the standard environment variables that name a server and a key."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": key,
@@ -114,7 +115,7 @@ def client_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:
 
 
 def bucket() -> str:
-    """A new bucket of the server that the variables of this process name, as a URI."""
+    """Create a bucket on the server that the environment names, and return its URI."""
     import fsspec
 
     name = f"b{uuid.uuid4().hex[:12]}"
@@ -124,9 +125,9 @@ def bucket() -> str:
 
 @contextmanager
 def in_environment(variables: dict[str, str]) -> Iterator[None]:
-    """Variables of this process for the length of the block; clients are made anew.
+    """Set environment variables of this process during the block; clients are created anew.
 
-    Ray's workers see them only if Ray starts inside the block.
+    Ray's workers get the variables only if Ray starts inside the block.
     """
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -144,13 +145,13 @@ def in_environment(variables: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """An S3 server for a test module; import this fixture where it is used."""
+    """Return an S3 server for a test module; import this fixture where it is used."""
     with serve_s3(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
 def _forget_connections() -> None:
-    """fsspec keeps file systems with the endpoint and keys of their first use."""
+    """Clear the cache of fsspec, which keeps file systems with their first endpoint and keys."""
     import fsspec
     import s3fs
 

@@ -1,6 +1,6 @@
-"""Python environments of their own for servers whose packages this project cannot have beside it.
+"""Separate Python environments for servers whose packages conflict with those of this project.
 
-Each is made once under ``build``, with the versions that its file of constraints names.
+Each environment is made once under `build`, with the versions in its file of constraints.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tests.conftest import ROOT
 
 
 def python_of(name: str, packages: tuple[str, ...]) -> Path:
-    """The interpreter of environment ``name``, which is made if there is none of these versions.
+    """Return the interpreter of environment `name`; make the environment if it is missing.
 
-    ``<name>-constraints.txt``, beside this file, gives the versions. The test is skipped, with the
-    reason, where they cannot be installed.
+    `<name>-constraints.txt`, beside this file, gives the versions; other versions need another
+    environment. The test is skipped, with the reason, if they cannot be installed.
     """
     constraints = Path(__file__).with_name(f"{name}-constraints.txt")
     wanted = hashlib.sha256(constraints.read_bytes() + sys.version.encode()).hexdigest()[:12]
@@ -28,7 +28,7 @@ def python_of(name: str, packages: tuple[str, ...]) -> Path:
     python, done = folder / "bin" / "python", folder / "complete"
     folder.parent.mkdir(exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests may run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest processes may make it at once
         if not done.exists():
             _make(name, folder, python, constraints, packages)
             done.touch()

@@ -225,7 +225,7 @@ def changed(kept: KeptEvaluation, **changes: Any) -> KeptEvaluation:
 
 
 def published_as(folder: Path, store: Store, name: str, **changes: Any) -> list[KeptEvaluation]:
-    """An evaluation that says of itself what ``changes`` say, 12 frames of 12 x 16."""
+    """An evaluation that says of itself what `changes` say, 12 frames of 12 x 16."""
     window = WindowSpec(12, 12)
     changes = {"archive": "weatherbench", "grid": None, "synthetic": False} | changes
     return read_evaluations(

@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def provenance_of(store: Store) -> Provenance:
-    """What is known of a model that was trained on ``store``."""
+    """What is known of a model that was trained on `store`."""
     return Provenance(
         store_uri=store.uri,
         title=store.title,

@@ -1,6 +1,8 @@
-"""Python imports this by itself where a test has barriers: see tests/support/processes/barrier.py,
-which sets both variables. Every process then stops before it publishes an object that the test's
-rule names.
+"""Stop processes at barriers.
+
+Python imports this module automatically in processes for which tests/support/processes/barrier.py
+has set the environment variables below. Each process then waits before it publishes an object whose
+path matches the pattern of the test.
 """
 
 from __future__ import annotations
@@ -30,5 +32,5 @@ def _stopping(folder: Path, publish: Any) -> Any:
 
 
 if _folder := os.environ.get("GMG_TEST_BARRIER"):
-    # Every object of a local store or run is written beside its place and then put there by this.
+    # Every object of a local store or run is written to a temporary file, which this call renames.
     os.replace = _stopping(Path(_folder), os.replace)

@@ -1,10 +1,10 @@
-"""Draw the README's picture: a forecast beside the truth, its error beside that of persistence.
+"""Draw the picture of the README: truth, forecast, and the errors of forecast and persistence.
 
     make demo
     python docs/picture.py --folder build/demo --to docs/forecast.png
 
-The window is the one in the middle of the test period, the lead time the last; nothing is chosen by
-hand. What the page of an evaluation shows is drawn by the same module, jobs/drawing/maps.py.
+The picture shows the window in the middle of the test period, at the last lead time: nothing is
+chosen by hand. The maps are drawn by jobs/drawing/maps.py, as on the page of an evaluation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DPI = 110
 
 
 def main() -> None:
-    """Forecast one window and draw it."""
+    """Forecast one window and write the picture of it."""
     parser = parser_class()(description=__doc__)
     parser.add_argument("--folder", default="build/demo", help="holds store.zarr and run")
     parser.add_argument("--to", default="docs/forecast.png", help="PNG to write")
@@ -30,7 +30,10 @@ def main() -> None:
 
 
 def picture(folder: Path) -> bytes:
-    """The PNG: truth and forecast above, errors of forecast and persistence below."""
+    """Return the PNG: truth and forecast above, errors of forecast and persistence below.
+
+    `folder` contains `store.zarr` and `run`.
+    """
     from jobs.drawing import maps
     from jobs.drawing.axes import grid_axes
     from jobs.drawing.palettes import ERROR, palette_of
@@ -69,7 +72,7 @@ def picture(folder: Path) -> bytes:
 
 
 def _row(fields: tuple[Any, Any], titles: tuple[str, str], style: Any) -> Any:
-    """Two maps and their colour bar, as an image of pillow."""
+    """Return two maps and their colour bar as an image of Pillow."""
     from jobs.drawing.maps import colour_bar, draw_field, panels
     from jobs.drawing.style import pixels
 
@@ -83,7 +86,7 @@ def _row(fields: tuple[Any, Any], titles: tuple[str, str], style: Any) -> Any:
 
 
 def _stacked(*rows: Any) -> bytes:
-    """One above the other."""
+    """Return images, one above the other, as PNG."""
     from PIL import Image
 
     whole = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)))

@@ -1,1 +1,1 @@
-"""Figures for people: grids and their axes, colours, curves, maps and animations."""
+"""Figures for reports: axes of grids, colours, curves, maps and animations."""

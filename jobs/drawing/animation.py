@@ -1,4 +1,4 @@
-"""A forecast beside the truth, frame by frame, as a GIF, and one of its frames as a PNG."""
+"""Animations of a forecast beside the truth, as a GIF with one of its frames as a PNG."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _FRAME_MS, _LAST_MS = 500, 1600
 
 @dataclasses.dataclass(frozen=True)
 class Film:
-    """An animation and the picture that stands for it where nothing is to move."""
+    """An animation, and a picture that replaces it in print or where animations are off."""
 
     gif: bytes
     still: bytes
-    """PNG of one frame of the forecast"""
+    """One frame of the animation as PNG."""
     frames: int
     width: int
     height: int
@@ -38,18 +38,22 @@ def film(
     still: int,
     most_bytes: int = MOST_BYTES,
 ) -> Film:
-    """Two fields side by side over time.
+    """Draw two fields side by side over time, as an animation of at most `MOST_FRAMES` frames.
 
     Parameters
     ----------
     left_thw, right_thw:
-        (T, H, W) of the truth and of the forecast.
+        (T, H, W) frames of the truth and of the forecast.
     captions:
-        (T,) of what stands above each of the two.
+        (T,) pairs of titles, for the left and the right map.
+    style:
+        The style of both maps, except for their width.
     still:
-        The frame that the picture shows.
+        The index of the frame that the picture shows. If the animation leaves it out, the picture
+        shows the nearest frame.
     most_bytes:
-        The GIF is made smaller until it is below, down to a readable size.
+        The GIF is drawn with fewer pixels until it is no larger than this. At the smallest
+        readable size it may still be larger.
     """
     import matplotlib
 
@@ -85,7 +89,10 @@ def _frame(
 
 
 def _gif(images: Sequence[Any], colours: Any) -> bytes:
-    """One set of colours for all frames, so that what does not move costs nothing."""
+    """Return the images as a GIF.
+
+    All frames share one set of colours, so that pixels that do not change take no space.
+    """
     frames = [coloured(image, colours) for image in images]
     durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_MS]
     buffer = io.BytesIO()

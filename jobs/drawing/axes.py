@@ -1,4 +1,4 @@
-"""What the rows and columns of a grid are: degrees, kilometres of a projection, or cells."""
+"""Axes of maps, whose rows and columns are degrees, kilometres of a projection, or cells."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Kind = Literal["degrees", "kilometres", "cells"]
 _DEGREES = {"degrees_north", "degrees_east", "degree_north", "degree_east"}
 _NO_UNIT = {"", "1", "pixel", "cell", "cells"}
 _GLOBAL = 90.0
-"""degrees of latitude from which a map is no longer drawn to the scale of its middle"""
+"""Largest span of latitude, in degrees, of a map that is drawn true to scale at its middle."""
 _DRAWN_CELLS = 1000
-"""along one side of a map at most"""
+"""Most cells that are drawn along one side of a map."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,20 @@ class GridAxes:
 
     kind: Kind
     rows: np.ndarray
-    """(H,) centres of the cells: degrees north, kilometres, or places counted from 0"""
+    """(H,) centres of the cells: degrees north, kilometres, or indices from 0."""
     columns: np.ndarray
-    """(W,) the same: degrees east, ..."""
+    """(W,) centres of the cells: degrees east, kilometres, or indices from 0."""
     row_label: str
     column_label: str
     downwards: bool
-    """rows count downwards, as in an image"""
+    """Whether rows are counted downwards, as in an image."""
 
     @property
     def aspect(self) -> float:
-        """Length of a unit of the rows over one of the columns, as the map is to show it.
+        """Drawn length of one unit of the rows, divided by that of one unit of the columns.
 
-        A region in degrees is drawn to the scale of its middle, the globe as a rectangle.
+        A region in degrees is true to scale at its middle latitude. On a map of the globe a
+        degree has the same length in both directions.
         """
         if self.kind != "degrees" or np.ptp(self.rows) > _GLOBAL:
             return 1.0
@@ -47,7 +48,7 @@ class GridAxes:
 
     @property
     def cell_km(self) -> float | None:
-        """Side of the cells in kilometres, of a projection with square ones; else None."""
+        """Side of a cell in kilometres, or None unless the grid has square cells in kilometres."""
         if self.kind != "kilometres":
             return None
         sides = [_step(self.rows), _step(self.columns)]
@@ -58,12 +59,15 @@ class GridAxes:
 
     @property
     def ratio(self) -> float:
-        """Height of a map over its width, held between a strip and a tower."""
+        """Height of a map divided by its width, limited to a range that fits on a page."""
         sides = np.ptp(self.rows) or 1.0, np.ptp(self.columns) or 1.0
         return float(np.clip(self.aspect * sides[0] / sides[1], 0.35, 1.6))
 
     def draw(self, axes: Any, values: np.ndarray, colours: Any, norm: Any) -> Any:
-        """Draw a field (H, W) as a map, of large ones every so many cells; returns the picture."""
+        """Draw a field (H, W) as a map and return the matplotlib mesh.
+
+        Of a large field, only every n-th row and column is drawn.
+        """
         step = math.ceil(max(values.shape) / _DRAWN_CELLS)
         image = axes.pcolormesh(
             self.columns[::step],
@@ -77,7 +81,7 @@ class GridAxes:
         return image
 
     def decorate(self, axes: Any, ticks: int = 5) -> None:
-        """Put ticks, labels, direction and scale on the axes of a map."""
+        """Set the ticks, labels, direction and scale of the axes of a map."""
         from matplotlib.ticker import FuncFormatter, MaxNLocator
 
         for axis, values in ((axes.xaxis, self.columns), (axes.yaxis, self.rows)):
@@ -95,9 +99,9 @@ class GridAxes:
 
 
 def grid_axes(store: Store, variable: str) -> GridAxes:
-    """The axes of one variable's grid, from the store's coordinates and their units.
+    """Return the axes of a variable's grid, from the coordinates of the store and their units.
 
-    Rows without coordinates are those of an image and count downwards.
+    Rows without coordinates are counted downwards, as in an image.
     """
     dims, sizes = store.variables[variable].dims[-2:], store.variables[variable].shape[-2:]
     known = [dim in store.coordinates for dim in dims]
@@ -120,7 +124,8 @@ def grid_axes(store: Store, variable: str) -> GridAxes:
 
 
 def latitude(degrees: float) -> str:
-    """
+    """Return a latitude as text.
+
     >>> latitude(52.5), latitude(-30), latitude(0)
     ('52.5°N', '30°S', '0°')
     """
@@ -128,7 +133,7 @@ def latitude(degrees: float) -> str:
 
 
 def longitude(degrees: float) -> str:
-    """East to 180, then west, wherever the count begins.
+    """Return a longitude as text, from 180° west to 180° east. Any number of degrees is valid.
 
     >>> longitude(10), longitude(350), longitude(-0.25), longitude(180), longitude(360)
     ('10°E', '10°W', '0.25°W', '180°', '0°')
@@ -139,7 +144,7 @@ def longitude(degrees: float) -> str:
 
 
 def _step(values: np.ndarray) -> float | None:
-    """The distance of neighbours where it is one, else None.
+    """Return the distance between neighbours, or None if it is not the same for all.
 
     >>> _step(np.array([4.0, 2.0, 0.0])), _step(np.array([1.0, 2.0, 4.0]))
     (2.0, None)

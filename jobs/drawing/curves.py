@@ -13,15 +13,15 @@ _WIDTH = 5.2
 _HEIGHT = 3.5
 _MOST_TICKS = 8
 _LEGEND_ROW = 0.23
-"""inches of one row of a legend"""
+"""Height of one row of a legend, in inches."""
 
 _LEGEND_LETTERS = 46
-"""in one row of a legend, with what stands for the handles"""
+"""Largest width of one row of a legend, in letters, handles included."""
 _LEGEND_HANDLE = 6
-"""letters"""
+"""Width of one handle of a legend, in letters."""
 
 Band = tuple[Sequence[float], Sequence[float]]
-"""lower and upper ends"""
+"""Lower and upper ends of the intervals."""
 
 
 def curves(
@@ -34,10 +34,22 @@ def curves(
     bands: Mapping[str, Band] | None = None,
     order: Sequence[str] = (),
 ) -> str:
-    """One chart with a line a forecast, and a shaded band where its interval is known.
+    """Draw a chart with one line per forecast, and return it as an SVG element.
 
-    `zero` is the bottom of the chart, a line in it, or nothing special; a `share` lies between
-    0 and 1. `order` are the names that keep their looks from chart to chart.
+    Parameters
+    ----------
+    x:
+        The positions of all values, such as lead times.
+    series:
+        The values of every forecast, by its name.
+    zero:
+        The role of zero: the bottom of the chart (`floor`), a line in it (`line`) or none
+        (`none`). For `share` the chart covers the range from 0 to 1.
+    bands:
+        Intervals of forecasts by name. They are drawn as shaded bands.
+    order:
+        All names of a page. A name keeps its colour and dash from chart to chart by its position
+        here.
     """
     import matplotlib
 
@@ -69,7 +81,7 @@ def spectra(
     y_label: str,
     order: Sequence[str] = (),
 ) -> str:
-    """Power by wavelength, both on logarithmic axes, long waves on the left; the truth in black."""
+    """Draw power by wavelength on logarithmic axes, with long waves on the left, as SVG."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -91,7 +103,7 @@ def spectra(
         axes.invert_xaxis()
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(_leading_digits())
-        # A field without fine structure falls to rounding errors, which are no part of the picture.
+        # In a field without fine structure the lowest powers are rounding errors: cut them off.
         high = max(float(np.nanmax(values)) for values in series.values())
         low = min(float(np.nanmin(np.asarray(v, float)[lasting])) for v in series.values())
         if high > 0:
@@ -101,7 +113,10 @@ def spectra(
 
 
 def rank_histogram(title: str, shares: Sequence[float]) -> str:
-    """How often the truth takes each rank among the members; flat is reliable."""
+    """Draw how often the truth has each rank among the members, as SVG.
+
+    The histogram of a reliable ensemble is flat.
+    """
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -127,9 +142,18 @@ def reliability(
     shares: Sequence[float],
     base_rate: float | None = None,
 ) -> str:
-    """Observed frequency against forecast probability, and how often each probability was given.
+    """Draw the observed frequency of an event against its forecast probability, as SVG.
 
-    A point on the diagonal is reliable: of what is forecast with 30 %, 30 % happens.
+    A second chart below shows how often each probability was forecast. A point on the diagonal is
+    reliable: an event that is forecast with 30 % happens in 30 % of the cases.
+
+    Parameters
+    ----------
+    forecast, observed, shares:
+        For every forecast probability: the probability, the frequency with which the event
+        happened, and the share of pixels that had this forecast.
+    base_rate:
+        The frequency of the event over all forecasts.
     """
     import matplotlib
 
@@ -158,13 +182,13 @@ def reliability(
 
 
 def training_curve(steps: Sequence[int], losses: Sequence[float], chosen: int) -> str:
-    """Training loss against the step, with the step of the checkpoint marked."""
+    """Draw the training loss by step as SVG, with a mark at the checkpoint's step `chosen`."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(_WIDTH, _HEIGHT)
         values = np.asarray(losses, float)
-        # Thousands of steps are more than a chart of this width can show, or a page should hold.
+        # A chart of this width cannot show thousands of steps, and they would make the page large.
         every = -(-len(values) // 600)
         width = max(1, len(values) // 200)
         if width > 1:
@@ -192,7 +216,7 @@ def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     columns = next((n for n in (len(labels), 2) if _letters(labels, n) <= _LEGEND_LETTERS), 1)
     if handles:
-        # Rows of a long legend take no room from the chart.
+        # The figure grows with a long legend, so that the chart keeps its height.
         rows = -(-len(labels) // max(1, columns))
         figure.set_figheight(figure.get_figheight() + max(0, rows - 2) * _LEGEND_ROW)
         figure.legend(
@@ -206,7 +230,7 @@ def _legend(figure: Any, axes: Any) -> None:
 
 
 def _letters(labels: Sequence[str], columns: int) -> int:
-    """Width of a legend in letters; its columns are filled one after another."""
+    """Return the width of a legend in letters. Matplotlib fills its columns one after another."""
     parts = np.array_split([len(label) for label in labels], max(1, columns))
     return sum(int(part.max(initial=0)) + _LEGEND_HANDLE for part in parts)
 
@@ -220,11 +244,11 @@ def _any_negative(series: Mapping[str, Sequence[float]]) -> bool:
 
 
 def _ticks(axes: Any, x: Sequence[float]) -> None:
-    """Ticks at some of the places that have a value."""
+    """Set ticks at some of the positions `x`, at equal distances."""
     step = -(-len(x) // _MOST_TICKS)
     first = (len(x) - 1) % step
     if step > 1:
-        # Round numbers where there are some: 10, 20, 30 of 5, 10, 15, ...
+        # Prefer round numbers: 10, 20, 30 if the positions are 5, 10, 15, ...
         whole = step * (x[1] - x[0])
         first = next((i for i in range(step) if not x[i] % whole), first)
     axes.set_xticks(list(x)[first::step])
@@ -236,7 +260,7 @@ def _leading_digit(value: float, _: int | None) -> str:
 
 
 def _leading_digits() -> Any:
-    """Labels of a logarithmic axis between its powers of ten: at 2 and 5 only."""
+    """Return a formatter that labels the minor ticks of a logarithmic axis at 2 and 5 only."""
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(_leading_digit)

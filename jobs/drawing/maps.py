@@ -13,46 +13,49 @@ from jobs.drawing.palettes import ERROR, MISSING, SIZE, Palette
 from jobs.drawing.style import STYLE, png
 
 WIDTH = 4.4
-"""inches of a map with its margins"""
+"""Width of a map with its margins, in inches."""
 _LEFT, _RIGHT, _TOP, _BELOW, _BAR = 0.92, 0.12, 0.08, 0.52, 0.68
 _DPI = 130
 _DRAWN_PIXELS = 600
-"""along one side at most; larger grids are averaged"""
+"""Most pixels that are drawn along one side of a map. Larger grids are averaged."""
 _LINES = (("dotted", 0.9), ("dashed", 1.0), ("solid", 1.3))
 
 
 @dataclass(frozen=True)
 class Arrows:
-    """Motion over a field."""
+    """Arrows of motion over a field."""
 
     rows: np.ndarray
-    """(n,) where the arrows' middles are, as places in the grid from 0"""
+    """(n,) rows of the middles of the arrows, as indices of the grid from 0."""
     columns: np.ndarray
-    """(m,) the same"""
+    """(m,) columns of the middles of the arrows, as indices of the grid from 0."""
     down: np.ndarray
-    """(n, m) cells of the grid a frame, towards the last row"""
+    """(n, m) motion towards the last row, in cells per frame."""
     right: np.ndarray
-    """(n, m) towards the last column"""
+    """(n, m) motion towards the last column, in cells per frame."""
 
 
 @dataclass(frozen=True)
 class MapStyle:
-    """What the maps of one quantity share."""
+    """The style that the maps of one quantity share."""
 
     axes: GridAxes
     palette: Palette
     low: float
     high: float
     label: str
-    """of the colour bar: quantity and unit"""
+    """The label of the colour bar: quantity and unit."""
     width: float = WIDTH
-    """inches"""
+    """The width of a map with its margins, in inches."""
 
 
 def field_map(
     values_hw: np.ndarray, style: MapStyle, arrows: Arrows | None = None, key: str = ""
 ) -> bytes:
-    """One field on its palette; `key` says what the arrow of the legend is."""
+    """Draw one field as a map and return it as PNG.
+
+    `key` is the unit of the arrow in the legend.
+    """
     import matplotlib
 
     with matplotlib.rc_context(_context()):
@@ -65,7 +68,11 @@ def field_map(
 
 
 def error_map(values_hw: np.ndarray, axes: GridAxes, largest: float, label: str) -> bytes:
-    """Forecast less truth around zero; a dashed contour where it is low, a solid one where high."""
+    """Draw forecast minus truth as a map centred on zero and return it as PNG.
+
+    A dashed contour encloses where the forecast is too low by a third of `largest`, a solid one
+    where it is too high by as much.
+    """
     import matplotlib
 
     style = MapStyle(axes, ERROR, -largest, largest, label)
@@ -80,11 +87,12 @@ def error_map(values_hw: np.ndarray, axes: GridAxes, largest: float, label: str)
 
 
 def panels(style: MapStyle, count: int, head: float = 0.0) -> tuple[Any, list[Any]]:
-    """A figure with so many maps side by side above room for one colour bar.
+    """Return a figure, and axes for `count` maps side by side above room for one colour bar.
 
-    `head` are inches above the maps, for titles.
+    `head` is the room for titles above the maps, in inches.
 
-    Places are computed, not searched for by a layout engine: hundreds of maps make a page.
+    The positions are computed here because a page has hundreds of maps, for which the layout engine
+    of matplotlib is too slow.
     """
     from matplotlib.figure import Figure
 
@@ -105,7 +113,7 @@ def panels(style: MapStyle, count: int, head: float = 0.0) -> tuple[Any, list[An
 
 
 def draw_field(axes: Any, values_hw: np.ndarray, style: MapStyle) -> Any:
-    """Draw a field into the axes of a map; returns the image."""
+    """Draw a field into the axes of a map and return the matplotlib mesh."""
     values, grid = _averaged(values_hw, style.axes)
     colours, norm = style.palette.scale(style.low, style.high)
     # Missing pixels are transparent and show the hatching.
@@ -120,7 +128,7 @@ def draw_field(axes: Any, values_hw: np.ndarray, style: MapStyle) -> Any:
 
 
 def colour_bar(figure: Any, style: MapStyle) -> None:
-    """The colour bar below the maps, with arrows at ends that values may go beyond."""
+    """Draw the colour bar below the maps. An arrow marks an end that values may exceed."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator
 
@@ -151,7 +159,10 @@ def colour_bar(figure: Any, style: MapStyle) -> None:
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:
-    """The range of colours for values: all of them, and not empty."""
+    """Return the lowest and the highest value for a colour scale.
+
+    Missing values are ignored. A range of one value is widened.
+    """
     held = values[np.isfinite(values)]
     if not held.size:
         return 0.0, 1.0
@@ -164,14 +175,17 @@ def _context() -> dict[Any, Any]:
 
 
 def _extent(centres: np.ndarray) -> float:
-    """From the edge of the first cell to that of the last."""
+    """Return the distance from the outer edge of the first cell to that of the last."""
     if len(centres) < 2:
         return 1.0
     return float(np.ptp(centres)) * len(centres) / (len(centres) - 1) or 1.0
 
 
 def _averaged(values_hw: np.ndarray, axes: GridAxes) -> tuple[np.ndarray, GridAxes]:
-    """A field of at most as many pixels as are drawn; missing where all of a block is."""
+    """Return a field, averaged over blocks if it is too large to draw, and its axes.
+
+    A block is missing only if all of its pixels are missing.
+    """
     step = math.ceil(max(values_hw.shape) / _DRAWN_PIXELS)
     if step == 1:
         return values_hw, axes
@@ -213,12 +227,12 @@ def _contour(
 
 
 def _arrows(axes: Any, arrows: Arrows, grid: GridAxes, key: str) -> None:
-    """Arrows on the map, whichever way its rows run; the longest is as long as their gap."""
+    """Draw arrows on a map. The longest is as long as the gap between neighbours in a row."""
     from matplotlib.patheffects import withStroke
 
     columns = np.interp(arrows.columns, np.arange(len(grid.columns)), grid.columns)
     rows = np.interp(arrows.rows, np.arange(len(grid.rows)), grid.rows)
-    # One cell in the units of the axes, with the sign of their direction.
+    # The sign of a step to the next column and to the next row, in the units of the axes.
     east = np.sign(grid.columns[-1] - grid.columns[0]) or 1.0
     north = np.sign(grid.rows[-1] - grid.rows[0]) or 1.0
     upwards = -north if grid.downwards else north
@@ -248,5 +262,5 @@ def _gap(places: np.ndarray) -> float:
 
 
 def error_size(axes: GridAxes, high: float, label: str) -> MapStyle:
-    """The look of a field of error sizes, from 0 on."""
+    """Return the style of a map of error sizes, with colours from 0 to `high`."""
     return MapStyle(axes, SIZE, 0.0, high, label)

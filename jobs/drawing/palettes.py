@@ -1,9 +1,11 @@
-"""Colours of fields by their quantity: radar in its usual steps, others in even lightness.
+"""Colours of fields by their quantity: the usual steps for radar, even lightness for the others.
 
-The usual radar colours go up and down in lightness and hold red beside green. So lines are drawn
-over them, dotted, dashed and solid at three thresholds; and `colours="lightness"` takes steps of
-the same hues that darken one by one. All other palettes rise evenly in lightness, and so read in
-black and white and by any eyes; errors are pale at 0, and a dashed line encloses what is too low.
+The usual radar colours rise and fall in lightness and contain both red and green. So that
+colour-blind readers can use them, maps also have a dotted, a dashed and a solid line at three
+thresholds, and `colours="lightness"` selects steps of the same hues that darken one by one. The
+lightness of all other palettes changes evenly, so that they can be read in black and white and by
+colour-blind readers. The palette of errors is pale at 0 and darkens to both sides; there, a dashed
+line encloses values that are too low.
 """
 
 from __future__ import annotations
@@ -37,28 +39,28 @@ _DARKENING = (
     "#51014d",
 )
 NO_ECHO = "#ffffff"
-"""below the first step"""
+"""The colour of values below the first step."""
 MISSING = {"facecolor": "#e4e4e4", "edgecolor": "#8a8a8a", "hatch": "////", "linewidth": 0}
-"""the patch behind a map, which missing pixels leave bare"""
+"""The look of the background of a map, which is visible where pixels are missing."""
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one quantity."""
+    """The colours of one quantity."""
 
     name: str
-    """for captions"""
+    """The name in captions."""
     colours: str | tuple[str, ...]
-    """a colour map of matplotlib, or one colour a step"""
+    """The name of a matplotlib colour map, or one colour per step."""
     levels: tuple[float, ...] = ()
-    """lower ends of the steps in the data's units; none: without steps, over a range"""
+    """Lower ends of the steps, in the units of the data. Empty for continuous colours."""
     lines: tuple[float, ...] = ()
-    """values where a dotted, a dashed and a solid line is drawn"""
+    """Values at which a dotted, a dashed and a solid line are drawn, in this order."""
 
     def scale(self, low: float, high: float) -> tuple[Any, Any]:
-        """The colour map and the normalisation for values from `low` to `high`.
+        """Return the matplotlib colour map and norm for values from `low` to `high`.
 
-        Steps are those of the quantity, whatever the range of the data.
+        Steps depend on the quantity only: a palette with steps ignores the range.
         """
         import matplotlib
         from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
@@ -72,7 +74,7 @@ class Palette:
 
     @property
     def stepped(self) -> bool:
-        """Whether values fall into steps of one colour each."""
+        """Whether the palette has steps of one colour each."""
         return bool(self.levels)
 
 
@@ -86,7 +88,7 @@ _GREY = Palette("black to white", "gray")
 def palette_of(
     units: str, standard_name: str = "", long_name: str = "", colours: Colours = "usual"
 ) -> Palette:
-    """The palette of a quantity by its CF attributes.
+    """Return the palette of a quantity, which its CF attributes describe.
 
     >>> palette_of("dBZ").levels[:3], palette_of("K", "air_temperature").colours
     ((5.0, 10, 15), 'inferno')

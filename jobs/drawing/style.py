@@ -1,8 +1,9 @@
-"""How figures look, and how they become text: lines by colour, dash and marker; SVG, PNG.
+"""The style of figures, and their conversion to SVG and PNG.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart; dashes and markers do the
-same in black and white. Curves are inline SVG whose colours are the page's, so that they follow its
-light or dark theme; maps are PNG.
+Every forecast has a colour, a dash and a marker. The colours follow Okabe and Ito, so that
+colour-blind readers can tell them apart; dashes and markers serve readers in black and white.
+Curves become inline SVG that takes its colours from the page, so that they follow its light or dark
+theme. Maps become PNG.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ THEME = {
     "#7a5c00": "line-sixth",
     "#5030a0": "line-seventh",
 }
-"""Colours of the light theme, and the custom property of the page that stands for each."""
+"""Colours of the light theme, and the CSS custom property by which the page replaces each."""
 
 
 def line(name: str, place: int = 0) -> dict[str, Any]:
-    """Colour, dash, marker and width of a forecast; `place` chooses for names without their own.
+    """Return the colour, dash, marker and line width of a forecast, as options of `Axes.plot`.
 
-    What compares with a forecast ("vs persistence") looks like it. Sixteen places differ, the first
-    four in colour, dash and marker at once.
+    A comparison with a forecast ("vs persistence") looks like that forecast. For a name without a
+    style of its own, `place` selects the style. The first 16 places all look different, and the
+    first four differ in colour, dash and marker at once.
     """
     known = _LINES.get(name.removeprefix("vs "))
     if known:
@@ -78,8 +80,8 @@ def line(name: str, place: int = 0) -> dict[str, Any]:
 
 
 def new_figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """A figure in inches and its axes, one or an array of them."""
-    # A Figure of its own, not pyplot's: no display, no global state.
+    """Return a figure of a size in inches, and its axes or, for several rows, an array of axes."""
+    # Unlike pyplot, `Figure` needs no display and has no global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -87,15 +89,15 @@ def new_figure(width: float, height: float, rows: int = 1, **options: Any) -> tu
 
 
 def svg(figure: Figure, title: str) -> str:
-    """The figure as an SVG element that takes its width, font and colours from the page."""
+    """Return a figure as an SVG element that takes its width, font and colours from the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     element = text[text.index("<svg") :]
-    # Matplotlib has no setting for any of this, and an XML parser would write the whole figure
-    # again with prefixes of its own, so these are edits of the text. The width comes from the page.
-    # Names of groups would be repeated by the next figure on the page. Names that the figure itself
-    # refers to are hashes of what they name, so they stay.
+    # The text is edited because Matplotlib has no setting for any of this, and an XML parser would
+    # rewrite the whole figure with namespace prefixes of its own. The page sets the width. The ids
+    # of groups are removed because the next figure on the page would repeat them. The ids to which
+    # the figure itself refers stay: they are hashes of the content, so a repeated one is harmless.
     element = re.sub(r'\s(width|height)="[\d.]+pt"', "", element, count=2)
     element = re.sub(r'<g id="[^"]*"', "<g", element)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
@@ -107,31 +109,34 @@ def svg(figure: Figure, title: str) -> str:
 
 
 def png(figure: Figure, dpi: int, colours: Any) -> bytes:
-    """The figure as a PNG of the colours of a map and greys, which is a third of the size."""
+    """Return a figure as PNG with at most 256 colours, which is a third of the size of RGB."""
     buffer = io.BytesIO()
     coloured(pixels(figure, dpi), colours).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
 def coloured(image: Any, colours: Any) -> Any:
-    """An RGB image in at most 256 colours: those of a colour map, darker and paler ones, greys."""
+    """Return an RGB image in at most 256 colours.
+
+    They are the colours of a colour map, darker and paler versions of these, and greys.
+    """
     from PIL import Image
 
     count = min(colours.N, 180)
     own = colours(np.linspace(0, 1, count))[:, :3]
     extremes = np.array([colours.get_under(), colours.get_over()])[:, :3]
     own = np.concatenate([own, extremes])
-    # Lines and letters are smoothed where they cross a field of few colours.
+    # The smooth edges of lines and letters over a field of few colours need mixed colours.
     mixed = [own * share + (1 - share) * end for share in (0.66, 0.33) for end in (0.0, 1.0)]
     greys = np.repeat(np.linspace(0, 1, 48)[:, None], 3, axis=1)
     every = np.concatenate([greys, own, *(mixed if count <= 32 else [])])[:256]
     table = np.round(every * 255).astype(np.uint8)
-    # Pillow's own search for the nearest colour is not exact: it makes white paper grey.
+    # Pillow's own search for the nearest colour is not exact: it turns a white background grey.
     bits = np.asarray(image).reshape(-1, 3).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     unique, places = np.unique(bits, return_inverse=True)
     found = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=1).astype(np.float32)
     entries = table.astype(np.float32)
-    # Squared distance, less the part that all entries share.
+    # Squared distance without the term that is the same for all entries of the table.
     distances = (entries**2).sum(axis=1) - 2 * found @ entries.T
     nearest = distances.argmin(axis=1).astype(np.uint8)[places]
     result = Image.fromarray(nearest.reshape(image.height, image.width), mode="P")
@@ -140,7 +145,7 @@ def coloured(image: Any, colours: Any) -> Any:
 
 
 def pixels(figure: Figure, dpi: int) -> Any:
-    """The figure as an RGB image of pillow."""
+    """Return a figure as an RGB image of Pillow."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -151,7 +156,7 @@ def pixels(figure: Figure, dpi: int) -> Any:
 
 
 def data_uri(data: bytes, kind: str = "image/png") -> str:
-    """Bytes as an address that a page can hold."""
+    """Return bytes as a data URI, which a page can contain."""
     return f"data:{kind};base64," + base64.b64encode(data).decode()
 
 

@@ -1,4 +1,4 @@
-"""Windows to look at on the page: maps of truth, forecast and error, an animation, the motion."""
+"""Example windows on the page: maps of truth, forecast and error, an animation, the motion."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ MAP_LEADS = 3
 MAP_CHANNELS = 2
 FILM_INPUTS = 6
 LONGEST_NAME = 34
-"""letters above a map; the variable's own name stands for a longer one"""
+"""Most letters of a name above a map. The variable's name replaces a longer one."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in the page."""
+    """A picture on the page."""
 
     title: str
     address: str
     alt: str
     still: str = ""
-    """what stands for it where nothing is to move"""
+    """The address of a still picture, for print and for readers who turned animations off."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side."""
+    """A row of pictures, side by side."""
 
     caption: str
     pictures: tuple[Picture, ...]
@@ -48,11 +48,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """One window."""
+    """One example window with its maps."""
 
     rank: str
     given: str
-    """the last frame that the model was given"""
+    """The time of the last frame that the model was given."""
     first: str
     last: str
     rmse: str
@@ -61,23 +61,23 @@ class Case:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is drawn of one channel, and how."""
+    """One channel to draw, with its names, axes and colours."""
 
     channel: int
     name: str
     label: str
-    """of colour bars"""
+    """The label of colour bars: the name and the units."""
     units: str
     axes: GridAxes
     palette: Palette
 
     def style(self, values: np.ndarray) -> maps.MapStyle:
-        """The look of maps with colours for these values."""
+        """Return the style of maps whose colours cover the range of `values`."""
         return maps.MapStyle(self.axes, self.palette, *maps.limits(values), self.label)
 
 
 def quantities(evaluation: Evaluation, store: Store, colours: Colours) -> list[Quantity]:
-    """The first channels of the model, in the units and on the grid of the store."""
+    """Return every channel of the model, with the units and the grid of the store."""
     found = []
     for group in evaluation.groups:
         attributes = store.array(group.variable).attrs
@@ -96,7 +96,10 @@ def quantities(evaluation: Evaluation, store: Store, colours: Colours) -> list[Q
 
 
 def case(evaluation: Evaluation, example: Example, drawn: list[Quantity]) -> Case:
-    """Maps of one window at some lead times; truth, forecasts and persistence on one scale."""
+    """Return maps of one window at some lead times.
+
+    Truth, forecast and persistence share one scale.
+    """
     chosen = text.several(len(evaluation.lead_seconds), MAP_LEADS)
     leads = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
     rows = []
@@ -104,7 +107,8 @@ def case(evaluation: Evaluation, example: Example, drawn: list[Quantity]) -> Cas
         truth, forecast = (
             fields[:, quantity.channel] for fields in (example.truth_tchw, example.forecast_tchw)
         )
-        # The truth's extremes: a forecast that runs away is drawn saturated, not the truth flat.
+        # The scale covers the truth only. With a forecast of extreme values on the scale, the truth
+        # would show no contrast.
         style = quantity.style(truth[chosen])
         error = forecast - truth
         largest = float(np.nanmax(np.abs(error[chosen]), initial=0.0)) or 1.0
@@ -133,7 +137,7 @@ def case(evaluation: Evaluation, example: Example, drawn: list[Quantity]) -> Cas
 
 
 def animation(evaluation: Evaluation, example: Example, quantity: Quantity) -> Picture:
-    """The last input frames and then the truth beside the forecast."""
+    """Return an animation of the last input frames, followed by truth and forecast side by side."""
     leads = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
     seen = example.seen_tchw[-FILM_INPUTS:, quantity.channel]
     truth, forecast = (
@@ -165,7 +169,7 @@ def animation(evaluation: Evaluation, example: Example, quantity: Quantity) -> P
 
 
 def motion_row(evaluation: Evaluation, example: Example, quantity: Quantity, motion: Motion) -> Row:
-    """The forecast of a window with the motion that the model sees, at some lead times."""
+    """Return maps of a forecast with arrows of the model's motion, at some lead times."""
     chosen = text.several(len(evaluation.lead_seconds), MAP_LEADS)
     leads = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
     forecast = example.forecast_tchw[:, quantity.channel]
@@ -188,7 +192,10 @@ def motion_row(evaluation: Evaluation, example: Example, quantity: Quantity, mot
 
 
 def error_fields(evaluation: Evaluation, drawn: list[Quantity]) -> list[Row]:
-    """Where errors are large: RMSE of model and persistence and the model's bias, last lead."""
+    """Return maps of errors at the last lead time, or an empty list if none were kept.
+
+    They show the RMSE of the model and of persistence, and the bias of the model.
+    """
     fields = evaluation.fields
     if fields is None:
         return []
@@ -219,7 +226,7 @@ def error_fields(evaluation: Evaluation, drawn: list[Quantity]) -> list[Row]:
 
 
 def moment(label: str) -> str:
-    """A time for people; what is none, as the name of a clip, as it stands.
+    """Return a time in readable form, and a label that is not a time unchanged.
 
     >>> moment("2019-03-01T06:00:00"), moment("clip 3, frame 4")
     ('2019-03-01 06:00 UTC', 'clip 3, frame 4')
@@ -259,7 +266,7 @@ def _bar(what: str, quantity: Quantity) -> str:
 
 
 def _span(values_hw: np.ndarray, quantity: Quantity) -> str:
-    """What a picture shows, for those who do not see it."""
+    """Return the range and the mean of a field, for readers who cannot see its picture."""
     held = values_hw[np.isfinite(values_hw)]
     if not held.size:
         return "all missing"
@@ -272,18 +279,15 @@ def _several(group: ChannelGroup) -> bool:
 
 
 def _labels(store: Store, variable: str) -> list[str]:
-    """Names of the channels of a variable.
-
-    An archive's own labels ("flow[inflow]") name more than their place.
-    """
+    """Return the names of a variable's channels: "inflow" for the label "flow[inflow]"."""
     labels = store.variables[variable].channel_labels
     return [label.removeprefix(variable).strip("[]") or label for label in labels]
 
 
 def _name(group: ChannelGroup) -> str:
-    """The name for people, with the level where it is one of several."""
+    """Return the readable name of a group, followed by its level if the label names one."""
     level = group.label.removeprefix(group.variable)
-    # What stands in brackets is where the data are from, and does not fit above a map.
+    # The text in brackets names the source of the data. It does not fit above a map.
     short = group.long_name.partition(" (")[0]
     return (short if len(short) <= LONGEST_NAME else group.variable) + (
         f" {level}" if level else ""

@@ -1,4 +1,4 @@
-"""Charts of one quantity's scores on the page: errors, events, fine structure, ensembles, hours."""
+"""Charts of the scores of one quantity: errors, events, fine structure, ensembles, hours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jobs.forecasts.scoring.score_rows import MODEL, STRICT, Scores
 from jobs.forecasts.scoring.scores import BASELINES, PERSISTENCE, Evaluation, GroupScores
 
 MOST_THRESHOLDS = 4
-"""thresholds with charts of their own, at most"""
+"""Most thresholds that have charts of their own."""
 FEWEST_HOURS = 6
-"""hours of the day that a chart through the day needs"""
+"""Fewest hours of the day with scores for which a chart by hour is drawn."""
 RELIABLE = (
     "On the diagonal: what is forecast with 30 % happens in 30 % of the cases. "
     "Below: how often each probability was forecast."
@@ -27,7 +27,7 @@ RELIABLE = (
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart and what stands around it."""
+    """A chart with its title and a note."""
 
     title: str
     svg: str
@@ -36,7 +36,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts that belong together."""
+    """A group of charts under one title, with a note."""
 
     title: str
     charts: tuple[Chart, ...]
@@ -44,14 +44,14 @@ class Charts:
 
 
 def all_charts(evaluation: Evaluation, item: GroupScores) -> list[Charts]:
-    """Every group of charts that this quantity's scores have."""
+    """Return every group of charts for which this quantity has scores."""
     drawn = ScoreCharts(evaluation, item)
     made = (drawn.errors(), drawn.events(), drawn.spectra(), drawn.ensemble(), drawn.hours())
     return [group for group in made if group.charts or group.note]
 
 
 class ScoreCharts:
-    """Charts of the scores of one quantity: of a model and its baselines, or of several models."""
+    """Charts of the scores of one quantity, for a model and its baselines or for several models."""
 
     def __init__(self, evaluation: Evaluation, item: GroupScores):
         self._evaluation, self._item = evaluation, item
@@ -63,7 +63,7 @@ class ScoreCharts:
         self._units = f" ({units})" if units else ""
 
     def errors(self) -> Charts:
-        """Error, skill, bias and structure by lead time."""
+        """Return charts of error, skill, bias, similarity and correlation by lead time."""
         charts = [
             self.by_lead("Error (RMSE)", "strict", "rmse", f"RMSE{self._units}", "floor"),
             self.skill(),
@@ -79,7 +79,7 @@ class ScoreCharts:
         return Charts("By lead time", _kept(charts), note)
 
     def skill(self) -> Chart:
-        """Skill of the model over each baseline, or of several models over persistence."""
+        """Return a chart of the skill over each baseline, or of several models over persistence."""
         item = self._item
         if MODEL in item.forecasts:
             title = "Skill: above zero beats the baseline"
@@ -104,7 +104,7 @@ class ScoreCharts:
         return Chart(title, svg)
 
     def events(self) -> Charts:
-        """CSI and FSS by threshold and lead time."""
+        """Return charts of CSI and FSS by threshold and lead time."""
         systems = self._item.systems("radar")
         if not systems:
             return Charts("", ())
@@ -161,7 +161,7 @@ class ScoreCharts:
         return Charts("Events above thresholds", _kept(charts), note)
 
     def spectra(self) -> Charts:
-        """Power of truth and forecasts by wavelength, at the first and the last lead time."""
+        """Return power spectra of truth and forecasts at the first and the last lead time."""
         curves_of = self._item.curves.get("detail", {})
         first = next(iter(curves_of), "")
         if "power_truth" not in curves_of.get(first, {}):
@@ -203,7 +203,7 @@ class ScoreCharts:
         return Charts("Fine structure", tuple(charts), note)
 
     def ensemble(self) -> Charts:
-        """Spread beside error, rank histogram and reliability of the members."""
+        """Return charts of CRPS, spread, rank histogram and reliability of an ensemble."""
         if MODEL not in self._item.systems("ensemble"):
             return Charts("", ())
         found = self._item.curves["ensemble"][MODEL]
@@ -248,7 +248,10 @@ class ScoreCharts:
         return Charts("Ensemble", tuple(charts), f"{members} members, all lead times together.")
 
     def probabilistic_error(self) -> Chart:
-        """CRPS of ensembles beside the MAE of single forecasts, which is what it is for them."""
+        """Return a chart of the CRPS by lead time.
+
+        The CRPS of a single forecast equals its MAE, so the chart shows the MAE for those.
+        """
         ensembles = self._item.systems("ensemble")
         rows = {
             name: self._item.scores.per_lead("ensemble", name, "crps_fair")
@@ -270,7 +273,7 @@ class ScoreCharts:
         return Chart("Error of the probabilities (CRPS)", svg, note)
 
     def hours(self) -> Charts:
-        """Error by hour of the day."""
+        """Return a chart of the RMSE by hour of the day, if enough hours have scores."""
         parts = self._item.scores.select("hour", protocol=STRICT).parts
         if len(parts) < FEWEST_HOURS:
             return Charts("", ())
@@ -285,7 +288,7 @@ class ScoreCharts:
         return Charts("Through the day", (Chart(title, svg),), "All lead times together.")
 
     def by_lead(self, title: str, protocol: str, score: str, label: str, zero: Any) -> Chart | None:
-        """One score of all forecasts by lead time; None where no forecast has it."""
+        """Return a chart of one score by lead time, or None if no forecast has the score."""
         rows = {
             system: found
             for system in self._item.systems(protocol)
@@ -299,14 +302,14 @@ class ScoreCharts:
         return Chart(title, svg)
 
     def differences(self, title: str, rows: Mapping[str, Scores], label: str) -> Chart:
-        """One score of several systems less that of one of them, by lead time."""
+        """Return a chart of differences in one score between systems, by lead time."""
         series, order = {name: found.values for name, found in rows.items()}, self._item.forecasts
         svg = curves.curves(title, self._x, series, self._lead, label, "line", _bands(rows), order)
         return Chart(title, svg)
 
 
 def _bands(rows: Mapping[str, Scores]) -> dict[str, curves.Band]:
-    """Return both ends of the intervals by lead time, of the systems that have intervals."""
+    """Return lower and upper ends of intervals by lead time, for systems that have intervals."""
     bands = {}
     for name, found in rows.items():
         if found and found[0].low is not None:
@@ -324,7 +327,7 @@ def _kept(charts: Iterable[Chart | None]) -> tuple[Chart, ...]:
 
 
 def _thresholds(names: Iterable[str]) -> list[tuple[str, float]]:
-    """Labels and values of the thresholds in the data's units, in order.
+    """Return labels and values of thresholds, in rising order, without those in pixel values.
 
     >>> _thresholds(["csi_40", "csi_0.5", "pod_40", "csi_107_pixel", "csi_30_dbz"])
     [('0.5', 0.5), ('30_dbz', 30.0), ('40', 40.0)]

@@ -1,4 +1,4 @@
-"""Several evaluations on one page that loads nothing: tables, curves and differences."""
+"""One self-contained HTML page that compares evaluations: tables, curves and differences."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from jobs.forecasts.scoring.scores import PERSISTENCE, Evaluation, GroupScores
 def comparison_page(
     evaluations: Sequence[KeptEvaluation], protocol: str, sums: Sums, published: Published | str
 ) -> str:
-    """Return the page as HTML.
+    """Return the comparison as one HTML page.
 
     Parameters
     ----------
     protocol:
-        Its table comes first, and its first score is the one that curves of differences show.
+        The protocol whose table comes first. Curves of differences show its first score.
     """
     evaluation, provenance = evaluations[0].evaluation, evaluations[0].provenance
-    # The first evaluation stands for what all share, which its intervals and members are not.
+    # What all evaluations share is read from the first. Intervals and members are not shared.
     evaluation = replace(evaluation, bootstrap=None, members=None)
     bootstrap = sums.bootstrap
     return fill_page(
@@ -93,7 +93,7 @@ def _group(
 
 
 def _pair_table(item: GroupScores, pairs: Sequence[Pair], names: Sequence[str]) -> dict[str, Any]:
-    """Return a row per pair and a column per score: difference, interval, what it says."""
+    """Return a row per pair and a column per score: difference, interval and verdict."""
     heads = []
     for known in map(score_name, names):
         units = known.units_for(item.units)
@@ -122,12 +122,12 @@ def _differences(
     systems: Sequence[System],
     name: str,
 ) -> charts.Charts:
-    """One score of every other forecast less that of the first model, by lead time."""
+    """Return a chart of one score: every other forecast minus the first model, by lead time."""
     first = systems[0].label
     beside = [pair for pair in pairs if pair.first.label == first]
     if not beside:
         return charts.Charts("", ())
-    # The chart shows how the others differ from the first, a pair how the first differs from them.
+    # A pair holds the first minus the other. The chart shows the other minus the first.
     rows = {pair.second.label: _turned(pair.per_lead(name)) for pair in beside}
     tested = any(map(_is_tested, rows.values()))
     known = score_name(name)
@@ -144,7 +144,7 @@ def _differences(
 
 
 def _turned(rows: Scores) -> Scores:
-    """Return differences with the opposite sign, without intervals unless all are known."""
+    """Return differences with the opposite sign; drop all intervals if one is missing."""
     if not _is_tested(rows):
         return Scores(replace(row, value=-row.value, low=None, high=None) for row in rows)
     ends = ((-row.interval[1], -row.interval[0]) for row in rows)
@@ -162,8 +162,8 @@ def _is_tested(rows: Scores) -> bool:
 def _merged(evaluations: Sequence[KeptEvaluation], variable: str) -> GroupScores:
     """Return the scores of all models and of the first evaluation's baselines, by their labels.
 
-    Intervals by lead time are left out: the bands of two models that were scored on the same days
-    overlap even where their difference is certain.
+    Intervals by lead time are left out, because they mislead: the bands of two models that were
+    scored on the same days can overlap although their difference is significant.
     """
     first = evaluations[0].evaluation.scores_of(variable)
     systems = systems_of(evaluations, variable, STRICT)
@@ -187,7 +187,7 @@ def _merged(evaluations: Sequence[KeptEvaluation], variable: str) -> GroupScores
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names in a sentence.
+    """Join names for a sentence.
 
     >>> _listed(["a", "b", "c"])
     'a, b and c'

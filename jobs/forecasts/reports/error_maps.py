@@ -1,6 +1,6 @@
-"""Maps of errors as a CF store: `<variable>_bias` and `<variable>_rmse` by system and lead.
+"""Maps of errors as a CF store: `<variable>_bias` and `<variable>_rmse` by system and lead time.
 
-Legend: S systems, T lead times, C channels, H W grid.
+Letters of array names: S systems, T lead times, C channels, H and W rows and columns of the grid.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 ROOT = "zarr.json"
 SYSTEM = "system"
-"""A coordinate that maps of errors have, and are begun with."""
+"""The coordinate that is written first. Incomplete maps of errors are recognised by it."""
 COUNTED = "windows_scored"
-"""An attribute that the root of maps of errors has."""
+"""The root attribute by which complete maps of errors are recognised."""
 
 
 def error_dataset(
     evaluation: Evaluation, store: Store, variables: tuple[str, ...]
 ) -> xr.Dataset | None:
-    """Return the maps as an xarray dataset, or None if none were kept.
+    """Return the maps as an xarray dataset, or None if the evaluation kept no maps.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def error_dataset(
 
 
 def _arrays(fields: ErrorFields, store: Store, variables: tuple[str, ...]) -> dict[str, Any]:
-    """Return bias, RMSE and count of every variable, as xarray takes them."""
+    """Return bias, RMSE and count of every variable, in the form that xarray accepts."""
     arrays: dict[str, Any] = {}
     begin = 0
     for name in variables:
@@ -80,7 +80,7 @@ def _arrays(fields: ErrorFields, store: Store, variables: tuple[str, ...]) -> di
 
 
 def _maps_of(name: str, store: Store, fields: ErrorFields, channels: slice) -> dict[str, Any]:
-    """Return the maps of one variable: its bias, its root mean square error, and its counts."""
+    """Return the maps of one variable: bias, root mean square error and counts."""
     info = store.variables[name]
     grid = info.dims[info.dims.index("time") + 1 :]
     known = dict(store.array(name).attrs)
@@ -108,12 +108,15 @@ def _maps_of(name: str, store: Store, fields: ErrorFields, channels: slice) -> d
 
 
 def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
-    """Write the maps to `uri` in Zarr format 3, the root last; maps that stood there go first.
+    """Write the maps to `uri` in Zarr format 3.
+
+    Maps of an earlier evaluation are removed first. The root is written last, so that it exists
+    only if the maps are complete.
 
     Raises
     ------
     UsageError
-        Something else stands there.
+        If `uri` holds something other than maps of errors.
     """
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
@@ -121,7 +124,7 @@ def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
 
     memory = MemoryStore()
     with warnings.catch_warnings():
-        # Zarr calls strings and consolidated metadata no standard of version 3 yet.
+        # Zarr warns that strings and consolidated metadata are not yet part of format 3.
         warnings.simplefilter("ignore")
         dataset.to_zarr(memory, zarr_format=3, consolidated=True)
 
@@ -142,12 +145,12 @@ def write_error_fields(uri: str, dataset: xr.Dataset) -> None:
 
 
 def remove_error_fields(uri: str) -> None:
-    """Remove the maps of an evaluation before, if there are any.
+    """Remove the maps of an earlier evaluation, if there are any.
 
     Raises
     ------
     UsageError
-        Something else stands there.
+        If `uri` holds something other than maps of errors.
     """
     check_overwriting(uri)
     if places.exists(uri):
@@ -167,13 +170,13 @@ def _lead_time(evaluation: Evaluation) -> tuple[str, np.ndarray, dict[str, str]]
 
 
 def check_overwriting(fields: str) -> None:
-    """Refuse to put maps of errors, which replace those of before, over anything else.
+    """Check that maps of errors replace nothing but earlier maps of errors.
 
     Raises
     ------
     UsageError
-        Something else stands there: beside a page `t2m.html` maps go to `t2m.zarr`, which may
-        well be the store.
+        If `fields` holds something else. For example, the maps of a page `t2m.html` go to
+        `t2m.zarr`, which may be the store.
     """
     held = places.names(fields)
     if held and not _are_maps(fields, held):
@@ -188,7 +191,7 @@ def _are_maps(fields: str, held: list[str]) -> bool:
     try:
         root = json.loads(places.read_bytes(places.join(fields, ROOT)))
     except FileNotFoundError:
-        # What an evaluation left that was killed while it wrote them.
+        # An evaluation that was killed while it wrote maps leaves them without a root.
         return SYSTEM in held and LEDGER_FOLDER not in held
     except (NotADirectoryError, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that loads nothing."""
+"""The report of an evaluation: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.stores.store import Store
 
 FILM_RANK = "median"
-"""The example that is animated and that motion is drawn over."""
+"""The rank of the example that is animated and over which motion is drawn."""
 
 
 def render(
@@ -30,7 +30,7 @@ def render(
     motion: Motion | None = None,
     colours: Colours = "usual",
 ) -> str:
-    """The page as HTML; parameters as of `contents`."""
+    """Return the page as HTML. The parameters are those of `contents`."""
     return fill(contents(evaluation, provenance, store, protocol, motion, colours))
 
 
@@ -42,16 +42,16 @@ def contents(
     motion: Motion | None = None,
     colours: Colours = "usual",
 ) -> dict[str, Any]:
-    """What the page shows, by the names that its template has.
+    """Return the values that the page shows, by their names in the template.
 
     Parameters
     ----------
     protocol:
-        Its table comes first.
+        The protocol whose table comes first.
     motion:
-        Of one of the examples; None where the model has no motion modules.
+        The motion in one of the examples, or None if the model has no motion modules.
     colours:
-        Of radar fields, see `jobs.drawing.palettes`.
+        The colours of radar fields, see `jobs.drawing.palettes`.
     """
     drawn = cases.quantities(evaluation, store, colours)
     examples = {example.rank: example for example in evaluation.examples}
@@ -80,7 +80,7 @@ def contents(
 
 
 def fill(shown: dict[str, Any]) -> str:
-    """The page as HTML from its contents."""
+    """Return the page as HTML from its contents."""
     options = json.dumps(shown["p"].options, indent=1)
     return fill_page("report.html", {**shown, "options": options, "time": cases.moment})
 

@@ -1,4 +1,4 @@
-"""The motion that a trained model sees in a window (`gmg_model.models.motion_trend`)."""
+"""The motion that a trained model finds in a window (see `gmg_model.models.motion_trend`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jobs.training.run.checkpoints import Checkpoint
 
 MOST_ARROWS = 14
-"""along one side of a map"""
+"""Most arrows along one side of a map."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,22 @@ class Motion:
     """The trending momentum D of the first layer in one window."""
 
     rank: str
-    """of the example that it belongs to"""
+    """The rank of the example to which the motion belongs."""
     down_thw: np.ndarray
-    """(T, h, w) pixels a frame, towards the last row; one a lead time"""
+    """(T, h, w) motion towards the last row, in pixels per frame, for every lead time."""
     right_thw: np.ndarray
-    """(T, h, w) towards the last column"""
+    """(T, h, w) motion towards the last column, in the same unit."""
     rows: np.ndarray
-    """(h,) places in the grid, from 0"""
+    """(h,) rows of the grid to which the motion belongs, counted from 0."""
     columns: np.ndarray
-    """(w,) the same"""
+    """(w,) columns of the grid, counted from 0."""
 
 
 def example_motion(trained: Checkpoint, evaluation: Evaluation, rank: str) -> Motion | None:
-    """The motion that a checkpoint's model sees in one of the examples."""
+    """Return the motion that a checkpoint's model finds in an example.
+
+    Returns None if the example is missing or the model has no motion modules.
+    """
     model = trained.model()
     found = [example for example in evaluation.examples if example.rank == rank]
     if not found or not has_motion(model):
@@ -47,14 +50,16 @@ def example_motion(trained: Checkpoint, evaluation: Evaluation, rank: str) -> Mo
 
 
 def motion_of(model: nn.Module, seen_tchw: np.ndarray, horizon: int, rank: str) -> Motion | None:
-    """The motion that `model` sees in one window; None for models without motion modules.
+    """Return the motion that `model` finds in a window, or None without motion modules.
 
     Parameters
     ----------
     seen_tchw:
         (T, C, H, W) normalised input frames.
+    horizon:
+        The number of lead times.
     rank:
-        Of the example.
+        The rank of the example.
     """
     import torch
 
@@ -70,7 +75,7 @@ def motion_of(model: nn.Module, seen_tchw: np.ndarray, horizon: int, rank: str) 
 def _thinned(
     down: np.ndarray, right: np.ndarray, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Means of blocks, so that arrows have room."""
+    """Average the motion over blocks, so that the arrows do not overlap."""
     step = -(-max(len(rows), len(columns)) // MOST_ARROWS)
     if step == 1:
         return down, right, rows, columns

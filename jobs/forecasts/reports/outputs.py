@@ -1,4 +1,4 @@
-"""The files of an evaluation: where they go, whether they can go there, and writing them."""
+"""The files of an evaluation: choose their places, check that these are free, write them."""
 
 from __future__ import annotations
 
@@ -36,26 +36,29 @@ _OTHERS = {
     "checkpoint.json": ("a checkpoint", "files"),
     "model.json": ("an exported folder", "weights"),
 }
-"""Records of folders that no report is written into: what they are, and a key that tells."""
+"""Files that mark a folder into which no report is written.
+
+The values are a name for the folder, and a key by which the content of the file is recognised.
+"""
 
 
 class Destinations(NamedTuple):
-    """URIs of what an evaluation writes."""
+    """The URIs of the files that an evaluation writes."""
 
     page: str
-    """HTML that loads nothing"""
+    """The self-contained HTML page."""
     scores: str
-    """JSON of all scores"""
+    """JSON of all scores."""
     table: str
-    """CSV of all scores, a row each"""
+    """CSV of all scores, one row per score."""
     fields: str
-    """Zarr of maps of errors"""
+    """Zarr store of maps of errors."""
     sums: str
-    """npz of the sums by day that scores are made of"""
+    """NPZ file of the daily sums from which scores are computed."""
 
 
 def destinations(report: str) -> Destinations:
-    """Where a report's files go: into a folder, or beside a page that is named.
+    """Return where the files of a report go: into a folder, or beside a page `*.html`.
 
     >>> destinations("s3://bucket/scores/day1.html").scores
     's3://bucket/scores/day1.json'
@@ -74,12 +77,16 @@ def destinations(report: str) -> Destinations:
 def write_outputs(
     options: EvaluationOptions, evaluation: Evaluation, trained: Checkpoint, store: Store
 ) -> Destinations:
-    """Write every file of an evaluation; without maps of errors remove those of an earlier one.
+    """Write every file of an evaluation and return their URIs.
+
+    If the evaluation kept no maps of errors, the maps of an earlier evaluation are removed.
 
     Parameters
     ----------
-    trained, store:
-        What was scored, and on which data.
+    trained:
+        The checkpoint that was scored.
+    store:
+        The data on which it was scored.
     """
     written = destinations(options.report)
     places.write_bytes(written.table, as_csv(evaluation).encode())
@@ -106,7 +113,7 @@ def write_report(
     motion: Motion | None = None,
     colours: Colours = "usual",
 ) -> tuple[str, str]:
-    """Write the page and the JSON; returns their URIs."""
+    """Write the page and the JSON of scores, and return their URIs."""
     page, record, *_ = destinations(report)
     result = finite({**provenance.as_dict(), **evaluation.as_dict()})
     html = render(evaluation, provenance, store, protocol, motion, colours)
@@ -116,14 +123,15 @@ def write_report(
 
 
 def check_writable(report: str) -> None:
-    """Refuse a place that a report cannot be written to; leaves nothing behind.
+    """Check that a report can be written to a place. The check leaves no files behind.
 
     Raises
     ------
     UsageError
-        The place is empty or inside a store, a run or an exported folder; a file stands where a
-        folder is needed, or a folder or somebody else's file where one of the report's goes; the
-        storage refuses; or see `check_overwriting`.
+        If `report` is empty; if it lies inside a store, a run, a checkpoint or an exported folder;
+        if a file exists where a folder is needed, or a folder where a file is needed; if a file
+        that no evaluation wrote would be replaced; if the storage does not accept the write; or
+        if something other than maps of errors is in their place.
     """
     if not report.strip():
         raise UsageError(
@@ -145,9 +153,9 @@ def check_writable(report: str) -> None:
 
 
 def _check_outside(folder: str) -> None:
-    """Refuse a folder that is, or lies in, one that belongs to something else."""
+    """Raise `UsageError` if the folder, or one above it, is one of those in `_OTHERS`."""
     above = folder.rstrip("/")
-    while not above.endswith(":/"):  # of a bucket
+    while not above.endswith(":/"):  # above a bucket, as in "s3:/"
         for name, (what, key) in _OTHERS.items():
             if key in _json(places.join(above, name)):
                 raise UsageError(
@@ -161,12 +169,12 @@ def _check_outside(folder: str) -> None:
 
 
 def _check_not_foreign(written: Destinations) -> None:
-    """Refuse files of the report's names that no evaluation wrote."""
+    """Raise `UsageError` if a file that no evaluation wrote would be replaced."""
     scored, header = {"schema", "variables"} <= _json(written.scores).keys(), ",".join(COLUMNS)
     ours = {
         written.scores: scored,
         written.table: _content(written.table, len(header)) == header.encode(),
-        # Damaged ones have no sign of their own.
+        # Damaged sums cannot be recognised. Beside scores of an evaluation they count as sums.
         written.sums: are_daily_sums(_content(written.sums), damaged=scored),
     }
     for file, known in ours.items():
@@ -179,7 +187,7 @@ def _check_not_foreign(written: Destinations) -> None:
 
 
 def _json(file: str) -> dict[str, Any]:
-    """What a file of JSON holds; nothing where there is none, or none that may be looked at."""
+    """Return the object in a JSON file, or an empty one if the file is missing or unreadable."""
     try:
         record = json.loads(_content(file))
     except (PlatformError, ValueError):
@@ -188,7 +196,7 @@ def _json(file: str) -> dict[str, Any]:
 
 
 def _content(file: str, most: int | None = None) -> bytes:
-    """Of a file, or of its beginning; nothing where there is none."""
+    """Return the first `most` bytes of a file, or all; nothing if the file is missing."""
     try:
         return places.read_bytes(file) if most is None else places.read_range(file, 0, most)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

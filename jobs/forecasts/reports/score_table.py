@@ -22,14 +22,18 @@ COLUMNS = (
     "low",
     "high",
 )
-"""`group_kind` and `group` are the part of a row, see `score_rows.Part`: `all`, `month`, `hour`,
-`channel`, `difference` (of the model less the baseline `group`) or `skill` (over it). `lead` is
-`all`, seconds, or frames if the archive has no times. `units` are those of the variable. An empty
-cell: the score or its interval does not exist."""
+"""The columns of the table.
+
+`group_kind` and `group` say which part of the data a row is about, see `score_rows.Part`. The kind
+is `all`, `month`, `hour`, `channel`, `difference` (the model minus the baseline `group`) or `skill`
+(of the model over the baseline `group`). `lead` is `all`, a number of seconds, or a number of
+frames if the archive has no times. `units` are those of the variable. A cell is empty if its score
+or its interval does not exist.
+"""
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """Return the table with its header."""
+    """Return all scores of an evaluation as CSV text with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

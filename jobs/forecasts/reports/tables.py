@@ -1,4 +1,4 @@
-"""The tables of scores on the pages: by protocol, by lead time, by month, by hour, by channel."""
+"""Tables of scores for the pages: by protocol, by lead time, by month, by hour, by channel."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from jobs.forecasts.scoring.score_rows import MODEL, STRICT, Kind, Part, Score
 from jobs.forecasts.scoring.scores import BASELINES, Evaluation, GroupScores
 
 TABLE_LEADS = 6
-"""lead times in a table, at most"""
+"""Most lead times in a table."""
 
 OPEN = ("weather", "radar", "ensemble")
-"""Protocols whose tables are open when the page is opened, besides the first table."""
+"""Protocols whose tables are unfolded when the page opens, besides the first table."""
 
 
 def score_tables(evaluation: Evaluation, item: GroupScores, first: str) -> list[dict[str, Any]]:
-    """Return one table per protocol, that of protocol `first` before the others."""
+    """Return one table per protocol, with the table of the protocol `first` at the beginning."""
     ordered = sorted(item.protocols, key=lambda protocol: protocol != first)
     tables = [_table(evaluation, protocol, item) for protocol in ordered]
     return [table for table in tables if table["columns"]]
 
 
 def _table(evaluation: Evaluation, protocol: str, item: GroupScores) -> dict[str, Any]:
-    """Return one protocol's scores over all lead times: a row per system, the best in bold."""
+    """Return the scores of one protocol over all lead times: one row per system."""
     systems = item.systems(protocol)
     scores = {system: item.scores.means(protocol, system) for system in systems}
     first = scores[systems[0]]
     names = [name for name in first if all(name in found for found in scores.values())]
     names = [name for name in names if score_name(name).heading]
-    # A score that no system has takes no column, unless no score would be left.
+    # A score that no system has gets no column, unless the table would then have no column.
     empty = [name for name in names if all(np.isnan(found[name]) for found in scores.values())]
     absent = empty if len(empty) < len(names) else []
     columns = [
@@ -59,12 +59,12 @@ def _table(evaluation: Evaluation, protocol: str, item: GroupScores) -> dict[str
 
 
 def _column(item: GroupScores, rows: Sequence[Score], first: Mapping[str, float]) -> dict[str, Any]:
-    """Return one column of a table: one score of every system.
+    """Return one column of a table: the same score of every system.
 
     Parameters
     ----------
     first:
-        All scores of the first system. A bias is shown with the decimals of its RMSE.
+        All scores of the first system. A bias is shown with as many decimals as its RMSE.
     """
     known = score_name(rows[0].name)
     values = [row.value for row in rows]
@@ -79,7 +79,7 @@ def _column(item: GroupScores, rows: Sequence[Score], first: Mapping[str, float]
 
 
 def _best(values: Sequence[float], better: str) -> int | None:
-    """Return the row of the best value; None if no value exists or all are the same."""
+    """Return the index of the best value, or None if all values are missing or equal."""
     badness = {
         "lower": values,
         "higher": [-v for v in values],
@@ -97,7 +97,7 @@ def _best(values: Sequence[float], better: str) -> int | None:
 def by_lead(evaluation: Evaluation, item: GroupScores) -> dict[str, Any]:
     """Return a table of the RMSE of every system at some lead times.
 
-    If one model is scored beside baselines, its skill over each of them follows.
+    If one model is scored beside baselines, the table also has its skill over each baseline.
     """
     chosen = text.several(len(evaluation.lead_seconds), TABLE_LEADS)
     labels = text.lead_labels(evaluation.lead_seconds, evaluation.timed)
@@ -148,5 +148,5 @@ def _slice(title: str, caption: str, item: GroupScores, parts: Sequence[Part]) -
 
 
 def units_of(item: GroupScores) -> str:
-    """Return the units of a variable as people write them."""
+    """Return the units of a variable in readable form."""
     return text.shown_units(item.units)

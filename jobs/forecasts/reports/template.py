@@ -1,4 +1,4 @@
-"""From a template to a page: styles, macros and values become one HTML text that loads nothing."""
+"""Fill templates: styles, macros and values become one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 
 
 def fill_page(template: str, shown: Mapping[str, Any]) -> str:
-    """The page of a template beside this module; a value that it names and lacks is an error."""
+    """Return the page that a template of this folder makes from values.
+
+    Raises
+    ------
+    jinja2.UndefinedError
+        If the template names a value that `shown` does not have.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -26,7 +32,7 @@ def fill_page(template: str, shown: Mapping[str, Any]) -> str:
 
 
 def unbroken(text: str) -> str:
-    """HTML of a text whose times a browser does not break at their hyphens."""
+    """Return a text as HTML in which a browser does not break times at their hyphens."""
     from markupsafe import Markup, escape
 
     return Markup(_TIME.sub(r'<span class="time">\g<0></span>', str(escape(text))))

@@ -12,15 +12,17 @@ MORE_PARAMETERS = {
     "pipelines.stream.window_stream.WindowStream.__init__",
     "gmg_model.layers.e3d_lstm.EideticLSTM.__init__",
 }
-"""functions that may have more parameters: each is a property of the stream, or of the cell"""
+"""functions with more parameters than the limit: each one is a property of the stream or cell"""
 MORE_LINES = {"gmg_model.models.rollout.RecurrentForecaster.forward"}
-"""functions that may be longer: the rollout is one loop, read beside the paper"""
+"""functions longer than the limit: the rollout is one loop, so that it can be compared with the
+paper"""
 
 
 def test_no_module_imports_itself_through_others():
     edges = architecture.graph()
-    assert "pipelines.archives.contents" in edges["pipelines.conversion.plan"]  # at its head
-    assert "pipelines.conversion.convert" in edges["jobs.reprocessing.verbs"]  # inside a function
+    # The graph has imports at the head of a module and imports inside its functions.
+    assert "pipelines.archives.contents" in edges["pipelines.conversion.plan"]
+    assert "pipelines.conversion.convert" in edges["jobs.reprocessing.verbs"]
     try:
         architecture.levels(edges)
     except CycleError as error:

@@ -1,6 +1,6 @@
-"""Commands on pages and in the jobs' own headings: each is taken by the job that it names.
+"""Jobs accept the commands that pages and the jobs' module docstrings show.
 
-tests/test_walkthrough.py runs those of the pages.
+Here only the options are parsed. tests/test_walkthrough.py runs the commands of the pages.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Command(NamedTuple):
 
 
 class Taken(Exception):
-    """The command line was understood; what it asks for is not done here."""
+    """Raised in place of the work of a job, when the job has accepted its command line."""
 
 
 def commands(path: Path) -> Iterator[Command]:
@@ -51,7 +51,7 @@ def commands(path: Path) -> Iterator[Command]:
 
 
 def inline_commands(page: Path) -> Iterator[Command]:
-    """Commands in the running text of a page, but those that leave something open."""
+    """Yield the commands in the text of a page, except those with something left out."""
     for code in _CODE.findall(_BLOCK.sub("", page.read_text())):
         found = _COMMAND.match(" ".join(code.split()))
         if found and found[2].strip() and not re.search(r"\.\.\.|[<{]|--help", found[0]):
@@ -61,7 +61,8 @@ def inline_commands(page: Path) -> Iterator[Command]:
 
 
 ON_PAGES_ONLY = {"ice_charts"}
-"""archives of examples: tests/pipelines/archives/test_adding_an_archive.py runs that of its page"""
+"""archives that exist only as examples on pages; their commands are run in
+tests/pipelines/archives/test_adding_an_archive.py"""
 COMMANDS = [command for path in (*PAGES, *JOBS) for command in commands(path)]
 COMMANDS += [command for page in PAGES for command in inline_commands(page)]
 
@@ -101,7 +102,7 @@ STAND_INS = {
     **{path.stem: [TRAINING] for path in JOBS if path.stem.startswith("train_")},
     "train_radar": [("jobs.train_radar", "convert", lambda *_: None), TRAINING],
 }
-"""What stands for the work behind the options: (module, name, stand-in)."""
+"""replacements of the work behind the options: (module, name, replacement)"""
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)

@@ -1,6 +1,6 @@
-"""The Python on the pages: every block is run, as it stands there, by a test.
+"""A test runs every Python block of the pages unchanged.
 
-A page whose commands are walked is run behind them, in tests/test_walkthrough.py.
+If the commands of a page are run in tests/test_walkthrough.py, its Python is run there after them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RUN_BY = {
     "metrics.md": "test_page_python.py",
     "store-format.md": "test_store_format.py",
 }
-"""page -> the test that runs its Python, where it is not tests/test_walkthrough.py"""
+"""page -> the test module that runs its Python, if it is not tests/test_walkthrough.py"""
 
 
 def test_the_scores_of_their_page_are_in_the_units_of_the_data(tmp_path: Path):
@@ -51,7 +51,7 @@ def test_the_scores_of_their_page_are_in_the_units_of_the_data(tmp_path: Path):
     assert len(names["scores"]["per_lead"]["csi_40"]) == 3
     features = names["perceptual"].result()["overall"]
     assert set(features) == {"lpips_i3d", "fvd_i3d"}
-    # One feature, its mean off by 2 and its variance the same.
+    # There is one feature. Its mean differs by 2 and its variance is the same.
     assert features["fvd_i3d"] == pytest.approx(4, rel=1e-3)
 
 
@@ -60,7 +60,7 @@ def test_all_python_of_a_page_is_run(page: Path):
     if not page_python(page):
         assert page.name not in RUN_BY
         return
-    # All blocks together, so that a further one is run with them, or has no name to be bound to.
+    # The test must take all blocks at once. Then a new block is run too, or the unpacking fails.
     if page.name in RUN_BY and RUN_BY[page.name] != Path(__file__).name:
         taken = r"^ +\[?[\w, ]+\]? = page_python\(PAGE\)$"
         named = f'^PAGE = DOCS / "{page.name}"$'
@@ -74,7 +74,7 @@ def test_all_python_of_a_page_is_run(page: Path):
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
 def test_no_code_of_a_page_is_out_of_sight(page: Path):
-    """Commands and Python are found by their fences alone, of which there is one way."""
+    """The tests find commands and Python only by fences of one form; pages use no other form."""
     text = page.read_text()
     blocks = BLOCK.findall(text)
     fences = re.findall(r"```|~~~|<pre|<code|^ *>>> ", text, re.M)

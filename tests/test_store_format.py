@@ -1,4 +1,4 @@
-"""Stores of every kind of archive are as docs/store-format.md says."""
+"""Stores of every kind of archive have the format that docs/store-format.md describes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def first_quoted(heading: str) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """Write stores: with gaps, with channels, with a projection, and of clips."""
+    """Write stores with gaps, with channels, with a projection, and of clips."""
     folder = tmp_path_factory.mktemp("format")
 
     for day in (1, 2, 4):
@@ -124,7 +124,7 @@ def arrays_of(store: Path) -> dict[str, Any]:
 
 
 def kind_of(name: str, store: Path) -> str:
-    """Return what the page calls an array."""
+    """Return the name that the page gives to an array's kind."""
     configuration = root_of(store)["attributes"]["configuration"]
     if name in configuration["variables"]:
         return "<variable>"
@@ -135,7 +135,7 @@ def kind_of(name: str, store: Path) -> str:
 
 
 def check_keys(found: Mapping[str, Any], heading: str, conditions: set[str]) -> None:
-    """Check that every key is on the page with its type, and that required keys are there."""
+    """Check that the page has every key with its type, and that no required key is missing."""
     said = first_quoted(heading)
     assert set(found) <= set(said)
     for key, (types, there, *_) in said.items():

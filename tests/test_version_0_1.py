@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote still opens, and still gives the same numbers."""
+"""Stores, runs and exports of version 0.1.0 can still be opened and give the same numbers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NEWEST = "2014-04-14T23:00"
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
-    """A copy, so that a test that writes leaves the files as version 0.1.0 wrote them.
+    """Return a copy of the files of version 0.1.0, so that tests do not change them.
 
-    The record of the run names the store by its place, which is another one here.
+    The record of the run contains the path of the store, which is replaced by the path of the copy.
     """
     folder = Path(shutil.copytree(WRITTEN, tmp_path / "kept"))
     record = folder / "run" / "run.json"
@@ -37,7 +37,7 @@ def kept(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, np.ndarray]:
-    """Frames of the store and a forecast of the export, as version 0.1.0 read and made them."""
+    """Return frames that version 0.1.0 read from the store, and a forecast that it made."""
     with np.load(WRITTEN / "expected.npz") as file:
         return dict(file)
 
@@ -109,7 +109,7 @@ def test_its_finished_run_has_nothing_to_do(kept: Path):
 
 
 def assert_equal_scores(found: Any, before: Any, where: str) -> None:
-    """Compare nested scores; every key of before must be there, numbers equal but for rounding."""
+    """Check that `found` has every key of `before`, with numbers that are equal up to rounding."""
     if isinstance(before, dict):
         assert before.keys() <= found.keys(), where
         for key, value in before.items():

@@ -1,12 +1,12 @@
-"""The pages' commands and Python, run in their order as they stand there.
+"""The commands and the Python of every page run in the order of the page.
 
-Each page is walked in a folder of its own: what the page calls FOLDER is a small archive made here,
-trainings are those of the page with a model of four channels and a few windows, and every other
-option is the page's. Commands run in this process, as `tests.support.processes.training_runs.job`
-does; the start of a process is what tests/jobs/test_scripts.py is about. Every command of every
-page is run here, or stands in tests/support/pages/page_walk.py with the test that runs it or the
-reason why none can. The Python of a page is run where its commands were; tests/test_page_python.py
-sees that all of it is."""
+Each page has a folder of its own. FOLDER on a page is a small archive that is made here. Trainings
+use a model of four channels and a few windows; all other options are those of the page. Commands
+run in this process, see `tests.support.processes.training_runs.job`; tests/jobs/test_scripts.py
+starts jobs as processes. A command that is not run here is listed in
+tests/support/pages/page_walk.py, with the test that runs it or the reason why none does. The Python
+of a page runs after its commands; tests/test_page_python.py checks that all of it is run.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOT_WALKED = {
     "nodes are tests/cluster, the files for ray up and kubectl tests/infra; options are parsed in "
     "tests/test_documentation.py",
 }
-"""pages whose commands of the jobs are not run here, and why"""
+"""page whose job commands are not run here -> the reason"""
 PROGRAMS = ("python", "helm", *SHELL, *NOT_HERE)
 OTHER_PYTHON = {
     "tests/benchmarks/": "measure, on a machine that does nothing else",
@@ -58,12 +58,12 @@ OTHER_PYTHON = {
 
 @pytest.fixture(scope="module", autouse=True)
 def ray(ray_cluster: None) -> None:
-    """All pages share one."""
+    """Start one Ray for all pages."""
 
 
 @pytest.fixture(scope="module")
 def charts(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """FOLDER: temperatures of ten weeks around March 2018, hourly, in two files."""
+    """Write FOLDER: hourly temperatures of ten weeks around March 2018, in two files."""
     folder = tmp_path_factory.mktemp("charts")
     times = hourly("2018-02-10", 24 * 70)
     day = np.sin(2 * np.pi * np.arange(len(times)) / 24)[:, None, None]
@@ -77,7 +77,7 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def quickstart(charts: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    """The folder in which someone has followed docs/quickstart.md, with a real training."""
+    """Follow docs/quickstart.md, with a real training, and return the folder and its commands."""
     really = training.train
     folder = tmp_path_factory.mktemp("quickstart")
     walk = Walk(folder, {"FOLDER": charts}, train=lambda options: really(tiny(options)), draws=True)
@@ -153,7 +153,7 @@ def test_the_python_of_the_readme_makes_a_model_and_loads_a_trained_one(quicksta
 def test_reprocessing_as_its_page_says(walk: Walk):
     walk.places = {
         **walk.places,
-        # From and to object storage: tests/pipelines/conversion/test_convert_object_storage.py.
+        # tests/pipelines/conversion/test_convert_object_storage.py tests real object storage.
         "s3://bucket/raw": walk.places["FOLDER"],
         "s3://bucket/t2m.zarr": str(walk.folder / "bucket.zarr"),
     }
@@ -162,7 +162,7 @@ def test_reprocessing_as_its_page_says(walk: Walk):
     for command in page_commands(page):
         walk.command(command)
         if command.startswith("printf"):
-            # The page's years are those of WeatherBench; FOLDER here has ten weeks.
+            # The page has the years of WeatherBench, but FOLDER has only ten weeks.
             assert list(read_splits_file(str(splits))) == ["train", "validation", "test"]
             text = 'train: ["2018-02", "2018-03-10"]\nvalidation: ["2018-03-12", "2018-03-20"]\n'
             splits.write_text(text + 'test: ["2018-03-21", "2018-04"]\n')
@@ -188,7 +188,7 @@ def test_static_fields_and_regridding_as_the_weather_page_says(walk: Walk, tmp_p
     fields = constants().interp(lat=latitudes, lon=longitudes, method="nearest")
     (tmp_path / "constants").mkdir()
     fields.to_netcdf(tmp_path / "constants" / "constants_5.625deg.nc")
-    # Twice as fine as --regrid 5.625 makes it.
+    # The resolution is twice that of `--regrid 5.625`.
     fine = tmp_path / "era5"
     write_globe(fine, (2 * len(globe[0]), 2 * len(globe[1])))
     walk.places = {
@@ -210,7 +210,7 @@ def test_static_fields_and_regridding_as_the_weather_page_says(walk: Walk, tmp_p
 
 
 def write_globe(folder: Path, shape: tuple[int, int]) -> None:
-    """Two days of hourly fields on a regular grid of the globe."""
+    """Write two days of hourly fields on a regular grid of the globe."""
     folder.mkdir()
     rows, columns = shape
     half = 90 / rows
@@ -239,7 +239,7 @@ def test_radar_composites_as_their_page_says(walk: Walk, composites: str):
 
 @pytest.fixture(scope="module")
 def composites(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """FOLDER of the radar pages: ten hours of KNMI composites."""
+    """Write FOLDER of the radar pages: ten hours of KNMI composites."""
     folder = tmp_path_factory.mktemp("composites")
     return str(knmi_folder(folder, five_minutes("2021-06-07T08:00", 120)))
 
@@ -252,7 +252,7 @@ def test_the_example_of_clips_runs(walk: Walk, tmp_path: Path):
 
 
 def of_radar(run: str, **changes: Any) -> Callable[[Path], None]:
-    """Makes a run of the folder's `radar.zarr`, with options of its model."""
+    """Return a function that writes a run on the folder's `radar.zarr`, with these options."""
 
     def make(folder: Path) -> None:
         options = small_options(str(folder / "radar.zarr"), str(folder / run))
@@ -268,7 +268,7 @@ def test_forecasts_and_scores_as_their_page_says(quickstart: Walk, composites: s
 
     walk = Walk(
         quickstart.folder,
-        # Eight workers are two.
+        # Two workers replace the page's eight.
         {"FOLDER": composites, "8": "2", "20": "3"},
         {
             "runs/a": again("runs/a"),
@@ -291,13 +291,13 @@ def test_forecasts_and_scores_as_their_page_says(quickstart: Walk, composites: s
 
 
 def newest_frames(quickstart: Walk) -> np.ndarray:
-    """(12, 1, 8, 8) in kelvin."""
+    """Return the newest frames of the store: (12, 1, 8, 8) in kelvin."""
     with xr.open_zarr(quickstart.folder / "t2m.zarr") as store:
         return store["t2m"].values[-12:, None]
 
 
 def check_exported(names: dict[str, Any], frames: np.ndarray) -> None:
-    """A page's forecast by an exported model is in kelvin, for as many frames as it says."""
+    """Check that a page's forecast by an exported model is in kelvin and has the stated length."""
     assert names["forecast"].shape == (12, 1, 8, 8)
     assert abs(names["forecast"].mean() - frames.mean()) < 10
     np.testing.assert_allclose(names["forecast"], names["forecaster"](frames), rtol=1e-5)
@@ -313,7 +313,7 @@ def test_training_an_ensemble_as_the_page_of_models_says(quickstart: Walk, tmp_p
 
 @pytest.fixture
 def minimal_gated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that docs/adding-a-model.md spells out, in its place and registered."""
+    """Write the module that docs/adding-a-model.md shows, register the model, and return it."""
     [code] = page_python(DOCS / "adding-a-model.md")
     assert len(code.splitlines()) < 100
     module = ModuleType("gmg_model.models.minimal_gated")
@@ -361,7 +361,7 @@ def test_what_the_page_of_training_says(quickstart: Walk, tmp_path: Path):
 
 
 def test_the_studies_of_real_archives_can_be_begun(shared: Path, tmp_path: Path):
-    """Whole, they are minutes of training: here is a run with first weights in its place."""
+    """A whole study trains for minutes; here a run of untrained weights replaces the training."""
     archives = tmp_path / "archives"
     archives.mkdir()
     for file in (*shared.glob("data/era5/*"), *shared.glob("data/traffic/*.h5")):

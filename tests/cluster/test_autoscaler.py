@@ -1,7 +1,8 @@
-"""A training on our cluster file, from no node to two and back: Ray's own autoscaler, no cloud.
+"""Jobs on the project's cluster file, with Ray's autoscaler and without a cloud.
 
-The file is `ray_cluster.yaml` as `ray up` puts it on a head, with a provider that starts nodes
-as processes of this machine, one CPU each, and with an idle timeout of seconds.
+The file is `ray_cluster.yaml` in the form that `ray up` copies to a head. Its provider is replaced
+by one that starts nodes as processes of this machine, with one CPU each. The idle timeout is a few
+seconds.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from tests.support.processes.training_runs import (
 
 HEAD_ID = "f" * 51 + "00000"
 HEAD_TYPE = "ray.head.default"
-"""what the provider calls a head, and how it identifies it"""
+"""name and identifier of a head in the provider"""
 ALONE = 120
-"""seconds that Ray's processes may take to end after the head has"""
+"""seconds within which Ray's processes must end after the head has ended"""
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 
 
 def as_on_the_head(control_service: str) -> dict[str, Any]:
-    """Our cluster file, on this machine: types, their limits and pace are those of the file."""
+    """Return the cluster file for this machine, with the file's node types, limits and speed."""
     prepared = check(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
     types = prepared["available_node_types"]
     assert {name: kind["resources"]["CPU"] for name, kind in types.items()} == {
@@ -66,7 +67,7 @@ def as_on_the_head(control_service: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A head without a CPU, and the autoscaler."""
+    """Start a head without CPUs and with the autoscaler."""
 
     def prepare(folder: Path, port: int) -> tuple[str, ...]:
         from ray.util import get_node_ip_address
@@ -89,7 +90,7 @@ def head() -> Iterator[Head]:
 
 
 def worker_nodes(head: Head) -> list[dict[str, Any]]:
-    """Every node besides the head that there is or was: `state` ALIVE or DEAD, `labels`."""
+    """Return each present or former node except the head: `state`, ALIVE or DEAD, and `labels`."""
     answer = head.ask("/api/v0/nodes?detail=true&limit=1000")
     nodes = answer["data"]["result"]["result"]
     return [node for node in nodes if not node["is_head_node"]]
@@ -102,7 +103,7 @@ def training(head: Head, options: TrainOptions, folder: Path) -> subprocess.Pope
 
 
 def are_gone(head: Head) -> bool:
-    """Whether no node is there besides the head."""
+    """Return whether the head is the only node."""
     return all(node["state"] == "DEAD" for node in worker_nodes(head))
 
 
@@ -139,7 +140,7 @@ def test_a_training_gets_its_nodes_and_they_go_when_it_has_ended(
     )
     assert not [node for node in nodes if "GPU" in node["resources_total"]], nodes
 
-    # What no node can hold, and what is beyond the limits of the file, ends at once.
+    # A training ends at once if a worker fits on no node, or if it exceeds the limits of the file.
     larger = dataclasses.replace(options, run=str(tmp_path / "larger"), cpus_per_worker=2)
     many = dataclasses.replace(options.training, global_batch=30)
     more = dataclasses.replace(options, run=str(tmp_path / "more"), workers=25, training=many)

@@ -23,11 +23,11 @@ from tests.support.processes import shared_ray
 
 @pytest.fixture(scope="module")
 def other_folder() -> Iterator[Path]:
-    """The second node's folder for temporary files; the first node is the driver's."""
+    """Start a second node beside the driver's, and yield its folder for temporary files."""
     import ray
     from ray.cluster_utils import Cluster
 
-    # Ray puts sockets there, whose paths must be short.
+    # Ray creates sockets in this folder, and paths of sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="n"))
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 1024**2}
     shared_ray.end()

@@ -1,4 +1,4 @@
-"""Two nodes with one worker each, which go and come back: the curve is that of one calm node."""
+"""A training keeps its loss curve when its nodes, with one worker each, end and are replaced."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 1024**2}
 
 
 class Nodes:
-    """A head that stays and one more node at a time, with one CPU each."""
+    """A head that stays, and one other node at a time, with one CPU each."""
 
     def __init__(self, cluster: Any):
         self._cluster = cluster
         self._node: Any = None
 
     def add(self) -> None:
-        """Another node comes."""
+        """Start another node."""
         self._node = self._cluster.add_node(**NODE)
 
     def replace(self) -> None:
-        """The node dies without a word, and another one comes."""
+        """Kill the node without notice, and start another one."""
         self.kill()
         self.add()
 
     def kill(self) -> None:
-        """The node dies without a word."""
+        """Kill the node without notice."""
         self._cluster.remove_node(self._node, allow_graceful=False)
 
     def drain(self) -> None:
-        """A notice that the node will be taken away in ten minutes."""
+        """Announce that the node will be taken away in ten minutes."""
         from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
         from ray.core.generated import autoscaler_pb2
 
@@ -63,13 +63,13 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """Two nodes of one CPU: two workers have to be on both."""
+    """Start two nodes of one CPU, so that two workers need both."""
     import ray
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        # Only for a place on a node, which is there or comes with another one: no process starts in
-        # this time. Where it passes all the same Ray asks again, as often as it takes.
+        # Seconds to reserve CPUs on nodes; processes start later. After a failure Ray tries again,
+        # any number of times.
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
         patch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.2")
         shared_ray.end()
@@ -86,7 +86,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def options(finished_run: TrainOptions, tmp_path: Path) -> TrainOptions:
-    """The finished run once more, in a folder of its own."""
+    """Return the options of the finished run with a new folder."""
     return dataclasses.replace(
         finished_run,
         run=str(tmp_path / "run"),
@@ -99,7 +99,7 @@ def options(finished_run: TrainOptions, tmp_path: Path) -> TrainOptions:
 def play(
     options: TrainOptions, gates: Gates, script: Callable[[], None], patch: pytest.MonkeyPatch
 ) -> str:
-    """Train through the gates while the script runs; returns what was said."""
+    """Train with gates while `script` runs, and return the messages on standard error."""
     patch.setattr("jobs.training.worker.loop.train_worker", gates.entry())
     errors: list[BaseException] = []
 
@@ -109,7 +109,8 @@ def play(
         except BaseException as error:
             errors.append(error)
 
-    # Nodes are started from the main thread; where the script fails, nobody waits for the training.
+    # Nodes must be started from the main thread. The training runs in a daemon thread, so that the
+    # test ends if the script fails.
     thread = threading.Thread(target=training, daemon=True)
     with redirect_stderr(io.StringIO()) as said:
         thread.start()
@@ -122,7 +123,7 @@ def play(
 
 
 def column(run_uri: str, field: str) -> list[Any]:
-    """One field of every step's record."""
+    """Return one field of the record of every step."""
     return [record[field] for record in run_folder.read_history(run_uri)]
 
 
@@ -203,7 +204,7 @@ def test_a_killed_node_and_one_taken_after_a_notice_leave_the_curve_the_same_bit
     steps = [checkpoint.step for checkpoint in checkpoints.list_checkpoints(options.run)]
     assert steps == sorted({*range(6, 49, 6), 16, 17}), "one at the notice and one before the end"
     trained = [step for step, _ in gates.trained()]
-    assert trained.count(17) <= 2  # the one that met the node's end
+    assert trained.count(17) <= 2  # twice if the node ended during this step
     assert (trained.count(15), trained.count(16)) == (1, 1)
     assert said.count("failure 1 of at most 1: worker ") == 1
     assert "is to be taken away in" in said

@@ -23,12 +23,12 @@ from tests.support.processes.training_runs import (
 )
 
 ALONE = 120
-"""seconds that Ray's processes may take to end after the head has"""
+"""seconds within which Ray's processes must end after the head has ended"""
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A head with CPUs for two workers and a reading task, which leaves nothing behind."""
+    """Start a head with CPUs for two workers and a reading task, and end all its processes."""
     with ray_head("--num-cpus", "3", "--node-ip-address", "127.0.0.1") as head:
         yield head
         head.stop()
@@ -59,7 +59,7 @@ def test_a_job_that_is_stopped_writes_a_last_checkpoint_and_the_next_one_trains_
     (last,) = checkpoints.list_checkpoints(options.run)[-1:]
     assert f"(step {last.step})" in output
 
-    # It goes on with the other transport, which changes no batch.
+    # The next job uses the other transport, which does not change any batch.
     shorter = dataclasses.replace(endless, epochs=last.epoch + 1)
     again = write_config(dataclasses.replace(options, training=shorter), tmp_path)
     code, output = finished(head.submit(*command[:-1], again, "--data.transport", "ray"))

@@ -1,4 +1,4 @@
-"""A node that dies, a disk that fills up, a source that is cut off, a bit that turns."""
+"""Conversions with faults: a dead node, a full disk, a truncated source, a flipped bit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(barrier: Barrier) -> Iterator[Any]:
-    """A node of one CPU, which knows the barrier."""
+    """Start a cluster with a node of one CPU whose processes stop at the barrier."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -67,7 +67,7 @@ def test_a_conversion_goes_on_without_a_node_that_died(
     def kill_the_node(worker: int) -> None:
         cluster.remove_node(node, allow_graceful=False)
 
-    # One of the workers, be it on that node or on the other, is held while the node is killed.
+    # A worker, on this node or on the other one, waits at the barrier while the node is killed.
     with barrier.at(r"/\.ledger/t2m/000010\.json$", kill_the_node):
         report = convert(request)
     assert report.shards_written == SHARDS
@@ -85,7 +85,7 @@ def test_a_source_that_is_cut_off_during_the_run_stops_it_and_nothing_wrong_is_k
     def cut_off(worker: int) -> None:
         (source / "a.nc").write_bytes(whole[: len(whole) // 2])
 
-    # The worker that is held has shards 6 and 7 before it.
+    # The worker that waits at the barrier has not yet converted shards 6 and 7.
     request = ConversionRequest("weatherbench", str(source), str(tmp_path / "s"), SMALL)
     with (
         pytest.raises(SourceError, match=r"changed while|cannot be") as stopped,
@@ -99,7 +99,7 @@ def test_a_source_that_is_cut_off_during_the_run_stops_it_and_nothing_wrong_is_k
     assert "a.nc" in str(refused.value.where)
     (source / "a.nc").write_bytes(whole)
     convert(request)
-    # The records name the version of the file that was read, which is a new one now.
+    # Ledger records differ: they name the version of the source file, which has changed.
     assert data(tmp_path / "s") == {n: c for n, c in undisturbed.items() if ".ledger" not in n}
 
 
@@ -129,7 +129,8 @@ def test_one_turned_bit_is_found_and_repair_mends_that_shard_alone(archive: Path
     assert content(Path(store)) == whole
 
 
-# What a namespace of its own has room for, and then more of it; the mounts end with its process.
+# Converts onto a small disk, enlarges the disk, and converts again. The script runs in a mount
+# namespace of its own, so that the mounts end with its process.
 _ON_A_SMALL_DISK = """
 mount -t tmpfs -o size=192k tmpfs "$1" || exit 90
 "$2" jobs/reprocess.py convert --archive weatherbench --source "$3" --store "$1/s" $4 >&2

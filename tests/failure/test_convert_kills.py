@@ -1,4 +1,4 @@
-"""Conversions that are killed and run again end with the store of an undisturbed one."""
+"""Conversions that are killed and run again write the store of an undisturbed conversion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = ConversionOptions(chunk_frames=8, shard_frames=16)
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive of SHARDS shards in two files."""
+    """Write an archive of SHARDS shards in two files."""
     folder = tmp_path_factory.mktemp("archive")
     for first, name in (("2010-01-01", "a.nc"), ("2010-02-20", "b.nc")):
         write_netcdf(folder / name, hourly(first, 8 * SHARDS))
@@ -37,7 +37,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(archive: Path, barrier: Barrier, ray_cluster: None) -> dict[str, str]:
-    """The content of the store that nothing disturbed."""
+    """Return the content of a store whose conversion was not disturbed."""
     store = archive.parent / "undisturbed"
     convert(ConversionRequest("weatherbench", str(archive), str(store), SMALL))
     return content(store)
@@ -48,7 +48,7 @@ def records(store: Path) -> int:
 
 
 def kill_in_the_middle(barrier: Barrier, store: Path, *arguments: str) -> None:
-    """Run `reprocess.py convert` on one worker, and kill it when it is to commit shard 40."""
+    """Run `reprocess.py convert` on one worker, and kill it just before it commits shard 40."""
     family = Family()
     command = [sys.executable, str(ROOT / "jobs" / "reprocess.py"), "convert", *arguments]
     command += ["--store", str(store), "--workers", "1"]
@@ -62,7 +62,7 @@ def kill_in_the_middle(barrier: Barrier, store: Path, *arguments: str) -> None:
         family.alive()
         process.kill()
         process.wait()
-        # The worker notices that its driver is gone; nobody writes to the store any more.
+        # The worker has no driver any more. It is ended too, so that nothing writes to the store.
         family.end(0)
     assert records(store) == 40
     assert not (store / "zarr.json").exists()

@@ -1,4 +1,4 @@
-"""Object storage that goes away: conversions and streams wait for it, or end and are continued."""
+"""Unreachable object storage: conversions and streams wait for it, or end and can be continued."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = ["s3_server"]
 
 SMALL = ConversionOptions(chunk_frames=4, shard_frames=4)
 SHARDS = 36
-# What says that a shard is done, and what reads one.
+# Requests that write a ledger record, which marks a shard as done, and requests that read shards.
 RECORDS = r"^PUT .*/\.ledger/t2m/"
 READS = r"^GET .*/t2m/c/"
 
 
 @pytest.fixture(scope="module")
 def storage(s3_server: S3Server, request: pytest.FixtureRequest) -> Iterator[FailingRelay]:
-    """A relay in front of the server, whose clients make a request once and no more."""
+    """Start a relay in front of the server; clients of the relay do not repeat requests."""
     relay = FailingRelay(s3_server.port)
     with in_environment({"AWS_ENDPOINT_URL": relay.endpoint, "AWS_MAX_ATTEMPTS": "1"}):
         request.getfixturevalue("ray_cluster")
@@ -49,7 +49,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calm(storage: FailingRelay, archive: Path) -> str:
-    """The store that nothing disturbed."""
+    """Return a store whose conversion was not disturbed."""
     store = f"{bucket()}/t2m.zarr"
     assert convert(request(archive, store)).shards_written == SHARDS
     return store
@@ -60,14 +60,14 @@ def request(archive: Path, store: str, **options: float) -> ConversionRequest:
 
 
 def data(store: str) -> dict[str, bytes]:
-    """Every object but those that name time and owner."""
+    """Return the content of every object, except those that contain a time or an owner."""
     found = objects(store)
     assert sum(name.startswith(".ledger/t2m/") for name in found) == SHARDS
     return {name: content for name, content in found.items() if not name.startswith(".ledger")}
 
 
 def lines_of_workers() -> int:
-    """How often Ray's workers have said that they wait for a storage."""
+    """Return how often Ray's workers have printed that they wait for a storage."""
     from ray._private.worker import _global_node
 
     assert _global_node is not None
@@ -171,5 +171,5 @@ def test_a_stream_whose_storage_stays_away_ends_with_an_error_that_names_it(
     ):
         list(stream(store, storage_wait=0.5).epoch(0))
     assert calm in str(ended.value.where)
-    # The stream is gone; what is read afterwards is not.
+    # The stream has ended, but a new stream can read the store.
     assert len(list(stream(open_store(calm)).epoch(0))) > 20

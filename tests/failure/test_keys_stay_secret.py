@@ -1,4 +1,4 @@
-"""Keys never appear: in no object of a store, no output and no log, with right and wrong ones."""
+"""Right and wrong keys never appear in the objects of a store, in output or in logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = ("--chunk_frames", "8", "--shard_frames", "16")
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    """Where Ray keeps its logs; its sockets are there too, whose paths must be short."""
+    """Yield a folder for Ray's logs and sockets; it is short because paths of sockets must be."""
     folder = Path(tempfile.mkdtemp(prefix="r"))
     yield folder
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""A storage that stops answering in the middle of a request does not stop the program for good."""
+"""A storage that stops answering in the middle of a request does not block the program forever."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["s3_server"]
 
 
 class Reticent(LatencyProxy):
-    """Keeps every "100 Continue" for itself, as some proxies do, and the heads that it has seen."""
+    """A relay that drops every "100 Continue", as some proxies do, and stores the request heads."""
 
     def __init__(self, port: int):
         self.heads: deque[bytes] = deque()
@@ -55,7 +55,7 @@ def test_a_server_that_stands_still_is_waited_out_and_an_upload_is_sent_again(
 ):
     monkeypatch.setattr(s3, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(s3, "SLOWEST_BYTES_A_SECOND", 1 << 30)
-    folder, body = s3_server.bucket(), os.urandom(24 << 20)  # more than sockets take in
+    folder, body = s3_server.bucket(), os.urandom(24 << 20)  # more than the buffers of sockets
     places.write_bytes(f"{folder}/before", b"small")
     assert s3_server.process is not None
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""A training that is asked to stop, or cannot go on: last checkpoint, exit code and messages."""
+"""The last checkpoint, exit code and messages of a training that is stopped or that fails."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Stopped(NamedTuple):
     code: int
     log: str
     left: list[str]
-    """processes that it left behind"""
+    """titles of the processes that it left behind"""
     last: checkpoints.Checkpoint
 
 
 @pytest.fixture(scope="module")
 def stopped(traffic_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
-    """A run in float32 on two workers that would have gone on for a long time."""
+    """Train in float32 on two workers, and stop the training long before its end."""
     folder = tmp_path_factory.mktemp("stopped")
     options = small_options(
         traffic_store,
@@ -87,7 +87,7 @@ def test_sigterm_leaves_a_checkpoint_and_exit_code_143(stopped: Stopped) -> None
 
 
 def going_on(stopped: Stopped, run_uri: str, workers: int) -> TrainOptions:
-    """Copy the stopped run; return the options that resume it to the end of the next epoch."""
+    """Copy the stopped run, and return options that resume it until the end of the next epoch."""
     shutil.copytree(stopped.options.run, run_uri)
     training = stopped.options.training
     return dataclasses.replace(
@@ -100,7 +100,7 @@ def going_on(stopped: Stopped, run_uri: str, workers: int) -> TrainOptions:
 
 
 def failing_at(step: int, run_uri: str) -> Callable[[dict[str, Any]], None]:
-    """Return an entry for workers: the second one fails before a step, after its checkpoint."""
+    """Return a function for workers; the second one fails before `step`, after its checkpoint."""
 
     def entry(settings: dict[str, Any]) -> None:
         import time
@@ -124,7 +124,7 @@ def failing_at(step: int, run_uri: str) -> Callable[[dict[str, Any]], None]:
 
 
 class Failed(NamedTuple):
-    """The stopped run, resumed on two workers until one failed after a step."""
+    """The stopped run, resumed on two workers until one of them failed after a step."""
 
     run: str
     message: str
@@ -132,7 +132,7 @@ class Failed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def failed(stopped: Stopped, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Failed:
-    """Resume the stopped run on two workers, one of which fails."""
+    """Resume the stopped run on two workers, one of which fails after a step."""
     options = going_on(stopped, str(tmp_path_factory.mktemp("failed") / "run"), 2)
     with pytest.MonkeyPatch.context() as patch:
         entry = failing_at(stopped.last.step + 1, options.run)
@@ -201,7 +201,7 @@ def test_a_run_without_room_ends_and_states_the_numbers(
 
 @pytest.fixture
 def board(ray_cluster: None) -> Iterator[Any]:
-    """A status board in an actor of its own."""
+    """Start a status board in an actor of its own."""
     import ray
 
     board: Any = ray.remote(num_cpus=0)(StatusBoard).remote()

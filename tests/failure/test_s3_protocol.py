@@ -1,4 +1,4 @@
-"""What an S3 server that follows the protocol strictly is asked for, and what it refuses."""
+"""Requests to S3 servers, among them one that checks the protocol strictly, and their refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["moto", "s3_server"]
 
 @pytest.fixture(params=["moto", "s3_server"])
 def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A bucket on each of the two servers in turn."""
+    """Create a bucket on each of the two servers in turn."""
     server: S3Server = request.getfixturevalue(request.param)
     with in_environment(server.environment):
         yield server.bucket()
@@ -42,7 +42,7 @@ def test_ranges_of_an_object_are_read_from_both_ends(bucket: str):
 
 
 def test_an_object_of_several_parts_is_one_object(bucket: str):
-    content = uuid.uuid4().bytes * (7 * 2**20)  # 112 MiB: more than one request takes
+    content = uuid.uuid4().bytes * (7 * 2**20)  # 112 MiB: too much for one request
     places.write_bytes(f"{bucket}/large", [content[:5], content[5:]])
     assert places.read_range(f"{bucket}/large", -16) == content[-16:]
     assert places.names(bucket) == ["large"]
@@ -78,7 +78,7 @@ def test_an_object_is_created_once_where_the_storage_knows_conditions(moto: S3Se
 
 
 class WithoutConditions(LatencyProxy):
-    """Answers conditional requests as storages do that have not implemented them."""
+    """A relay that answers conditional requests like a storage that does not implement them."""
 
     def _drops(self, head: bytes) -> bool:
         self.conditional = b"if-none-match" in head.lower()
@@ -107,7 +107,7 @@ def test_an_object_is_created_where_the_storage_refuses_conditions(
 
 @pytest.fixture
 def taken_meanwhile(monkeypatch: pytest.MonkeyPatch) -> list[lease.Lease]:
-    """The lease that another one takes while this process looks for it the first time."""
+    """Make another writer take the lease while this process looks for it; return that lease."""
     read, others = lease._read, []
     looked = iter([False])
 
@@ -173,7 +173,7 @@ def test_another_hosts_lease_that_beats_no_more_is_waited_for_and_taken_over(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lease, "STALE_SECONDS", 1.5)
-    leave(bucket, elsewhere(time.time() + 3600))  # a clock that is an hour ahead
+    leave(bucket, elsewhere(time.time() + 3600))  # the other host's clock is an hour ahead
     said: list[str] = []
     with lease.hold(bucket, said.append) as held:
         held.check()

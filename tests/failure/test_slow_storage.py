@@ -1,4 +1,4 @@
-"""Object storage that is far away or refuses a share of requests: slower, and nothing else."""
+"""Object storage that is far away, or refuses some requests, only makes conversions slower."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ __all__ = ["moto", "s3_server"]
 
 OPTIONS = ConversionOptions(chunk_frames=4, shard_frames=16)
 SHARDS = 9
-# A shard, its ledger record, and a look whether there is one.
+# One request writes the shard, one writes its ledger record, and one checks whether there is one.
 REQUESTS_A_SHARD = 3
-# Lease, plan, metadata and coordinates, whatever the number of shards.
+# Lease, plan, metadata and coordinates need these requests, for any number of shards.
 REQUESTS_A_CONVERSION = 50
 REQUESTS_TO_OPEN = 20
 
 
 @pytest.fixture(scope="module", params=["s3_server", "moto"])
 def storage(request: pytest.FixtureRequest) -> Iterator[LatencyProxy]:
-    """A relay in front of each of the servers in turn, which Ray's workers talk to as well."""
+    """Start a relay in front of each server in turn; Ray's workers use it too."""
     server: S3Server = request.getfixturevalue(request.param)
     proxy = LatencyProxy(urlsplit(server.endpoint).port or 80, 0.0)
     with in_environment(server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}):
@@ -55,14 +55,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(archive: Path, storage: LatencyProxy) -> str:
-    """The store on a local disk."""
+    """Convert the archive to a store on a local disk."""
     store = str(archive.parent / f"local-{id(storage)}")
     assert convert(ConversionRequest("weatherbench", str(archive), store, OPTIONS)).changed
     return store
 
 
 def data(store: str) -> dict[str, bytes]:
-    """Every object but those that name time and owner."""
+    """Return the content of every object, except those that contain a time or an owner."""
     return {n: content for n, content in objects(store).items() if not n.startswith(".ledger")}
 
 
@@ -95,7 +95,7 @@ def test_latency_changes_nothing_and_the_requests_are_few(
     latency: float,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # would count
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # a heartbeat would be one more request
     store = f"{bucket()}/t2m.zarr"
     conversion = ConversionRequest("weatherbench", str(archive), store, OPTIONS)
     read: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Requests that come during a validation are answered between two of its batches."""
+"""Requests during a validation are answered between two of its batches."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def requests_in_validations(folder: Path, driver: int) -> Callable[[dict[str, Any]], None]:
-    """Return an entry for workers. After the first batch of the first validation a checkpoint is
-    requested; after the first batch of the second, the driver gets SIGTERM. Every batch leaves a
-    line.
+    """Return a function for workers that makes requests during validations.
+
+    After the first batch of the first validation, it requests a checkpoint. After the first batch
+    of the second validation, it sends SIGTERM to the driver. It writes a line per batch.
     """
 
     def entry(settings: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ def requests_in_validations(folder: Path, driver: int) -> Callable[[dict[str, An
 
         def flags(self: Any) -> tuple[float, float]:
             if self._rank == 0 and validations and validations[-1] == 1:
-                validations[-1] += 1  # once in each validation
+                validations[-1] += 1  # makes the request once per validation
                 if len(validations) == 1:
                     ray.get(board.request.remote("checkpoint"))
                 else:
@@ -79,7 +80,8 @@ def test_requests_during_a_validation_do_not_change_the_outcome(
         patch.setattr("jobs.training.worker.loop.train_worker", entry)
         with pytest.raises(StoppedError, match=r"after a last checkpoint \(step 48\)"):
             train(options)
-    # 20 windows are 10 a worker, in batches of 4: all leave the second validation after its first.
+    # Each worker has 10 of 20 windows, which are 3 batches. All workers leave the second validation
+    # after its first batch.
     for rank in range(2):
         assert (tmp_path / f"batches_{rank}").read_text().split() == ["1"] * 3 + ["2"]
     found = {Path(item.uri).name: item for item in checkpoints.list_checkpoints(options.run)}

@@ -1,4 +1,4 @@
-"""A training run that is killed anywhere has the losses of one that is not."""
+"""A training run that is killed and resumed has the losses of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ __all__ = ["barrier"]
 pytestmark = pytest.mark.usefixtures("barrier", "ray_cluster")
 WORKER = "RayTrainWorker"
 END_SECONDS = 300
-"""within which processes must end by themselves"""
-# The checkpoint before it is there; training goes on until too many wait for their upload.
+"""seconds within which processes must end by themselves"""
+# When this file is about to be published, the first checkpoint is complete. Training goes on until
+# too many checkpoints wait for their upload.
 SECOND_CHECKPOINT = r"/step_0*12/checkpoint\.json$"
 
 
@@ -40,14 +41,14 @@ def options(finished_run: TrainOptions, tmp_path: Path) -> TrainOptions:
 
 @pytest.fixture
 def copied_run(finished_run: TrainOptions, options: TrainOptions) -> str:
-    """Return a copy of the finished run, to be damaged."""
+    """Return a copy of the finished run, which tests may damage."""
     shutil.copytree(finished_run.run, options.run)
     return options.run
 
 
 @pytest.fixture
 def family() -> Iterator[Family]:
-    """The processes of one job; none is left at the end."""
+    """Yield a family for the processes of one job, and end all of them afterwards."""
     family = Family()
     yield family
     family.end(0)
@@ -100,7 +101,7 @@ def test_a_killed_driver_ends_its_workers_and_the_same_command_resumes(
         assert len(workers) == options.workers
         _, left = psutil.wait_procs(workers, timeout=END_SECONDS)
         assert not left, "a training worker outlived its driver"
-        family.end(0)  # Ray's agents notice only a minute later that their node is gone
+        family.end(0)  # Ray's agents take a minute to notice that their node has ended
     train(options)
     assert losses(options.run) == losses(finished_run.run)
 
@@ -131,7 +132,7 @@ def test_a_half_written_checkpoint_is_ignored(copied_run: str) -> None:
 
 
 def damage(checkpoint: checkpoints.Checkpoint, name: str) -> bytes:
-    """Change one byte of a file and return its new content."""
+    """Change one byte of a file of a checkpoint, and return the new content."""
     path = Path(checkpoint.uri) / name
     data = bytearray(path.read_bytes())
     data[-3] ^= 0xFF

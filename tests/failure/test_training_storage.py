@@ -1,4 +1,4 @@
-"""A training whose storage goes away waits, goes on, and has the same losses."""
+"""A training whose storage becomes unreachable waits, continues, and has the same losses."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ __all__ = ["barrier", "s3_server"]
 def storage(
     s3_server: S3Server, barrier: Barrier, request: pytest.FixtureRequest
 ) -> Iterator[FailingRelay]:
-    """A relay in front of a server; Ray's workers know it and the barrier from their environment.
+    """Start a relay in front of a server; Ray's workers get it and the barrier by environment.
 
-    The driver's own retry would only make tests longer.
+    The driver does not repeat requests, which would only make the tests longer.
     """
     relay = FailingRelay(s3_server.port)
     with in_environment({"AWS_ENDPOINT_URL": relay.endpoint, "AWS_MAX_ATTEMPTS": "1"}):
@@ -56,7 +56,7 @@ def storage(
 
 @pytest.fixture(scope="module")
 def options(finished_run: TrainOptions, storage: FailingRelay) -> TrainOptions:
-    """Return the options of the finished run on S3; no failure of a worker is allowed."""
+    """Return the options of the finished run with a run on S3 and no permitted worker failures."""
     place = bucket()
     upload(finished_run.store, f"{place}/stores/flow.zarr")
     return dataclasses.replace(
@@ -86,7 +86,7 @@ def test_checkpoints_wait_for_a_storage_that_is_away(
 
 
 class Flaky(DirectTransport):
-    """Reads the store, and loses its connection twice."""
+    """A transport that reads the store and loses its connection twice."""
 
     def __init__(self, reader: NormalisedReader):
         super().__init__(reader)
@@ -98,7 +98,7 @@ class Flaky(DirectTransport):
 
         def flaky(pool: Pool, out_tchw: np.ndarray) -> None:
             self.loads += 1
-            # So far apart that a batch is drawn between them, however late the reader begins.
+            # The two faults are far enough apart that a batch is drawn between them in any case.
             if self.loads in (3, 10):
                 raise ConnectionResetError("by peer")
             load(pool, out_tchw)
@@ -171,7 +171,8 @@ def test_a_run_that_lost_its_lease_stops_and_writes_no_more(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # could come between read and write
+    # No heartbeat may replace the lease that the test writes.
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)
     options = dataclasses.replace(finished_run, run=str(tmp_path / "run"), workers=1)
 
     def take_over(worker: int) -> None:
@@ -184,5 +185,5 @@ def test_a_run_that_lost_its_lease_stops_and_writes_no_more(
         barrier.at(r"/step_0*12/checkpoint\.json$", take_over),
     ):
         train(options)
-    # The second one had begun when the lease was taken.
+    # The second checkpoint had already begun when the lease was taken.
     assert [item.step for item in checkpoints.list_checkpoints(options.run)] == [6, 12]

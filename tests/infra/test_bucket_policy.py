@@ -1,4 +1,4 @@
-"""The policy for one bucket: it is enough for all that the platform does there, and no more."""
+"""The policy for one bucket grants all that the platform does there, and nothing more."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_it_grants_what_the_page_says_on_one_bucket() -> None:
         assert statement.keys() == {"Sid", "Effect", "Action", "Resource"}
         assert statement["Effect"] == "Allow"
         granted |= dict.fromkeys(statement["Action"], statement["Resource"])
-    # Of the bucket itself, and of what is in it.
+    # The policy has actions on the bucket itself, and actions on the objects in it.
     assert granted == {
         "s3:ListBucket": BUCKET,
         "s3:GetObject": f"{BUCKET}/*",
@@ -47,7 +47,7 @@ def test_it_grants_what_the_page_says_on_one_bucket() -> None:
 
 @contextmanager
 def someone_with(server: S3Server, policy: dict[str, Any], bucket: str) -> Iterator[None]:
-    """This process as a user of the server to whom a policy for a bucket applies."""
+    """Run the block as a user of the server who has only the permissions of a policy."""
     import uuid
 
     import botocore.session
@@ -67,7 +67,7 @@ def someone_with(server: S3Server, policy: dict[str, Any], bucket: str) -> Itera
 
 
 def without(action: str) -> dict[str, Any]:
-    """The policy less one action."""
+    """Return the policy without one action."""
     policy = copy.deepcopy(POLICY)
     for statement in policy["Statement"]:
         statement["Action"] = [item for item in statement["Action"] if item != action]
@@ -77,11 +77,11 @@ def without(action: str) -> dict[str, Any]:
 
 
 def everything(bucket: str) -> None:
-    """What conversions, trainings and forecasts do with a bucket."""
+    """Make every kind of request that conversions, trainings and forecasts make to a bucket."""
     check_writable(f"{bucket}/run", "run")
     content = np.random.default_rng(0).bytes(2**16)
     places.write_bytes(f"{bucket}/store/c/0", content)
-    places.write_bytes(f"{bucket}/store/c/1", [content] * 1024)  # 64 MiB: in parts
+    places.write_bytes(f"{bucket}/store/c/1", [content] * 1024)  # 64 MiB: uploaded in parts
     assert places.read_bytes(f"{bucket}/store/c/0") == content
     assert places.read_range(f"{bucket}/store/c/1", -16) == content[-16:]
     assert sorted(places.names(f"{bucket}/store/c")) == ["0", "1"]

@@ -1,4 +1,4 @@
-"""The Grafana dashboard asks for the gauges that a training sets, by their names."""
+"""The Grafana dashboard queries the gauges that a training sets, under the same names."""
 
 from __future__ import annotations
 

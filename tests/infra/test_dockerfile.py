@@ -1,4 +1,4 @@
-"""The image: a base of a fixed version, no root, nothing from elsewhere, files that exist."""
+"""The Dockerfile has a base of a fixed version, a user other than root, and existing files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def steps() -> list[tuple[str, str]]:
-    """(instruction, argument) in order, continued lines joined."""
+    """Return (instruction, argument) in order, with continued lines joined."""
     text = (ROOT / "infra" / "Dockerfile").read_text()
     lines = re.sub(r"\\\n", " ", text).splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("#")]

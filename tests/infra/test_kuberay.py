@@ -1,9 +1,8 @@
-"""The Kubernetes manifests: fields that the operator knows, limits, tokens, and no open door.
+"""The Kubernetes manifests have fields that the operator knows, limits, and token authentication.
 
-The operator's own schema is not at hand offline. The one below is closed: it has the fields that
-these manifests use, as the types of `ray.io/v1` and of Kubernetes' core have them, and the rules
-that the operator applies beside its schema. What it does not know it refuses, so that no misspelt
-field passes.
+The operator's own schema is not available offline. The schema below has the fields that these
+manifests use, with their types in `ray.io/v1` and in the core of Kubernetes, and the further rules
+of the operator. It refuses every unknown field, so that it finds misspelt ones.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FOLDER = ROOT / "infra" / "kuberay"
 
 
 def closed(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A JSON schema of an object with these fields and no others."""
+    """Return the JSON schema of an object with these fields and no others."""
     return {
         "type": "object",
         "properties": required | (optional or {}),
@@ -32,19 +31,19 @@ def closed(required: dict[str, Any], optional: dict[str, Any] | None = None) -> 
 
 
 def some(items: dict[str, Any], most: int = 20) -> dict[str, Any]:
-    """A JSON schema of a list that is not empty."""
+    """Return the JSON schema of a list of 1 to `most` items."""
     return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
 
 
 def word(pattern: str, most: int = 253) -> dict[str, Any]:
-    """A JSON schema of a string that fits entirely."""
+    """Return the JSON schema of a string that matches a pattern from its start to its end."""
     return {"type": "string", "pattern": f"^({pattern})$", "maxLength": most}
 
 
 TEXT = {"type": "string", "minLength": 1}
 COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 LABEL = word("[a-z0-9]([-a-z0-9]*[a-z0-9])?", 63)
-# The operator derives names of services and pods from these, hence the shorter limit of a job's.
+# The operator derives longer names of services and pods from these names, hence the lower limit.
 NAME = word("[a-z]([-a-z0-9]*[a-z0-9])?", 47)
 LABELS = {
     "type": "object",
@@ -92,7 +91,7 @@ POD = closed(
     },
 )
 TEMPLATE = closed({"spec": POD})
-# A map of strings: what `ray start` is given, without the dashes.
+# The options of `ray start`, without dashes, as a map of strings.
 PARAMETERS = {
     "type": "object",
     "propertyNames": {"enum": ["num-cpus"]},
@@ -128,7 +127,7 @@ CLUSTER_SPEC = closed(
 JOB_SPEC = closed(
     {
         "entrypoint": TEXT,
-        # InteractiveMode, the fourth, submits nothing and takes no backoffLimit.
+        # The fourth mode, InteractiveMode, submits no job and does not accept backoffLimit.
         "submissionMode": {"enum": ["K8sJobMode", "HTTPMode", "SidecarMode"]},
         "backoffLimit": COUNT,
         "shutdownAfterJobFinishes": {"const": True},
@@ -139,7 +138,7 @@ JOB_SPEC = closed(
 
 
 def manifest(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Schema of a manifest."""
+    """Return the JSON schema of a manifest."""
     head = {"apiVersion": {"const": "ray.io/v1"}, "kind": {"const": kind}}
     return closed(head | {"metadata": METADATA, "spec": spec})
 
@@ -151,7 +150,7 @@ SCHEMAS = {
 
 
 class Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice, as the API server does."""
+    """A YAML loader that refuses duplicate keys, as the API server does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -162,17 +161,17 @@ class Strict(yaml.SafeLoader):
 
 
 def fits(document: Any, name: str) -> bool:
-    """Whether a manifest is one that the schema of that file accepts."""
+    """Return whether the schema for the file `name` accepts a manifest."""
     return jsonschema.Draft202012Validator(SCHEMAS[name]).is_valid(document)
 
 
 def load(name: str) -> dict[str, Any]:
-    return yaml.load((FOLDER / name).read_text(), Loader=Strict)  # a SafeLoader
+    return yaml.load((FOLDER / name).read_text(), Loader=Strict)  # safe: Strict is a SafeLoader
 
 
 @pytest.fixture
 def cluster() -> dict[str, Any]:
-    """The RayCluster's specification."""
+    """Return the specification of the RayCluster."""
     return load("cluster.yaml")["spec"]
 
 
@@ -189,7 +188,7 @@ def test_every_manifest_fits_its_schema() -> None:
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every field and item of a manifest."""
+    """Yield the path of every field and item of a manifest."""
     items = document.items() if isinstance(document, dict) else enumerate(document)
     for key, value in items:
         yield (*path, key)
@@ -198,7 +197,7 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def changed(document: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
-    """A copy with one change: `change(parent, key)`."""
+    """Return a copy of a manifest in which `change(parent, key)` changed the item at `path`."""
     copied = parent = copy.deepcopy(document)
     for key in path[:-1]:
         parent = parent[key]
@@ -257,12 +256,12 @@ def _root(spec: dict[str, Any]) -> None:
 
 
 def _restarted_pods(spec: dict[str, Any]) -> None:
-    """The second autoscaler wants pods that are not restarted in place."""
+    """Let pods be restarted in place, which version 2 of the autoscaler does not support."""
     spec["workerGroupSpecs"][0]["template"]["spec"]["restartPolicy"] = "Always"
 
 
 def _resources_said_twice(spec: dict[str, Any]) -> None:
-    """The operator takes them from rayStartParams or from `resources`, not from both."""
+    """Set resources twice: the operator takes rayStartParams or `resources`, but not both."""
     spec["headGroupSpec"]["resources"] = {"CPU": "0"}
 
 
@@ -305,7 +304,7 @@ def test_parameters_of_ray_start_are_ones_that_it_has(cluster: dict[str, Any]) -
 
 
 def test_ray_knows_the_token_mode(cluster: dict[str, Any]) -> None:
-    """The operator refuses it for a Ray before 2.52."""
+    """The operator refuses the token mode for versions of Ray before 2.52."""
     major, minor, _ = map(int, cluster["rayVersion"].split("."))
     assert (major, minor) >= (2, 52)
 

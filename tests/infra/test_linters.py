@@ -18,7 +18,7 @@ DOCKERFILE = ROOT / "infra" / "Dockerfile"
 
 
 def shellcheck(script: str) -> str:
-    """What shellcheck says about a script; nothing where it is content."""
+    """Return the output of shellcheck for a script; it is empty if there are no problems."""
     command = [str(BIN / "shellcheck"), "--format", "gcc", "--shell", "bash", "-"]
     done = subprocess.run(command, input=script, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stderr
@@ -64,5 +64,5 @@ def test_commands_of_the_page_on_clusters_pass() -> None:
     blocks = re.findall(r"(?ms)^```\n(.*?)^```", page)
     assert len(blocks) >= 2
     for block in blocks:
-        # Placeholders in angle brackets are the reader's to fill in.
+        # Readers replace the placeholders in angle brackets.
         assert shellcheck(re.sub(r"<[^>\n]+>", "filled-in", block)) == "", block

@@ -1,4 +1,4 @@
-"""The files for Google Cloud and for machines of one's own are ones that `ray up` accepts."""
+"""`ray up` accepts the cluster files for Google Cloud and for machines that the user owns."""
 
 from __future__ import annotations
 

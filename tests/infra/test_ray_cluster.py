@@ -1,4 +1,4 @@
-"""The cluster file is one that `ray up` accepts, and Ray's own check refuses a broken one."""
+"""`ray up` accepts the cluster file, and Ray's own check refuses broken ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cluster() -> dict[str, Any]:
 
 
 def check(config: dict[str, Any]) -> dict[str, Any]:
-    """What `ray up` does with the file before it talks to the cloud."""
+    """Check and complete a cluster file as `ray up` does before its first request to the cloud."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     prepared = prepare_config(copy.deepcopy(config))

@@ -145,8 +145,13 @@ class TrainingPlan:
         }
 
 
-def make_plan(options: TrainOptions) -> TrainingPlan:
+def make_plan(options: TrainOptions, climatology: bool = True) -> TrainingPlan:
     """Open the store and plan the training.
+
+    Parameters
+    ----------
+    climatology
+        False: leave out the climatology of a training on anomalies, to check the other options.
 
     Raises
     ------
@@ -159,13 +164,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
     store = open_store(options.store)
     data, training = options.data, options.training
     _check_thresholds(options)
-    for name in data.variables:
-        if name not in store.variables:
-            raise UsageError(
-                f"the store has no variable '{name}'",
-                where=store.uri,
-                remedy=f"--data.variables: {nearest(name, store.variables)}",
-            )
+    _check_variables(data.variables, store)
     options.augmentation.check(*store.spatial_shape, longitudes=store.coordinates.get("longitude"))
     variables = data.variables or tuple(store.variables)
     window = WindowSpec(data.input_frames, data.horizon, data.stride)
@@ -193,7 +192,7 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
         train_starts=train_starts,
         validation_starts=validation_starts,
         normalisation=with_normals(normalisation, store, variables)
-        if data.anomalies
+        if data.anomalies and climatology
         else normalisation,
         order=OrderConfig(
             global_batch=training.global_batch,
@@ -204,6 +203,17 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
         if data.static_fields
         else None,
     )
+
+
+def _check_variables(names: Sequence[str], store: Store) -> None:
+    """Raise UsageError if a variable is missing in the store; the remedy is the nearest name."""
+    for name in names:
+        if name not in store.variables:
+            raise UsageError(
+                f"the store has no variable '{name}'",
+                where=store.uri,
+                remedy=f"--data.variables: {nearest(name, store.variables)}",
+            )
 
 
 def _check_thresholds(options: TrainOptions) -> None:

@@ -304,14 +304,14 @@ def test_a_run_folder_that_holds_something_else_ends_with_2(train: Refuse, tmp_p
     (thesis / "chapter1.tex").write_text("years of work")
     refusal = train("--run", str(thesis))
     assert refusal.code == 2
-    assert "no run of this project (it holds chapter1.tex)" in refusal.message
+    assert "not a run of this project (it holds chapter1.tex)" in refusal.message
     assert f"where: {thesis}" in refusal.message
 
 
 def test_a_run_in_the_folder_of_the_store_ends_with_2(train: Refuse, traffic_store: str) -> None:
     refusal = train("--run", traffic_store)
     assert refusal.code == 2
-    assert "no run of this project" in refusal.message
+    assert "not a run of this project" in refusal.message
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_an_exported_folder_that_cannot_be_read_ends_with_4(
 def test_a_split_that_is_unknown_ends_with_2_and_the_nearest_name(score: Refuse) -> None:
     refusal = score("--split", "tset")
     assert refusal.code == 2
-    assert "no split 'tset'" in refusal.message
+    assert "unknown split 'tset'" in refusal.message
     assert "did you mean 'test'?" in refusal.message
 
 

@@ -90,6 +90,9 @@ def train(options: TrainOptions) -> Outcome:
         options, store=places.absolute(options.store), run=places.absolute(options.run)
     )
     run_folder.check_place(options.run)
+    if options.data.anomalies:
+        # A wrong option is found before the climatology is computed and written beside the store.
+        _check_model(make_plan(options, climatology=False))
     plan = make_plan(options)
     parameters = _check_model(plan)
     with lease.hold(options.run, say, what="run") as held:
